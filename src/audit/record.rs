@@ -1,0 +1,219 @@
+//! The audit record: what auditors query, field by field.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    catalog::{ChannelKind, DeliveryId, Priority},
+    event::IdSource,
+};
+
+/// One attempt at one delivery, or the refusal of one message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// `<delivery_id>/<attempt>/<status>`: writing a record twice gives one document. A
+    /// `duplicate` also carries the event's id, for a fact can be told more than twice.
+    #[serde(rename = "_id")]
+    pub id: String,
+    /// The delivery.
+    pub delivery_id: DeliveryId,
+    /// The event that asked for it.
+    pub event: EventRef,
+    /// The route's name; empty where none was found.
+    pub route: String,
+    /// How urgent it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// How it travelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelKind>,
+    /// The address; empty where the event names none.
+    pub recipient: String,
+    /// Keyed hash of the address: stays when the address is erased.
+    pub recipient_hash: String,
+    /// The subject as sent, secrets masked.
+    pub subject: String,
+    /// What the mail was made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateRef>,
+    /// The variables used, secrets masked.
+    pub data: Map<String, Value>,
+    /// Which try this was, from 1.
+    pub attempt: u32,
+    /// How it ended.
+    pub status: Status,
+    /// Whether this closes the run of attempts.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+    /// The server's last answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smtp: Option<Smtp>,
+    /// The mail's Message-ID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// Why it was not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<DeliveryError>,
+    /// What it is about: `booking_id`, `transaction_id` and the like.
+    pub correlation: BTreeMap<String, String>,
+    /// How long each step took.
+    pub timings: Timings,
+    /// The instance that did it.
+    pub worker: String,
+    /// The W3C trace id of the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// When it ended.
+    pub at: Timestamp,
+    /// When the record may be deleted.
+    pub purge_at: Timestamp,
+}
+
+/// The event as the record names it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventRef {
+    /// Its id; for a message that is no event, the delivery id.
+    pub id: String,
+    /// Where the id came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_source: Option<IdSource>,
+    /// Its type as published.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its CloudEvents source, else the queue it came in on.
+    pub source: String,
+    /// When it happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
+}
+
+/// Which template in which words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateRef {
+    /// Its name.
+    pub name: String,
+    /// The locale it was rendered in.
+    pub locale: String,
+    /// A hash of its text.
+    pub version: String,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The server took it.
+    Sent,
+    /// No server is configured; it would have been sent.
+    Simulated,
+    /// It failed and will be tried again.
+    Retrying,
+    /// It failed for good; there is a dead letter.
+    Failed,
+    /// The body went out and no reply was read.
+    Unknown,
+    /// Not sent, on purpose.
+    Suppressed,
+    /// Overtaken by a later event.
+    Superseded,
+    /// Another event told the same fact before.
+    Duplicate,
+    /// The message could not be understood.
+    Rejected,
+}
+
+impl Status {
+    /// Its name in records, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Simulated => "simulated",
+            Self::Retrying => "retrying",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+            Self::Suppressed => "suppressed",
+            Self::Superseded => "superseded",
+            Self::Duplicate => "duplicate",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// What an SMTP server said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Smtp {
+    /// Host and port.
+    pub server: String,
+    /// The command that was answered: `MAIL`, `RCPT`, `DATA` or `.`.
+    pub command: String,
+    /// The reply code (RFC 5321 4.2).
+    pub code: u16,
+    /// The enhanced status code (RFC 3463), if the server gave one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enhanced: Option<String>,
+    /// The reply's text.
+    pub reply: String,
+}
+
+/// Why a delivery was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryError {
+    /// A short word to group by, such as `missing_variable` or `refused`.
+    pub kind: String,
+    /// What happened.
+    pub message: String,
+}
+
+/// How long each step took, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// From publishing to receipt; absent where the message has no timestamp.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued_ms: Option<i64>,
+    /// Waiting for a connection to the server, and for the claim.
+    pub claim_ms: f64,
+    /// Making the mail.
+    pub render_ms: f64,
+    /// From the first command to the last reply.
+    pub send_ms: f64,
+}
+
+/// Masks every secret value in a text.
+pub fn hide(text: &str, secrets: &[String]) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+}
+
+/// An address as logs may show it: `u***@example.com`.
+pub fn mask_address(address: &str) -> String {
+    match address.split_once('@') {
+        Some((local, domain)) => {
+            let first = local.chars().next().map(String::from).unwrap_or_default();
+            // What follows the @ of a malformed address may be anything.
+            let domain: String =
+                domain.chars().filter(|c| c.is_alphanumeric() || matches!(c, '.' | '-')).collect();
+            format!("{first}***@{domain}")
+        }
+        None => "***".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_masked() {
+        assert_eq!(mask_address("user@example.com"), "u***@example.com");
+        assert_eq!(mask_address("Ñandú@example.com"), "Ñ***@example.com");
+        assert_eq!(mask_address("no address"), "***");
+        assert_eq!(mask_address("a@b\r\nBcc: x@y"), "a***@bBccxy");
+    }
+
+    #[test]
+    fn secrets_are_masked_by_value() {
+        assert_eq!(hide("code 123456, again 123456", &["123456".into()]), "code ***, again ***");
+    }
+}

@@ -1,0 +1,143 @@
+//! Consuming: one channel for each queue, each message a task, prefetch the only bound.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::try_join_all};
+use lapin::{
+    Connection,
+    message::Delivery,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+    },
+    types::FieldTable,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Topology, connect, headers};
+use crate::{
+    broker::Handler,
+    config::Secret,
+    health::{Backoff, Dependency},
+};
+
+/// What is put in between the broker's delivery and a second one of a message that panicked.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
+
+/// Takes messages until told to stop.
+pub struct Consumers {
+    /// Where the broker is.
+    pub url: Secret,
+    /// What is consumed.
+    pub topology: Arc<Topology>,
+    /// Messages under way at once for each queue.
+    pub prefetch: u16,
+    /// The same for mail that must not delay other mail.
+    pub prefetch_low: u16,
+    /// Whether the broker answers.
+    pub health: Dependency,
+    /// Ends the taking; what is under way goes on.
+    pub stop: CancellationToken,
+    /// Ends what is under way; it goes back to the broker.
+    pub abandon: CancellationToken,
+    /// Everything under way.
+    pub tasks: TaskTracker,
+}
+
+impl Consumers {
+    /// Consumes, reconnecting whenever the connection is lost, until stopped and drained.
+    pub async fn run(&self, handler: Handler) {
+        let mut backoff = Backoff::default();
+        while !self.stop.is_cancelled() {
+            if let Err(error) = self.session(&handler, &mut backoff).await {
+                self.health.down(&format_args!("{error:#}"));
+                tokio::select! {
+                    () = self.stop.cancelled() => {}
+                    () = tokio::time::sleep(backoff.step()) => {}
+                }
+            }
+        }
+    }
+
+    /// One connection, from its opening to its loss or to the end of the drain.
+    async fn session(&self, handler: &Handler, backoff: &mut Backoff) -> anyhow::Result<()> {
+        let connection = tokio::select! {
+            () = self.stop.cancelled() => return Ok(()),
+            connected = connect(&self.url, "consume") => connected?,
+        };
+        self.topology.declare(&connection).await?;
+        self.health.up();
+        *backoff = Backoff::default();
+        let queues = self.topology.consumed().map(|(queue, slowly)| {
+            let prefetch = if slowly { self.prefetch_low } else { self.prefetch };
+            self.consume(&connection, queue, prefetch, handler)
+        });
+        try_join_all(queues).await?;
+        // Stopped. The connection stays until what is under way has been acknowledged.
+        self.tasks.close();
+        self.tasks.wait().await;
+        connection.close(200, "drained".into()).await?;
+        Ok(())
+    }
+
+    /// One queue until stopped (`Ok`) or until its connection or its consumer is lost.
+    async fn consume(
+        &self,
+        connection: &Connection,
+        queue: String,
+        prefetch: u16,
+        handler: &Handler,
+    ) -> anyhow::Result<()> {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let mut consumer = channel
+            .basic_consume(
+                queue.as_str().into(),
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    // What the broker has sent meanwhile goes back when the connection closes.
+                    channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+                    return Ok(());
+                }
+                delivery = consumer.next() => delivery,
+            };
+            match delivery {
+                Some(Ok(delivery)) => self.spawn(delivery, &queue, handler),
+                Some(Err(error)) => return Err(error.into()),
+                // The queue was deleted or moved: everything is declared and consumed anew.
+                None => anyhow::bail!("the consumer of {queue} was cancelled by the broker"),
+            }
+        }
+    }
+
+    fn spawn(&self, mut delivery: Delivery, queue: &str, handler: &Handler) {
+        let message = headers::message(&mut delivery, queue);
+        let (handler, abandon, queue) = (handler.clone(), self.abandon.clone(), queue.to_owned());
+        self.tasks.spawn(async move {
+            let work = AssertUnwindSafe(handler(message)).catch_unwind();
+            let settled = tokio::select! {
+                // Not acknowledged: the broker has it again once the connection is closed.
+                () = abandon.cancelled() => return,
+                done = work => match done {
+                    Ok(()) => delivery.acker.ack(BasicAckOptions::default()).await,
+                    Err(_) => {
+                        tracing::error!(queue, "processing a message panicked, it goes back");
+                        tokio::time::sleep(AFTER_PANIC).await;
+                        let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+                        delivery.acker.nack(requeue).await
+                    }
+                },
+            };
+            if let Err(error) = settled {
+                // Of an old generation: the broker delivers it again, and the ledger knows it.
+                tracing::debug!(queue, %error, "a message could not be settled");
+            }
+        });
+    }
+}

@@ -1,0 +1,75 @@
+//! RabbitMQ. The only place that knows lapin.
+//!
+//! One connection consumes and one publishes, for a broker that runs out of memory blocks
+//! connections that publish, acknowledgements and all. lapin's own recovery is off: a lost
+//! connection begins a new generation, and settling on an old one is not an error.
+
+mod consume;
+mod handoff;
+mod headers;
+mod topology;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use lapin::{Connection, ConnectionProperties};
+
+pub use consume::Consumers;
+pub use topology::Topology;
+
+use self::handoff::Publisher;
+use super::{Broker, BrokerError, HandOff, Message};
+use crate::config::Secret;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The broker, seen from the side that publishes.
+pub struct AmqpBroker {
+    publisher: Publisher,
+}
+
+impl AmqpBroker {
+    /// Connects when there is something to publish.
+    pub fn new(url: Secret, topology: Arc<Topology>) -> Self {
+        Self { publisher: Publisher::new(url, topology) }
+    }
+
+    /// Publishes an event to a source queue, confirmed.
+    ///
+    /// # Errors
+    /// The broker is not there, or did not take it.
+    pub async fn publish_event(&self, message: &Message) -> Result<(), BrokerError> {
+        self.publisher.publish_event(message).await.map_err(BrokerError)
+    }
+
+    /// Closes the connection in good order.
+    pub async fn close(&self) {
+        self.publisher.close().await;
+    }
+}
+
+#[async_trait]
+impl Broker for AmqpBroker {
+    async fn hand_off(&self, hand_off: &HandOff) -> Result<(), BrokerError> {
+        self.publisher.hand_off(hand_off).await.map_err(BrokerError)
+    }
+}
+
+/// Connects and says goodbye.
+///
+/// # Errors
+/// Why it can't be done.
+pub async fn test(url: &Secret) -> anyhow::Result<()> {
+    let connection = connect(url, "check").await?;
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}
+
+async fn connect(url: &Secret, purpose: &str) -> anyhow::Result<Connection> {
+    let name = format!("usher {purpose} {}", env!("CARGO_PKG_VERSION"));
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let connect = Connection::connect(url.expose(), properties);
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
+    Ok(connected.map_err(|_| anyhow::anyhow!("no answer within {CONNECT_TIMEOUT:?}"))??)
+}

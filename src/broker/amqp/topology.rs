@@ -1,0 +1,183 @@
+//! The exchanges and queues, and how they are declared.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use lapin::{
+    Channel, Connection, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use crate::{
+    broker::{DEFER, Destination, wait_name},
+    catalog::{Priority, SourceQueue},
+};
+
+/// Publishers' exchange: routing keys lead to the source queues.
+const EVENTS: &str = "usher.events";
+/// What the delay queues let go of.
+const DUE: &str = "usher.due";
+/// What can't be delivered.
+pub(super) const DEAD: &str = "usher.dead";
+/// What can't be understood.
+pub(super) const POISON: &str = "usher.poison";
+/// What nobody can tell about.
+pub(super) const PARKED: &str = "usher.parked";
+/// What must delay nobody.
+pub(super) const LOW: &str = "usher.low";
+
+/// RabbitMQ 3.10 drops at the first requeue for -1, and 4.x gives up after 20 by default: listing
+/// a queue by requeueing would empty it.
+const DELIVERY_LIMIT: i64 = 1_000_000;
+
+/// Everything that has to exist at the broker.
+#[derive(Debug)]
+pub struct Topology {
+    sources: Vec<SourceQueue>,
+    waits: BTreeSet<Duration>,
+}
+
+impl Topology {
+    /// The source queues, and a delay queue for each wait.
+    pub fn new(sources: &[SourceQueue], retry_schedule: &[Duration]) -> Self {
+        let waits = retry_schedule.iter().copied().chain([DEFER]).collect();
+        Self { sources: sources.to_vec(), waits }
+    }
+
+    /// The queues that events and hand-offs are taken from, and whether they may only be taken
+    /// slowly.
+    pub(super) fn consumed(&self) -> impl Iterator<Item = (String, bool)> {
+        let sources = self.sources.iter().map(|source| (source.name.clone(), false));
+        let due = Priority::ALL.map(|priority| (due_queue(priority), priority == Priority::Low));
+        sources.chain(due).chain([(LOW.to_owned(), true)])
+    }
+
+    /// Whether hand-off headers on this queue are usher's own.
+    pub(super) fn is_own(queue: &str) -> bool {
+        queue.starts_with("usher.")
+    }
+
+    /// Exchange and routing key of a hand-off.
+    pub(super) fn address(destination: Destination) -> (String, String) {
+        let queue = |name: &str| (String::new(), name.to_owned());
+        match destination {
+            Destination::Later(wait, priority) => (delay_queue(wait), priority.as_str().to_owned()),
+            Destination::Low => queue(LOW),
+            Destination::Dead => queue(DEAD),
+            Destination::Poison => queue(POISON),
+            Destination::Parked => queue(PARKED),
+        }
+    }
+
+    /// Declares everything. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// The broker refuses, for instance because a queue exists with other arguments (406).
+    pub(super) async fn declare(&self, connection: &Connection) -> lapin::Result<()> {
+        for source in &self.sources {
+            ensure_source(connection, &source.name).await?;
+        }
+        let channel = connection.create_channel().await?;
+        for queue in [DEAD, POISON, PARKED, LOW] {
+            declare_queue(&channel, queue, []).await?;
+        }
+        declare_exchange(&channel, DUE, ExchangeKind::Direct, None).await?;
+        for priority in Priority::ALL {
+            let queue = due_queue(priority);
+            declare_queue(&channel, &queue, []).await?;
+            bind(&channel, &queue, DUE, priority.as_str()).await?;
+        }
+        for wait in &self.waits {
+            self.declare_delay(&channel, *wait).await?;
+        }
+        // What no binding takes is for the alarm queue, not for nowhere.
+        declare_exchange(&channel, POISON, ExchangeKind::Fanout, None).await?;
+        bind(&channel, POISON, POISON, "").await?;
+        declare_exchange(&channel, EVENTS, ExchangeKind::Topic, Some(POISON)).await?;
+        for source in &self.sources {
+            for key in &source.bind {
+                bind(&channel, &source.name, EVENTS, key).await?;
+            }
+        }
+        channel.close(200, "declared".into()).await
+    }
+
+    /// The fanout in front keeps the routing key, by which the dead-lettered message then finds
+    /// its priority's queue.
+    async fn declare_delay(&self, channel: &Channel, wait: Duration) -> lapin::Result<()> {
+        let name = delay_queue(wait);
+        let ttl = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        let arguments = [
+            ("x-message-ttl", AMQPValue::LongLongInt(ttl)),
+            ("x-dead-letter-exchange", text(DUE)),
+            // Or a broker that fails over between the two queues loses the message.
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
+        ];
+        declare_queue(channel, &name, arguments).await?;
+        declare_exchange(channel, &name, ExchangeKind::Fanout, None).await?;
+        bind(channel, &name, &name, "").await
+    }
+}
+
+fn due_queue(priority: Priority) -> String {
+    format!("{DUE}.{}", priority.as_str())
+}
+
+fn delay_queue(wait: Duration) -> String {
+    format!("usher.delay.{}", wait_name(wait))
+}
+
+/// A queue that upstream may have declared already, with whatever arguments: looked for first, and
+/// declared plainly, so that a publisher's plain declaration still works.
+async fn ensure_source(connection: &Connection, queue: &str) -> lapin::Result<()> {
+    // A failed passive declaration closes its channel.
+    let throw_away = connection.create_channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    if throw_away.queue_declare(queue.into(), passive, FieldTable::default()).await.is_ok() {
+        return throw_away.close(200, "found".into()).await;
+    }
+    let channel = connection.create_channel().await?;
+    channel
+        .queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default())
+        .await?;
+    tracing::info!(queue, "source queue was absent and has been declared");
+    channel.close(200, "declared".into()).await
+}
+
+async fn declare_queue<const N: usize>(
+    channel: &Channel,
+    name: &str,
+    arguments: [(&'static str, AMQPValue); N],
+) -> lapin::Result<()> {
+    let mut table = FieldTable::default();
+    table.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+    for (key, value) in arguments {
+        table.insert(ShortString::from(key), value);
+    }
+    channel.queue_declare(name.into(), QueueDeclareOptions::durable(), table).await?;
+    Ok(())
+}
+
+async fn declare_exchange(
+    channel: &Channel,
+    name: &str,
+    kind: ExchangeKind,
+    alternate: Option<&str>,
+) -> lapin::Result<()> {
+    let mut table = FieldTable::default();
+    if let Some(alternate) = alternate {
+        table.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
+    }
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(name.into(), kind, durable, table).await
+}
+
+async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
+    let options = QueueBindOptions::default();
+    channel
+        .queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default())
+        .await
+}

@@ -1,0 +1,190 @@
+//! Where events come from and where hand-offs go.
+//!
+//! A source message is the unit of receipt, a delivery is the unit of everything after: a
+//! *hand-off* carries exactly one delivery, with a [`Ticket`] in its headers.
+
+pub mod amqp;
+pub mod embedded;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    catalog::{DeliveryId, Priority},
+    event::Properties,
+};
+
+/// How long a delivery waits that another one holds, or that could not be tried.
+pub const DEFER: Duration = Duration::from_secs(5);
+
+/// A message as received.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The body as published.
+    pub body: Vec<u8>,
+    /// What the broker says about it.
+    pub properties: Properties,
+    /// The queue it was taken from.
+    pub queue: String,
+    /// Whether it may have been taken before.
+    pub redelivered: bool,
+    /// On usher's own queues: which delivery it stands for. Headers on source queues are not
+    /// looked at, for a publisher could forge them.
+    pub ticket: Option<Ticket>,
+}
+
+impl Message {
+    /// The source queue that the event came in on, however often it was handed off since.
+    pub fn origin(&self) -> &str {
+        self.ticket.as_ref().map_or(&self.queue, |ticket| &ticket.origin)
+    }
+}
+
+/// What a hand-off says about itself: which delivery, why, where from and how often tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The delivery, or what a message that is no event is known by.
+    pub delivery_id: DeliveryId,
+    /// The event's id; empty where there is none.
+    pub event_id: String,
+    /// The route's name; empty where there is none.
+    pub route: String,
+    /// The channel's name; empty where there is none.
+    pub channel: String,
+    /// The recipient's address; empty where there is none.
+    pub recipient: String,
+    /// The attempt to be made, or in `usher.dead`, `usher.poison` and `usher.parked` the last made.
+    pub attempt: u32,
+    /// The source queue.
+    pub origin: String,
+    /// Why it was handed off.
+    pub reason: String,
+}
+
+const REASON_BYTES: usize = 1024;
+
+impl Ticket {
+    /// The headers of a hand-off.
+    pub fn to_headers(&self) -> BTreeMap<&'static str, String> {
+        let mut reason = self.reason.as_str();
+        while reason.len() > REASON_BYTES {
+            let cut = reason.char_indices().rev().map(|(at, _)| at).find(|at| *at <= REASON_BYTES);
+            reason = &reason[..cut.unwrap_or(0)];
+        }
+        BTreeMap::from([
+            ("usher-delivery-id", self.delivery_id.to_string()),
+            ("usher-event-id", self.event_id.clone()),
+            ("usher-route", self.route.clone()),
+            ("usher-channel", self.channel.clone()),
+            ("usher-recipient", self.recipient.clone()),
+            ("usher-attempt", self.attempt.to_string()),
+            ("usher-origin", self.origin.clone()),
+            ("usher-reason", reason.to_owned()),
+        ])
+    }
+
+    /// Reads the headers of a hand-off; `None` if they are not usher's.
+    pub fn from_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let text = |name| header(name).map(ToOwned::to_owned);
+        Some(Self {
+            delivery_id: DeliveryId::from_stored(header("usher-delivery-id")?).ok()?,
+            event_id: text("usher-event-id")?,
+            route: text("usher-route")?,
+            channel: text("usher-channel")?,
+            recipient: text("usher-recipient")?,
+            attempt: header("usher-attempt")?.parse().ok()?,
+            origin: text("usher-origin")?,
+            reason: text("usher-reason").unwrap_or_default(),
+        })
+    }
+}
+
+/// Where a hand-off goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// `usher.delay.<wait>`, then `usher.due.<priority>`.
+    Later(Duration, Priority),
+    /// `usher.low`: mail that must not delay other mail.
+    Low,
+    /// `usher.dead`: can't be delivered.
+    Dead,
+    /// `usher.poison`: can't be understood, or kills its process.
+    Poison,
+    /// `usher.parked`: nobody can tell whether it went out.
+    Parked,
+}
+
+/// One delivery on its way to one of usher's own queues.
+#[derive(Debug, Clone)]
+pub struct HandOff {
+    /// Which delivery, and why.
+    pub ticket: Ticket,
+    /// Where to.
+    pub destination: Destination,
+    /// The original body, or a masked copy.
+    pub body: Vec<u8>,
+    /// The original properties.
+    pub properties: Properties,
+}
+
+/// The way back to the broker.
+#[async_trait]
+pub trait Broker: Send + Sync {
+    /// Publishes a hand-off; the broker has it for good when this returns.
+    async fn hand_off(&self, hand_off: &HandOff) -> Result<(), BrokerError>;
+}
+
+/// The broker can't take a hand-off right now; waiting may help.
+#[derive(Debug, thiserror::Error)]
+#[error("the broker did not confirm: {0}")]
+pub struct BrokerError(#[source] pub anyhow::Error);
+
+/// What is done with each message. When it returns, everything about the message is durable and
+/// the message is acknowledged; when it is dropped, the message goes back.
+pub type Handler = std::sync::Arc<dyn Fn(Message) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// The name of a delay queue's wait: `5s`, `10m`, `1h`, `250ms`.
+pub fn wait_name(wait: Duration) -> String {
+    let millis = wait.as_millis();
+    match millis {
+        0 => "0s".to_owned(),
+        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
+        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
+        _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
+        _ => format!("{millis}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_have_short_names() {
+        let names = [5_000, 125_000, 600_000, 3_600_000, 250]
+            .map(|ms| wait_name(Duration::from_millis(ms)));
+        assert_eq!(names, ["5s", "125s", "10m", "1h", "250ms"]);
+    }
+
+    #[test]
+    fn a_ticket_survives_its_headers_and_a_long_reason_is_cut() {
+        let ticket = Ticket {
+            delivery_id: DeliveryId::from_stored(&"a".repeat(32)).unwrap(),
+            event_id: "e".into(),
+            route: "r".into(),
+            channel: "email".into(),
+            recipient: "ñ@example.com".into(),
+            attempt: 3,
+            origin: "q".into(),
+            reason: "ñ".repeat(2000),
+        };
+        let headers = ticket.to_headers();
+        let read = Ticket::from_headers(|name| headers.get(name).map(String::as_str)).unwrap();
+        assert!(read.reason.len() <= REASON_BYTES && read.reason.starts_with("ññ"));
+        assert_eq!(Ticket { reason: ticket.reason.clone(), ..read }, ticket);
+        assert_eq!(Ticket::from_headers(|_| None), None);
+    }
+}

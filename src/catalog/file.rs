@@ -1,0 +1,208 @@
+//! Reads `config/routes.toml` and reports every fault in it at once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    Catalog, ChannelKind, OnUnknown, Priority, Route, SourceQueue, Variable, VariableType,
+    route::Recipients,
+};
+
+/// Everything that is wrong with a routes file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RouteFaults(pub Vec<String>);
+
+impl std::error::Error for RouteFaults {}
+
+impl fmt::Display for RouteFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoutesFile {
+    #[serde(default)]
+    ignore: Vec<String>,
+    queues: BTreeMap<String, QueueEntry>,
+    #[serde(default, rename = "route")]
+    routes: Vec<RouteEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueueEntry {
+    name: String,
+    bind: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteEntry {
+    name: String,
+    event: String,
+    #[serde(default)]
+    aliases: Vec<String>,
+    queue: String,
+    channel: ChannelKind,
+    template: String,
+    recipient: RecipientEntry,
+    priority: Priority,
+    #[serde(default)]
+    required: BTreeMap<String, VariableType>,
+    #[serde(default)]
+    optional: BTreeMap<String, OptionalEntry>,
+    #[serde(default)]
+    secrets: Vec<String>,
+    #[serde(default)]
+    on_unknown: OnUnknown,
+    max_age: Option<SignedDuration>,
+    business_key: Option<String>,
+    #[serde(default)]
+    correlation: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum RecipientEntry {
+    Field(String),
+    Literal(String),
+    Setting(String),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OptionalEntry {
+    Type(VariableType),
+    WithDefault {
+        #[serde(rename = "type")]
+        kind: VariableType,
+        default: Value,
+    },
+}
+
+pub(super) fn parse(
+    text: &str,
+    settings: &HashMap<String, Vec<String>>,
+) -> Result<Catalog, RouteFaults> {
+    let file: RoutesFile =
+        toml::from_str(text).map_err(|error| RouteFaults(vec![error.to_string()]))?;
+    let mut faults = Vec::new();
+    let mut routes: HashMap<String, Arc<Route>> = HashMap::new();
+    let mut by_event: HashMap<String, Vec<Arc<Route>>> = HashMap::new();
+    for entry in file.routes {
+        let at = format!("route {:?}", entry.name);
+        match entry.build(&file.queues, settings) {
+            Err(found) => faults.extend(found.into_iter().map(|fault| format!("{at}: {fault}"))),
+            Ok(route) => {
+                let route = Arc::new(route);
+                for kind in std::iter::once(&route.event).chain(&route.aliases) {
+                    by_event.entry(kind.clone()).or_default().push(route.clone());
+                }
+                if routes.insert(route.name.clone(), route).is_some() {
+                    faults.push(format!("{at}: there are two routes of this name"));
+                }
+            }
+        }
+    }
+    for kind in &file.ignore {
+        if by_event.contains_key(kind) {
+            faults.push(format!("ignore: {kind:?} has a route as well"));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(RouteFaults(faults));
+    }
+    let queues = file.queues.into_values();
+    let queues = queues.map(|queue| SourceQueue { name: queue.name, bind: queue.bind }).collect();
+    Ok(Catalog { queues, routes, by_event, ignored: file.ignore })
+}
+
+impl RouteEntry {
+    fn build(
+        self,
+        queues: &BTreeMap<String, QueueEntry>,
+        settings: &HashMap<String, Vec<String>>,
+    ) -> Result<Route, Vec<String>> {
+        let mut faults = Vec::new();
+        let queue = match queues.get(&self.queue) {
+            Some(queue) => queue.name.clone(),
+            None => {
+                faults.push(format!("queue {:?} is not among [queues]", self.queue));
+                String::new()
+            }
+        };
+        let recipients = match self.recipient {
+            RecipientEntry::Field(path) => Recipients::Field(path),
+            RecipientEntry::Literal(address) => Recipients::Fixed(vec![address]),
+            RecipientEntry::Setting(name) => match settings.get(&name) {
+                Some(addresses) => Recipients::Fixed(addresses.clone()),
+                None => {
+                    faults.push(format!("recipient: there is no setting {name:?} with addresses"));
+                    Recipients::Fixed(Vec::new())
+                }
+            },
+        };
+        let mut variables = BTreeMap::new();
+        for (name, kind) in self.required {
+            variables.insert(name, Variable { kind, default: None });
+        }
+        for (name, entry) in self.optional {
+            let (kind, default) = match entry {
+                OptionalEntry::Type(VariableType::List) => {
+                    (VariableType::List, Value::Array(Vec::new()))
+                }
+                OptionalEntry::Type(kind) => (kind, Value::String(String::new())),
+                OptionalEntry::WithDefault { kind, default } => (kind, default),
+            };
+            if variables.insert(name.clone(), Variable { kind, default: Some(default) }).is_some() {
+                faults.push(format!("variable {name:?} is both required and optional"));
+            }
+        }
+        for name in &self.secrets {
+            if !variables.contains_key(name) {
+                faults.push(format!("{name:?} is a secret, but no variable of this route"));
+            }
+        }
+        if !self.secrets.is_empty() && self.max_age.is_none() {
+            faults.push("a route with secrets needs a max_age".into());
+        }
+        let max_age = self.max_age.map(std::time::Duration::try_from).transpose();
+        let max_age = max_age.unwrap_or_else(|_| {
+            faults.push("max_age is negative".into());
+            None
+        });
+        if let Some(pattern) = &self.business_key
+            && pattern.matches('{').count() != pattern.matches('}').count()
+        {
+            faults.push(format!("business_key {pattern:?} has a brace without its other"));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Route {
+            name: self.name,
+            event: self.event,
+            aliases: self.aliases,
+            queue,
+            channel: self.channel,
+            template: self.template,
+            recipients,
+            priority: self.priority,
+            variables,
+            secrets: self.secrets,
+            max_age,
+            business_key: self.business_key,
+            on_unknown: self.on_unknown,
+            correlation: self.correlation,
+        })
+    }
+}

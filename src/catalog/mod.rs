@@ -1,0 +1,104 @@
+//! The routes: which deliveries an event asks for. They are data (`config/routes.toml`); a new
+//! event type is a route, a template and a sample, no code.
+
+mod delivery;
+mod file;
+mod route;
+mod variables;
+
+use std::{collections::HashMap, sync::Arc};
+
+pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
+pub use file::RouteFaults;
+pub use route::{ChannelKind, OnUnknown, Priority, Route, Variable, VariableType};
+pub use variables::VariableFault;
+
+use crate::event::Event;
+
+/// The routes file that the binary carries.
+pub const EMBEDDED_ROUTES: &str = include_str!("../../config/routes.toml");
+
+/// All routes, found by event type.
+#[derive(Debug)]
+pub struct Catalog {
+    queues: Vec<SourceQueue>,
+    routes: HashMap<String, Arc<Route>>,
+    by_event: HashMap<String, Vec<Arc<Route>>>,
+    ignored: Vec<String>,
+}
+
+/// A queue that upstream services publish to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceQueue {
+    /// Its name at the broker.
+    pub name: String,
+    /// Routing keys by which the exchange `usher.events` feeds it.
+    pub bind: Vec<String>,
+}
+
+/// What the routes say about an event type.
+#[derive(Debug)]
+pub enum Lookup<'a> {
+    /// These deliveries are asked for.
+    Routes(&'a [Arc<Route>]),
+    /// Nobody wants it: acked and counted.
+    Ignored,
+    /// Nobody ever heard of it.
+    Unknown,
+}
+
+impl Catalog {
+    /// Reads a routes file; `settings` gives the addresses behind `{ setting = "…" }`.
+    ///
+    /// # Errors
+    /// [`RouteFaults`] with everything that is wrong with the file.
+    pub fn parse(text: &str, settings: &HashMap<String, Vec<String>>) -> Result<Self, RouteFaults> {
+        file::parse(text, settings)
+    }
+
+    /// The routes of an event type or of one of its aliases.
+    pub fn lookup(&self, kind: &str) -> Lookup<'_> {
+        match self.by_event.get(kind) {
+            Some(routes) => Lookup::Routes(routes),
+            None if self.ignored.iter().any(|ignored| ignored == kind) => Lookup::Ignored,
+            None => Lookup::Unknown,
+        }
+    }
+
+    /// The route of this name.
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.get(name)
+    }
+
+    /// Every route, sorted by name.
+    pub fn routes(&self) -> Vec<&Arc<Route>> {
+        let mut routes: Vec<_> = self.routes.values().collect();
+        routes.sort_by(|a, b| a.name.cmp(&b.name));
+        routes
+    }
+
+    /// The queues that the routes' events arrive on.
+    pub fn queues(&self) -> &[SourceQueue] {
+        &self.queues
+    }
+
+    /// The queue that events of this type are published to.
+    pub fn queue_of(&self, kind: &str) -> Option<&str> {
+        Some(&self.by_event.get(kind)?.first()?.queue)
+    }
+
+    /// What the event asks for: one delivery to each recipient of each of its routes.
+    pub fn deliveries(
+        &self,
+        routes: &[Arc<Route>],
+        event: &Event,
+        identity: &Identity,
+    ) -> Vec<Delivery> {
+        let mut deliveries: Vec<Delivery> =
+            routes.iter().flat_map(|route| route.deliveries(event, identity)).collect();
+        // An address that stands twice in a list is one recipient.
+        let mut seen = std::collections::HashSet::new();
+        deliveries.retain(|delivery| seen.insert(delivery.id.clone()));
+        deliveries
+    }
+}

@@ -1,0 +1,191 @@
+//! One route: event type → template, channel, recipients, variables and policies.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Delivery, Identity, Recipient};
+use crate::event::Event;
+
+/// What is sent, to whom and how, when an event of one type arrives.
+#[derive(Debug)]
+pub struct Route {
+    /// Stable name; part of every delivery's id.
+    pub name: String,
+    /// The event type it is for.
+    pub event: String,
+    /// Other names of that event type.
+    pub aliases: Vec<String>,
+    /// The source queue of the event.
+    pub queue: String,
+    /// How the message travels.
+    pub channel: ChannelKind,
+    /// The template it is made from.
+    pub template: String,
+    /// Who gets it.
+    pub recipients: Recipients,
+    /// How urgent it is against other mail.
+    pub priority: Priority,
+    /// The variables of its template.
+    pub variables: BTreeMap<String, Variable>,
+    /// Variables whose values are masked wherever a record or a log would show them.
+    pub secrets: Vec<String>,
+    /// Older events than this are not sent any more.
+    pub max_age: Option<Duration>,
+    /// A pattern such as `payment:{transaction_id}:receipt`: events with the same key tell one fact.
+    pub business_key: Option<String>,
+    /// What happens when nobody can tell whether a mail went out.
+    pub on_unknown: OnUnknown,
+    /// Fields of the event that the audit record carries for searching.
+    pub correlation: Vec<String>,
+}
+
+/// Where a route's recipients come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recipients {
+    /// A field of the event; dots lead into objects.
+    Field(String),
+    /// These addresses: a literal, or a setting's list, which may be empty.
+    Fixed(Vec<String>),
+}
+
+/// How a message travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelKind {
+    /// Mail.
+    Email,
+}
+
+impl ChannelKind {
+    /// Its name in ids, headers and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Email => "email",
+        }
+    }
+}
+
+/// How urgent a delivery is against others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Confirmations, reminders, security codes.
+    High,
+    /// Cancellations and general notices.
+    Medium,
+    /// Newsletters and promotions; never delay the others.
+    Low,
+}
+
+impl Priority {
+    /// All of them, most urgent first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Medium, Self::Low];
+
+    /// Its name in queues, headers and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Medium => "medium",
+            Self::Low => "low",
+        }
+    }
+}
+
+/// What happens when the dot went out and no reply was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknown {
+    /// Put aside for an operator: never twice.
+    #[default]
+    Park,
+    /// Send again with the same Message-ID: rather twice than not at all.
+    Resend,
+}
+
+/// A variable of a template.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variable {
+    /// What its value must look like.
+    pub kind: VariableType,
+    /// The value where the event has none; `None`: the event must have one.
+    pub default: Option<Value>,
+}
+
+/// What a variable's value must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VariableType {
+    /// A text, a number or a boolean.
+    Text,
+    /// A number, as a JSON number or as a text.
+    Amount,
+    /// A text that tells a time, ISO 8601 or not.
+    Time,
+    /// A list.
+    List,
+    /// An `http` or `https` address.
+    Url,
+    /// A whole number.
+    Integer,
+}
+
+impl Route {
+    /// One delivery for each recipient. A recipient that the event should name and doesn't is a
+    /// delivery too: it ends as a dead letter, and the route's others go out.
+    pub(super) fn deliveries(
+        self: &std::sync::Arc<Self>,
+        event: &Event,
+        identity: &Identity,
+    ) -> Vec<Delivery> {
+        let recipients = match &self.recipients {
+            Recipients::Fixed(addresses) => {
+                addresses.iter().map(|address| Recipient::Address(address.clone())).collect()
+            }
+            Recipients::Field(path) => vec![recipient(event, path)],
+        };
+        recipients
+            .into_iter()
+            .map(|recipient| Delivery::first(identity, event, self.clone(), recipient))
+            .collect()
+    }
+
+    /// The business key of this event, if the route has one and the event all of its parts.
+    pub(super) fn business_key(&self, event: &Event) -> Option<String> {
+        let mut key = String::new();
+        let mut rest = self.business_key.as_deref()?;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}')?;
+            key.push_str(before);
+            match event.fields.get(name)? {
+                Value::String(text) if !text.trim().is_empty() => key.push_str(text.trim()),
+                Value::Number(number) => key.push_str(&number.to_string()),
+                _ => return None,
+            }
+            rest = after;
+        }
+        key.push_str(rest);
+        Some(key)
+    }
+}
+
+fn recipient(event: &Event, path: &str) -> Recipient {
+    let mut parts = path.split('.');
+    let mut value = parts.next().and_then(|first| event.fields.get(first));
+    for part in parts {
+        value = value.and_then(|value| value.get(part));
+    }
+    match value {
+        Some(Value::String(text)) if !text.trim().is_empty() => {
+            Recipient::Address(text.trim().to_owned())
+        }
+        None | Some(Value::Null | Value::String(_)) => {
+            Recipient::Missing(format!("recipient field {path:?} is missing or empty"))
+        }
+        Some(other) => Recipient::Missing(format!(
+            "recipient field {path:?} is a JSON {}, not a text",
+            crate::event::json_type(other)
+        )),
+    }
+}

@@ -1,0 +1,173 @@
+//! The mail channel: connections that are kept open, at most `SMTP_CONNECTIONS` at once.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use deadpool::managed::{
+    Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult,
+};
+use futures_util::future::BoxFuture;
+
+use super::{
+    Sender,
+    smtp::{Connection, Server, Unavailable},
+};
+use crate::{
+    channel::{Channel, Outcome, Outgoing, Slot},
+    config::Smtp,
+    health::{Backoff, Dependency},
+};
+
+/// A connection that lay idle for longer is asked for a sign of life before it is used: servers
+/// close idle ones, and the mail that met it would pay with an attempt.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Mail over SMTP.
+pub struct SmtpChannel {
+    sender: Sender,
+    pool: Pool<Connections>,
+    gate: Arc<Gate>,
+}
+
+struct Connections {
+    server: Server,
+}
+
+/// While the server can't be used, everybody waits here instead of trying alone.
+struct Gate {
+    health: Dependency,
+    state: Mutex<(Option<Instant>, Backoff)>,
+}
+
+impl SmtpChannel {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// The TLS settings can't be used.
+    pub fn new(settings: &Smtp, sender: Sender, health: Dependency) -> Result<Self, String> {
+        let manager = Connections { server: Server::new(settings.clone())? };
+        let pool = Pool::builder(manager)
+            .max_size(settings.connections)
+            // The one used last is the least likely to have been closed.
+            .queue_mode(QueueMode::Lifo)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let gate = Gate { health, state: Mutex::new((None, Backoff::default())) };
+        Ok(Self { sender, pool, gate: Arc::new(gate) })
+    }
+
+    /// Opens a connection, logs in and says goodbye.
+    ///
+    /// # Errors
+    /// In which phase it failed and why.
+    pub async fn test(settings: &Smtp) -> Result<(), String> {
+        let connection = Server::new(settings.clone())?.connect().await;
+        connection.map_err(|error| error.to_string())?.quit().await;
+        Ok(())
+    }
+}
+
+impl Gate {
+    /// Until when nobody should try.
+    fn closed_until(&self) -> Option<Instant> {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .filter(|until| *until > Instant::now())
+    }
+
+    fn close(&self, reason: &dyn std::fmt::Display) {
+        self.health.down(reason);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those who tried at the same time are one failure.
+        if state.0.is_none_or(|until| until <= Instant::now()) {
+            let wait = state.1.step();
+            state.0 = Some(Instant::now() + wait);
+        }
+    }
+
+    fn open(&self) {
+        self.health.up();
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (None, Backoff::default());
+    }
+}
+
+#[async_trait]
+impl Channel for SmtpChannel {
+    fn check_recipient(&self, address: &str) -> Result<(), String> {
+        super::check_recipient(address)
+    }
+
+    async fn ready(&self) -> Box<dyn Slot> {
+        loop {
+            if let Some(until) = self.gate.closed_until() {
+                tokio::time::sleep_until(until.into()).await;
+                continue;
+            }
+            match self.pool.get().await {
+                Ok(connection) => {
+                    let sender = self.sender.clone();
+                    return Box::new(SmtpSlot { sender, connection, gate: self.gate.clone() });
+                }
+                Err(PoolError::Backend(error)) => self.gate.close(&error),
+                Err(error) => self.gate.close(&error),
+            }
+        }
+    }
+}
+
+struct SmtpSlot {
+    sender: Sender,
+    connection: Object<Connections>,
+    gate: Arc<Gate>,
+}
+
+#[async_trait]
+impl Slot for SmtpSlot {
+    async fn send(mut self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
+        let mail = match self.sender.compose(message) {
+            Ok(mail) => mail,
+            Err(reason) => return Outcome::Impossible(reason),
+        };
+        let outcome = self.connection.transact(&mail, latch).await;
+        match &outcome {
+            Outcome::Unavailable(reason, _) => self.gate.close(reason),
+            Outcome::Sent(_) | Outcome::Refused { .. } => self.gate.open(),
+            _ => {}
+        }
+        if self.connection.open_transaction {
+            // Dropped, not returned: whatever the server still says belongs to this mail.
+            drop(Object::take(self.connection));
+        }
+        outcome
+    }
+}
+
+impl Manager for Connections {
+    type Type = Connection;
+    type Error = Unavailable;
+
+    async fn create(&self) -> Result<Connection, Unavailable> {
+        // Large, and seldom needed: it would make every task larger.
+        Box::pin(self.server.connect()).await
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut Connection,
+        metrics: &Metrics,
+    ) -> RecycleResult<Unavailable> {
+        // A task that was dropped in the middle of a transaction gave it back as it was.
+        if connection.open_transaction {
+            return Err(RecycleError::message("a transaction was left open"));
+        }
+        if metrics.last_used() > IDLE && !connection.is_alive().await {
+            return Err(RecycleError::message("closed by the server"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Turns events from RabbitMQ into mail, each exactly as often as it should, with an audit record of every delivery.
+#[derive(Debug, Parser)]
+#[command(name = "usher", version, about, propagate_version = true)]
+pub struct Cli {
+    /// Settings file (TOML); the environment overrides it.
+    #[arg(long, global = true, env = "USHER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What usher can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Consume events and send their notifications until told to stop.
+    Run(RunArgs),
+    /// Show the whole line at work on sample events, with no service at all.
+    Demo(DemoArgs),
+    /// Check settings, routes and templates, then every connection and the SMTP login.
+    Check(CheckArgs),
+    /// Render the mails of an event without sending them.
+    Render(RenderArgs),
+    /// Publish events to their queues, confirmed by the broker.
+    Publish(PublishArgs),
+    /// Ask a running usher whether it lives; for containers.
+    Healthcheck,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Run on one file in this folder instead of services: events are NDJSON, mail is written as .eml.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "usher-data")]
+    pub embedded: Option<PathBuf>,
+    /// With --embedded: read events from this file instead of standard input.
+    #[arg(long, value_name = "FILE", requires = "embedded")]
+    pub events: Option<PathBuf>,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Where mails, records and the gallery go.
+    #[arg(long, value_name = "DIR", default_value = "usher-demo")]
+    pub out: PathBuf,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Leave out the connections.
+    #[arg(long)]
+    pub offline: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `render`.
+#[derive(Debug, Args)]
+pub struct RenderArgs {
+    /// The event, as published; - is standard input.
+    pub event: PathBuf,
+    /// Render in this locale instead of the event's.
+    #[arg(long, value_name = "LOCALE")]
+    pub locale: Option<String>,
+    /// Write each mail's parts to files in this folder instead of printing them.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Options of `publish`.
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    /// One event, an array of events or NDJSON; - is standard input.
+    pub file: PathBuf,
+    /// Publish to this queue instead of the one of each event's route.
+    #[arg(long, value_name = "QUEUE")]
+    pub queue: Option<String>,
+}

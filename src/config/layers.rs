@@ -1,0 +1,339 @@
+//! Raw values: reads the three layers and picks, for each setting, the value that counts.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::Report;
+use super::settings::{Kind, NAMES, Name};
+
+const DEFAULTS: &str = include_str!("../../config/defaults.toml");
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere.
+    NotSet,
+    /// The embedded `config/defaults.toml`.
+    Default,
+    /// This environment variable.
+    Environment(String),
+    /// This key of the settings file.
+    File {
+        /// The file as the caller named it.
+        path: PathBuf,
+        /// The key as it stands there.
+        key: String,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSet => f.write_str("not set"),
+            Self::Default => f.write_str("default"),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::File { path, key } => write!(f, "file {}, key {key}", path.display()),
+        }
+    }
+}
+
+/// Environment variables, handed in so that tests need not touch the process's own. No `Debug`: it
+/// holds secrets.
+#[derive(Clone, Default)]
+pub struct Environment(HashMap<String, String>);
+
+impl Environment {
+    /// The variables of this process. What is not UTF-8 keeps replacement characters, which
+    /// [`load`](super::load) refuses.
+    pub fn from_process() -> Self {
+        let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+        std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(vars: I) -> Self {
+        Self(vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+/// A setting's raw value.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// `None` when set but unusable. That fault is reported already, and nothing may be concluded
+    /// from the value's absence.
+    pub(super) text: Option<String>,
+    pub(super) origin: Origin,
+}
+
+/// Raw values of one layer by upper-case name.
+type Layer = HashMap<String, Found>;
+
+/// The winning raw value of each setting by canonical name.
+pub(super) struct Layers(HashMap<&'static str, Found>);
+
+impl Layers {
+    pub(super) fn read(file: Option<&Path>, env: &Environment, report: &mut Report) -> Self {
+        let mut layers = vec![environment_layer(env)];
+        layers.extend(file.map(|path| file_layer(path, report)));
+        layers.push(toml_layer(
+            DEFAULTS,
+            Path::new("config/defaults.toml"),
+            |_| Origin::Default,
+            report,
+        ));
+        let mut winners = HashMap::new();
+        for name in NAMES {
+            // Layers below the winner are not looked at, so a secret file that is overridden need
+            // not exist.
+            let winner = layers.iter_mut().find_map(|layer| resolve(name, layer, report));
+            winners.extend(winner.map(|found| (name.canonical, found)));
+        }
+        Self(winners)
+    }
+
+    pub(super) fn get(&self, canonical: &str) -> Option<&Found> {
+        debug_assert!(
+            NAMES.iter().any(|name| name.canonical == canonical),
+            "{canonical} is not listed"
+        );
+        self.0.get(canonical)
+    }
+}
+
+/// The value one layer has for a setting under any of its names.
+fn resolve(name: &Name, layer: &mut Layer, report: &mut Report) -> Option<Found> {
+    let candidates: Vec<Found> =
+        name.all().filter_map(|spelling| take(name, spelling, layer, report)).collect();
+    let mut candidates = candidates.into_iter();
+    let winner = candidates.next()?;
+    for loser in candidates.filter(|loser| loser.text != winner.text) {
+        let reason =
+            format!("{} is used; {} has another value and is ignored", winner.origin, loser.origin);
+        report.warn(name.canonical, reason);
+    }
+    Some(winner)
+}
+
+/// The value under one spelling, or in the file that `<spelling>_FILE` names. Empty is unset:
+/// compose files pass empty strings.
+fn take(name: &Name, spelling: &str, layer: &mut Layer, report: &mut Report) -> Option<Found> {
+    let mut nonempty = |key: &str| {
+        let found = layer.remove(key)?;
+        let empty = found.text.as_deref().is_some_and(|text| text.trim().is_empty());
+        (!empty).then_some(found)
+    };
+    let direct = nonempty(spelling);
+    if name.kind != Kind::Secret {
+        return direct;
+    }
+    let Some(mut by_file) = nonempty(&format!("{spelling}_FILE")) else {
+        return direct;
+    };
+    let text = match (&direct, by_file.text.take()) {
+        (Some(direct), _) => Err(format!("is set here and by {} as well", direct.origin)),
+        (None, Some(path)) => read_secret(Path::new(&path)),
+        (None, None) => return Some(by_file),
+    };
+    by_file.text =
+        text.map_err(|reason| report.fault(name.canonical, &by_file.origin, reason, None)).ok();
+    Some(by_file)
+}
+
+fn read_secret(path: &Path) -> Result<String, String> {
+    let content = std::fs::read_to_string(path)
+        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    let content = content.strip_suffix('\n').unwrap_or(&content);
+    match content.strip_suffix('\r').unwrap_or(content) {
+        "" => Err(format!("{} is empty", path.display())),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+fn environment_layer(env: &Environment) -> Layer {
+    let found = |(name, value): (&String, &String)| {
+        (
+            name.clone(),
+            Found { text: Some(value.clone()), origin: Origin::Environment(name.clone()) },
+        )
+    };
+    env.0.iter().map(found).collect()
+}
+
+fn file_layer(path: &Path, report: &mut Report) -> Layer {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let origin = |key: &str| Origin::File { path: path.to_owned(), key: key.to_owned() };
+            toml_layer(&text, path, origin, report)
+        }
+        Err(error) => {
+            report.fault("settings file", path.display(), format!("cannot be read: {error}"), None);
+            Layer::new()
+        }
+    }
+}
+
+fn toml_layer(
+    text: &str,
+    path: &Path,
+    origin: impl Fn(&str) -> Origin,
+    report: &mut Report,
+) -> Layer {
+    let table: toml::Table = match toml::from_str(text) {
+        Ok(table) => table,
+        Err(error) => {
+            // The error's own Display quotes the line, which may hold a secret.
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            let place = format!("{}, line {line}", path.display());
+            report.fault("settings file", place, error.message().replace('\n', "; "), None);
+            return Layer::new();
+        }
+    };
+    let mut layer = Layer::new();
+    for (key, value) in table {
+        let origin = origin(&key);
+        let Some(kind) = kind_of_key(&key) else {
+            report.fault(&key, origin, unknown_key(&key), None);
+            continue;
+        };
+        let shown = value.to_string();
+        let text = as_text(value, kind).map_err(|reason| {
+            let shown = (kind != Kind::Secret).then_some(shown);
+            report.fault(&key, &origin, reason, shown);
+        });
+        let text = text.ok();
+        layer.insert(key.to_ascii_uppercase(), Found { text, origin });
+    }
+    layer
+}
+
+/// The keys the settings file may hold.
+fn file_keys() -> impl Iterator<Item = (String, Kind)> {
+    NAMES.iter().flat_map(|name| {
+        name.all().flat_map(|spelling| {
+            let key = spelling.to_ascii_lowercase();
+            let by_file = (name.kind == Kind::Secret).then(|| (format!("{key}_file"), Kind::Plain));
+            std::iter::once((key, name.kind)).chain(by_file)
+        })
+    })
+}
+
+fn kind_of_key(key: &str) -> Option<Kind> {
+    file_keys().find(|(known, _)| known == key).map(|(_, kind)| kind)
+}
+
+/// The text an environment variable would hold for the same value.
+fn as_text(value: toml::Value, kind: Kind) -> Result<String, &'static str> {
+    use toml::Value::{Array, Boolean, Integer, String as Text};
+    match value {
+        Text(text) => Ok(text),
+        Integer(number) => Ok(number.to_string()),
+        Boolean(truth) => Ok(truth.to_string()),
+        Array(items) if kind == Kind::List => {
+            let items: Option<Vec<_>> = items.iter().map(toml::Value::as_str).collect();
+            items.map(|items| items.join(",")).ok_or("must be an array of strings")
+        }
+        Array(_) => Err("takes one value, not an array"),
+        _ => Err("must be a string, an integer or a boolean"),
+    }
+}
+
+fn unknown_key(key: &str) -> String {
+    let nearest = file_keys().map(|(known, _)| (distance(key, &known), known)).min();
+    match nearest {
+        // Two slips, or the case: further away it is a guess.
+        Some((0..=2, known)) => format!("is not a setting; is `{known}` meant?"),
+        _ => "is not a setting".to_owned(),
+    }
+}
+
+/// Levenshtein distance, regardless of case.
+fn distance(a: &str, b: &str) -> usize {
+    let b = b.as_bytes();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(!x.eq_ignore_ascii_case(y));
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Reads `toml` as the settings file, then asks for one setting.
+    fn read(toml: &str, vars: &[(&str, &str)], name: &str) -> (Option<String>, String, Report) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(toml.as_bytes()).unwrap();
+        let mut report = Report::default();
+        let layers = Layers::read(Some(file.path()), &vars.iter().copied().collect(), &mut report);
+        let (text, origin) = match layers.get(name) {
+            Some(found) => (found.text.clone(), found.origin.to_string()),
+            None => (None, Origin::NotSet.to_string()),
+        };
+        (text, origin.replace(file.path().to_str().unwrap(), "F"), report)
+    }
+
+    fn reasons(report: &Report) -> Vec<&str> {
+        report.faults.iter().map(|fault| fault.reason.as_str()).collect()
+    }
+
+    #[test]
+    fn environment_beats_file_beats_defaults_and_empty_is_unset() {
+        let file = "smtp_port = 26";
+        let (text, origin, _) = read(file, &[("EMAIL_PORT", "27")], "SMTP_PORT");
+        assert_eq!((text.as_deref(), origin.as_str()), (Some("27"), "environment EMAIL_PORT"));
+        let (text, origin, _) = read(file, &[("SMTP_PORT", "")], "SMTP_PORT");
+        assert_eq!((text.as_deref(), origin.as_str()), (Some("26"), "file F, key smtp_port"));
+        let (text, origin, _) = read("", &[], "SMTP_PORT");
+        assert_eq!((text.as_deref(), origin.as_str()), (Some("587"), "default"));
+    }
+
+    #[test]
+    fn differing_aliases_of_one_layer_warn_and_the_canonical_name_wins() {
+        let vars = [("SMTP_HOST", "old"), ("SMTP_SERVER", "new"), ("EMAIL_HOST", "new")];
+        let (text, _, report) = read("smtp_server = 'other layer'", &vars, "SMTP_SERVER");
+        assert_eq!(text.as_deref(), Some("new"));
+        let [warning] = report.warnings.as_slice() else { panic!("{:?}", report.warnings) };
+        assert!(warning.reason.contains("SMTP_SERVER") && warning.reason.contains("SMTP_HOST"));
+    }
+
+    #[test]
+    fn faults_of_the_file_never_show_a_secret() {
+        let file = "smtp_pasword = 'hunter2'\nredis_password = ['hunter2']\n\
+                    prefetch = 1.5\nfrom_name = []\nbogus = 1";
+        let (_, _, report) = read(file, &[], "PREFETCH");
+        let text = format!("{:?}", report.faults);
+        assert_eq!(report.faults.len(), 5, "{text}");
+        assert!(text.contains("is `smtp_password` meant?") && text.contains("1.5"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+
+        let (_, _, report) = read("prefetch = 1\nsmtp_password = 'hunter2", &[], "PREFETCH");
+        let text = format!("{:?}", report.faults);
+        assert!(text.contains("line 2") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn secrets_are_read_from_files_once() {
+        let mut held = tempfile::NamedTempFile::new().unwrap();
+        held.write_all(b" p w \r\n").unwrap();
+        let path = held.path().to_str().unwrap();
+        let by_file = ("EMAIL_HOST_PASSWORD_FILE", path);
+        assert_eq!(read("", &[by_file], "SMTP_PASSWORD").0.as_deref(), Some(" p w "));
+
+        let (text, _, report) = read("", &[by_file, ("EMAIL_HOST_PASSWORD", "x")], "SMTP_PASSWORD");
+        assert_eq!((text, reasons(&report).len()), (None, 1));
+        let (_, _, report) = read("smtp_password_file = '/no/such'", &[], "SMTP_PASSWORD");
+        assert!(reasons(&report)[0].starts_with("cannot read /no/such"));
+        let (_, _, report) = read("smtp_password_file = '/no/such'", &[by_file], "SMTP_PASSWORD");
+        assert!(report.faults.is_empty(), "what is overridden is not read");
+    }
+}

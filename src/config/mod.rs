@@ -1,0 +1,271 @@
+//! Typed settings from three flat layers: embedded defaults, then the settings file, then the
+//! environment.
+//!
+//! `config/defaults.toml` is the reference of every setting. [`load`] reports all faults of one run
+//! together, each with the place its value came from, and never prints a secret.
+
+mod layers;
+mod settings;
+mod validate;
+mod values;
+
+use std::fmt;
+use std::path::Path;
+
+pub use layers::{Environment, Origin};
+pub use settings::{
+    Brand, Email, EmailBackend, Kind, LogFormat, NAMES, Name, Secret, Settings, Smtp, SmtpTls,
+};
+
+/// Reads and judges the settings: embedded defaults, overridden by `file`, overridden by `env`.
+///
+/// The warnings are for the caller to log: configuration is read before the log format is known.
+///
+/// # Errors
+/// Every fault found, not only the first. A `file` that cannot be read is one of them.
+pub fn load(file: Option<&Path>, env: &Environment) -> Result<(Settings, Vec<Warning>), Faults> {
+    let mut report = Report::default();
+    let layers = layers::Layers::read(file, env, &mut report);
+    let settings = validate::settings(&layers, &mut report);
+    if report.faults.is_empty() {
+        Ok((settings, report.warnings))
+    } else {
+        Err(Faults(report.faults))
+    }
+}
+
+/// One reason why the daemon must not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The setting's canonical name, or the unknown key as it stands in the file.
+    pub setting: String,
+    /// Where the value came from, as [`Origin`] prints it.
+    pub origin: String,
+    /// What is wrong with it; never holds a secret.
+    pub reason: String,
+    /// The offending value; `None` for a secret or when there is none.
+    pub value: Option<String>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.setting, self.origin, self.reason)?;
+        match &self.value {
+            // Debug escapes line ends, which keeps each fault on one line.
+            Some(value) => write!(f, ", got {value:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All faults of one reading, printed one a line.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct Faults(pub Vec<Fault>);
+
+/// A setting that is legal but has a price the operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The setting's canonical name.
+    pub setting: &'static str,
+    /// What is risky or ignored, and why; never holds a secret.
+    pub reason: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.setting, self.reason)
+    }
+}
+
+/// What reading has found so far.
+#[derive(Default)]
+struct Report {
+    faults: Vec<Fault>,
+    warnings: Vec<Warning>,
+}
+
+impl Report {
+    fn fault(
+        &mut self,
+        setting: &str,
+        origin: impl fmt::Display,
+        reason: impl Into<String>,
+        value: Option<String>,
+    ) {
+        self.faults.push(Fault {
+            setting: setting.to_owned(),
+            origin: origin.to_string(),
+            reason: reason.into(),
+            value,
+        });
+    }
+
+    fn warn(&mut self, setting: &'static str, reason: impl Into<String>) {
+        self.warnings.push(Warning { setting, reason: reason.into() });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn from_env(vars: &[(&str, &str)]) -> Result<(Settings, Vec<Warning>), Faults> {
+        load(None, &vars.iter().copied().collect())
+    }
+
+    fn faults(vars: &[(&str, &str)]) -> String {
+        from_env(vars).unwrap_err().to_string()
+    }
+
+    fn warned(warnings: &[Warning], setting: &str) -> bool {
+        warnings.iter().any(|w| w.setting == setting)
+    }
+
+    const REAL_SMTP: [(&str, &str); 2] =
+        [("SMTP_HOST", "mx.example.com"), ("FROM_EMAIL", "box@example.com")];
+
+    fn smtp(more: &[(&str, &str)]) -> (Smtp, Vec<Warning>) {
+        let (settings, warnings) = from_env(&[&REAL_SMTP, more].concat()).unwrap();
+        let EmailBackend::Smtp(smtp) = settings.email.backend else {
+            panic!("expected SMTP, got {:?}", settings.email.backend)
+        };
+        (smtp, warnings)
+    }
+
+    #[test]
+    fn the_defaults_alone_simulate_mail_and_warn_of_the_public_pepper_only() {
+        let (settings, warnings) = from_env(&[]).unwrap();
+        assert!(matches!(settings.email.backend, EmailBackend::Simulated));
+        assert_eq!(settings.email.from_address, "noreply@localhost.localdomain");
+        assert_eq!(settings.brand.name, "Movie Ticket Booking System");
+        assert_eq!(settings.contact_emails, ["noreply@localhost.localdomain"]);
+        assert_eq!(settings.rabbitmq_url.expose(), "amqp://localhost:5672/%2f");
+        assert_eq!(settings.mongodb_database, "usher");
+        assert_eq!(settings.retry_schedule, [5, 25, 125, 600, 3600].map(Duration::from_secs));
+        assert_eq!(settings.http_listen, "127.0.0.1:8002".parse().ok());
+        assert_eq!(warnings.iter().map(|w| w.setting).collect::<Vec<_>>(), ["USHER_PEPPER"]);
+    }
+
+    #[test]
+    fn every_fault_is_reported_on_its_own_line_without_secrets() {
+        let text = faults(&[
+            ("EMAIL_PORT", "0"),
+            ("RABBITMQ_URL", "http://u:hunter2@h"),
+            ("DEFAULT_CURRENCY", "usd"),
+            ("TIMEZONE", "Mars/Olympus"),
+            ("INSTANCE_TTL", "10s"),
+            ("ADMIN_EMAILS", "a@example.com, nobody"),
+        ]);
+        assert_eq!(text.lines().count(), 6, "{text}");
+        assert!(text.contains(
+            "SMTP_PORT (environment EMAIL_PORT): must be a whole number from 1 to 65535, got \"0\""
+        ));
+        assert!(text.contains("3 x INSTANCE_RENEWAL 5s = 15s"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn debug_of_settings_holds_no_secret() {
+        let vars = [
+            ("SMTP_USERNAME", "me@example.com"),
+            ("SMTP_PASSWORD", "hunter2"),
+            ("REDIS_PASSWORD", "hunter2"),
+            ("MONGODB_URI", "mongodb://u:hunter2@h/db"),
+            ("USHER_PEPPER", "hunter2"),
+        ];
+        let (settings, warnings) = from_env(&vars).unwrap();
+        assert!(!format!("{settings:?}{warnings:?}").contains("hunter2"));
+        let EmailBackend::Smtp(smtp) = settings.email.backend else {
+            panic!("credentials alone mean the seed's server")
+        };
+        assert_eq!(smtp.server, "smtp.gmail.com");
+        assert_eq!(settings.email.from_address, "me@example.com");
+    }
+
+    #[test]
+    fn the_older_tls_switch_maps_only_when_smtp_tls_is_unset() {
+        assert_eq!(smtp(&[]).0.tls, SmtpTls::Starttls);
+        assert_eq!(smtp(&[("EMAIL_USE_TLS", "false")]).0.tls, SmtpTls::None);
+        assert_eq!(smtp(&[("SMTP_USE_TLS", "1"), ("SMTP_PORT", "465")]).0.tls, SmtpTls::Implicit);
+        let (smtp, warnings) = smtp(&[("SMTP_TLS", "implicit"), ("SMTP_USE_TLS", "no")]);
+        assert_eq!(smtp.tls, SmtpTls::Implicit);
+        assert!(warned(&warnings, "SMTP_USE_TLS"));
+    }
+
+    #[test]
+    fn risky_smtp_settings_warn() {
+        let login = [("SMTP_USER", "me"), ("SMTP_PASSWORD", "pw"), ("SMTP_TLS", "none")];
+        assert!(warned(&smtp(&login).1, "SMTP_TLS"));
+        assert!(!warned(
+            &smtp(&[&login[..], &[("SMTP_SERVER", "127.0.0.1")]].concat()).1,
+            "SMTP_TLS"
+        ));
+        assert!(warned(&smtp(&[("SMTP_VERIFY_SSL", "off")]).1, "SMTP_VERIFY_SSL"));
+        assert!(warned(&smtp(&[]).1, "DRAIN_TIMEOUT"));
+        assert!(!warned(&smtp(&[("DRAIN_TIMEOUT", "10m")]).1, "DRAIN_TIMEOUT"));
+    }
+
+    #[test]
+    fn half_a_login_and_a_missing_sender_or_server_are_faults() {
+        assert!(faults(&[("SMTP_USERNAME", "me")]).starts_with("SMTP_PASSWORD (not set)"));
+        assert!(faults(&[("SMTP_SERVER", "mx.example.com")]).starts_with("FROM_EMAIL (not set)"));
+        assert!(faults(&[("SIMULATE", "never")]).starts_with("SMTP_SERVER (not set)"));
+        let unreadable = faults(&[("SMTP_USERNAME", "me"), ("SMTP_PASSWORD_FILE", "/no/such")]);
+        assert_eq!(
+            unreadable.lines().count(),
+            1,
+            "no fault that only follows from another: {unreadable}"
+        );
+    }
+
+    #[test]
+    fn other_backends_need_no_server_and_always_overrules_all() {
+        let (settings, _) =
+            from_env(&[("EMAIL_BACKEND", "file"), ("SMTP_USERNAME", "me")]).unwrap();
+        assert!(
+            matches!(settings.email.backend, EmailBackend::File(path) if path == Path::new("./mail"))
+        );
+        let always =
+            [&REAL_SMTP[..], &[("SIMULATE", "always"), ("EMAIL_BACKEND", "console")]].concat();
+        assert!(matches!(from_env(&always).unwrap().0.email.backend, EmailBackend::Simulated));
+    }
+
+    #[test]
+    fn redis_is_composed_of_parts_unless_a_url_is_given() {
+        let parts = [("REDIS_HOST", "cache"), ("REDIS_PASSWORD", "a%2/@b"), ("REDIS_DB", "3")];
+        let (settings, _) = from_env(&parts).unwrap();
+        assert_eq!(settings.redis_url.expose(), "redis://:a%252%2F%40b@cache:6379/3");
+        let (settings, warnings) =
+            from_env(&[&parts[..], &[("REDIS_URL", "rediss://other:1")]].concat()).unwrap();
+        assert_eq!(settings.redis_url.expose(), "rediss://other:1");
+        assert!(warned(&warnings, "REDIS_URL"));
+    }
+
+    #[test]
+    fn retries_are_cut_to_the_maximum() {
+        let retries = |max| from_env(&[("SMTP_MAX_RETRIES", max)]).unwrap();
+        assert!(retries("0").0.retry_schedule.is_empty());
+        assert_eq!(retries("2").0.retry_schedule, [5, 25].map(Duration::from_secs));
+        assert!(warned(&retries("9").1, "SMTP_MAX_RETRIES"));
+        assert!(faults(&[("RETRY_SCHEDULE", "5s,25h")]).contains("from 1ms to 1d"));
+    }
+
+    #[test]
+    fn names_and_addresses_fall_back_in_the_documented_order() {
+        let vars = [
+            ("FROM_NAME", "Kino"),
+            ("EMAIL_REPLY_TO", "help@kino.es"),
+            ("ADMIN_EMAILS", "a@kino.es,b@kino.es"),
+        ];
+        let (settings, _) = from_env(&vars).unwrap();
+        assert_eq!(
+            (settings.brand.name.as_str(), settings.brand.support_email.as_str()),
+            ("Kino", "help@kino.es")
+        );
+        assert_eq!(settings.contact_emails, ["a@kino.es", "b@kino.es"]);
+        assert_eq!(from_env(&[("HTTP_LISTEN", "off")]).unwrap().0.http_listen, None);
+    }
+}

@@ -1,0 +1,366 @@
+//! Raw values to [`Settings`], and the rules that join several of them.
+
+use std::time::Duration;
+
+use super::layers::{Layers, Origin};
+use super::settings::{
+    Brand, Email, EmailBackend, Kind, LogFormat, NAMES, Name, Secret, Settings, Smtp, SmtpTls,
+};
+use super::{Report, values as v};
+
+/// The seed's server, meant when a login is given but no server.
+const LOGIN_SERVER: &str = "smtp.gmail.com";
+/// The pepper in `defaults.toml`.
+const PUBLIC_PEPPER: &str = "usher-public-pepper";
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+/// MongoDB keeps the age of a TTL index in 31 bits of seconds.
+const LONGEST_RETENTION: Duration = Duration::from_secs(24_855 * 86_400);
+
+/// When mail is simulated although the backend is SMTP.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Simulate {
+    /// When no server is named.
+    #[default]
+    Auto,
+    Never,
+    Always,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Backend {
+    #[default]
+    Smtp,
+    File,
+    Console,
+}
+
+/// Reads and judges every setting. Where a fault was found, a placeholder stands so that the rest
+/// is still judged; the caller throws the result away.
+pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
+    let r = &mut Reader { layers, report };
+    let (mongodb_uri, database) = r.value("MONGODB_URI", v::mongodb_uri);
+    let email = email(r);
+    let admin_emails = r.value("ADMIN_EMAILS", v::list(v::mail_address));
+    let contact_emails: Vec<String> = r.value("CONTACT_EMAILS", v::list(v::mail_address));
+    let contact_emails = [contact_emails, admin_emails.clone()]
+        .into_iter()
+        .find(|addresses| !addresses.is_empty())
+        .unwrap_or_else(|| vec![email.from_address.clone()]);
+    let (instance_ttl, instance_renewal) = instance_times(r);
+    let pepper = r.value("USHER_PEPPER", v::secret);
+    // Compared by value: a copy of defaults.toml as settings file sets it too.
+    if pepper.expose() == PUBLIC_PEPPER {
+        r.report.warn(
+            "USHER_PEPPER",
+            "not changed: delivery ids are keyed with a public value, so they can be guessed",
+        );
+    }
+    Settings {
+        rabbitmq_url: r.value("RABBITMQ_URL", v::amqp_url),
+        redis_url: redis_url(r),
+        mongodb_uri,
+        mongodb_database: database.unwrap_or_else(|| "usher".to_owned()),
+        drain_timeout: drain_timeout(r, &email.backend),
+        brand: brand(r, &email),
+        email,
+        admin_emails,
+        contact_emails,
+        retry_schedule: retry_schedule(r),
+        dedup_window: r.value("DEDUP_WINDOW", v::duration_in(SECOND..=366 * DAY)),
+        dedup_window_derived: r.value("DEDUP_WINDOW_DERIVED", v::duration_in(SECOND..=366 * DAY)),
+        prefetch: r.value("PREFETCH", v::whole(1..=u16::MAX)),
+        audit_retention: r.value("AUDIT_RETENTION", v::duration_in(SECOND..=LONGEST_RETENTION)),
+        instance_ttl,
+        instance_renewal,
+        pepper,
+        locale: r.value("DEFAULT_LOCALE", v::locale),
+        currency: r.value("DEFAULT_CURRENCY", v::currency),
+        timezone: r.value("TIMEZONE", v::timezone),
+        routes_file: r.read("ROUTES_FILE", v::path),
+        templates_dir: r.read("TEMPLATES_DIR", v::path),
+        http_listen: r.value("HTTP_LISTEN", v::listen),
+        log_format: r.value(
+            "LOG_FORMAT",
+            v::one_of(&[
+                ("auto", LogFormat::Auto),
+                ("human", LogFormat::Human),
+                ("json", LogFormat::Json),
+            ]),
+        ),
+    }
+}
+
+fn redis_url(r: &mut Reader) -> Secret {
+    let host = r.read("REDIS_HOST", v::host);
+    let port = r.read("REDIS_PORT", v::whole(1..=u16::MAX));
+    let password = r.read("REDIS_PASSWORD", v::secret);
+    let db = r.read("REDIS_DB", v::whole(0..=u32::MAX));
+    let parts = ["REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB"];
+    let parts: Vec<_> = parts.into_iter().filter(|part| r.is_set(part)).collect();
+    if parts.is_empty() {
+        return r.value("REDIS_URL", v::redis_url);
+    }
+    if r.is_set("REDIS_URL") {
+        r.report.warn("REDIS_URL", format!("wins; {} ignored", parts.join(", ")));
+        return r.value("REDIS_URL", v::redis_url);
+    }
+    let host = host.unwrap_or_else(|| "localhost".to_owned());
+    let url = v::redis_of_parts(&host, port.unwrap_or(6379), password.as_ref(), db.unwrap_or(0));
+    url.unwrap_or_else(|reason| {
+        r.fault("REDIS_HOST", reason);
+        Secret::default()
+    })
+}
+
+fn email(r: &mut Reader) -> Email {
+    let username = r.read("SMTP_USERNAME", v::line);
+    let backend = backend(r, username.clone());
+    let from_address = r.read("FROM_EMAIL", v::mail_address).unwrap_or_else(|| {
+        let login = username.filter(|name| v::mail_address(name).is_ok());
+        if let (EmailBackend::Smtp(smtp), None, false) = (&backend, &login, r.is_set("FROM_EMAIL"))
+        {
+            r.fault(
+                "FROM_EMAIL",
+                format!("must be set: mail through {} needs a sender", smtp.server),
+            );
+        }
+        login.unwrap_or_else(|| "noreply@localhost.localdomain".to_owned())
+    });
+    Email {
+        backend,
+        enabled: r.value("ENABLE_EMAIL_NOTIFICATIONS", v::boolean),
+        from_address,
+        from_name: r.value("FROM_NAME", v::line),
+        reply_to: r.read("EMAIL_REPLY_TO", v::mail_address),
+    }
+}
+
+fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
+    let simulate = r.value(
+        "SIMULATE",
+        v::one_of(&[
+            ("auto", Simulate::Auto),
+            ("never", Simulate::Never),
+            ("always", Simulate::Always),
+        ]),
+    );
+    let backend = r.value(
+        "EMAIL_BACKEND",
+        v::one_of(&[
+            ("smtp", Backend::Smtp),
+            ("file", Backend::File),
+            ("console", Backend::Console),
+        ]),
+    );
+    let directory = r.value("EMAIL_FILE_PATH", v::path);
+    let smtp = smtp(r, username);
+    match (simulate, backend) {
+        (Simulate::Always, _) => EmailBackend::Simulated,
+        (_, Backend::File) => EmailBackend::File(directory),
+        (_, Backend::Console) => EmailBackend::Console,
+        (Simulate::Auto | Simulate::Never, Backend::Smtp) => {
+            check_login_is_whole(r);
+            match smtp {
+                Some(smtp) => {
+                    warn_of_risks(r, &smtp);
+                    EmailBackend::Smtp(smtp)
+                }
+                None => {
+                    if simulate == Simulate::Never && !r.is_set("SMTP_SERVER") {
+                        r.fault("SMTP_SERVER", "must be set, since SIMULATE is never");
+                    }
+                    EmailBackend::Simulated
+                }
+            }
+        }
+    }
+}
+
+/// The mail server; `None` when none is named. Always read in full, so that faults show even while
+/// mail is simulated.
+fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
+    let credentials = username.zip(r.read("SMTP_PASSWORD", v::secret));
+    let server = r.read("SMTP_SERVER", v::host);
+    let port = r.value("SMTP_PORT", v::whole(1..=u16::MAX));
+    let tls = tls(r, port);
+    let verify = r.value("SMTP_VERIFY_SSL", v::boolean);
+    let ca_file = r.read("SMTP_CA_FILE", v::path);
+    let timeout = r.value("SMTP_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
+    let dot_timeout = r.value("SMTP_DOT_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
+    let connections = r.value("SMTP_CONNECTIONS", v::whole(1..=1000));
+    let server = server.or_else(|| credentials.is_some().then(|| LOGIN_SERVER.to_owned()))?;
+    Some(Smtp {
+        server,
+        port,
+        tls,
+        verify,
+        ca_file,
+        credentials,
+        timeout,
+        dot_timeout,
+        connections,
+    })
+}
+
+fn tls(r: &mut Reader, port: u16) -> SmtpTls {
+    let stated = r.value(
+        "SMTP_TLS",
+        v::one_of(&[
+            ("starttls", SmtpTls::Starttls),
+            ("implicit", SmtpTls::Implicit),
+            ("none", SmtpTls::None),
+        ]),
+    );
+    let mapped = match r.read("SMTP_USE_TLS", v::boolean) {
+        Some(true) if port == 465 => SmtpTls::Implicit,
+        Some(true) => SmtpTls::Starttls,
+        Some(false) => SmtpTls::None,
+        None => return stated,
+    };
+    if !r.is_set("SMTP_TLS") {
+        return mapped;
+    }
+    if mapped != stated {
+        r.report.warn("SMTP_USE_TLS", "contradicts SMTP_TLS, which counts");
+    }
+    stated
+}
+
+fn check_login_is_whole(r: &mut Reader) {
+    for (given, missing) in [("SMTP_USERNAME", "SMTP_PASSWORD"), ("SMTP_PASSWORD", "SMTP_USERNAME")]
+    {
+        if r.is_set(given) && !r.is_set(missing) {
+            r.fault(missing, format!("must be set, since {given} is"));
+        }
+    }
+}
+
+fn warn_of_risks(r: &mut Reader, smtp: &Smtp) {
+    let server = &smtp.server;
+    if smtp.tls == SmtpTls::None && smtp.credentials.is_some() && !v::is_loopback(server) {
+        r.report.warn("SMTP_TLS", format!("none: the password travels to {server} unencrypted"));
+    }
+    if smtp.tls == SmtpTls::Starttls && smtp.port == 465 {
+        r.report.warn(
+            "SMTP_TLS",
+            "starttls on port 465, where servers expect `implicit`: connecting may time out",
+        );
+    }
+    if !smtp.verify {
+        r.report.warn(
+            "SMTP_VERIFY_SSL",
+            format!("off: whoever can pose as {server} reads the mail and the password"),
+        );
+    }
+}
+
+fn drain_timeout(r: &mut Reader, backend: &EmailBackend) -> Duration {
+    let drain = r.read("DRAIN_TIMEOUT", v::duration_in(Duration::ZERO..=HOUR));
+    if let (Some(drain), EmailBackend::Smtp(smtp)) = (drain, backend)
+        && drain < smtp.dot_timeout
+    {
+        let (drain, dot) = (v::humane(drain), v::humane(smtp.dot_timeout));
+        let reason = format!(
+            "{drain} is shorter than SMTP_DOT_TIMEOUT {dot}: \
+             a mail whose reply is still out then is parked"
+        );
+        r.report.warn("DRAIN_TIMEOUT", reason);
+    }
+    drain.unwrap_or_default()
+}
+
+fn retry_schedule(r: &mut Reader) -> Vec<Duration> {
+    let step = v::list(v::duration_in(MILLISECOND..=DAY));
+    let schedule = r.read("RETRY_SCHEDULE", |text| match step(text)? {
+        steps if (1..=20).contains(&steps.len()) => Ok(steps),
+        _ => Err("must have 1 to 20 steps; for no retries set SMTP_MAX_RETRIES to 0".to_owned()),
+    });
+    let max = r.read("SMTP_MAX_RETRIES", v::whole(0..=1000));
+    let (Some(mut schedule), Some(max)) = (schedule.clone(), max) else {
+        return schedule.unwrap_or_default();
+    };
+    if max > schedule.len() {
+        let reason = format!(
+            "{max}, but RETRY_SCHEDULE has {} steps, which is all there are",
+            schedule.len()
+        );
+        r.report.warn("SMTP_MAX_RETRIES", reason);
+    }
+    schedule.truncate(max);
+    schedule
+}
+
+fn instance_times(r: &mut Reader) -> (Duration, Duration) {
+    let ttl = r.read("INSTANCE_TTL", v::duration_in(SECOND..=HOUR));
+    let renewal = r.read("INSTANCE_RENEWAL", v::duration_in(MILLISECOND..=HOUR));
+    if let (Some(ttl), Some(renewal)) = (ttl, renewal)
+        && ttl < 3 * renewal
+    {
+        let [t, n, least] = [ttl, renewal, 3 * renewal].map(v::humane);
+        let reason = format!(
+            "{t} is less than 3 x INSTANCE_RENEWAL {n} = {least}: \
+             two lost renewals must not end an instance"
+        );
+        r.fault("INSTANCE_TTL", reason);
+    }
+    (ttl.unwrap_or_default(), renewal.unwrap_or_default())
+}
+
+fn brand(r: &mut Reader, email: &Email) -> Brand {
+    let support_email =
+        r.read("BRAND_SUPPORT_EMAIL", v::mail_address).or_else(|| email.reply_to.clone());
+    Brand {
+        name: r.read("BRAND_NAME", v::line).unwrap_or_else(|| email.from_name.clone()),
+        logo_url: r.read("BRAND_LOGO_URL", v::web_url),
+        website_url: r.read("BRAND_WEBSITE_URL", v::web_url),
+        support_email: support_email.unwrap_or_else(|| email.from_address.clone()),
+        support_url: r.read("BRAND_SUPPORT_URL", v::web_url),
+        colour: r.value("BRAND_COLOR", v::colour),
+    }
+}
+
+/// Reads settings one by one and notes what is wrong with each.
+struct Reader<'a> {
+    layers: &'a Layers,
+    report: &'a mut Report,
+}
+
+impl Reader<'_> {
+    /// Whether the operator gave a value, usable or not.
+    fn is_set(&self, name: &str) -> bool {
+        self.layers.get(name).is_some_and(|found| found.origin != Origin::Default)
+    }
+
+    /// The value; `None` when there is none or its fault has been noted.
+    fn read<T>(&mut self, name: &str, parse: impl Fn(&str) -> v::Parsed<T>) -> Option<T> {
+        let text = self.layers.get(name)?.text.as_deref()?;
+        let parsed = match text.contains(char::REPLACEMENT_CHARACTER) {
+            true => Err("is not UTF-8".to_owned()),
+            // A password may begin or end with blanks; anything else gets them by accident.
+            false => parse(if is_secret(name) { text } else { text.trim() }),
+        };
+        parsed.map_err(|reason| self.fault(name, reason)).ok()
+    }
+
+    /// The same for a setting that `defaults.toml` gives a value, or whose absence is the type's
+    /// default.
+    fn value<T: Default>(&mut self, name: &str, parse: impl Fn(&str) -> v::Parsed<T>) -> T {
+        self.read(name, parse).unwrap_or_default()
+    }
+
+    fn fault(&mut self, name: &str, reason: impl Into<String>) {
+        let (origin, value) = match self.layers.get(name) {
+            Some(found) => (found.origin.clone(), found.text.clone().filter(|_| !is_secret(name))),
+            None => (Origin::NotSet, None),
+        };
+        self.report.fault(name, origin, reason, value);
+    }
+}
+
+fn is_secret(canonical: &str) -> bool {
+    let secret = |name: &&Name| name.kind == Kind::Secret;
+    NAMES.iter().filter(secret).any(|name| name.canonical == canonical)
+}

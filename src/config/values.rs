@@ -1,0 +1,325 @@
+//! Text to typed values. Each parser gives the reason it refuses; no reason repeats the value,
+//! which may be secret.
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use url::Url;
+
+use super::settings::Secret;
+
+pub(super) type Parsed<T> = Result<T, String>;
+
+/// Units of a duration, in milliseconds, largest first.
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+pub(super) fn duration(text: &str) -> Parsed<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = if unit.is_empty() { "s" } else { unit };
+    let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale);
+    number
+        .parse::<u64>()
+        .ok()
+        .zip(scale)
+        .and_then(|(number, scale)| number.checked_mul(scale))
+        .map(Duration::from_millis)
+        .ok_or_else(|| {
+            "must be a duration such as 500ms, 30s, 10m, 1h or 7d; a bare number is seconds"
+                .to_owned()
+        })
+}
+
+pub(super) fn duration_in(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Duration> {
+    move |text| match duration(text)? {
+        found if range.contains(&found) => Ok(found),
+        _ => Err(format!("must be from {} to {}", humane(*range.start()), humane(*range.end()))),
+    }
+}
+
+/// A duration as [`duration`] reads it, in the largest unit that divides it.
+pub(super) fn humane(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let whole = |scale: u64| millis > 0 && millis.is_multiple_of(u128::from(scale));
+    let unit = UNITS.iter().find(|(_, scale)| whole(*scale));
+    unit.map_or_else(
+        || "0s".to_owned(),
+        |(name, scale)| format!("{}{name}", millis / u128::from(*scale)),
+    )
+}
+
+pub(super) fn boolean(text: &str) -> Parsed<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+pub(super) fn whole<T: FromStr + PartialOrd + Display>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Parsed<T> {
+    move |text| match text.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from {} to {}", range.start(), range.end())),
+    }
+}
+
+pub(super) fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&str) -> Parsed<T> {
+    move |text| {
+        let chosen = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+        chosen.map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            format!("must be one of {}", names.join(", "))
+        })
+    }
+}
+
+/// Comma-separated items, each read by `item`; empty items are skipped, so a trailing comma is
+/// fine.
+pub(super) fn list<T>(item: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Vec<T>> {
+    move |text| {
+        let items = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        items.map(|text| item(text).map_err(|reason| format!("each item {reason}"))).collect()
+    }
+}
+
+/// Text that ends up in mail headers and log lines, where a line end would start another one.
+pub(super) fn line(text: &str) -> Parsed<String> {
+    match text.contains(char::is_control) {
+        true => Err("must not hold control characters".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+pub(super) fn path(text: &str) -> Parsed<PathBuf> {
+    line(text).map(PathBuf::from)
+}
+
+/// Any text: whatever stands there is the secret.
+pub(super) fn secret(text: &str) -> Parsed<Secret> {
+    Ok(Secret::new(text))
+}
+
+/// A cheap check only; the mail channel judges addresses properly.
+pub(super) fn mail_address(text: &str) -> Parsed<String> {
+    let stray = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '@' | '<' | '>');
+    match text.split_once('@') {
+        Some((local, domain))
+            if [local, domain].iter().all(|side| !side.is_empty() && !side.contains(stray)) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err("must be a bare mail address such as box@example.com".to_owned()),
+    }
+}
+
+pub(super) fn host(text: &str) -> Parsed<String> {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    match text.parse::<IpAddr>().is_ok() || text.chars().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("must be a host name or IP address alone, without scheme or port".to_owned()),
+    }
+}
+
+/// Whether traffic to `host` stays on this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn url(text: &str, schemes: &[&str]) -> Parsed<Url> {
+    let url = Url::parse(text).map_err(|e| {
+        format!("is not a URL ({e}); special characters in a password must be percent-encoded")
+    })?;
+    if !schemes.contains(&url.scheme()) {
+        return Err(format!("must start with {}://", schemes.join(":// or ")));
+    }
+    match url.host_str() {
+        Some(host) if !host.is_empty() => Ok(url),
+        _ => Err("must name a host".to_owned()),
+    }
+}
+
+pub(super) fn web_url(text: &str) -> Parsed<String> {
+    url(text, &["https", "http"]).map(String::from)
+}
+
+pub(super) fn amqp_url(text: &str) -> Parsed<Secret> {
+    let mut url = url(text, &["amqp", "amqps"])?;
+    if matches!(url.path(), "" | "/") {
+        url.set_path("/%2f");
+    }
+    Ok(Secret::new(url))
+}
+
+pub(super) fn redis_url(text: &str) -> Parsed<Secret> {
+    url(text, &["redis", "rediss"]).map(Secret::new)
+}
+
+/// A Redis URL from its parts. `host` has passed [`host`].
+pub(super) fn redis_of_parts(
+    host: &str,
+    port: u16,
+    password: Option<&Secret>,
+    db: u32,
+) -> Parsed<Secret> {
+    let host = match host.parse::<Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]"),
+        Err(_) => host.to_owned(),
+    };
+    let mut url = url(&format!("redis://{host}:{port}/{db}"), &["redis"])?;
+    // `set_password` takes `%` for an escape that was already made.
+    let password = password.map(|password| password.expose().replace('%', "%25"));
+    url.set_password(password.as_deref()).map_err(|()| "cannot hold a password".to_owned())?;
+    Ok(Secret::new(url))
+}
+
+/// A MongoDB URI and the database in its path. Not read as a URL: it may list several hosts, each
+/// with a port.
+pub(super) fn mongodb_uri(text: &str) -> Parsed<(Secret, Option<String>)> {
+    let rest = ["mongodb://", "mongodb+srv://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let rest = rest.ok_or("must start with mongodb:// or mongodb+srv://")?;
+    let before_query = rest.split('?').next().unwrap_or(rest);
+    let place = before_query.rsplit('@').next().unwrap_or(before_query);
+    let (hosts, database) = place.split_once('/').unwrap_or((place, ""));
+    if hosts.is_empty() {
+        return Err("must name a host".to_owned());
+    }
+    if database.contains(|c: char| c.is_control() || r#"/\. "$*<>:|%"#.contains(c)) {
+        return Err("names a database with characters MongoDB does not allow".to_owned());
+    }
+    let database = (!database.is_empty()).then(|| database.to_owned());
+    Ok((Secret::new(text), database))
+}
+
+pub(super) fn listen(text: &str) -> Parsed<Option<SocketAddr>> {
+    match text.parse() {
+        Ok(address) => Ok(Some(address)),
+        Err(_) if text.eq_ignore_ascii_case("off") => Ok(None),
+        Err(_) => Err("must be an IP address and port such as 127.0.0.1:8002, or off".to_owned()),
+    }
+}
+
+pub(super) fn locale(text: &str) -> Parsed<String> {
+    let mut tags = text.split('-');
+    let known = matches!(tags.next(), Some("es" | "en"));
+    match known
+        && tags.all(|tag| {
+            (1..=8).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_alphanumeric())
+        }) {
+        true => Ok(text.to_owned()),
+        false => Err("must be es, en or a language tag that starts so, such as es-MX".to_owned()),
+    }
+}
+
+pub(super) fn currency(text: &str) -> Parsed<String> {
+    match text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase()) {
+        true => Ok(text.to_owned()),
+        false => Err("must be a currency code of three capital letters such as USD".to_owned()),
+    }
+}
+
+pub(super) fn timezone(text: &str) -> Parsed<String> {
+    match jiff::tz::TimeZone::get(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => {
+            Err("must be an IANA time zone in this system's database, such as America/Bogota"
+                .to_owned())
+        }
+    }
+}
+
+pub(super) fn colour(text: &str) -> Parsed<String> {
+    match text.strip_prefix('#') {
+        Some(hex) if hex.len() == 6 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("must be a colour such as #1f3a5f".to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_and_print_in_every_unit() {
+        for text in ["500ms", "30s", "10m", "1h", "7d", "0s"] {
+            assert_eq!(duration(text).map(humane).as_deref(), Ok(text));
+        }
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "1.5h",
+            "1 h",
+            "10y",
+            "1µs",
+            "99999999999999999999d",
+            "18446744073709551615d",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_vhost_becomes_the_default_one_and_the_rest_is_kept() {
+        let stored = |text| amqp_url(text).map(|url| url.expose().to_owned());
+        assert_eq!(stored("amqp://h").as_deref(), Ok("amqp://h/%2f"));
+        assert_eq!(
+            stored("amqps://u:p%40@h:1/?heartbeat=5").as_deref(),
+            Ok("amqps://u:p%40@h:1/%2f?heartbeat=5")
+        );
+        assert_eq!(stored("amqp://h/%2F").as_deref(), Ok("amqp://h/%2F"));
+        assert_eq!(stored("amqp://h/films").as_deref(), Ok("amqp://h/films"));
+        assert!(
+            stored("amqp://").is_err()
+                && stored("redis://h").is_err()
+                && stored("localhost").is_err()
+        );
+    }
+
+    #[test]
+    fn the_database_is_found_behind_several_hosts_and_options() {
+        let database = |text| mongodb_uri(text).map(|(_, database)| database);
+        assert_eq!(
+            database("mongodb://u:p@a:1,b:2/films?replicaSet=r"),
+            Ok(Some("films".to_owned()))
+        );
+        assert_eq!(database("mongodb+srv://cluster.example.net/?w=1"), Ok(None));
+        assert!(database("mongodb:///films").is_err() && database("mongodb://h/a.b").is_err());
+    }
+
+    #[test]
+    fn redis_parts_may_hold_an_ipv6_address() {
+        let url = redis_of_parts("::1", 7000, None, 0).unwrap();
+        assert_eq!(url.expose(), "redis://[::1]:7000/0");
+    }
+
+    #[test]
+    fn addresses_hosts_and_tags_are_checked() {
+        assert!(mail_address("box@example.com").is_ok());
+        for text in ["", "box", "@x", "x@", "a@b@c", "Box <a@b>", "a@b\n", "a b@c"] {
+            assert!(mail_address(text).is_err(), "{text:?}");
+        }
+        assert!(host("::1").is_ok() && host("mx-1.example.com").is_ok());
+        assert!(host("mx:25").is_err() && host("smtp://mx").is_err());
+        assert!(locale("es").is_ok() && locale("en-GB").is_ok());
+        assert!(
+            locale("est").is_err()
+                && locale("fr").is_err()
+                && locale("es_MX").is_err()
+                && locale("es-").is_err()
+        );
+        assert!(colour("#1f3A5f").is_ok() && colour("#fff").is_err() && currency("EUR").is_ok());
+        assert!(timezone("America/Bogota").is_ok() && timezone("Mars/Olympus").is_err());
+    }
+}

@@ -1,0 +1,284 @@
+//! Reads a message's body: plain JSON as the upstream services print it, or CloudEvents 1.0 in
+//! structured mode (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Event, EventId, IdSource, id};
+
+/// The largest body that is read, in bytes. Larger ones are rejected, so that the memory held is
+/// at most this times the prefetch.
+pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longest event id and event type, in bytes: they become parts of keys and headers.
+const MAX_NAME_BYTES: usize = 255;
+
+/// What the broker says about a message beside its body.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Properties {
+    /// AMQP `content-type`.
+    pub content_type: Option<String>,
+    /// AMQP `content-encoding`.
+    pub content_encoding: Option<String>,
+    /// AMQP `message-id`.
+    pub message_id: Option<String>,
+    /// AMQP `correlation-id`.
+    pub correlation_id: Option<String>,
+    /// AMQP `type`.
+    pub kind: Option<String>,
+    /// AMQP `timestamp`, in seconds since 1970.
+    pub timestamp: Option<u64>,
+    /// The W3C header `traceparent`.
+    pub traceparent: Option<String>,
+}
+
+/// Why a message can't be understood; its text is the reason in headers, logs and records.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidEvent {
+    /// No bytes at all.
+    #[error("the body is empty")]
+    Empty,
+    /// More than [`MAX_EVENT_BYTES`].
+    #[error("the body has {0} bytes, more than the {MAX_EVENT_BYTES} that are read")]
+    TooLarge(usize),
+    /// Compressed or otherwise encoded.
+    #[error("the content encoding {0:?} is not supported")]
+    Encoding(String),
+    /// Not JSON; the text says where.
+    #[error("the body is not JSON: {0}")]
+    NotJson(String),
+    /// JSON, but not an object.
+    #[error("the body is a JSON {0}, not an object")]
+    NotAnObject(&'static str),
+    /// A field of the envelope is missing.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A field of the envelope holds something else than it must.
+    #[error("{field} {reason}")]
+    Field {
+        /// Its name.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Reads one message. `queue` is the source queue that the event came in on.
+///
+/// # Errors
+/// [`InvalidEvent`]: the message can never be understood, however often it is tried.
+pub fn parse(body: &[u8], properties: &Properties, queue: &str) -> Result<Event, InvalidEvent> {
+    if body.is_empty() {
+        return Err(InvalidEvent::Empty);
+    }
+    if body.len() > MAX_EVENT_BYTES {
+        return Err(InvalidEvent::TooLarge(body.len()));
+    }
+    match properties.content_encoding.as_deref() {
+        None | Some("" | "identity" | "utf-8" | "UTF-8") => {}
+        Some(other) => return Err(InvalidEvent::Encoding(other.to_owned())),
+    }
+    let value: Value =
+        serde_json::from_slice(body).map_err(|error| InvalidEvent::NotJson(error.to_string()))?;
+    let Value::Object(fields) = &value else {
+        return Err(InvalidEvent::NotAnObject(json_type(&value)));
+    };
+    let is_cloudevent = fields.contains_key("specversion")
+        || properties
+            .content_type
+            .as_deref()
+            .is_some_and(|kind| kind.starts_with("application/cloudevents+json"));
+    if is_cloudevent { cloudevent(value) } else { plain(value, properties, queue) }
+}
+
+fn plain(value: Value, properties: &Properties, queue: &str) -> Result<Event, InvalidEvent> {
+    let derived =
+        |value: &Value| EventId { value: id::from_body(value, queue), source: IdSource::Body };
+    let fields = object(&value)?;
+    let kind = name(fields, "event_type")?.ok_or(InvalidEvent::Missing("event_type"))?;
+    let id = match (name(fields, "event_id")?, properties.message_id.as_deref()) {
+        (Some(id), _) => EventId { value: id, source: IdSource::EventId },
+        (None, Some(id)) if !id.is_empty() => {
+            EventId { value: id.to_owned(), source: IdSource::MessageId }
+        }
+        _ => derived(&value),
+    };
+    let occurred_at = match time(fields, "occurred_at")? {
+        None => properties.timestamp.and_then(seconds),
+        stated => stated,
+    };
+    let Value::Object(fields) = value else { return Err(InvalidEvent::NotAnObject("value")) };
+    Ok(Event { id, kind, source: String::new(), occurred_at, fields })
+}
+
+fn cloudevent(mut value: Value) -> Result<Event, InvalidEvent> {
+    let data = value.as_object_mut().and_then(|fields| fields.remove("data"));
+    let envelope = object(&value)?;
+    let version = name(envelope, "specversion")?.ok_or(InvalidEvent::Missing("specversion"))?;
+    if version != "1.0" {
+        return Err(field("specversion", format!("is {version:?}, not \"1.0\"")));
+    }
+    let id = name(envelope, "id")?.ok_or(InvalidEvent::Missing("id"))?;
+    let source = name(envelope, "source")?.ok_or(InvalidEvent::Missing("source"))?;
+    let kind = name(envelope, "type")?.ok_or(InvalidEvent::Missing("type"))?;
+    let time_of_envelope = time(envelope, "time")?;
+    if envelope.contains_key("data_base64") {
+        return Err(field("data_base64", "is not supported: data must be a JSON object".into()));
+    }
+    let fields = match data {
+        Some(Value::Object(fields)) => fields,
+        Some(other) => {
+            return Err(field("data", format!("is a JSON {}, not an object", json_type(&other))));
+        }
+        None => return Err(InvalidEvent::Missing("data")),
+    };
+    let occurred_at = time(&fields, "occurred_at")?.or(time_of_envelope);
+    let id = EventId { value: id, source: IdSource::Cloudevents };
+    Ok(Event { id, kind, source, occurred_at, fields })
+}
+
+fn object(value: &Value) -> Result<&Map<String, Value>, InvalidEvent> {
+    value.as_object().ok_or_else(|| InvalidEvent::NotAnObject(json_type(value)))
+}
+
+/// A short text that names something; numbers count as their digits, null as absent.
+fn name(fields: &Map<String, Value>, key: &'static str) -> Result<Option<String>, InvalidEvent> {
+    let text = match fields.get(key) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => text.trim().to_owned(),
+        Some(Value::Number(number)) if key == "event_id" => number.to_string(),
+        Some(other) => {
+            return Err(field(key, format!("is a JSON {}, not a text", json_type(other))));
+        }
+    };
+    if text.is_empty() {
+        return Err(field(key, "is empty".into()));
+    }
+    if text.len() > MAX_NAME_BYTES {
+        return Err(field(key, format!("has {} bytes, more than {MAX_NAME_BYTES}", text.len())));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(field(key, "has a control character".into()));
+    }
+    Ok(Some(text))
+}
+
+fn time(fields: &Map<String, Value>, key: &'static str) -> Result<Option<Timestamp>, InvalidEvent> {
+    match fields.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => text
+            .trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| field(key, "is not an ISO 8601 time with an offset".into())),
+        Some(other) => Err(field(key, format!("is a JSON {}, not a time", json_type(other)))),
+    }
+}
+
+fn seconds(since_1970: u64) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(since_1970).ok()?).ok()
+}
+
+fn field(field: &'static str, reason: String) -> InvalidEvent {
+    InvalidEvent::Field { field, reason }
+}
+
+/// What a reader of JSON calls this kind of value.
+pub(crate) fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Event, InvalidEvent> {
+        parse(body.as_bytes(), &Properties::default(), "notification.booking_events")
+    }
+
+    #[test]
+    fn the_printed_event_without_an_id_gets_one_from_its_body() {
+        let event = read(r#"{"event_type": "booking.confirmed", "seats": ["A1"]}"#).unwrap();
+        assert_eq!(event.id.source, IdSource::Body);
+        assert_eq!(event.kind, "booking.confirmed");
+        let again = read(r#"{"seats":["A1"],"event_type":"booking.confirmed"}"#).unwrap();
+        assert_eq!(event.id, again.id);
+    }
+
+    #[test]
+    fn ids_are_taken_in_order_of_preference() {
+        let properties = Properties { message_id: Some("m-1".into()), ..Properties::default() };
+        let with_both = parse(br#"{"event_type":"x","event_id":7}"#, &properties, "q").unwrap();
+        assert_eq!(with_both.id, EventId { value: "7".into(), source: IdSource::EventId });
+        let without = parse(br#"{"event_type":"x"}"#, &properties, "q").unwrap();
+        assert_eq!(without.id, EventId { value: "m-1".into(), source: IdSource::MessageId });
+    }
+
+    #[test]
+    fn a_cloudevent_gives_its_data_and_its_identity() {
+        let event = read(
+            r#"{"specversion":"1.0","id":"e1","source":"/bookings","type":"booking.confirmed",
+                "time":"2026-01-02T03:04:05Z","data":{"booking_id":"B"}}"#,
+        )
+        .unwrap();
+        assert_eq!(event.source, "/bookings");
+        assert_eq!(event.id, EventId { value: "e1".into(), source: IdSource::Cloudevents });
+        assert_eq!(event.text("booking_id"), Some("B"));
+        assert_eq!(event.occurred_at.unwrap().to_string(), "2026-01-02T03:04:05Z");
+    }
+
+    #[test]
+    fn each_fault_of_an_envelope_is_named() {
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        for (body, reason) in [
+            ("", "the body is empty"),
+            ("{", "the body is not JSON: EOF"),
+            (deep.as_str(), "the body is not JSON: recursion limit"),
+            ("[1]", "the body is a JSON array, not an object"),
+            ("{}", "event_type is missing"),
+            (r#"{"event_type":7}"#, "event_type is a JSON number"),
+            (r#"{"event_type":" "}"#, "event_type is empty"),
+            (r#"{"event_type":"x","event_id":{}}"#, "event_id is a JSON object"),
+            (r#"{"event_type":"x","event_id":"a\nb"}"#, "event_id has a control character"),
+            (r#"{"event_type":"x","occurred_at":"yesterday"}"#, "occurred_at is not an ISO 8601"),
+            (r#"{"specversion":"0.3"}"#, "specversion is \"0.3\""),
+            (r#"{"specversion":"1.0","id":"1","source":"s","type":"t"}"#, "data is missing"),
+            (
+                r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":[]}"#,
+                "data is a JSON array",
+            ),
+        ] {
+            let error = read(body).unwrap_err().to_string();
+            assert!(error.starts_with(reason), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_and_encodings_are_refused() {
+        assert!(matches!(
+            parse(b"\xff\xfe{}", &Properties::default(), "q"),
+            Err(InvalidEvent::NotJson(_))
+        ));
+        let zipped = Properties { content_encoding: Some("gzip".into()), ..Properties::default() };
+        assert_eq!(parse(b"{}", &zipped, "q"), Err(InvalidEvent::Encoding("gzip".into())));
+        let large = vec![b' '; MAX_EVENT_BYTES + 1];
+        assert!(matches!(
+            parse(&large, &Properties::default(), "q"),
+            Err(InvalidEvent::TooLarge(_))
+        ));
+    }
+
+    impl PartialEq for Event {
+        fn eq(&self, other: &Self) -> bool {
+            self.id == other.id && self.kind == other.kind && self.fields == other.fields
+        }
+    }
+}

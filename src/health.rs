@@ -1,0 +1,132 @@
+//! What usher depends on and whether it answers. A change of state is one log line, not a flood.
+
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// One thing that usher depends on; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Dependency {
+    name: &'static str,
+    state: Arc<Mutex<State>>,
+}
+
+/// Whether a dependency answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Not heard of yet.
+    Unknown,
+    /// It answers.
+    Up,
+    /// It doesn't; the text says why.
+    Down(String),
+    /// Not configured, and not needed.
+    Unused,
+}
+
+impl Dependency {
+    /// Not heard of yet.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, state: Arc::new(Mutex::new(State::Unknown)) }
+    }
+
+    /// Its name: `rabbitmq`, `redis`, `mongodb` or `smtp`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// It answers.
+    pub fn up(&self) {
+        if self.change(State::Up) {
+            tracing::info!(dependency = self.name, "dependency is up");
+        }
+    }
+
+    /// It doesn't answer.
+    pub fn down(&self, reason: &dyn Display) {
+        let reason = reason.to_string();
+        if self.change(State::Down(reason.clone())) {
+            tracing::warn!(dependency = self.name, reason, "dependency is down, waiting for it");
+        }
+    }
+
+    /// It isn't configured.
+    pub fn unused(&self) {
+        self.change(State::Unused);
+    }
+
+    /// Whether it answers.
+    pub fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the kind of state is another one than before; a new reason for being down is not.
+    fn change(&self, state: State) -> bool {
+        let mut current = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = std::mem::discriminant(&*current) != std::mem::discriminant(&state);
+        *current = state;
+        changed
+    }
+}
+
+/// All dependencies.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// The broker.
+    pub rabbitmq: Dependency,
+    /// The ledger.
+    pub redis: Dependency,
+    /// The audit.
+    pub mongodb: Dependency,
+    /// The mail server.
+    pub smtp: Dependency,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            rabbitmq: Dependency::new("rabbitmq"),
+            redis: Dependency::new("redis"),
+            mongodb: Dependency::new("mongodb"),
+            smtp: Dependency::new("smtp"),
+        }
+    }
+}
+
+impl Health {
+    /// In the order in which they are shown.
+    pub fn all(&self) -> [&Dependency; 4] {
+        [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp]
+    }
+
+    /// Whether everything that is needed answers.
+    pub fn is_ready(&self) -> bool {
+        self.all().iter().all(|one| matches!(one.state(), State::Up | State::Unused))
+    }
+}
+
+/// Growing waits between tries at something that is down.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    next: Duration,
+}
+
+/// The first wait and the longest one.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: BACKOFF.0 }
+    }
+}
+
+impl Backoff {
+    /// How long to wait before the next try.
+    pub fn step(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = (self.next * 2).min(BACKOFF.1);
+        wait
+    }
+}

@@ -1,0 +1,206 @@
+//! The ledger in Redis: one script, one round trip for each input.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{
+    Client, Script, ScriptInvocation, Value,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+
+use super::{Input, Ledger, LedgerError, Next, Reply, state::MAX_CLAIMS};
+use crate::catalog::DeliveryId;
+
+/// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].
+const EPOCH: &str = "usher:epoch";
+
+/// Times that rule the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct Windows {
+    /// How long an outcome is remembered.
+    pub dedup: Duration,
+    /// The same for events whose id is a hash of their body.
+    pub dedup_derived: Duration,
+    /// How long an instance's key lives without renewal.
+    pub instance_ttl: Duration,
+    /// How far apart two looks must be to call an owner gone.
+    pub gone_after: Duration,
+}
+
+/// The ledger in Redis.
+pub struct RedisLedger {
+    connection: ConnectionManager,
+    script: Script,
+    windows: Windows,
+}
+
+impl RedisLedger {
+    /// Connects lazily: Redis may be down at start, inputs fail until it is up.
+    ///
+    /// # Errors
+    /// The URL can't be used.
+    pub fn new(url: &str, windows: Windows) -> Result<Self, LedgerError> {
+        let client = Client::open(url).map_err(failed)?;
+        // One try each: the pipeline's own loop decides how long to wait.
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(1)
+            .set_max_delay(Duration::from_secs(1))
+            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_response_timeout(Some(Duration::from_secs(10)));
+        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(failed)?;
+        let script = Script::new(include_str!("ledger.lua"));
+        Ok(Self { connection, script, windows })
+    }
+
+    /// Makes the epoch if it is missing. A new installation trusts its empty ledger at once; after
+    /// a loss the audit is asked before every first claim for one dedup window.
+    ///
+    /// # Errors
+    /// Redis did not answer.
+    pub async fn keep_epoch(&self, audit_is_empty: bool) -> Result<(), LedgerError> {
+        let mut connection = self.connection.clone();
+        let ask_until = if audit_is_empty { 0 } else { now_ms() + millis(self.windows.dedup) };
+        let made: Option<String> = redis::cmd("SET")
+            .arg(EPOCH)
+            .arg(ask_until)
+            .arg("NX")
+            .query_async(&mut connection)
+            .await
+            .map_err(failed)?;
+        if made.is_some() && !audit_is_empty {
+            tracing::warn!("the ledger had no epoch: the audit is asked before each first claim");
+        }
+        Ok(())
+    }
+
+    /// Whether the epoch is there.
+    ///
+    /// # Errors
+    /// Redis did not answer.
+    pub async fn has_epoch(&self) -> Result<bool, LedgerError> {
+        let mut connection = self.connection.clone();
+        redis::cmd("EXISTS").arg(EPOCH).query_async(&mut connection).await.map_err(failed)
+    }
+
+    fn invocation(&self, delivery: &DeliveryId, input: &Input) -> ScriptInvocation<'_> {
+        let mut call = self.script.key(format!("usher:delivery:{delivery}"));
+        let windows = [millis(self.windows.dedup), millis(self.windows.dedup_derived)];
+        match input {
+            Input::Claim(claim) => {
+                call.arg("claim").arg(&claim.owner.instance).arg(claim.owner.token);
+                call.arg(&claim.event).arg(claim.attempt);
+                call.arg(flag(claim.fresh))
+                    .arg(flag(claim.audit_is_silent))
+                    .arg(flag(claim.derived));
+                call.arg(MAX_CLAIMS).arg(millis(self.windows.gone_after));
+            }
+            Input::Latch { owner, fence } => {
+                call.arg("latch").arg(&owner.instance).arg(owner.token).arg(fence);
+            }
+            Input::Decide { owner, fence, next, record } => {
+                let (name, attempt) = next_to_script(*next);
+                call.arg("decide").arg(&owner.instance).arg(owner.token).arg(fence);
+                call.arg(name).arg(attempt).arg(record);
+            }
+            Input::Handed { attempt } => {
+                call.arg("handed").arg(attempt).arg(&windows);
+            }
+            Input::Suppress { owner, fence, record } => {
+                call.arg("suppress").arg(&owner.instance).arg(owner.token).arg(fence);
+                call.arg(record).arg(&windows);
+            }
+            Input::Sent { event, attempt, record, derived } => {
+                call.arg("sent").arg(event).arg(attempt).arg(record).arg(flag(*derived));
+                call.arg(&windows);
+            }
+        }
+        call
+    }
+}
+
+#[async_trait]
+impl Ledger for RedisLedger {
+    async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError> {
+        let mut connection = self.connection.clone();
+        let call = self.invocation(delivery, &input);
+        let answer: Vec<Value> = call.invoke_async(&mut connection).await.map_err(failed)?;
+        read_reply(&answer)
+    }
+
+    async fn renew(&self, instance: &str) -> Result<(), LedgerError> {
+        let mut connection = self.connection.clone();
+        redis::pipe()
+            .cmd("SET")
+            .arg(format!("usher:instance:{instance}"))
+            .arg(now_ms())
+            .arg("PX")
+            .arg(millis(self.windows.instance_ttl))
+            .ignore()
+            // Seen again: an earlier look at its absence counts no more.
+            .cmd("DEL")
+            .arg(format!("usher:absent:{instance}"))
+            .ignore()
+            .query_async(&mut connection)
+            .await
+            .map_err(failed)
+    }
+}
+
+fn next_to_script(next: Next) -> (&'static str, u32) {
+    match next {
+        Next::Retry(attempt) => ("retry", attempt),
+        Next::Dead => ("dead", 0),
+        Next::Park => ("park", 0),
+        Next::Poison => ("poison", 0),
+    }
+}
+
+fn read_reply(answer: &[Value]) -> Result<Reply, LedgerError> {
+    let text = |index: usize| -> Result<String, LedgerError> {
+        match answer.get(index) {
+            Some(value) => redis::from_redis_value_ref(value).map_err(failed),
+            None => Err(LedgerError(anyhow::anyhow!("the script's answer is too short"))),
+        }
+    };
+    let number =
+        |index: usize| -> Result<u64, LedgerError> { text(index)?.parse().map_err(failed) };
+    let small = |index: usize| -> Result<u32, LedgerError> { text(index)?.parse().map_err(failed) };
+    let record = |index: usize| Ok(Some(text(index)?).filter(|record| !record.is_empty()));
+    Ok(match text(0)?.as_str() {
+        "granted" => Reply::Granted { fence: number(1)?, attempt: small(2)? },
+        "crash_loop" => Reply::CrashLoop { fence: number(1)?, claims: small(2)? },
+        "unresolved" => Reply::Unresolved { fence: number(1)?, attempt: small(2)? },
+        "busy" => Reply::Busy,
+        "ask_audit" => Reply::AskAudit,
+        "lost" => Reply::Lost,
+        "absent" => Reply::Absent,
+        "done" => Reply::Done { record: record(1)? },
+        "duplicate" => Reply::Duplicate { record: record(1)? },
+        "hand_off" => {
+            let next = match text(1)?.as_str() {
+                "retry" => Next::Retry(small(2)?),
+                "dead" => Next::Dead,
+                "park" => Next::Park,
+                _ => Next::Poison,
+            };
+            Reply::HandOff { next, attempt: small(3)?, record: text(4)? }
+        }
+        other => return Err(LedgerError(anyhow::anyhow!("the script answered {other:?}"))),
+    })
+}
+
+fn failed(error: impl Into<anyhow::Error>) -> LedgerError {
+    LedgerError(error.into())
+}
+
+fn flag(set: bool) -> u8 {
+    u8::from(set)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

@@ -1,0 +1,45 @@
+//! usher consumes booking, payment, account and contact events from RabbitMQ, turns each into the
+//! notifications that its routes ask for, sends each exactly as often as it should, and leaves an
+//! audit record of every delivery in MongoDB. Redis holds the ledger that keeps anything from
+//! going out twice.
+//!
+//! # One way through
+//! ```text
+//! broker ──► event ──► catalog ──► ledger ──► template ──► channel ──► ledger + audit ──► broker
+//! receive    parse     route       claim      render       send        record (both)      settle
+//! ```
+//! [`pipeline::Pipeline::process`] reads as that sentence. Dependencies point the same way: only
+//! [`broker::amqp`] knows lapin, only [`ledger::redis`] Redis, only [`audit::mongo`] MongoDB, only
+//! [`channel::email`] lettre.
+//!
+//! An **event** is what upstream published. A **delivery** is one message to one recipient over
+//! one channel that a route asks for; an event has none, one or more. An **attempt** is one try at
+//! a delivery, counted from 1. The source message is acknowledged when each of its deliveries is
+//! over or has a confirmed hand-off, and the records of that are durable.
+//!
+//! # Guarantees and their limits
+//! Nothing is lost: a message is acknowledged only after its outcome is durable in ledger and
+//! audit, or its hand-off confirmed. Nothing is sent twice: a delivery is claimed before it is
+//! touched, latched before its body goes out, and a process that dies after the latch leaves an
+//! `unknown` that is parked, not sent again, unless its route says `resend`. Exactly-once over
+//! SMTP is impossible: a process killed between the server's acceptance and our reading of it
+//! leaves `unknown`, and if Redis loses the latch at the same time, one second mail goes out with
+//! the same Message-ID.
+
+pub mod audit;
+pub mod broker;
+pub mod catalog;
+pub mod channel;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod event;
+pub mod health;
+pub mod http;
+pub mod ledger;
+pub mod metrics;
+pub mod pipeline;
+pub mod shutdown;
+pub mod sqlite;
+pub mod telemetry;
+pub mod template;

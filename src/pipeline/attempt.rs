@@ -1,0 +1,191 @@
+//! One attempt at one delivery.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::{
+    Pipeline,
+    claim::Claimed,
+    outcome::{self, Verdict, dead},
+    records::Story,
+};
+use crate::{
+    audit::Status,
+    broker::Message,
+    catalog::{Delivery, Recipient},
+    channel::{Outcome, Outgoing},
+    event::Event,
+    ledger::{Input, Next, Owner, Reply},
+};
+
+/// Why a delivery is not sent, found before anything left the house.
+enum Hindrance {
+    /// The event's fault.
+    Dead { kind: &'static str, reason: String },
+    /// Ours, on purpose.
+    Suppressed(String),
+}
+
+impl Pipeline {
+    /// Claims, renders, sends and settles; gives the status that was recorded, if any.
+    pub(super) async fn attempt(
+        &self,
+        message: &Message,
+        event: &Event,
+        delivery: &Delivery,
+    ) -> Option<Status> {
+        let owner = self.owner();
+        let mut first_try = true;
+        loop {
+            let mut story = Story::new(self, message, event, delivery);
+            let waiting = Instant::now();
+            let slot = self.channel(delivery.route.channel).ready().await;
+            let claimed = self.claim(message, event, delivery, &owner, first_try).await;
+            story.timings.claim_ms = millis(waiting);
+            let (fence, attempt) = match claimed {
+                Claimed::Granted { fence, attempt } => (fence, attempt),
+                other => {
+                    // Nothing to send: somebody else may have the connection.
+                    drop(slot);
+                    return self.settle_unclaimed(story, other, &owner).await;
+                }
+            };
+            story.attempt = attempt;
+            let outgoing = match self.prepare(&mut story) {
+                Ok(outgoing) => outgoing,
+                Err(hindrance) => {
+                    drop(slot);
+                    return Some(self.settle_hindered(story, hindrance, &owner, fence).await);
+                }
+            };
+            story.message_id = Some(outgoing.message_id.clone());
+            let sending = Instant::now();
+            let latch = self.latch(delivery, &owner, fence);
+            let outcome = slot.send(&outgoing, Box::pin(latch)).await;
+            story.timings.send_ms = millis(sending);
+            let schedule = &self.policy.retry_schedule;
+            let verdict = outcome::decide(&outcome, attempt, schedule, delivery.route.on_unknown);
+            if verdict == Verdict::Again {
+                first_try = false;
+                continue;
+            }
+            story.outcome(outcome);
+            return Some(self.settle(story, verdict, &owner, fence).await);
+        }
+    }
+
+    /// May the body go out? Only if the claim is still ours.
+    async fn latch(&self, delivery: &Delivery, owner: &Owner, fence: u64) -> bool {
+        let input = Input::Latch { owner: owner.clone(), fence };
+        matches!(self.ledger(&delivery.id, input).await, Reply::Granted { .. })
+    }
+
+    /// Renders the message, or says why there is none.
+    fn prepare(&self, story: &mut Story<'_>) -> Result<Outgoing, Hindrance> {
+        let (event, delivery) = (story.event, story.delivery);
+        let rendering = Instant::now();
+        if !self.policy.enabled {
+            return Err(Hindrance::Suppressed("ENABLE_EMAIL_NOTIFICATIONS is off".to_owned()));
+        }
+        if let (Some(max_age), Some(occurred_at)) = (delivery.route.max_age, event.occurred_at)
+            && Timestamp::now().duration_since(occurred_at).unsigned_abs() > max_age
+            && occurred_at < Timestamp::now()
+        {
+            return Err(Hindrance::Suppressed(format!("older than {max_age:?}")));
+        }
+        let recipient = match &delivery.recipient {
+            Recipient::Address(address) => address,
+            Recipient::Missing(reason) => {
+                return Err(Hindrance::Dead { kind: "missing_recipient", reason: reason.clone() });
+            }
+        };
+        let channel = self.channel(delivery.route.channel);
+        if let Err(reason) = channel.check_recipient(recipient) {
+            return Err(Hindrance::Dead { kind: "invalid_recipient", reason });
+        }
+        let variables = delivery
+            .route
+            .variables(event)
+            .map_err(|fault| Hindrance::Dead { kind: fault.kind(), reason: fault.to_string() })?;
+        let locale = self.templates.locale(event);
+        let rendered = self.templates.render(&delivery.route.template, locale, &variables, event);
+        story.variables(&variables);
+        let rendered = rendered
+            .map_err(|error| Hindrance::Dead { kind: "template", reason: error.to_string() })?;
+        story.rendered(&rendered);
+        story.timings.render_ms = millis(rendering);
+        let message_id = format!("<{}@{}>", delivery.id, self.policy.message_id_domain);
+        Ok(Outgoing { recipient: recipient.clone(), rendered, message_id })
+    }
+
+    async fn settle_hindered(
+        &self,
+        mut story: Story<'_>,
+        hindrance: Hindrance,
+        owner: &Owner,
+        fence: u64,
+    ) -> Status {
+        match hindrance {
+            Hindrance::Dead { kind, reason } => {
+                story.reason = reason;
+                self.settle(story, dead(kind), owner, fence).await
+            }
+            Hindrance::Suppressed(reason) => {
+                story.reason = reason;
+                self.suppress(story, owner, fence).await
+            }
+        }
+    }
+
+    /// What is left to do where there was nothing to send.
+    async fn settle_unclaimed(
+        &self,
+        mut story: Story<'_>,
+        claimed: Claimed,
+        owner: &Owner,
+    ) -> Option<Status> {
+        let on_unknown = story.delivery.route.on_unknown;
+        match claimed {
+            Claimed::Granted { .. } => None,
+            Claimed::Unresolved { fence, attempt } => {
+                story.attempt = attempt;
+                let outcome = Outcome::Unknown(
+                    "the process that sent it ended before it could say".to_owned(),
+                );
+                let verdict =
+                    outcome::decide(&outcome, attempt, &self.policy.retry_schedule, on_unknown);
+                story.outcome(outcome);
+                Some(self.settle(story, verdict, owner, fence).await)
+            }
+            Claimed::CrashLoop { fence, claims } => {
+                story.reason =
+                    format!("claimed {claims} times and never finished: it ends its process");
+                let poison = Verdict::Next {
+                    next: Next::Poison,
+                    wait: std::time::Duration::ZERO,
+                    kind: "crash_loop",
+                };
+                Some(self.settle(story, poison, owner, fence).await)
+            }
+            Claimed::HandOff { next, attempt, record } => {
+                self.hand_off_again(&story, next, attempt, &record).await;
+                None
+            }
+            Claimed::Busy => {
+                self.defer(&story).await;
+                None
+            }
+            Claimed::Over(record) => {
+                self.metrics.redelivered();
+                self.write_again(record.as_deref()).await
+            }
+            Claimed::Duplicate(record) => Some(self.duplicate(story, record.as_deref()).await),
+        }
+    }
+}
+
+fn millis(since: Instant) -> f64 {
+    // Two decimals are plenty and keep records short.
+    (since.elapsed().as_secs_f64() * 100_000.0).round() / 100.0
+}

@@ -1,0 +1,173 @@
+//! One way through: receive, route, claim, render, send, record, settle.
+
+mod attempt;
+mod claim;
+pub mod outcome;
+mod patience;
+mod records;
+mod settle;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+
+pub use patience::audit_is_empty;
+
+use crate::{
+    audit::{Audit, Status},
+    broker::{Broker, Message, Ticket},
+    catalog::{Catalog, ChannelKind, Delivery, Identity, Lookup, Priority, Recipient},
+    channel::Channel,
+    event::{self, Event},
+    health::Health,
+    ledger::{Ledger, Owner},
+    metrics::Metrics,
+    template::Templates,
+};
+
+/// Everything that processing a message needs.
+pub struct Pipeline {
+    /// Makes ids.
+    pub identity: Identity,
+    /// The routes.
+    pub catalog: Catalog,
+    /// The templates.
+    pub templates: Templates,
+    /// What is known of each delivery.
+    pub ledger: Arc<dyn Ledger>,
+    /// Where the records go.
+    pub audit: Arc<dyn Audit>,
+    /// The mail channel.
+    pub email: Arc<dyn Channel>,
+    /// Where hand-offs go.
+    pub broker: Arc<dyn Broker>,
+    /// What the settings say.
+    pub policy: Policy,
+    /// Whether the services answer.
+    pub health: Health,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// What the settings say about deliveries.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// This process's name in the ledger and the records.
+    pub instance: String,
+    /// The wait before each retry.
+    pub retry_schedule: Vec<Duration>,
+    /// How long records are kept.
+    pub retention: Duration,
+    /// Whether anything is sent at all (`ENABLE_EMAIL_NOTIFICATIONS`).
+    pub enabled: bool,
+    /// The right side of Message-IDs.
+    pub message_id_domain: String,
+}
+
+impl Pipeline {
+    /// Processes one message. When this returns, every delivery of it is settled and recorded, and
+    /// the message may be acknowledged. What is down is waited for.
+    pub async fn process(&self, message: &Message) {
+        self.metrics.received(&message.queue);
+        let event = match event::parse(&message.body, &message.properties, message.origin()) {
+            Ok(event) => event,
+            Err(invalid) => return self.reject(message, None, &invalid.to_string()).await,
+        };
+        let deliveries = match self.route(message, &event) {
+            Ok(deliveries) => deliveries,
+            Err(reason) => return self.reject(message, Some(&event), &reason).await,
+        };
+        let ends =
+            join_all(deliveries.iter().map(|delivery| self.deliver(message, &event, delivery)));
+        self.log_event(message, &event, &ends.await);
+    }
+
+    /// The deliveries that a message stands for: one for a hand-off, else all that the routes ask
+    /// for.
+    fn route(&self, message: &Message, event: &Event) -> Result<Vec<Delivery>, String> {
+        if let Some(ticket) = &message.ticket {
+            let route = self.catalog.route(&ticket.route);
+            let route =
+                route.ok_or_else(|| format!("there is no route {:?} any more", ticket.route))?;
+            let recipient = Recipient::Address(ticket.recipient.clone());
+            return Ok(vec![Delivery::handed_off(route.clone(), event, recipient, ticket)]);
+        }
+        match self.catalog.lookup(&event.kind) {
+            Lookup::Routes(routes) => Ok(self.catalog.deliveries(routes, event, &self.identity)),
+            Lookup::Ignored => {
+                self.metrics.ignored();
+                Ok(Vec::new())
+            }
+            Lookup::Unknown => Err(format!("unknown event type {:?}", event.kind)),
+        }
+    }
+
+    async fn deliver(
+        &self,
+        message: &Message,
+        event: &Event,
+        delivery: &Delivery,
+    ) -> Option<Status> {
+        if delivery.route.priority == Priority::Low && message.ticket.is_none() {
+            self.hand_to_low(message, event, delivery).await;
+            return None;
+        }
+        self.attempt(message, event, delivery).await
+    }
+
+    /// A name for one task, so that the ledger knows it again.
+    fn owner(&self) -> Owner {
+        static TOKENS: AtomicU64 = AtomicU64::new(1);
+        Owner {
+            instance: self.policy.instance.clone(),
+            token: TOKENS.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    fn channel(&self, kind: ChannelKind) -> &dyn Channel {
+        match kind {
+            ChannelKind::Email => &*self.email,
+        }
+    }
+
+    /// One line for each event.
+    fn log_event(&self, message: &Message, event: &Event, ends: &[Option<Status>]) {
+        let ends: Vec<&str> =
+            ends.iter().map(|end| end.map_or("handed_off", Status::as_str)).collect();
+        tracing::info!(
+            event.id = event.id.value,
+            event.r#type = event.kind,
+            queue = message.queue,
+            redelivered = message.redelivered,
+            deliveries = ends.len(),
+            outcome = ends.join(" "),
+            "event processed"
+        );
+    }
+
+    fn ticket(
+        &self,
+        message: &Message,
+        event: &Event,
+        delivery: &Delivery,
+        attempt: u32,
+        reason: &str,
+    ) -> Ticket {
+        Ticket {
+            delivery_id: delivery.id.clone(),
+            event_id: event.id.value.clone(),
+            route: delivery.route.name.clone(),
+            channel: delivery.route.channel.as_str().to_owned(),
+            recipient: delivery.recipient.as_str().to_owned(),
+            attempt,
+            origin: message.origin().to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}

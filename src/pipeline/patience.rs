@@ -1,0 +1,59 @@
+//! Waiting for what is down. Nothing here gives up: a message that is not settled stays with the
+//! broker, and its task is dropped when the process drains.
+
+use std::sync::Arc;
+
+use super::Pipeline;
+use crate::{
+    audit::{Audit, AuditError, Record},
+    broker::{BrokerError, HandOff},
+    catalog::DeliveryId,
+    health::{Backoff, Dependency},
+    ledger::{Input, LedgerError, Reply},
+};
+
+impl Pipeline {
+    pub(super) async fn ledger(&self, delivery: &DeliveryId, input: Input) -> Reply {
+        let ask = || self.ledger.apply(delivery, input.clone());
+        until_done::<_, LedgerError, _>(&self.health.redis, ask).await
+    }
+
+    pub(super) async fn write(&self, record: Arc<Record>) {
+        let write = || self.audit.write(record.clone());
+        until_done::<_, AuditError, _>(&self.health.mongodb, write).await;
+    }
+
+    pub(super) async fn last_record(&self, delivery: &DeliveryId) -> Option<Record> {
+        until_done::<_, AuditError, _>(&self.health.mongodb, || self.audit.last(delivery)).await
+    }
+
+    pub(super) async fn hand_off(&self, hand_off: &HandOff) {
+        let publish = || self.broker.hand_off(hand_off);
+        until_done::<_, BrokerError, _>(&self.health.rabbitmq, publish).await;
+    }
+}
+
+async fn until_done<T, E, F>(dependency: &Dependency, mut work: impl FnMut() -> F) -> T
+where
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>>,
+{
+    let mut backoff = Backoff::default();
+    loop {
+        match work().await {
+            Ok(done) => {
+                dependency.up();
+                return done;
+            }
+            Err(error) => {
+                dependency.down(&error);
+                tokio::time::sleep(backoff.step()).await;
+            }
+        }
+    }
+}
+
+/// Whether there is any record, once the audit answers.
+pub async fn audit_is_empty(audit: &dyn Audit, dependency: &Dependency) -> bool {
+    until_done::<_, AuditError, _>(dependency, || audit.is_empty()).await
+}

@@ -1,0 +1,253 @@
+//! Tells the story of an attempt as an audit record.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+
+use super::Pipeline;
+use crate::{
+    audit::{DeliveryError, EventRef, Record, Smtp, Status, Timings, hide},
+    broker::Message,
+    catalog::Delivery,
+    channel::Outcome,
+    event::Event,
+    template::Rendered,
+};
+
+/// What is known of one attempt so far.
+pub(super) struct Story<'a> {
+    pub(super) message: &'a Message,
+    pub(super) event: &'a Event,
+    pub(super) delivery: &'a Delivery,
+    pub(super) attempt: u32,
+    pub(super) timings: Timings,
+    pub(super) message_id: Option<String>,
+    /// Why it was not sent.
+    pub(super) reason: String,
+    pub(super) secrets: Vec<String>,
+    rendered: Option<(String, crate::audit::TemplateRef)>,
+    data: Map<String, Value>,
+    smtp: Option<Smtp>,
+}
+
+impl<'a> Story<'a> {
+    pub(super) fn new(
+        _: &Pipeline,
+        message: &'a Message,
+        event: &'a Event,
+        delivery: &'a Delivery,
+    ) -> Self {
+        let queued = message.properties.timestamp.and_then(|seconds| {
+            let published = Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
+            Some(Timestamp::now().as_millisecond() - published.as_millisecond())
+        });
+        Self {
+            message,
+            event,
+            delivery,
+            attempt: delivery.attempt,
+            timings: Timings { queued_ms: queued, ..Timings::default() },
+            message_id: None,
+            reason: String::new(),
+            secrets: delivery.route.secret_values(event),
+            rendered: None,
+            data: Map::new(),
+            smtp: None,
+        }
+    }
+
+    pub(super) fn variables(&mut self, variables: &Map<String, Value>) {
+        let masked =
+            variables.iter().map(|(name, value)| (name.clone(), mask(value, &self.secrets)));
+        self.data = masked.collect();
+    }
+
+    pub(super) fn rendered(&mut self, rendered: &Rendered) {
+        let subject = hide(&rendered.subject, &self.secrets);
+        self.rendered = Some((subject, rendered.template.clone()));
+    }
+
+    pub(super) fn outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Sent(reply) => self.smtp = reply,
+            Outcome::Refused { reply, .. } => {
+                self.reason = format!("{} answered {} {}", reply.command, reply.code, reply.reply);
+                self.smtp = Some(reply);
+            }
+            Outcome::Unavailable(reason, reply) => {
+                self.reason = reason;
+                self.smtp = reply;
+            }
+            Outcome::Interrupted(reason)
+            | Outcome::Unknown(reason)
+            | Outcome::Impossible(reason) => {
+                self.reason = reason;
+            }
+            Outcome::Simulated | Outcome::Withheld => {}
+        }
+        self.reason = hide(&self.reason, &self.secrets);
+        if let Some(smtp) = &mut self.smtp {
+            smtp.reply = hide(&smtp.reply, &self.secrets);
+        }
+    }
+
+    /// The record. `kind` is a word for the error, where there is one.
+    pub(super) fn record(
+        &self,
+        pipeline: &Pipeline,
+        status: Status,
+        is_final: bool,
+        kind: Option<&str>,
+    ) -> Record {
+        let (delivery, event) = (self.delivery, self.event);
+        let recipient = delivery.recipient.as_str();
+        let (subject, template) = match &self.rendered {
+            Some((subject, template)) => (subject.clone(), Some(template.clone())),
+            None => (String::new(), None),
+        };
+        let mut id = format!("{}/{}/{}", delivery.id, self.attempt, status.as_str());
+        if status == Status::Duplicate {
+            id = format!("{id}/{}", event.id.value);
+        }
+        let now = Timestamp::now();
+        Record {
+            id,
+            delivery_id: delivery.id.clone(),
+            event: event_ref(event, self.message),
+            route: delivery.route.name.clone(),
+            priority: Some(delivery.route.priority),
+            channel: Some(delivery.route.channel),
+            recipient: recipient.to_owned(),
+            recipient_hash: pipeline.identity.recipient_hash(recipient),
+            subject,
+            template,
+            data: self.data.clone(),
+            attempt: self.attempt,
+            status,
+            is_final,
+            smtp: self.smtp.clone(),
+            message_id: self.message_id.clone(),
+            error: kind
+                .map(|kind| DeliveryError { kind: kind.to_owned(), message: self.reason.clone() }),
+            correlation: self.correlation(),
+            timings: self.timings,
+            worker: pipeline.policy.instance.clone(),
+            trace_id: trace_id(self.message),
+            at: now,
+            purge_at: pipeline.purge_at(now),
+        }
+    }
+
+    pub(super) fn to_json(record: &Record) -> String {
+        // Maps with text keys and plain values only: there is nothing that could fail.
+        serde_json::to_string(record).unwrap_or_default()
+    }
+
+    fn correlation(&self) -> BTreeMap<String, String> {
+        let fields = self.delivery.route.correlation.iter();
+        let known = fields.filter_map(|name| {
+            let text = match self.event.fields.get(name)? {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                _ => return None,
+            };
+            Some((name.clone(), hide(&text, &self.secrets)))
+        });
+        known.collect()
+    }
+}
+
+impl Pipeline {
+    /// The record of a message that never became a delivery.
+    pub(super) fn rejection(
+        &self,
+        message: &Message,
+        event: Option<&Event>,
+        reason: &str,
+    ) -> Record {
+        let delivery_id = match &message.ticket {
+            Some(ticket) => ticket.delivery_id.clone(),
+            None => self.identity.rejected(&message.body, &message.queue),
+        };
+        let event = match event {
+            Some(event) => event_ref(event, message),
+            None => EventRef {
+                id: delivery_id.to_string(),
+                id_source: None,
+                kind: String::new(),
+                source: message.origin().to_owned(),
+                time: None,
+            },
+        };
+        let now = Timestamp::now();
+        Record {
+            id: format!("{delivery_id}/0/{}", Status::Rejected.as_str()),
+            delivery_id,
+            event,
+            route: String::new(),
+            priority: None,
+            channel: None,
+            recipient: String::new(),
+            recipient_hash: String::new(),
+            subject: String::new(),
+            template: None,
+            data: Map::new(),
+            attempt: 0,
+            status: Status::Rejected,
+            is_final: true,
+            smtp: None,
+            message_id: None,
+            error: Some(DeliveryError { kind: "rejected".to_owned(), message: reason.to_owned() }),
+            correlation: BTreeMap::new(),
+            timings: Timings::default(),
+            worker: self.policy.instance.clone(),
+            trace_id: trace_id(message),
+            at: now,
+            purge_at: self.purge_at(now),
+        }
+    }
+
+    fn purge_at(&self, now: Timestamp) -> Timestamp {
+        let retention =
+            SignedDuration::try_from(self.policy.retention).unwrap_or(SignedDuration::MAX);
+        now.checked_add(retention).unwrap_or(Timestamp::MAX)
+    }
+}
+
+fn event_ref(event: &Event, message: &Message) -> EventRef {
+    let source = if event.source.is_empty() { message.origin() } else { &event.source };
+    EventRef {
+        id: event.id.value.clone(),
+        id_source: Some(event.id.source),
+        kind: event.kind.clone(),
+        source: source.to_owned(),
+        time: event.occurred_at,
+    }
+}
+
+/// The second part of a W3C `traceparent`: version, trace id, parent id, flags.
+fn trace_id(message: &Message) -> Option<String> {
+    let id = message.properties.traceparent.as_deref()?.split('-').nth(1)?;
+    let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| id.to_owned())
+}
+
+/// Masks secrets by value, wherever they stand.
+pub(super) fn mask(value: &Value, secrets: &[String]) -> Value {
+    if secrets.is_empty() {
+        return value.clone();
+    }
+    match value {
+        Value::String(text) => Value::String(hide(text, secrets)),
+        Value::Number(number) if secrets.contains(&number.to_string()) => {
+            Value::String("***".to_owned())
+        }
+        Value::Array(items) => items.iter().map(|item| mask(item, secrets)).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| (name.clone(), mask(value, secrets)));
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,270 @@
+//! The end of an attempt: the ledger, the audit and the broker are told, in an order in which any
+//! of them alone proves what happened.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::join;
+
+use super::{
+    Pipeline,
+    outcome::{Verdict, wait_before},
+    records::{Story, mask},
+};
+use crate::{
+    audit::{Record, Status, mask_address},
+    broker::{DEFER, Destination, HandOff, Message, Ticket},
+    catalog::Delivery,
+    event::Event,
+    ledger::{Input, Next, Owner, Reply},
+};
+
+impl Pipeline {
+    /// Settles an attempt that was ours to make.
+    pub(super) async fn settle(
+        &self,
+        story: Story<'_>,
+        verdict: Verdict,
+        owner: &Owner,
+        fence: u64,
+    ) -> Status {
+        match verdict {
+            Verdict::Sent => self.sent(&story, Status::Sent).await,
+            Verdict::Simulated | Verdict::Again => self.sent(&story, Status::Simulated).await,
+            Verdict::Next { next, wait, kind } => {
+                self.next(&story, next, wait, kind, owner, fence).await
+            }
+        }
+    }
+
+    /// A fact: ledger and audit are written at the same time, for either one proves it.
+    async fn sent(&self, story: &Story<'_>, status: Status) -> Status {
+        let record = Arc::new(story.record(self, status, true, None));
+        let fact = Input::Sent {
+            event: story.event.id.value.clone(),
+            attempt: story.attempt,
+            record: Story::to_json(&record),
+            derived: story.delivery.derived,
+        };
+        join!(self.ledger(&story.delivery.id, fact), self.write(record.clone()));
+        self.told(&record);
+        status
+    }
+
+    /// The intention first, then the hand-off, then that it was handed off. A copy of the message
+    /// that meets the entry in between goes on from there.
+    async fn next(
+        &self,
+        story: &Story<'_>,
+        next: Next,
+        wait: Duration,
+        kind: &str,
+        owner: &Owner,
+        fence: u64,
+    ) -> Status {
+        let (status, is_final) = match next {
+            Next::Retry(_) => (Status::Retrying, false),
+            Next::Dead | Next::Poison => (Status::Failed, true),
+            Next::Park => (Status::Unknown, true),
+        };
+        let record = Arc::new(story.record(self, status, is_final, Some(kind)));
+        let input =
+            Input::Decide { owner: owner.clone(), fence, next, record: Story::to_json(&record) };
+        if self.ledger(&story.delivery.id, input).await == Reply::Lost {
+            // Somebody else took this process for gone and decides; the copy that comes back finds
+            // out what. Had the entry been lost instead, the decision would stand without it.
+            self.defer(story).await;
+            return status;
+        }
+        join!(self.publish_next(story, next, wait, story.attempt), self.write(record.clone()));
+        self.told(&record);
+        status
+    }
+
+    async fn publish_next(&self, story: &Story<'_>, next: Next, wait: Duration, attempt: u32) {
+        let priority = story.delivery.route.priority;
+        let (destination, attempt_of_ticket) = match next {
+            Next::Retry(to_come) => (Destination::Later(wait, priority), to_come),
+            Next::Dead => (Destination::Dead, attempt),
+            Next::Park => (Destination::Parked, attempt),
+            Next::Poison => (Destination::Poison, attempt),
+        };
+        let ticket = self.ticket(
+            story.message,
+            story.event,
+            story.delivery,
+            attempt_of_ticket,
+            &story.reason,
+        );
+        self.hand_off(&HandOff {
+            ticket,
+            destination,
+            body: body_for(story, destination),
+            properties: story.message.properties.clone(),
+        })
+        .await;
+        self.ledger(&story.delivery.id, Input::Handed { attempt }).await;
+    }
+
+    /// Decided by an owner that is gone before its hand-off was confirmed.
+    pub(super) async fn hand_off_again(
+        &self,
+        story: &Story<'_>,
+        next: Next,
+        attempt: u32,
+        record: &str,
+    ) {
+        let wait = wait_before(next, attempt, &self.policy.retry_schedule);
+        join!(self.publish_next(story, next, wait, attempt), self.write_again(Some(record)));
+    }
+
+    /// Not sent, on purpose.
+    pub(super) async fn suppress(&self, story: Story<'_>, owner: &Owner, fence: u64) -> Status {
+        let record = Arc::new(story.record(self, Status::Suppressed, true, Some("suppressed")));
+        let input =
+            Input::Suppress { owner: owner.clone(), fence, record: Story::to_json(&record) };
+        join!(self.ledger(&story.delivery.id, input), self.write(record.clone()));
+        self.told(&record);
+        Status::Suppressed
+    }
+
+    /// Another event told the same fact; the first one's delivery stands.
+    pub(super) async fn duplicate(&self, mut story: Story<'_>, first: Option<&str>) -> Status {
+        let first: Option<Record> = first.and_then(|json| serde_json::from_str(json).ok());
+        story.reason = match first {
+            Some(first) => format!("told before by event {}", first.event.id),
+            None => "told before by another event".to_owned(),
+        };
+        let record = Arc::new(story.record(self, Status::Duplicate, true, Some("duplicate")));
+        self.write(record.clone()).await;
+        self.told(&record);
+        Status::Duplicate
+    }
+
+    /// Another copy holds the delivery: this one comes back later, unchanged.
+    pub(super) async fn defer(&self, story: &Story<'_>) {
+        let (delivery, message) = (story.delivery, story.message);
+        self.hand_off(&HandOff {
+            ticket: self.ticket(
+                message,
+                story.event,
+                delivery,
+                delivery.attempt,
+                "held by another copy",
+            ),
+            destination: Destination::Later(DEFER, delivery.route.priority),
+            body: message.body.clone(),
+            properties: message.properties.clone(),
+        })
+        .await;
+    }
+
+    /// Mail that may wait goes where it delays nobody.
+    pub(super) async fn hand_to_low(&self, message: &Message, event: &Event, delivery: &Delivery) {
+        self.hand_off(&HandOff {
+            ticket: self.ticket(message, event, delivery, delivery.attempt, "low priority"),
+            destination: Destination::Low,
+            body: message.body.clone(),
+            properties: message.properties.clone(),
+        })
+        .await;
+    }
+
+    /// The message can't be understood: an alarm, for it should never have been published.
+    pub(super) async fn reject(&self, message: &Message, event: Option<&Event>, reason: &str) {
+        let record = Arc::new(self.rejection(message, event, reason));
+        let ticket = match &message.ticket {
+            Some(ticket) => Ticket { reason: reason.to_owned(), ..ticket.clone() },
+            None => Ticket {
+                delivery_id: record.delivery_id.clone(),
+                event_id: event.map(|event| event.id.value.clone()).unwrap_or_default(),
+                route: String::new(),
+                channel: String::new(),
+                recipient: String::new(),
+                attempt: 0,
+                origin: message.origin().to_owned(),
+                reason: reason.to_owned(),
+            },
+        };
+        let hand_off = HandOff {
+            ticket,
+            destination: Destination::Poison,
+            body: message.body.clone(),
+            properties: message.properties.clone(),
+        };
+        join!(self.hand_off(&hand_off), self.write(record.clone()));
+        self.told(&record);
+    }
+
+    /// A record that the ledger kept, in case the audit lacks it; gives its status.
+    pub(super) async fn write_again(&self, record: Option<&str>) -> Option<Status> {
+        let record: Record = serde_json::from_str(record?).ok()?;
+        let status = record.status;
+        self.write(Arc::new(record)).await;
+        Some(status)
+    }
+
+    /// One line and one count for each record.
+    fn told(&self, record: &Record) {
+        self.metrics.recorded(record);
+        let error = record.error.as_ref();
+        let smtp = record.smtp.as_ref();
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    $level,
+                    delivery_id = %record.delivery_id,
+                    event.id = record.event.id,
+                    event.r#type = record.event.kind,
+                    route = record.route,
+                    recipient = mask_address(&record.recipient),
+                    attempt = record.attempt,
+                    status = record.status.as_str(),
+                    r#final = record.is_final,
+                    smtp.code = smtp.map(|smtp| smtp.code),
+                    error.kind = error.map(|error| error.kind.as_str()),
+                    error.message = error.map(|error| error.message.as_str()),
+                    claim_ms = record.timings.claim_ms,
+                    render_ms = record.timings.render_ms,
+                    send_ms = record.timings.send_ms,
+                    trace_id = record.trace_id,
+                    "delivery recorded"
+                )
+            };
+        }
+        match record.status {
+            Status::Failed | Status::Unknown | Status::Rejected => line!(tracing::Level::ERROR),
+            Status::Retrying => line!(tracing::Level::WARN),
+            _ => line!(tracing::Level::INFO),
+        }
+    }
+}
+
+/// Dead and parked copies of routes with secrets lie around for long: their secrets are masked.
+fn body_for(story: &Story<'_>, destination: Destination) -> Vec<u8> {
+    let lies_around = matches!(destination, Destination::Dead | Destination::Parked);
+    if story.secrets.is_empty() || !lies_around {
+        return story.message.body.clone();
+    }
+    match serde_json::from_slice(&story.message.body) {
+        Ok(body) => mask(&body, &story.secrets).to_string().into_bytes(),
+        Err(_) => Vec::new(),
+    }
+}
+
+impl Delivery {
+    /// The delivery that a hand-off stands for.
+    pub(super) fn handed_off(
+        route: Arc<crate::catalog::Route>,
+        event: &Event,
+        recipient: crate::catalog::Recipient,
+        ticket: &Ticket,
+    ) -> Self {
+        Self {
+            id: ticket.delivery_id.clone(),
+            route,
+            recipient,
+            attempt: ticket.attempt.max(1),
+            derived: event.id.source == crate::event::IdSource::Body,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The integration tests, on real services; `tests/run` starts them.

@@ -1,0 +1,318 @@
+"""Runs a command with private services up: services.py -- COMMAND…
+
+Everything listens on a free port of the loopback and lives in a temporary folder. The command
+finds it by TEST_* variables (see `start`); its exit code is passed on.
+"""
+
+import base64
+import ctypes
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+# Debian's own wrapper insists on the rabbitmq user; the script behind it does not.
+RABBITMQ_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+START_TIMEOUT = 90.0
+STOP_GRACE = 15.0
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Failed(Exception):
+    pass
+
+
+def say(text: str) -> None:
+    print(f"services: {text}", file=sys.stderr, flush=True)
+
+
+def die_with_parent() -> None:
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Service:
+    """A child process. It is ended by `end_children`, or by the kernel if this process dies.
+
+    To be started from the main thread only: PR_SET_PDEATHSIG is about the thread that forked.
+    """
+
+    def __init__(self, name: str, directory: Path, command: list[str], env: dict[str, str] | None = None):
+        self.name = name
+        self.log = directory / f"{name}.log"
+        # Nothing of the user's own settings (RABBITMQ_*, ERL_*, dot files) is to shine through.
+        clean = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(directory)}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=clean | (env or {}),
+                cwd=directory,
+                # Ctrl-C is for the command; the services stay up until it has ended.
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+
+    def check(self) -> None:
+        if (code := self.process.poll()) is not None:
+            raise Failed(f"{self.name} has ended with {code}:\n{self.log_tail()}")
+
+    def log_tail(self, lines: int = 60) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def wait_until(self, ready) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise Failed(f"{self.name} is not ready after {START_TIMEOUT:.0f} s:\n{self.log_tail()}")
+            time.sleep(0.05)
+
+
+def free_ports():
+    """Ports below the kernel's ephemeral range, so that no outgoing connection takes one first."""
+    for port in random.sample(range(20000, 32768), 1000):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        yield port
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def start_rabbitmq(directory: Path, port: int, management: int, dist: int, epmd_port: int) -> Service:
+    directory.mkdir()
+    # A node daemon of its own: the machine's would outlive the tests, and know other brokers.
+    epmd = Service("epmd", directory, ["epmd", "-address", "127.0.0.1", "-port", str(epmd_port)])
+    epmd.wait_until(lambda: listens(epmd_port))
+    cookie = directory / ".erlang.cookie"
+    cookie.write_text(secrets.token_hex(16))
+    cookie.chmod(0o400)
+    (directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
+    (directory / "rabbitmq.conf").write_text(
+        f"listeners.tcp.1 = 127.0.0.1:{port}\n"
+        "management.tcp.ip = 127.0.0.1\n"
+        f"management.tcp.port = {management}\n"
+        "disk_free_limit.absolute = 100MB\n"
+        "log.file = false\n"
+        "log.console = true\n"
+        "log.console.level = warning\n"
+    )
+    env = {
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_PORT": str(epmd_port),
+        "RABBITMQ_NODENAME": f"usher-test-{port}@localhost",
+        "RABBITMQ_DIST_PORT": str(dist),
+        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "none"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+        "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(directory / "log"),
+        "RABBITMQ_PID_FILE": str(directory / "pid"),
+        # The second line: idle schedulers sleep instead of spinning on cores that the tests want.
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
+        " +sbwt none +sbwtdcpu none +sbwtdio none",
+        # Makes the script become the broker rather than its parent.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }
+    return Service("rabbitmq", directory, [RABBITMQ_SERVER], env)
+
+
+def management_answers(port: int) -> bool:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/vhosts",
+        headers={"Authorization": "Basic " + base64.b64encode(b"guest:guest").decode()},
+    )
+    # Never by way of a proxy that the environment names.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=5) as answer:
+            return answer.status == 200
+    except (OSError, urllib.error.HTTPError):
+        return False
+
+
+def start_redis(directory: Path, port: int) -> Service:
+    directory.mkdir()
+    options = {
+        "--bind": "127.0.0.1",
+        "--port": str(port),
+        "--dir": str(directory),
+        # As in production: the ledger must survive, and must not be evicted.
+        "--appendonly": "yes",
+        "--maxmemory-policy": "noeviction",
+        "--save": "",
+    }
+    return Service("redis", directory, ["redis-server", *(part for option in options.items() for part in option)])
+
+
+def start_mongodb(directory: Path, port: int) -> Service:
+    directory.mkdir()
+    # An empty one, or it looks for others in /etc.
+    config = directory / "secantusd.toml"
+    config.touch()
+    options = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    options += ["--storage-path", str(directory / "data"), "--cache-size", "256M", "--log-level", "WARNING"]
+    return Service("mongodb", directory, [sys.executable, "-m", "secantus", *options])
+
+
+def make_certificates(directory: Path) -> None:
+    """ca.pem, and a certificate of its making for localhost: server.pem with server.key."""
+    directory.mkdir()
+    (directory / "openssl.cnf").write_text(
+        "[req]\n"
+        "distinguished_name = name\n"
+        "[name]\n"
+        "[ca]\n"
+        "basicConstraints = critical,CA:TRUE\n"
+        "keyUsage = critical,keyCertSign\n"
+        "[server]\n"
+        "basicConstraints = critical,CA:FALSE\n"
+        "keyUsage = critical,digitalSignature\n"
+        "extendedKeyUsage = serverAuth\n"
+        "subjectAltName = DNS:localhost,IP:127.0.0.1\n"
+    )
+    new = "openssl req -config openssl.cnf -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split()
+    for specific in (
+        "-extensions ca -subj /CN=usher-test-ca -keyout ca.key -out ca.pem",
+        "-extensions server -subj /CN=localhost -keyout server.key -out server.pem -CA ca.pem -CAkey ca.key",
+    ):
+        done = subprocess.run([*new, *specific.split()], cwd=directory, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failed(f"openssl has failed:\n{done.stderr}")
+
+
+def start(directory: Path) -> tuple[list[Service], dict[str, str]]:
+    """Starts all at once, then waits for each; gives them and the command's environment."""
+    ports = free_ports()
+    amqp, management, redis, mongodb, starttls, implicit, plain = (next(ports) for _ in range(7))
+    services = [start_rabbitmq(directory / "rabbitmq", amqp, management, next(ports), next(ports))]
+    services.append(start_redis(directory / "redis", redis))
+    mongodb_uri = os.environ.get("TEST_MONGODB_URI")
+    if not mongodb_uri:
+        mongodb_uri = f"mongodb://127.0.0.1:{mongodb}"
+        services.append(start_mongodb(directory / "mongodb", mongodb))
+    certificates = directory / "certificates"
+    make_certificates(certificates)
+    smtp, mails = directory / "smtp", directory / "mails"
+    smtp.mkdir()
+    mails.mkdir()
+    env = {
+        "TEST_AMQP_URL": f"amqp://guest:guest@127.0.0.1:{amqp}",
+        "TEST_AMQP_MANAGEMENT": f"http://guest:guest@127.0.0.1:{management}",
+        "TEST_REDIS_URL": f"redis://127.0.0.1:{redis}/0",
+        "TEST_MONGODB_URI": mongodb_uri,
+        "TEST_SMTP_SERVER": "localhost",
+        "TEST_SMTP_PORT": str(starttls),
+        "TEST_SMTP_IMPLICIT_PORT": str(implicit),
+        "TEST_SMTP_PLAIN_PORT": str(plain),
+        "TEST_SMTP_USERNAME": "usher@example.test",
+        "TEST_SMTP_PASSWORD": secrets.token_urlsafe(16),
+        "TEST_SMTP_CA": str(certificates / "ca.pem"),
+        "TEST_SMTP_MAILDIR": str(mails),
+        "TEST_PYTHON": sys.executable,
+    }
+    services.append(Service("smtp", smtp, [sys.executable, str(HERE / "smtp_real.py"), str(certificates)], env))
+
+    ready = {
+        "rabbitmq": lambda: listens(amqp) and management_answers(management),
+        "redis": lambda: listens(redis),
+        "mongodb": lambda: listens(mongodb),
+        "smtp": lambda: listens(plain),  # the last of the three to be bound
+    }
+    for service in services:
+        service.wait_until(ready[service.name])
+    return services, env
+
+
+def run(command: list[str], env: dict[str, str]) -> int:
+    try:
+        child = subprocess.Popen(command, env=os.environ | env, preexec_fn=die_with_parent)
+    except OSError as error:
+        raise Failed(f"cannot run {command[0]}: {error.strerror}") from error
+
+    def pass_on(number: int, _frame) -> None:
+        # A terminal's Ctrl-C has reached the command already, and twice means "at once" to many.
+        if not (number == signal.SIGINT and sys.stdin.isatty()):
+            child.send_signal(number)
+        signal.alarm(int(STOP_GRACE))
+
+    signal.signal(signal.SIGALRM, lambda *_: child.kill())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, pass_on)
+    code = child.wait()
+    signal.alarm(0)
+    return code if code >= 0 else 128 - code
+
+
+def end_children() -> None:
+    """Kills all below this process: none has data that is worth a grace period.
+
+    Orphans become children of this process (it is their subreaper), so it ends when there are none.
+    """
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    while True:
+        for pid in children.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.01)
+
+
+def main() -> int:
+    if len(sys.argv) < 3 or sys.argv[1] != "--":
+        print(__doc__, file=sys.stderr)
+        return 2
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # An exception like Ctrl-C's, so that the `finally` below is reached.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="usher-tests-") as directory:
+        try:
+            services, env = start(Path(directory))
+            say(f"up in {time.monotonic() - began:.1f} s")
+            code = run(sys.argv[2:], env)
+            for service in services:
+                service.check()
+            return code
+        except Failed as error:
+            say(str(error))
+            return 1
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+        finally:
+            # A second signal must not keep this from being finished.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            end_children()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
