@@ -66,7 +66,7 @@ where
             return Err(fault(format!("{name} is not declared")).into());
         }
         let parameters: Vec<&Value> =
-            helper.params().iter().map(|parameter| parameter.value()).collect();
+            helper.params().iter().map(handlebars::PathAndJson::value).collect();
         let locale = context.data().get("locale").and_then(Value::as_str).unwrap_or("en");
         let text = (self.0)(&parameters, locale).map_err(|reason| fault(reason.to_owned()))?;
         Ok(ScopedJson::Derived(Value::String(text)))
