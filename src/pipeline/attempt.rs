@@ -5,13 +5,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::{
-    Pipeline,
+    End, Pipeline,
     claim::Claimed,
     outcome::{self, Verdict, dead},
     records::Story,
 };
 use crate::{
-    audit::Status,
     broker::Message,
     catalog::{Delivery, Recipient},
     channel::{Outcome, Outgoing},
@@ -28,17 +27,17 @@ enum Hindrance {
 }
 
 impl Pipeline {
-    /// Claims, renders, sends and settles; gives the status that was recorded, if any.
+    /// Claims, renders, sends and settles.
     pub(super) async fn attempt(
         &self,
         message: &Message,
         event: &Event,
         delivery: &Delivery,
-    ) -> Option<Status> {
+    ) -> End {
         let owner = self.owner();
         let mut first_try = true;
         loop {
-            let mut story = Story::new(self, message, event, delivery);
+            let mut story = Story::new(message, event, delivery);
             let waiting = Instant::now();
             let slot = self.channel(delivery.route.channel).ready().await;
             let claimed = self.claim(message, event, delivery, &owner, first_try).await;
@@ -56,7 +55,7 @@ impl Pipeline {
                 Ok(outgoing) => outgoing,
                 Err(hindrance) => {
                     drop(slot);
-                    return Some(self.settle_hindered(story, hindrance, &owner, fence).await);
+                    return self.settle_hindered(story, hindrance, &owner, fence).await;
                 }
             };
             story.message_id = Some(outgoing.message_id.clone());
@@ -71,7 +70,7 @@ impl Pipeline {
                 continue;
             }
             story.outcome(outcome);
-            return Some(self.settle(story, verdict, &owner, fence).await);
+            return self.settle(story, verdict, &owner, fence).await;
         }
     }
 
@@ -125,7 +124,7 @@ impl Pipeline {
         hindrance: Hindrance,
         owner: &Owner,
         fence: u64,
-    ) -> Status {
+    ) -> End {
         match hindrance {
             Hindrance::Dead { kind, reason } => {
                 story.reason = reason;
@@ -139,15 +138,11 @@ impl Pipeline {
     }
 
     /// What is left to do where there was nothing to send.
-    async fn settle_unclaimed(
-        &self,
-        mut story: Story<'_>,
-        claimed: Claimed,
-        owner: &Owner,
-    ) -> Option<Status> {
+    async fn settle_unclaimed(&self, mut story: Story<'_>, claimed: Claimed, owner: &Owner) -> End {
         let on_unknown = story.delivery.route.on_unknown;
         match claimed {
-            Claimed::Granted { .. } => None,
+            // Not for here; to do nothing loses nothing, for the claim is found again.
+            Claimed::Granted { .. } => End::HandedOff,
             Claimed::Unresolved { fence, attempt } => {
                 story.attempt = attempt;
                 let outcome = Outcome::Unknown(
@@ -156,7 +151,7 @@ impl Pipeline {
                 let verdict =
                     outcome::decide(&outcome, attempt, &self.policy.retry_schedule, on_unknown);
                 story.outcome(outcome);
-                Some(self.settle(story, verdict, owner, fence).await)
+                self.settle(story, verdict, owner, fence).await
             }
             Claimed::CrashLoop { fence, claims } => {
                 story.reason =
@@ -166,21 +161,22 @@ impl Pipeline {
                     wait: std::time::Duration::ZERO,
                     kind: "crash_loop",
                 };
-                Some(self.settle(story, poison, owner, fence).await)
+                self.settle(story, poison, owner, fence).await
             }
             Claimed::HandOff { next, attempt, record } => {
                 self.hand_off_again(&story, next, attempt, &record).await;
-                None
+                End::HandedOff
             }
             Claimed::Busy => {
                 self.defer(&story).await;
-                None
+                End::HandedOff
             }
             Claimed::Over(record) => {
                 self.metrics.redelivered();
-                self.write_again(record.as_deref()).await
+                self.write_again(record.as_deref()).await;
+                End::Known
             }
-            Claimed::Duplicate(record) => Some(self.duplicate(story, record.as_deref()).await),
+            Claimed::Duplicate(record) => self.duplicate(story, record.as_deref()).await,
         }
     }
 }

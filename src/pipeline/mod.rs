@@ -70,6 +70,27 @@ pub struct Policy {
     pub message_id_domain: String,
 }
 
+/// How one delivery of a message ended, as far as this message is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With this record.
+    Recorded(Status),
+    /// It had ended before.
+    Known,
+    /// It goes on with another message.
+    HandedOff,
+}
+
+impl End {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Recorded(status) => status.as_str(),
+            Self::Known => "known",
+            Self::HandedOff => "handed_off",
+        }
+    }
+}
+
 impl Pipeline {
     /// Processes one message. When this returns, every delivery of it is settled and recorded, and
     /// the message may be acknowledged. What is down is waited for.
@@ -108,15 +129,10 @@ impl Pipeline {
         }
     }
 
-    async fn deliver(
-        &self,
-        message: &Message,
-        event: &Event,
-        delivery: &Delivery,
-    ) -> Option<Status> {
+    async fn deliver(&self, message: &Message, event: &Event, delivery: &Delivery) -> End {
         if delivery.route.priority == Priority::Low && message.ticket.is_none() {
             self.hand_to_low(message, event, delivery).await;
-            return None;
+            return End::HandedOff;
         }
         self.attempt(message, event, delivery).await
     }
@@ -137,9 +153,8 @@ impl Pipeline {
     }
 
     /// One line for each event.
-    fn log_event(&self, message: &Message, event: &Event, ends: &[Option<Status>]) {
-        let ends: Vec<&str> =
-            ends.iter().map(|end| end.map_or("handed_off", Status::as_str)).collect();
+    fn log_event(&self, message: &Message, event: &Event, ends: &[End]) {
+        let ends: Vec<&str> = ends.iter().map(|end| end.as_str()).collect();
         tracing::info!(
             event.id = event.id.value,
             event.r#type = event.kind,

@@ -26,18 +26,15 @@ pub(super) struct Story<'a> {
     /// Why it was not sent.
     pub(super) reason: String,
     pub(super) secrets: Vec<String>,
+    /// Nobody can tell whether it went out.
+    pub(super) is_unknown: bool,
     rendered: Option<(String, crate::audit::TemplateRef)>,
     data: Map<String, Value>,
     smtp: Option<Smtp>,
 }
 
 impl<'a> Story<'a> {
-    pub(super) fn new(
-        _: &Pipeline,
-        message: &'a Message,
-        event: &'a Event,
-        delivery: &'a Delivery,
-    ) -> Self {
+    pub(super) fn new(message: &'a Message, event: &'a Event, delivery: &'a Delivery) -> Self {
         let queued = message.properties.timestamp.and_then(|seconds| {
             let published = Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
             Some(Timestamp::now().as_millisecond() - published.as_millisecond())
@@ -51,16 +48,20 @@ impl<'a> Story<'a> {
             message_id: None,
             reason: String::new(),
             secrets: delivery.route.secret_values(event),
+            is_unknown: false,
             rendered: None,
             data: Map::new(),
             smtp: None,
         }
     }
 
+    /// Keeps the variables for the record; defaults are the route's and need no keeping.
     pub(super) fn variables(&mut self, variables: &Map<String, Value>) {
-        let masked =
-            variables.iter().map(|(name, value)| (name.clone(), mask(value, &self.secrets)));
-        self.data = masked.collect();
+        let declared = &self.delivery.route.variables;
+        let given = variables.iter().filter(|(name, value)| {
+            declared.get(*name).is_none_or(|variable| variable.default.as_ref() != Some(*value))
+        });
+        self.data = given.map(|(name, value)| (name.clone(), mask(value, &self.secrets))).collect();
     }
 
     pub(super) fn rendered(&mut self, rendered: &Rendered) {
@@ -69,6 +70,7 @@ impl<'a> Story<'a> {
     }
 
     pub(super) fn outcome(&mut self, outcome: Outcome) {
+        self.is_unknown = matches!(outcome, Outcome::Unknown(_));
         match outcome {
             Outcome::Sent(reply) => self.smtp = reply,
             Outcome::Refused { reply, .. } => {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::join;
 
 use super::{
-    Pipeline,
+    End, Pipeline,
     outcome::{Verdict, wait_before},
     records::{Story, mask},
 };
@@ -26,7 +26,7 @@ impl Pipeline {
         verdict: Verdict,
         owner: &Owner,
         fence: u64,
-    ) -> Status {
+    ) -> End {
         match verdict {
             Verdict::Sent => self.sent(&story, Status::Sent).await,
             Verdict::Simulated | Verdict::Again => self.sent(&story, Status::Simulated).await,
@@ -37,7 +37,7 @@ impl Pipeline {
     }
 
     /// A fact: ledger and audit are written at the same time, for either one proves it.
-    async fn sent(&self, story: &Story<'_>, status: Status) -> Status {
+    async fn sent(&self, story: &Story<'_>, status: Status) -> End {
         let record = Arc::new(story.record(self, status, true, None));
         let fact = Input::Sent {
             event: story.event.id.value.clone(),
@@ -47,7 +47,7 @@ impl Pipeline {
         };
         join!(self.ledger(&story.delivery.id, fact), self.write(record.clone()));
         self.told(&record);
-        status
+        End::Recorded(status)
     }
 
     /// The intention first, then the hand-off, then that it was handed off. A copy of the message
@@ -60,12 +60,16 @@ impl Pipeline {
         kind: &str,
         owner: &Owner,
         fence: u64,
-    ) -> Status {
-        let (status, is_final) = match next {
-            Next::Retry(_) => (Status::Retrying, false),
-            Next::Dead | Next::Poison => (Status::Failed, true),
-            Next::Park => (Status::Unknown, true),
+    ) -> End {
+        let status = match next {
+            _ if story.is_unknown => Status::Unknown,
+            Next::Retry(_) => Status::Retrying,
+            Next::Dead | Next::Poison | Next::Park => Status::Failed,
         };
+        if matches!(next, Next::Retry(again) if again == story.attempt) {
+            return self.put_off(story, next, wait, owner, fence).await;
+        }
+        let is_final = !matches!(next, Next::Retry(_));
         let record = Arc::new(story.record(self, status, is_final, Some(kind)));
         let input =
             Input::Decide { owner: owner.clone(), fence, next, record: Story::to_json(&record) };
@@ -73,11 +77,28 @@ impl Pipeline {
             // Somebody else took this process for gone and decides; the copy that comes back finds
             // out what. Had the entry been lost instead, the decision would stand without it.
             self.defer(story).await;
-            return status;
+            return End::HandedOff;
         }
         join!(self.publish_next(story, next, wait, story.attempt), self.write(record.clone()));
         self.told(&record);
-        status
+        End::Recorded(status)
+    }
+
+    /// No attempt was made, so there is nothing to record: the same one comes again later.
+    async fn put_off(
+        &self,
+        story: &Story<'_>,
+        next: Next,
+        wait: Duration,
+        owner: &Owner,
+        fence: u64,
+    ) -> End {
+        let (owner, record) = (owner.clone(), String::new());
+        let input = Input::Decide { owner, fence, next, record };
+        self.ledger(&story.delivery.id, input).await;
+        self.publish_next(story, next, wait, story.attempt).await;
+        tracing::debug!(delivery_id = %story.delivery.id, reason = story.reason, "delivery put off");
+        End::HandedOff
     }
 
     async fn publish_next(&self, story: &Story<'_>, next: Next, wait: Duration, attempt: u32) {
@@ -118,17 +139,17 @@ impl Pipeline {
     }
 
     /// Not sent, on purpose.
-    pub(super) async fn suppress(&self, story: Story<'_>, owner: &Owner, fence: u64) -> Status {
+    pub(super) async fn suppress(&self, story: Story<'_>, owner: &Owner, fence: u64) -> End {
         let record = Arc::new(story.record(self, Status::Suppressed, true, Some("suppressed")));
         let input =
             Input::Suppress { owner: owner.clone(), fence, record: Story::to_json(&record) };
         join!(self.ledger(&story.delivery.id, input), self.write(record.clone()));
         self.told(&record);
-        Status::Suppressed
+        End::Recorded(Status::Suppressed)
     }
 
     /// Another event told the same fact; the first one's delivery stands.
-    pub(super) async fn duplicate(&self, mut story: Story<'_>, first: Option<&str>) -> Status {
+    pub(super) async fn duplicate(&self, mut story: Story<'_>, first: Option<&str>) -> End {
         let first: Option<Record> = first.and_then(|json| serde_json::from_str(json).ok());
         story.reason = match first {
             Some(first) => format!("told before by event {}", first.event.id),
@@ -137,7 +158,7 @@ impl Pipeline {
         let record = Arc::new(story.record(self, Status::Duplicate, true, Some("duplicate")));
         self.write(record.clone()).await;
         self.told(&record);
-        Status::Duplicate
+        End::Recorded(Status::Duplicate)
     }
 
     /// Another copy holds the delivery: this one comes back later, unchanged.
@@ -195,12 +216,11 @@ impl Pipeline {
         self.told(&record);
     }
 
-    /// A record that the ledger kept, in case the audit lacks it; gives its status.
-    pub(super) async fn write_again(&self, record: Option<&str>) -> Option<Status> {
-        let record: Record = serde_json::from_str(record?).ok()?;
-        let status = record.status;
-        self.write(Arc::new(record)).await;
-        Some(status)
+    /// A record that the ledger kept, in case the audit lacks it.
+    pub(super) async fn write_again(&self, record: Option<&str>) {
+        if let Some(record) = record.and_then(|json| serde_json::from_str(json).ok()) {
+            self.write(Arc::new(record)).await;
+        }
     }
 
     /// One line and one count for each record.

@@ -56,6 +56,9 @@ impl Consumers {
                 }
             }
         }
+        // What was taken over connections that are lost by now.
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// One connection, from its opening to its loss or to the end of the drain.
@@ -71,7 +74,11 @@ impl Consumers {
             let prefetch = if slowly { self.prefetch_low } else { self.prefetch };
             self.consume(&connection, queue, prefetch, handler)
         });
-        try_join_all(queues).await?;
+        if let Err(error) = try_join_all(queues).await {
+            // Or what it holds unacknowledged would stay with it.
+            let _ = connection.close(200, "starting over".into()).await;
+            return Err(error);
+        }
         // Stopped. The connection stays until what is under way has been acknowledged.
         self.tasks.close();
         self.tasks.wait().await;

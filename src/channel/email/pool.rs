@@ -18,7 +18,7 @@ use super::{
 use crate::{
     channel::{Channel, Outcome, Outgoing, Slot},
     config::Smtp,
-    health::{Backoff, Dependency},
+    health::{Backoff, Dependency, State},
 };
 
 /// A connection that lay idle for longer is asked for a sign of life before it is used: servers
@@ -110,6 +110,10 @@ impl Channel for SmtpChannel {
             }
             match self.pool.get().await {
                 Ok(connection) => {
+                    // After a failure only a mail that was answered proves the server well again.
+                    if self.gate.health.state() == State::Unknown {
+                        self.gate.health.up();
+                    }
                     let sender = self.sender.clone();
                     return Box::new(SmtpSlot { sender, connection, gate: self.gate.clone() });
                 }

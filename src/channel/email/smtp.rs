@@ -142,7 +142,8 @@ impl Connection {
             }
         });
         match consent.await {
-            Err(_) => return Outcome::Interrupted("no consent within the pre-send budget".into()),
+            // Nothing went out and nothing was refused: no attempt was made.
+            Err(_) => return Outcome::Withheld,
             Ok(Err(outcome)) => return *outcome,
             // The server waits for a body that must not come; only closing gets out of that.
             Ok(Ok(false)) => return Outcome::Withheld,
