@@ -26,6 +26,9 @@
 //! leaves `unknown`, and if Redis loses the latch at the same time, one second mail goes out with
 //! the same Message-ID.
 
+#[macro_use]
+pub mod crash;
+
 pub mod audit;
 pub mod broker;
 pub mod catalog;

@@ -72,6 +72,7 @@ pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Handler {
         policy: Policy {
             instance: parts.instance,
             retry_schedule: settings.retry_schedule,
+            hold: settings.hold,
             retention: settings.audit_retention,
             enabled: settings.email.enabled,
             message_id_domain: loaded.sender.domain().to_owned(),
@@ -82,6 +83,7 @@ pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Handler {
         broker: parts.broker,
         health: parts.health,
         metrics: parts.metrics,
+        suspects: tokio::sync::RwLock::default(),
     });
     Arc::new(move |message| {
         let pipeline = pipeline.clone();

@@ -76,6 +76,7 @@ pub const NAMES: &[Name] = {
         name("PREFETCH", Plain, &[]),
         name("AUDIT_RETENTION", Plain, &[]),
         name("DRAIN_TIMEOUT", Plain, &[]),
+        name("ACK_TIMEOUT", Plain, &[]),
         name("INSTANCE_TTL", Plain, &[]),
         name("INSTANCE_RENEWAL", Plain, &[]),
         name("USHER_PEPPER", Secret, &[]),
@@ -151,6 +152,9 @@ pub struct Settings {
     pub audit_retention: Duration,
     /// How long SIGTERM waits for what is in flight (`DRAIN_TIMEOUT`).
     pub drain_timeout: Duration,
+    /// How long a delivery may wait for a mail server before its message goes back to the broker: what is left of
+    /// `ACK_TIMEOUT` after the longest transaction.
+    pub hold: Duration,
     /// How long an instance counts as alive after its last sign of life (`INSTANCE_TTL`); at least
     /// three renewals.
     pub instance_ttl: Duration,
@@ -287,6 +291,7 @@ mod tests {
     fn the_reference_and_the_example_mention_every_name() {
         let defaults = include_str!("../../config/defaults.toml");
         let example = include_str!("../../.env.example");
+        let readme = include_str!("../../README.md");
         for name in NAMES {
             let key = name.canonical.to_ascii_lowercase();
             assert!(has_line(defaults, &key, " = "), "defaults.toml lacks {key}");
@@ -295,6 +300,8 @@ mod tests {
                 ".env.example lacks {}",
                 name.canonical
             );
+            let row = format!("| `{}`", name.canonical);
+            assert!(readme.contains(&row), "README.md lacks {}", name.canonical);
             for alias in name.aliases {
                 assert!(
                     defaults.contains(alias) && example.contains(alias),

@@ -7,6 +7,7 @@ use super::settings::{
     Brand, Email, EmailBackend, Kind, LogFormat, NAMES, Name, Secret, Settings, Smtp, SmtpTls,
 };
 use super::{Report, values as v};
+use crate::channel::PRE_SEND_BUDGET;
 
 /// The seed's server, meant when a login is given but no server.
 const LOGIN_SERVER: &str = "smtp.gmail.com";
@@ -64,6 +65,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         mongodb_uri,
         mongodb_database: database.unwrap_or_else(|| "usher".to_owned()),
         drain_timeout: drain_timeout(r, &email.backend),
+        hold: hold(r, &email.backend),
         brand: brand(r, &email),
         email,
         admin_emails,
@@ -291,6 +293,25 @@ fn retry_schedule(r: &mut Reader) -> Vec<Duration> {
     }
     schedule.truncate(max);
     schedule
+}
+
+/// The broker closes the channel of a consumer that holds a message for longer than its timeout, so the longest wait and
+/// the longest transaction together have to stay below it.
+fn hold(r: &mut Reader, backend: &EmailBackend) -> Duration {
+    let ack = r.value("ACK_TIMEOUT", v::duration_in(SECOND..=24 * HOUR));
+    let EmailBackend::Smtp(smtp) = backend else { return ack / 2 };
+    let transaction = PRE_SEND_BUDGET + smtp.dot_timeout;
+    if ack <= transaction {
+        let [a, p, d, t] = [ack, PRE_SEND_BUDGET, smtp.dot_timeout, transaction].map(v::humane);
+        let reason = format!(
+            "{a} is not more than {p} before the body + SMTP_DOT_TIMEOUT {d} = {t}: \
+             the broker would take the message back in the middle of a mail"
+        );
+        r.fault("ACK_TIMEOUT", reason);
+        return Duration::ZERO;
+    }
+    // The other half is for what comes after: the stores, the hand-off, the acknowledgement.
+    (ack - transaction) / 2
 }
 
 fn instance_times(r: &mut Reader) -> (Duration, Duration) {

@@ -88,7 +88,8 @@ if input ~= 'claim' then
   return redis.error_reply('unknown input ' .. input)
 end
 
-local instance, token, event, attempt, fresh, silent, derived, max_claims, grace = unpack(ARGV, 2)
+local instance, token, event, attempt, fresh, silent, derived, alone, suspect_claims,
+  max_claims, grace = unpack(ARGV, 2)
 
 local function taken(state)
   set('s', state, 'o', instance, 't', token, 'f', entry.f + 1, 'c', entry.c + 1)
@@ -138,7 +139,10 @@ attempt = tonumber(attempt)
 if entry.s == 'claimed' and entry.o == instance and entry.t == token then return granted() end
 if entry.s == 'claimed' or entry.s == 'sending' or entry.s == 'unknown' then
   if not owner_gone() then return { 'busy' } end
-  if entry.s == 'claimed' then return taken('claimed') end
+  if entry.s == 'claimed' then
+    if tonumber(entry.c) >= tonumber(suspect_claims) and alone ~= '1' then return { 'suspect' } end
+    return taken('claimed')
+  end
   if entry.s == 'sending' and silent ~= '1' then return { 'ask_audit' } end
   return taken('unknown')
 end

@@ -8,7 +8,10 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
-use super::{Input, Ledger, LedgerError, Next, Reply, state::MAX_CLAIMS};
+use super::{
+    Input, Ledger, LedgerError, Next, Reply,
+    state::{MAX_CLAIMS, SUSPECT_CLAIMS},
+};
 use crate::catalog::DeliveryId;
 
 /// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].
@@ -92,7 +95,10 @@ impl RedisLedger {
                 call.arg(flag(claim.fresh))
                     .arg(flag(claim.audit_is_silent))
                     .arg(flag(claim.derived));
-                call.arg(MAX_CLAIMS).arg(millis(self.windows.gone_after));
+                call.arg(flag(claim.alone))
+                    .arg(SUSPECT_CLAIMS)
+                    .arg(MAX_CLAIMS)
+                    .arg(millis(self.windows.gone_after));
             }
             Input::Latch { owner, fence } => {
                 call.arg("latch").arg(&owner.instance).arg(owner.token).arg(fence);
@@ -171,6 +177,7 @@ fn read_reply(answer: &[Value]) -> Result<Reply, LedgerError> {
         "crash_loop" => Reply::CrashLoop { fence: number(1)?, claims: small(2)? },
         "unresolved" => Reply::Unresolved { fence: number(1)?, attempt: small(2)? },
         "busy" => Reply::Busy,
+        "suspect" => Reply::Suspect,
         "ask_audit" => Reply::AskAudit,
         "lost" => Reply::Lost,
         "absent" => Reply::Absent,

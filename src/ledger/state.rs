@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 /// kills its process.
 pub const MAX_CLAIMS: u32 = 5;
 
+/// After this many, it is claimed alone only, so that a process which it ends takes no other claim
+/// with it: an innocent neighbour of a crash loop never gets to [`MAX_CLAIMS`].
+pub const SUSPECT_CLAIMS: u32 = 2;
+
 /// Who holds a delivery: an instance, and one task within it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
@@ -149,6 +153,8 @@ pub struct Claim {
     pub audit_is_silent: bool,
     /// Whether the entry counts for the shorter window of derived ids.
     pub derived: bool,
+    /// Nothing else is under way in this process.
+    pub alone: bool,
 }
 
 /// What the ledger knows beside the entry.
@@ -187,6 +193,8 @@ pub enum Reply {
     },
     /// Another one holds it: come back later.
     Busy,
+    /// It was claimed before and came to nothing: claim it again when alone.
+    Suspect,
     /// Ask the audit first, and say so in another claim.
     AskAudit,
     /// Decided, and nobody confirmed the hand-off: make it, then say [`Input::Handed`].
@@ -303,6 +311,9 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
         State::Claimed if entry.owner == claim.owner => entry.granted(),
         State::Claimed | State::Sending | State::Unknown if !facts.owner_gone => {
             (Some(entry), Reply::Busy)
+        }
+        State::Claimed if entry.claims >= SUSPECT_CLAIMS && !claim.alone => {
+            (Some(entry), Reply::Suspect)
         }
         State::Claimed => entry.taken(claim),
         State::Sending if !claim.audit_is_silent => (Some(entry), Reply::AskAudit),

@@ -1,8 +1,9 @@
 //! One attempt at one delivery.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::time::timeout;
 
 use super::{
     End, Pipeline,
@@ -17,6 +18,9 @@ use crate::{
     event::Event,
     ledger::{Input, Next, Owner, Reply},
 };
+
+/// How long a suspect waits until it is alone; others wait behind it, so it is not for long.
+const ALONE_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a delivery is not sent, found before anything left the house.
 enum Hindrance {
@@ -39,8 +43,23 @@ impl Pipeline {
         loop {
             let mut story = Story::new(message, event, delivery);
             let waiting = Instant::now();
-            let slot = self.channel(delivery.route.channel).ready().await;
-            let claimed = self.claim(message, event, delivery, &owner, first_try).await;
+            let ready = self.channel(delivery.route.channel).ready();
+            let Ok(slot) = timeout(self.policy.hold, ready).await else { return End::GivenBack };
+            let mut company = Some(self.suspects.read().await);
+            let mut claimed = self.claim(message, event, delivery, &owner, first_try, false).await;
+            let mut alone = None;
+            if matches!(claimed, Claimed::Suspect) {
+                // Should it end the process again, it takes no innocent with it.
+                drop(company.take());
+                let Ok(guard) = timeout(ALONE_WAIT, self.suspects.write()).await else {
+                    self.defer(&story).await;
+                    return End::HandedOff;
+                };
+                alone = Some(guard);
+                claimed = self.claim(message, event, delivery, &owner, first_try, true).await;
+            }
+            let _until_settled = (company, alone);
+            crash_point!("after_claim");
             story.timings.claim_ms = millis(waiting);
             let (fence, attempt) = match claimed {
                 Claimed::Granted { fence, attempt } => (fence, attempt),
@@ -59,10 +78,12 @@ impl Pipeline {
                 }
             };
             story.message_id = Some(outgoing.message_id.clone());
+            crash_point!("after_render");
             let sending = Instant::now();
             let latch = self.latch(delivery, &owner, fence);
             let outcome = slot.send(&outgoing, Box::pin(latch)).await;
             story.timings.send_ms = millis(sending);
+            crash_point!("after_reply");
             let schedule = &self.policy.retry_schedule;
             let verdict = outcome::decide(&outcome, attempt, schedule, delivery.route.on_unknown);
             if verdict == Verdict::Again {
@@ -76,8 +97,11 @@ impl Pipeline {
 
     /// May the body go out? Only if the claim is still ours.
     async fn latch(&self, delivery: &Delivery, owner: &Owner, fence: u64) -> bool {
+        crash_point!("before_latch");
         let input = Input::Latch { owner: owner.clone(), fence };
-        matches!(self.ledger(&delivery.id, input).await, Reply::Granted { .. })
+        let granted = matches!(self.ledger(&delivery.id, input).await, Reply::Granted { .. });
+        crash_point!("after_latch");
+        granted
     }
 
     /// Renders the message, or says why there is none.
@@ -156,18 +180,15 @@ impl Pipeline {
             Claimed::CrashLoop { fence, claims } => {
                 story.reason =
                     format!("claimed {claims} times and never finished: it ends its process");
-                let poison = Verdict::Next {
-                    next: Next::Poison,
-                    wait: std::time::Duration::ZERO,
-                    kind: "crash_loop",
-                };
+                let poison =
+                    Verdict::Next { next: Next::Poison, wait: Duration::ZERO, kind: "crash_loop" };
                 self.settle(story, poison, owner, fence).await
             }
             Claimed::HandOff { next, attempt, record } => {
                 self.hand_off_again(&story, next, attempt, &record).await;
                 End::HandedOff
             }
-            Claimed::Busy => {
+            Claimed::Busy | Claimed::Suspect => {
                 self.defer(&story).await;
                 End::HandedOff
             }

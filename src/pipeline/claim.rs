@@ -21,6 +21,8 @@ pub(super) enum Claimed {
     HandOff { next: Next, attempt: u32, record: String },
     /// Another one has it.
     Busy,
+    /// It may be what ended its process: claim it alone.
+    Suspect,
     /// Nothing is left to do but to have this record in the audit.
     Over(Option<String>),
     /// Another event told the same fact.
@@ -35,6 +37,7 @@ impl Pipeline {
         delivery: &Delivery,
         owner: &Owner,
         first_try: bool,
+        alone: bool,
     ) -> Claimed {
         let mut claim = Claim {
             owner: owner.clone(),
@@ -43,6 +46,7 @@ impl Pipeline {
             fresh: first_try && !message.redelivered && message.ticket.is_none(),
             audit_is_silent: false,
             derived: delivery.derived,
+            alone,
         };
         loop {
             match self.ledger(&delivery.id, Input::Claim(claim.clone())).await {
@@ -56,6 +60,7 @@ impl Pipeline {
                 }
                 // The last two answer no claim; to wait is right for any answer that is none.
                 Reply::Busy | Reply::Lost | Reply::Absent => return Claimed::Busy,
+                Reply::Suspect => return Claimed::Suspect,
                 Reply::Done { record } => return Claimed::Over(record),
                 Reply::Duplicate { record } => return Claimed::Duplicate(record),
                 Reply::AskAudit => match self.last_record(&delivery.id).await {

@@ -16,12 +16,13 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use tokio::sync::RwLock;
 
 pub use patience::audit_is_empty;
 
 use crate::{
     audit::{Audit, Status},
-    broker::{Broker, Message, Ticket},
+    broker::{Broker, Message, Settlement, Ticket},
     catalog::{Catalog, ChannelKind, Delivery, Identity, Lookup, Priority, Recipient},
     channel::Channel,
     event::{self, Event},
@@ -53,6 +54,8 @@ pub struct Pipeline {
     pub health: Health,
     /// What is counted.
     pub metrics: Metrics,
+    /// Suspects of ending the process go alone, all others side by side.
+    pub suspects: RwLock<()>,
 }
 
 /// What the settings say about deliveries.
@@ -62,6 +65,8 @@ pub struct Policy {
     pub instance: String,
     /// The wait before each retry.
     pub retry_schedule: Vec<Duration>,
+    /// How long a delivery may wait for its channel before its message goes back to the broker.
+    pub hold: Duration,
     /// How long records are kept.
     pub retention: Duration,
     /// Whether anything is sent at all (`ENABLE_EMAIL_NOTIFICATIONS`).
@@ -79,6 +84,8 @@ enum End {
     Known,
     /// It goes on with another message.
     HandedOff,
+    /// It could not be tried for as long as a message may be held.
+    GivenBack,
 }
 
 impl End {
@@ -87,26 +94,36 @@ impl End {
             Self::Recorded(status) => status.as_str(),
             Self::Known => "known",
             Self::HandedOff => "handed_off",
+            Self::GivenBack => "given_back",
         }
     }
 }
 
 impl Pipeline {
-    /// Processes one message. When this returns, every delivery of it is settled and recorded, and
+    /// Processes one message. When this says so, every delivery of it is settled and recorded, and
     /// the message may be acknowledged. What is down is waited for.
-    pub async fn process(&self, message: &Message) {
+    pub async fn process(&self, message: &Message) -> Settlement {
+        crash_point!("after_receive");
         self.metrics.received(&message.queue);
         let event = match event::parse(&message.body, &message.properties, message.origin()) {
             Ok(event) => event,
-            Err(invalid) => return self.reject(message, None, &invalid.to_string()).await,
+            Err(invalid) => {
+                self.reject(message, None, &invalid.to_string()).await;
+                return Settlement::Ack;
+            }
         };
         let deliveries = match self.route(message, &event) {
             Ok(deliveries) => deliveries,
-            Err(reason) => return self.reject(message, Some(&event), &reason).await,
+            Err(reason) => {
+                self.reject(message, Some(&event), &reason).await;
+                return Settlement::Ack;
+            }
         };
-        let ends =
-            join_all(deliveries.iter().map(|delivery| self.deliver(message, &event, delivery)));
-        self.log_event(message, &event, &ends.await);
+        let ends = deliveries.iter().map(|delivery| self.deliver(message, &event, delivery));
+        let ends = join_all(ends).await;
+        self.log_event(message, &event, &ends);
+        crash_point!("before_ack");
+        if ends.contains(&End::GivenBack) { Settlement::Requeue } else { Settlement::Ack }
     }
 
     /// The deliveries that a message stands for: one for a hand-off, else all that the routes ask
@@ -132,6 +149,7 @@ impl Pipeline {
     async fn deliver(&self, message: &Message, event: &Event, delivery: &Delivery) -> End {
         if delivery.route.priority == Priority::Low && message.ticket.is_none() {
             self.hand_to_low(message, event, delivery).await;
+            crash_point!("after_low");
             return End::HandedOff;
         }
         self.attempt(message, event, delivery).await

@@ -45,7 +45,18 @@ impl Pipeline {
             record: Story::to_json(&record),
             derived: story.delivery.derived,
         };
-        join!(self.ledger(&story.delivery.id, fact), self.write(record.clone()));
+        // Either one proves the outcome, so neither waits for the other.
+        join!(
+            async {
+                self.ledger(&story.delivery.id, fact).await;
+                crash_point!("after_ledger_sent");
+            },
+            async {
+                self.write(record.clone()).await;
+                crash_point!("after_audit_sent");
+            }
+        );
+        crash_point!("after_sent");
         self.told(&record);
         End::Recorded(status)
     }
@@ -79,7 +90,9 @@ impl Pipeline {
             self.defer(story).await;
             return End::HandedOff;
         }
+        crash_point!("after_decide");
         join!(self.publish_next(story, next, wait, story.attempt), self.write(record.clone()));
+        crash_point!("after_next");
         self.told(&record);
         End::Recorded(status)
     }
@@ -97,6 +110,7 @@ impl Pipeline {
         let input = Input::Decide { owner, fence, next, record };
         self.ledger(&story.delivery.id, input).await;
         self.publish_next(story, next, wait, story.attempt).await;
+        crash_point!("after_put_off");
         tracing::debug!(delivery_id = %story.delivery.id, reason = story.reason, "delivery put off");
         End::HandedOff
     }
@@ -123,7 +137,9 @@ impl Pipeline {
             properties: story.message.properties.clone(),
         })
         .await;
+        crash_point!("after_hand_off");
         self.ledger(&story.delivery.id, Input::Handed { attempt }).await;
+        crash_point!("after_handed");
     }
 
     /// Decided by an owner that is gone before its hand-off was confirmed.
@@ -213,6 +229,7 @@ impl Pipeline {
             properties: message.properties.clone(),
         };
         join!(self.hand_off(&hand_off), self.write(record.clone()));
+        crash_point!("after_reject");
         self.told(&record);
     }
 

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Topology, connect, headers};
 use crate::{
-    broker::Handler,
+    broker::{Handler, Settlement},
     config::Secret,
     health::{Backoff, Dependency},
 };
@@ -128,19 +128,22 @@ impl Consumers {
         let (handler, abandon, queue) = (handler.clone(), self.abandon.clone(), queue.to_owned());
         self.tasks.spawn(async move {
             let work = AssertUnwindSafe(handler(message)).catch_unwind();
-            let settled = tokio::select! {
+            let done = tokio::select! {
                 // Not acknowledged: the broker has it again once the connection is closed.
                 () = abandon.cancelled() => return,
-                done = work => match done {
-                    Ok(()) => delivery.acker.ack(BasicAckOptions::default()).await,
-                    Err(_) => {
-                        tracing::error!(queue, "processing a message panicked, it goes back");
-                        tokio::time::sleep(AFTER_PANIC).await;
-                        let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-                        delivery.acker.nack(requeue).await
-                    }
-                },
+                done = work => done,
             };
+            let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+            let settled = match done {
+                Ok(Settlement::Ack) => delivery.acker.ack(BasicAckOptions::default()).await,
+                Ok(Settlement::Requeue) => delivery.acker.nack(requeue).await,
+                Err(_) => {
+                    tracing::error!(queue, "processing a message panicked, it goes back");
+                    tokio::time::sleep(AFTER_PANIC).await;
+                    delivery.acker.nack(requeue).await
+                }
+            };
+            crash_point!("after_ack");
             if let Err(error) = settled {
                 // Of an old generation: the broker delivers it again, and the ledger knows it.
                 tracing::debug!(queue, %error, "a message could not be settled");

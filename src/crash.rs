@@ -1,0 +1,63 @@
+//! Named points at which a test build ends itself as `kill -9` would.
+//!
+//! With the feature `chaos`, `USHER_CRASH_POINT=name:n` sends SIGKILL to the process when the point
+//! of that name is reached for the n-th time. Without the feature the macro is nothing.
+
+/// Ends the process here if a test asked for it.
+#[cfg(feature = "chaos")]
+macro_rules! crash_point {
+    ($name:literal) => {
+        $crate::crash::reached($name)
+    };
+}
+
+/// Ends the process here if a test asked for it.
+#[cfg(not(feature = "chaos"))]
+macro_rules! crash_point {
+    ($name:literal) => {};
+}
+
+/// Every point, in the order in which a delivery meets them.
+#[cfg(feature = "chaos")]
+pub const POINTS: [&str; 18] = [
+    "after_receive",
+    "after_claim",
+    "after_render",
+    "before_latch",
+    "after_latch",
+    "after_reply",
+    "after_ledger_sent",
+    "after_audit_sent",
+    "after_sent",
+    "after_decide",
+    "after_hand_off",
+    "after_handed",
+    "after_next",
+    "after_reject",
+    "before_ack",
+    "after_ack",
+    "after_put_off",
+    "after_low",
+];
+
+#[cfg(feature = "chaos")]
+pub(crate) fn reached(name: &str) {
+    use std::sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    };
+    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
+        let wanted = std::env::var("USHER_CRASH_POINT").ok()?;
+        let (name, hit) = wanted.split_once(':')?;
+        Some((name.to_owned(), hit.parse().ok()?))
+    });
+    static HITS: AtomicU64 = AtomicU64::new(0);
+    if let Some((wanted, hit)) = &*WANTED
+        && wanted == name
+        && HITS.fetch_add(1, Ordering::Relaxed) + 1 == *hit
+    {
+        let this = rustix::process::getpid();
+        // The signal can't be caught, so nothing after this line runs.
+        let _ = rustix::process::kill_process(this, rustix::process::Signal::KILL);
+    }
+}
