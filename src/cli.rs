@@ -29,8 +29,65 @@ pub enum Command {
     Render(RenderArgs),
     /// Publish events to their queues, confirmed by the broker.
     Publish(PublishArgs),
+    /// Mail that can't be delivered (`usher.dead`).
+    #[command(subcommand)]
+    DeadLetters(ShelfCommand),
+    /// Messages that can't be understood (`usher.poison`).
+    #[command(subcommand)]
+    Poison(ShelfCommand),
+    /// Mail of which nobody can tell whether it went out (`usher.parked`).
+    #[command(subcommand)]
+    Parked(ShelfCommand),
     /// Ask a running usher whether it lives; for containers.
     Healthcheck,
+}
+
+/// What can be done with messages that lie aside.
+#[derive(Debug, Subcommand)]
+pub enum ShelfCommand {
+    /// List deliveries, newest first.
+    List {
+        /// Only those of this long ago or less, such as 7d or 12h.
+        #[arg(long, value_name = "TIME")]
+        since: Option<jiff::SignedDuration>,
+        /// At most this many.
+        #[arg(long, default_value_t = 100)]
+        limit: i64,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show every record of one delivery.
+    Show {
+        /// Its id.
+        delivery: String,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send messages on their way again; refused for what was sent.
+    #[command(visible_alias = "resend")]
+    Replay(ChooseArgs),
+    /// Remove messages for good.
+    #[command(visible_alias = "dismiss")]
+    Drop(ChooseArgs),
+}
+
+/// Which messages, and why.
+#[derive(Debug, Args)]
+pub struct ChooseArgs {
+    /// Delivery ids, as `list` shows them.
+    #[arg(required = true)]
+    pub deliveries: Vec<String>,
+    /// Why; recorded in the audit.
+    #[arg(long)]
+    pub reason: String,
+    /// Who does it; recorded in the audit.
+    #[arg(long, env = "USER", default_value = "unknown")]
+    pub by: String,
+    /// Do it; without this, only say what would be done.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Options of `run`.

@@ -2,6 +2,7 @@
 
 pub mod embedded;
 pub mod mongo;
+pub mod query;
 mod record;
 
 use std::sync::Arc;

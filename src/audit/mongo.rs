@@ -34,7 +34,7 @@ struct Pending {
 
 /// The audit in MongoDB.
 pub struct MongoAudit {
-    database: Database,
+    pub(super) database: Database,
     writer: mpsc::Sender<Pending>,
 }
 
@@ -156,7 +156,7 @@ fn to_document(record: &Record) -> Result<Document, anyhow::Error> {
     Ok(document)
 }
 
-fn from_document(mut document: Document) -> Result<Record, anyhow::Error> {
+pub(super) fn from_document(mut document: Document) -> Result<Record, anyhow::Error> {
     let to_text = |date: &mut Bson| -> Result<(), anyhow::Error> {
         if let Bson::DateTime(time) = date {
             let time = jiff::Timestamp::from_millisecond(time.timestamp_millis())?;
@@ -219,6 +219,6 @@ impl Refused {
     }
 }
 
-fn failed(error: impl Into<anyhow::Error>) -> AuditError {
+pub(super) fn failed(error: impl Into<anyhow::Error>) -> AuditError {
     AuditError(error.into())
 }

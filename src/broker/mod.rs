@@ -62,6 +62,9 @@ pub struct Ticket {
     pub origin: String,
     /// Why it was handed off.
     pub reason: String,
+    /// Its secrets are masked: it can be looked at, not sent.
+    #[serde(default)]
+    pub masked: bool,
 }
 
 const REASON_BYTES: usize = 1024;
@@ -83,6 +86,7 @@ impl Ticket {
             ("usher-attempt", self.attempt.to_string()),
             ("usher-origin", self.origin.clone()),
             ("usher-reason", reason.to_owned()),
+            ("usher-masked", self.masked.to_string()),
         ])
     }
 
@@ -98,6 +102,7 @@ impl Ticket {
             attempt: header("usher-attempt")?.parse().ok()?,
             origin: text("usher-origin")?,
             reason: text("usher-reason").unwrap_or_default(),
+            masked: header("usher-masked") == Some("true"),
         })
     }
 }
@@ -188,6 +193,7 @@ mod tests {
             attempt: 3,
             origin: "q".into(),
             reason: "ñ".repeat(2000),
+            masked: true,
         };
         let headers = ticket.to_headers();
         let read = Ticket::from_headers(|name| headers.get(name).map(String::as_str)).unwrap();

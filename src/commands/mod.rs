@@ -7,10 +7,12 @@ mod load;
 mod publish;
 mod render;
 mod run;
+mod shelf;
 
 use std::process::ExitCode;
 
 use crate::{
+    broker::amqp::Shelf,
     cli::{Cli, Command},
     telemetry,
 };
@@ -56,6 +58,9 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Check(args) => check::check(config, &args).await,
         Command::Render(args) => render::render(config, &args),
         Command::Publish(args) => publish::publish(config, &args).await,
+        Command::DeadLetters(command) => shelf::shelf(config, Shelf::Dead, command).await,
+        Command::Poison(command) => shelf::shelf(config, Shelf::Poison, command).await,
+        Command::Parked(command) => shelf::shelf(config, Shelf::Parked, command).await,
         Command::Healthcheck => healthcheck::healthcheck(config).await,
     };
     match ended {

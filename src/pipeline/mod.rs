@@ -201,6 +201,7 @@ impl Pipeline {
             attempt,
             origin: message.origin().to_owned(),
             reason: reason.to_owned(),
+            masked: false,
         }
     }
 }

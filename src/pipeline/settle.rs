@@ -123,20 +123,22 @@ impl Pipeline {
             Next::Park => (Destination::Parked, attempt),
             Next::Poison => (Destination::Poison, attempt),
         };
-        let ticket = self.ticket(
+        let mut ticket = self.ticket(
             story.message,
             story.event,
             story.delivery,
             attempt_of_ticket,
             &story.reason,
         );
-        self.hand_off(&HandOff {
-            ticket,
-            destination,
-            body: body_for(story, destination),
-            properties: story.message.properties.clone(),
-        })
-        .await;
+        let body = match masked_body(story, destination) {
+            Some(masked) => {
+                ticket.masked = true;
+                masked
+            }
+            None => story.message.body.clone(),
+        };
+        let properties = story.message.properties.clone();
+        self.hand_off(&HandOff { ticket, destination, body, properties }).await;
         crash_point!("after_hand_off");
         self.ledger(&story.delivery.id, Input::Handed { attempt }).await;
         crash_point!("after_handed");
@@ -220,6 +222,7 @@ impl Pipeline {
                 attempt: 0,
                 origin: message.origin().to_owned(),
                 reason: reason.to_owned(),
+                masked: false,
             },
         };
         let hand_off = HandOff {
@@ -276,16 +279,15 @@ impl Pipeline {
     }
 }
 
-/// Dead and parked copies of routes with secrets lie around for long: their secrets are masked.
-fn body_for(story: &Story<'_>, destination: Destination) -> Vec<u8> {
+/// Dead and parked copies lie around for long: where the route has secrets, they are masked.
+fn masked_body(story: &Story<'_>, destination: Destination) -> Option<Vec<u8>> {
     let lies_around = matches!(destination, Destination::Dead | Destination::Parked);
     if story.secrets.is_empty() || !lies_around {
-        return story.message.body.clone();
+        return None;
     }
-    match serde_json::from_slice(&story.message.body) {
-        Ok(body) => mask(&body, &story.secrets).to_string().into_bytes(),
-        Err(_) => Vec::new(),
-    }
+    // It was parsed before, so it can be again.
+    let body = serde_json::from_slice(&story.message.body).ok()?;
+    Some(mask(&body, &story.secrets).to_string().into_bytes())
 }
 
 impl Delivery {

@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::try_join_all};
 use lapin::{
-    Connection,
+    Channel, Connection,
     message::Delivery,
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
@@ -74,26 +74,33 @@ impl Consumers {
             let prefetch = if slowly { self.prefetch_low } else { self.prefetch };
             self.consume(&connection, queue, prefetch, handler)
         });
-        if let Err(error) = try_join_all(queues).await {
-            // Or what it holds unacknowledged would stay with it.
-            let _ = connection.close(200, "starting over".into()).await;
-            return Err(error);
-        }
-        // Stopped. The connection stays until what is under way has been acknowledged.
+        let channels = match try_join_all(queues).await {
+            Ok(channels) => channels,
+            Err(error) => {
+                // Or what it holds unacknowledged would stay with it.
+                let _ = connection.close(200, "starting over".into()).await;
+                return Err(error);
+            }
+        };
+        // Stopped. A channel closes when it is dropped, and what is under way is acknowledged over
+        // its own, so they stay until then.
         self.tasks.close();
         self.tasks.wait().await;
-        connection.close(200, "drained".into()).await?;
+        drop(channels);
+        // Everything is settled: a broker that is gone by now has lost nothing.
+        let _ = connection.close(200, "drained".into()).await;
         Ok(())
     }
 
-    /// One queue until stopped (`Ok`) or until its connection or its consumer is lost.
+    /// One queue until stopped (`Ok`, with its channel) or until its connection or its consumer is
+    /// lost.
     async fn consume(
         &self,
         connection: &Connection,
         queue: String,
         prefetch: u16,
         handler: &Handler,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Channel> {
         let channel = connection.create_channel().await?;
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let mut consumer = channel
@@ -110,7 +117,7 @@ impl Consumers {
                 () = self.stop.cancelled() => {
                     // What the broker has sent meanwhile goes back when the connection closes.
                     channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
-                    return Ok(());
+                    return Ok(channel);
                 }
                 delivery = consumer.next() => delivery,
             };

@@ -7,6 +7,7 @@
 mod consume;
 mod handoff;
 mod headers;
+mod shelf;
 mod topology;
 
 use std::{sync::Arc, time::Duration};
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use lapin::{Connection, ConnectionProperties};
 
 pub use consume::Consumers;
+pub use shelf::{Handle, Shelf, Taken};
 pub use topology::Topology;
 
 use self::handoff::Publisher;

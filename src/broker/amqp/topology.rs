@@ -61,6 +61,7 @@ impl Topology {
     pub(super) fn address(destination: Destination) -> (String, String) {
         let queue = |name: &str| (String::new(), name.to_owned());
         match destination {
+            Destination::Later(wait, priority) if wait.is_zero() => queue(&due_queue(priority)),
             Destination::Later(wait, priority) => (delay_queue(wait), priority.as_str().to_owned()),
             Destination::Low => queue(LOW),
             Destination::Dead => queue(DEAD),
