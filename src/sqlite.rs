@@ -26,6 +26,10 @@ const SCHEMA: &str = "
         entry TEXT NOT NULL,
         expires_ms INTEGER
     ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS rates (
+        recipient TEXT PRIMARY KEY,
+        full_until_ms INTEGER NOT NULL
+    ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS deliveries (
         id TEXT PRIMARY KEY,
         delivery_id TEXT NOT NULL,

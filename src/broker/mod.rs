@@ -159,28 +159,9 @@ pub enum Settlement {
 /// What is done with each message. When it is dropped unfinished, the message goes back.
 pub type Handler = std::sync::Arc<dyn Fn(Message) -> BoxFuture<'static, Settlement> + Send + Sync>;
 
-/// The name of a delay queue's wait: `5s`, `10m`, `1h`, `250ms`.
-pub fn wait_name(wait: Duration) -> String {
-    let millis = wait.as_millis();
-    match millis {
-        0 => "0s".to_owned(),
-        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
-        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
-        _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
-        _ => format!("{millis}ms"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_have_short_names() {
-        let names = [5_000, 125_000, 600_000, 3_600_000, 250]
-            .map(|ms| wait_name(Duration::from_millis(ms)));
-        assert_eq!(names, ["5s", "125s", "10m", "1h", "250ms"]);
-    }
 
     #[test]
     fn a_ticket_survives_its_headers_and_a_long_reason_is_cut() {

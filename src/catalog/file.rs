@@ -64,10 +64,16 @@ struct RouteEntry {
     secrets: Vec<String>,
     #[serde(default)]
     on_unknown: OnUnknown,
+    #[serde(default = "yes")]
+    rate_limited: bool,
     max_age: Option<SignedDuration>,
     business_key: Option<String>,
     #[serde(default)]
     correlation: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -202,6 +208,7 @@ impl RouteEntry {
             max_age,
             business_key: self.business_key,
             on_unknown: self.on_unknown,
+            rate_limited: self.rate_limited,
             correlation: self.correlation,
         })
     }

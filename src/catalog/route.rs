@@ -31,6 +31,8 @@ pub struct Route {
     pub variables: BTreeMap<String, Variable>,
     /// Variables whose values are masked wherever a record or a log would show them.
     pub secrets: Vec<String>,
+    /// Whether the limit per recipient counts; not for security codes.
+    pub rate_limited: bool,
     /// Older events than this are not sent any more.
     pub max_age: Option<Duration>,
     /// A pattern such as `payment:{transaction_id}:receipt`: events with the same key tell one fact.

@@ -72,6 +72,7 @@ pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Handler {
         policy: Policy {
             instance: parts.instance,
             retry_schedule: settings.retry_schedule,
+            rate_limit: settings.rate_limit,
             hold: settings.hold,
             retention: settings.audit_retention,
             enabled: settings.email.enabled,

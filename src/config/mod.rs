@@ -12,6 +12,8 @@ mod values;
 use std::fmt;
 use std::path::Path;
 
+pub(crate) use values::humane;
+
 pub use layers::{Environment, Origin};
 pub use settings::{
     Brand, Email, EmailBackend, Kind, LogFormat, NAMES, Name, Secret, Settings, Smtp, SmtpTls,

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::ledger::RateLimit;
+
 /// How a setting is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -74,6 +76,7 @@ pub const NAMES: &[Name] = {
         name("DEDUP_WINDOW", Plain, &[]),
         name("DEDUP_WINDOW_DERIVED", Plain, &[]),
         name("PREFETCH", Plain, &[]),
+        name("RATE_LIMIT_PER_RECIPIENT", Plain, &[]),
         name("AUDIT_RETENTION", Plain, &[]),
         name("DRAIN_TIMEOUT", Plain, &[]),
         name("ACK_TIMEOUT", Plain, &[]),
@@ -148,6 +151,8 @@ pub struct Settings {
     pub dedup_window_derived: Duration,
     /// Unacknowledged messages the broker may have out to one consumer (`PREFETCH`), at least 1.
     pub prefetch: u16,
+    /// Most mails to one recipient, security codes aside (`RATE_LIMIT_PER_RECIPIENT`); `None`: no limit.
+    pub rate_limit: Option<RateLimit>,
     /// How long audit records are kept (`AUDIT_RETENTION`).
     pub audit_retention: Duration,
     /// How long SIGTERM waits for what is in flight (`DRAIN_TIMEOUT`).

@@ -74,6 +74,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         dedup_window: r.value("DEDUP_WINDOW", v::duration_in(SECOND..=366 * DAY)),
         dedup_window_derived: r.value("DEDUP_WINDOW_DERIVED", v::duration_in(SECOND..=366 * DAY)),
         prefetch: r.value("PREFETCH", v::whole(1..=u16::MAX)),
+        rate_limit: r.read("RATE_LIMIT_PER_RECIPIENT", v::rate_limit),
         audit_retention: r.value("AUDIT_RETENTION", v::duration_in(SECOND..=LONGEST_RETENTION)),
         instance_ttl,
         instance_renewal,

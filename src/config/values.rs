@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::ledger::RateLimit;
+
 use url::Url;
 
 use super::settings::Secret;
@@ -43,7 +45,7 @@ pub(super) fn duration_in(range: RangeInclusive<Duration>) -> impl Fn(&str) -> P
 }
 
 /// A duration as [`duration`] reads it, in the largest unit that divides it.
-pub(super) fn humane(duration: Duration) -> String {
+pub(crate) fn humane(duration: Duration) -> String {
     let millis = duration.as_millis();
     let whole = |scale: u64| millis > 0 && millis.is_multiple_of(u128::from(scale));
     let unit = UNITS.iter().find(|(_, scale)| whole(*scale));
@@ -51,6 +53,16 @@ pub(super) fn humane(duration: Duration) -> String {
         || "0s".to_owned(),
         |(name, scale)| format!("{}{name}", millis / u128::from(*scale)),
     )
+}
+
+/// `10/1h`: so many within so long.
+pub(super) fn rate_limit(text: &str) -> Parsed<RateLimit> {
+    let parts = text.split_once('/').and_then(|(count, period)| {
+        let count = count.trim().parse::<u32>().ok().filter(|count| *count > 0)?;
+        let period = duration(period.trim()).ok().filter(|period| !period.is_zero())?;
+        Some(RateLimit { count, period })
+    });
+    parts.ok_or_else(|| "must be a number of mails and a time, such as 10/1h".to_owned())
 }
 
 pub(super) fn boolean(text: &str) -> Parsed<bool> {

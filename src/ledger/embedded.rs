@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
-use super::{Input, Ledger, LedgerError, Reply, state::Entry, state::Facts, step};
+use super::{
+    Admission, Input, Ledger, LedgerError, RateLimit, Reply, state::Entry, state::Facts, step,
+};
 use crate::{catalog::DeliveryId, sqlite::Database};
 
 /// The ledger in a SQLite file that this process alone holds.
@@ -60,6 +62,37 @@ impl Ledger for EmbeddedLedger {
             }
             transaction.commit()?;
             Ok(reply)
+        };
+        self.database.call(work).await.map_err(LedgerError)
+    }
+
+    async fn admit(
+        &self,
+        recipient_hash: &str,
+        limit: RateLimit,
+    ) -> Result<Admission, LedgerError> {
+        let recipient = recipient_hash.to_owned();
+        let work = move |connection: &mut rusqlite::Connection| {
+            let now = jiff::Timestamp::now().as_millisecond();
+            let transaction = connection.transaction()?;
+            let full_until: Option<i64> = transaction
+                .query_row(
+                    "SELECT full_until_ms FROM rates WHERE recipient = ?1",
+                    [&recipient],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            let full_until = match limit.admit(full_until, now) {
+                Ok(full_until) => full_until,
+                Err(wait) => return Ok(Admission::After(wait)),
+            };
+            transaction.execute("DELETE FROM rates WHERE full_until_ms < ?1", [now])?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO rates (recipient, full_until_ms) VALUES (?1, ?2)",
+                params![recipient, full_until],
+            )?;
+            transaction.commit()?;
+            Ok(Admission::Now)
         };
         self.database.call(work).await.map_err(LedgerError)
     }

@@ -7,11 +7,15 @@
 //! fenced: `sent` absorbs every other state.
 
 pub mod embedded;
+mod rate;
 pub mod redis;
 pub mod state;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
+pub use rate::RateLimit;
 pub use state::{Claim, Entry, Input, Next, Owner, Reply, State, step};
 
 use crate::catalog::DeliveryId;
@@ -23,8 +27,21 @@ pub trait Ledger: Send + Sync {
     /// Applies one input to the entry of one delivery, atomically.
     async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError>;
 
+    /// Takes one mail to this recipient out of its limit, or says how long it has to wait.
+    async fn admit(&self, recipient_hash: &str, limit: RateLimit)
+    -> Result<Admission, LedgerError>;
+
     /// Says that this instance lives; what it holds is its own until this stops.
     async fn renew(&self, instance: &str) -> Result<(), LedgerError>;
+}
+
+/// Whether one more mail to a recipient may go now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It may.
+    Now,
+    /// Not before this time has passed.
+    After(Duration),
 }
 
 /// The ledger can't be asked right now; waiting may help.

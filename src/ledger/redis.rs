@@ -9,7 +9,7 @@ use redis::{
 };
 
 use super::{
-    Input, Ledger, LedgerError, Next, Reply,
+    Admission, Input, Ledger, LedgerError, Next, RateLimit, Reply,
     state::{MAX_CLAIMS, SUSPECT_CLAIMS},
 };
 use crate::catalog::DeliveryId;
@@ -34,6 +34,7 @@ pub struct Windows {
 pub struct RedisLedger {
     connection: ConnectionManager,
     script: Script,
+    rate: Script,
     windows: Windows,
 }
 
@@ -52,7 +53,8 @@ impl RedisLedger {
             .set_response_timeout(Some(Duration::from_secs(10)));
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(failed)?;
         let script = Script::new(include_str!("ledger.lua"));
-        Ok(Self { connection, script, windows })
+        let rate = Script::new(include_str!("rate.lua"));
+        Ok(Self { connection, script, rate, windows })
     }
 
     /// Makes the epoch if it is missing. A new installation trusts its empty ledger at once; after
@@ -131,6 +133,21 @@ impl Ledger for RedisLedger {
         let call = self.invocation(delivery, &input);
         let answer: Vec<Value> = call.invoke_async(&mut connection).await.map_err(failed)?;
         read_reply(&answer)
+    }
+
+    async fn admit(
+        &self,
+        recipient_hash: &str,
+        limit: RateLimit,
+    ) -> Result<Admission, LedgerError> {
+        let mut connection = self.connection.clone();
+        let mut call = self.rate.key(format!("usher:rate:{recipient_hash}"));
+        call.arg(limit.interval_ms()).arg(limit.period_ms());
+        let wait: u64 = call.invoke_async(&mut connection).await.map_err(failed)?;
+        Ok(match wait {
+            0 => Admission::Now,
+            wait => Admission::After(Duration::from_millis(wait)),
+        })
     }
 
     async fn renew(&self, instance: &str) -> Result<(), LedgerError> {

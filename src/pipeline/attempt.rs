@@ -12,11 +12,11 @@ use super::{
     records::Story,
 };
 use crate::{
-    broker::Message,
+    broker::{DEFER, Message},
     catalog::{Delivery, Recipient},
     channel::{Outcome, Outgoing},
     event::Event,
-    ledger::{Input, Next, Owner, Reply},
+    ledger::{Admission, Input, Next, Owner, Reply},
 };
 
 /// How long a suspect waits until it is alone; others wait behind it, so it is not for long.
@@ -77,6 +77,13 @@ impl Pipeline {
                     return self.settle_hindered(story, hindrance, &owner, fence).await;
                 }
             };
+            if let Some(wait) = self.over_the_limit(delivery).await {
+                drop(slot);
+                story.reason = "the limit per recipient is reached".to_owned();
+                let later = Next::Retry(attempt);
+                let verdict = Verdict::Next { next: later, wait, kind: "rate_limited" };
+                return self.settle(story, verdict, &owner, fence).await;
+            }
             story.message_id = Some(outgoing.message_id.clone());
             crash_point!("after_render");
             let sending = Instant::now();
@@ -93,6 +100,17 @@ impl Pipeline {
             story.outcome(outcome);
             return self.settle(story, verdict, &owner, fence).await;
         }
+    }
+
+    /// How long this delivery has to wait for its recipient's limit, in a delay that there is.
+    async fn over_the_limit(&self, delivery: &Delivery) -> Option<Duration> {
+        let limit = self.policy.rate_limit.filter(|_| delivery.route.rate_limited)?;
+        let Admission::After(wait) = self.admit(delivery.recipient.as_str(), limit).await else {
+            return None;
+        };
+        let delays = || self.policy.retry_schedule.iter().copied().chain([DEFER]);
+        // The shortest that is long enough, else the longest: it asks again then.
+        delays().filter(|delay| *delay >= wait).min().or_else(|| delays().max())
     }
 
     /// May the body go out? Only if the claim is still ours.

@@ -27,7 +27,7 @@ use crate::{
     channel::Channel,
     event::{self, Event},
     health::Health,
-    ledger::{Ledger, Owner},
+    ledger::{Ledger, Owner, RateLimit},
     metrics::Metrics,
     template::Templates,
 };
@@ -65,6 +65,8 @@ pub struct Policy {
     pub instance: String,
     /// The wait before each retry.
     pub retry_schedule: Vec<Duration>,
+    /// Most mails to one recipient.
+    pub rate_limit: Option<RateLimit>,
     /// How long a delivery may wait for its channel before its message goes back to the broker.
     pub hold: Duration,
     /// How long records are kept.

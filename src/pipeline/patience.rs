@@ -9,12 +9,18 @@ use crate::{
     broker::{BrokerError, HandOff},
     catalog::DeliveryId,
     health::{Backoff, Dependency},
-    ledger::{Input, LedgerError, Reply},
+    ledger::{Admission, Input, LedgerError, RateLimit, Reply},
 };
 
 impl Pipeline {
     pub(super) async fn ledger(&self, delivery: &DeliveryId, input: Input) -> Reply {
         let ask = || self.ledger.apply(delivery, input.clone());
+        until_done::<_, LedgerError, _>(&self.health.redis, ask).await
+    }
+
+    pub(super) async fn admit(&self, recipient: &str, limit: RateLimit) -> Admission {
+        let hash = self.identity.recipient_hash(recipient);
+        let ask = || self.ledger.admit(&hash, limit);
         until_done::<_, LedgerError, _>(&self.health.redis, ask).await
     }
 

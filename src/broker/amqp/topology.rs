@@ -9,8 +9,9 @@ use lapin::{
 };
 
 use crate::{
-    broker::{DEFER, Destination, wait_name},
+    broker::{DEFER, Destination},
     catalog::{Priority, SourceQueue},
+    config::humane,
 };
 
 /// Publishers' exchange: routing keys lead to the source queues.
@@ -127,7 +128,7 @@ fn due_queue(priority: Priority) -> String {
 }
 
 fn delay_queue(wait: Duration) -> String {
-    format!("usher.delay.{}", wait_name(wait))
+    format!("usher.delay.{}", humane(wait))
 }
 
 /// A queue that upstream may have declared already, with whatever arguments: looked for first, and
