@@ -1,0 +1,40 @@
+//! What the tests are made with: a world of their own on the shared services ([`world`]), the real
+//! binary ([`usher`]), and a mail server that does as it is told ([`smtp`]).
+
+pub(crate) mod broker;
+pub(crate) mod events;
+pub(crate) mod http;
+pub(crate) mod mail;
+pub(crate) mod smtp;
+pub(crate) mod usher;
+pub(crate) mod world;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a slow machine. What is waited for usually comes in milliseconds.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Between two looks at a condition.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A variable that `tests/run` exports. A missing service is a failure, never a skip.
+pub(crate) fn exported(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: run tests/run, which starts the services and exports it")
+    })
+}
+
+/// Looks again and again until the condition gives something.
+///
+/// # Panics
+/// It gives nothing within [`DEADLINE`].
+pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(began.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}

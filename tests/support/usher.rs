@@ -1,0 +1,184 @@
+//! The real binary as a child process with an environment of its own.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use serde_json::Value;
+
+use super::{
+    eventually,
+    http::{Answer, request},
+    smtp::SmtpServer,
+};
+
+/// How the binary is to be started.
+#[derive(Clone)]
+pub(crate) struct Builder {
+    settings: BTreeMap<String, String>,
+    folder: PathBuf,
+}
+
+/// A running daemon; killed when dropped.
+pub(crate) struct Usher {
+    child: Child,
+    logs: Arc<Mutex<Vec<String>>>,
+    address: String,
+}
+
+impl Builder {
+    /// Without any setting. `folder` is the working directory.
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self { settings: BTreeMap::new(), folder: folder.to_owned() }
+    }
+
+    /// A setting, by its name in the environment.
+    pub(crate) fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Takes a setting back.
+    pub(crate) fn unset(mut self, name: &str) -> Self {
+        self.settings.remove(name);
+        self
+    }
+
+    /// Mail goes to this server, unencrypted.
+    pub(crate) fn smtp(self, server: &SmtpServer) -> Self {
+        self.set("SMTP_SERVER", "127.0.0.1").set("SMTP_PORT", server.port()).set("SMTP_TLS", "none")
+    }
+
+    /// The command, with nothing of the developer's own environment but the path and the home.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_usher"));
+        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
+        for name in ["PATH", "HOME"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.envs(&self.settings);
+        command
+    }
+
+    /// Runs a command that ends by itself.
+    pub(crate) async fn output(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        // The test's own servers must go on answering meanwhile.
+        let output = tokio::task::spawn_blocking(move || command.output());
+        output.await.expect("no panic").expect("the binary starts")
+    }
+
+    /// Starts `usher run` and waits until it listens, not until its services answer.
+    pub(crate) async fn spawn(&self) -> Usher {
+        let mut command = self.command(&["run"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let stderr = child.stderr.take().expect("it was piped");
+        let logs = Arc::<Mutex<Vec<String>>>::default();
+        let lines = logs.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("no reader panicked").push(line);
+            }
+        });
+        let mut usher = Usher { child, logs, address: String::new() };
+        let address = eventually("usher listens", async || {
+            assert!(usher.child.try_wait().expect("a child").is_none(), "usher has ended");
+            usher.find_log("listening").first().map(|line| line["address"].clone())
+        })
+        .await;
+        usher.address = address.as_str().expect("an address").to_owned();
+        usher
+    }
+
+    /// Starts `usher run` and waits until it is ready.
+    pub(crate) async fn start(&self) -> Usher {
+        let usher = self.spawn().await;
+        usher.until_ready().await;
+        usher
+    }
+}
+
+impl Usher {
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        request("GET", &format!("http://{}{path}", self.address), None).expect("an answer")
+    }
+
+    pub(crate) async fn until_ready(&self) {
+        eventually("usher is ready", async || (self.get("/readyz").status == 200).then_some(()))
+            .await;
+    }
+
+    /// Waits until it says that a dependency is down; gives the reason.
+    pub(crate) async fn until_down(&self, dependency: &str) -> String {
+        let sign = format!("[-] {dependency} ");
+        eventually(&format!("{dependency} is down"), async || {
+            let answer = self.get("/readyz?verbose");
+            let reason = answer.body.lines().find_map(|line| line.strip_prefix(&sign));
+            reason.filter(|reason| *reason != "not reached yet").map(ToOwned::to_owned)
+        })
+        .await
+    }
+
+    /// Everything it said so far.
+    pub(crate) fn log(&self) -> String {
+        self.logs.lock().expect("no reader panicked").join("\n")
+    }
+
+    /// The log lines with this message.
+    pub(crate) fn find_log(&self, message: &str) -> Vec<Value> {
+        let logs = self.logs.lock().expect("no reader panicked");
+        let lines = logs.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["message"] == message).collect()
+    }
+
+    /// Waits until it has gone through this many messages, counting hand-offs and redeliveries but
+    /// not what it could not understand.
+    pub(crate) async fn until_processed(&self, count: usize) -> Vec<Value> {
+        eventually(&format!("{count} messages processed"), async || {
+            let lines = self.find_log("event processed");
+            (lines.len() >= count).then_some(lines)
+        })
+        .await
+    }
+
+    /// SIGTERM; gives how it ended.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.ended().await
+    }
+
+    /// Any signal, by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        // The shell's own `kill`: a minimal Debian has no other.
+        let script = format!("kill -{name} {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &script]).status().expect("sh");
+        assert!(sent.success(), "SIG{name} was not sent");
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        eventually("usher ends", async || self.child.try_wait().expect("a child")).await
+    }
+
+    /// SIGKILL, at once.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Usher {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- log of usher {} ---\n{}\n---", self.child.id(), self.log());
+        }
+    }
+}

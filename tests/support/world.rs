@@ -1,0 +1,166 @@
+//! One test's own corner of the shared services.
+
+use std::{path::Path, sync::Mutex};
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    Client, Collection,
+    bson::{Bson, Document, doc},
+};
+use tempfile::TempDir;
+
+use super::{
+    broker::{Broker, Letter},
+    eventually, exported,
+    http::request,
+    usher::Builder,
+};
+
+/// A virtual host, a database, a pepper and a folder that no other test has. Redis is shared: the
+/// pepper is part of every delivery id, so ids never meet.
+pub(crate) struct World {
+    name: String,
+    mongodb: Client,
+    folder: TempDir,
+    /// The broker as upstream sees it.
+    pub(crate) broker: Broker,
+    settings: Mutex<Vec<(String, String)>>,
+}
+
+impl World {
+    /// Makes all of it.
+    pub(crate) async fn new() -> Self {
+        let name = format!("usher-it-{}", uuid::Uuid::new_v4().simple());
+        manage("PUT", &format!("vhosts/{name}"), None);
+        let everything = r#"{"configure":".*","write":".*","read":".*"}"#;
+        manage("PUT", &format!("permissions/{name}/guest"), Some(everything));
+        let broker = Broker::connect(&amqp_url(&name)).await;
+        let mongodb = Client::with_uri_str(exported("TEST_MONGODB_URI")).await;
+        Self {
+            mongodb: mongodb.expect("MongoDB at TEST_MONGODB_URI"),
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            broker,
+            name,
+            settings: Mutex::default(),
+        }
+    }
+
+    /// A setting for every usher of this world.
+    pub(crate) fn set(&self, name: &str, value: impl ToString) {
+        let mut settings = self.settings.lock().expect("no test thread panicked");
+        settings.push((name.to_owned(), value.to_string()));
+    }
+
+    /// The binary with this world's services as its settings, not started yet.
+    pub(crate) fn usher(&self) -> Builder {
+        let builder = Builder::new(self.folder())
+            .set("RABBITMQ_URL", amqp_url(&self.name))
+            .set("REDIS_URL", exported("TEST_REDIS_URL"))
+            .set("MONGODB_URI", mongodb_uri(&self.name))
+            .set("USHER_PEPPER", &self.name)
+            .set("HTTP_LISTEN", "127.0.0.1:0")
+            .set("LOG_FORMAT", "json")
+            .set("FROM_EMAIL", "noreply@cine.test")
+            .set("RETRY_SCHEDULE", "100ms,200ms")
+            .set("SMTP_TIMEOUT", "2s")
+            .set("SMTP_DOT_TIMEOUT", "2s")
+            .set("DRAIN_TIMEOUT", "5s");
+        let settings = self.settings.lock().expect("no test thread panicked");
+        settings.iter().fold(builder, |builder, (name, value)| builder.set(name, value))
+    }
+
+    /// A folder that goes away with the world.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn deliveries(&self) -> Collection<Document> {
+        self.mongodb.database(&self.name).collection("deliveries")
+    }
+
+    /// Every audit record, in the order of attempts for each delivery.
+    pub(crate) async fn records(&self) -> Vec<Document> {
+        let order = doc! {"recipient": 1, "delivery_id": 1, "attempt": 1, "at": 1};
+        let found = self.deliveries().find(doc! {}).sort(order).await.expect("an answer");
+        found.try_collect().await.expect("documents")
+    }
+
+    /// Waits for this many audit records.
+    pub(crate) async fn until_records(&self, count: usize) -> Vec<Document> {
+        let records = eventually(&format!("{count} audit records"), async || {
+            let records = self.records().await;
+            (records.len() >= count).then_some(records)
+        })
+        .await;
+        assert_eq!(records.len(), count, "more records than expected: {:#?}", brief(&records));
+        records
+    }
+
+    /// Waits for this many records and gives each one's status.
+    pub(crate) async fn until_statuses(&self, count: usize) -> Vec<String> {
+        self.until_records(count).await.iter().map(|record| text(record, "status")).collect()
+    }
+
+    /// The only message in `usher.dead`.
+    pub(crate) async fn dead(&self) -> Letter {
+        self.broker.take_one("usher.dead").await
+    }
+
+    /// Nothing waits in any queue that a person would have to look at, nor for another attempt.
+    pub(crate) async fn assert_queues_empty(&self, queues: &[&str]) {
+        for queue in queues {
+            assert_eq!(self.broker.depth(queue).await, 0, "messages in {queue}");
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Best effort: the services go away as well, unless somebody brought their own.
+        let url = format!("{}/api/vhosts/{}", exported("TEST_AMQP_MANAGEMENT"), self.name);
+        let _ = request("DELETE", &url, None);
+        let (client, name) = (self.mongodb.clone(), self.name.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { client.database(&name).drop().await });
+        }
+    }
+}
+
+/// A field of a record by its dotted path, as text; empty where it is missing.
+pub(crate) fn text(record: &Document, path: &str) -> String {
+    let mut value = None;
+    let mut document = Some(record);
+    for part in path.split('.') {
+        value = document.and_then(|document| document.get(part));
+        document = value.and_then(Bson::as_document);
+    }
+    match value {
+        None | Some(Bson::Null) => String::new(),
+        Some(Bson::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Recipient, attempt, status and error of each record.
+pub(crate) fn brief(records: &[Document]) -> Vec<String> {
+    let fields = ["recipient", "attempt", "status", "error.kind"];
+    records.iter().map(|record| fields.map(|field| text(record, field)).join(" ")).collect()
+}
+
+fn manage(method: &str, path: &str, json: Option<&str>) {
+    let url = format!("{}/api/{path}", exported("TEST_AMQP_MANAGEMENT"));
+    let answer = request(method, &url, json).expect("RabbitMQ at TEST_AMQP_MANAGEMENT");
+    assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
+}
+
+fn amqp_url(vhost: &str) -> String {
+    format!("{}/{vhost}", exported("TEST_AMQP_URL").trim_end_matches('/'))
+}
+
+/// The server of `TEST_MONGODB_URI` and its options, with a database of our own.
+fn mongodb_uri(database: &str) -> String {
+    let uri = exported("TEST_MONGODB_URI");
+    let (place, options) = uri.split_once('?').unwrap_or((&uri, ""));
+    let server: Vec<&str> = place.splitn(4, '/').take(3).collect();
+    format!("{}/{database}?{options}", server.join("/"))
+}
