@@ -137,7 +137,8 @@ impl Slot for SmtpSlot {
             Ok(mail) => mail,
             Err(reason) => return Outcome::Impossible(reason),
         };
-        let outcome = self.connection.transact(&mail, latch).await;
+        let reused = Object::metrics(&self.connection).recycle_count > 0;
+        let outcome = self.connection.transact(&mail, latch, reused).await;
         match &outcome {
             Outcome::Unavailable(reason, _) => self.gate.close(reason),
             Outcome::Sent(_) | Outcome::Refused { .. } => self.gate.open(),

@@ -124,19 +124,24 @@ fn tls_parameters(settings: &Smtp) -> Result<TlsParameters, String> {
 enum Said {
     Yes,
     No(Reply),
+    /// The connection ended.
+    Gone(String),
+    /// No reply in time.
     Nothing(String),
 }
 
 impl Connection {
-    /// One mail to one recipient. `fresh` says that the connection was just made.
+    /// One mail to one recipient. `reused` says that the connection has lain idle before: the server
+    /// may have closed it in the meantime, which says nothing about this mail.
     pub(super) async fn transact(
         &mut self,
         mail: &Composed,
         latch: BoxFuture<'_, bool>,
+        reused: bool,
     ) -> Outcome {
         self.open_transaction = true;
         let consent = timeout(PRE_SEND_BUDGET, async {
-            match self.envelope(mail).await {
+            match self.envelope(mail, reused).await {
                 Ok(()) => Ok(latch.await),
                 Err(outcome) => Err(outcome),
             }
@@ -157,7 +162,7 @@ impl Connection {
     }
 
     /// MAIL, RCPT and DATA, in one write where the server allows it (RFC 2920).
-    async fn envelope(&mut self, mail: &Composed) -> Result<(), Box<Outcome>> {
+    async fn envelope(&mut self, mail: &Composed, reused: bool) -> Result<(), Box<Outcome>> {
         let commands = self.envelope_commands(mail);
         let commands = commands.map_err(|reason| Outcome::Impossible(reason.to_owned()))?;
         let mut replies = Vec::with_capacity(3);
@@ -166,7 +171,7 @@ impl Connection {
             let first = self.said("MAIL", |smtp| Box::pin(smtp.command(Line(together)))).await;
             replies.push(first);
             for (name, _) in &commands[1..] {
-                if matches!(replies.last(), Some(Said::Nothing(_))) {
+                if matches!(replies.last(), Some(Said::Nothing(_) | Said::Gone(_))) {
                     break;
                 }
                 replies.push(self.said(name, |smtp| Box::pin(smtp.read_response())).await);
@@ -182,10 +187,14 @@ impl Connection {
             }
         }
         let waits_for_body = matches!(replies.last(), Some(Said::Yes)) && replies.len() == 3;
-        for reply in replies {
+        for (index, reply) in replies.into_iter().enumerate() {
             match reply {
                 Said::Yes => {}
-                Said::Nothing(reason) => return Err(Outcome::Interrupted(reason).into()),
+                // It was closed before it was used: no attempt was made.
+                Said::Gone(_) if reused && index == 0 => return Err(Outcome::Withheld.into()),
+                Said::Gone(reason) | Said::Nothing(reason) => {
+                    return Err(Outcome::Interrupted(reason).into());
+                }
                 Said::No(reply) => {
                     // RFC 2920 3.1: a refused recipient and a 354 all the same. The body must not
                     // go out, so the connection ends here.
@@ -273,7 +282,7 @@ impl Connection {
             Ok(Err(error)) if error.status().is_some() => {
                 Said::No(negative(&self.server, command, &error))
             }
-            Ok(Err(error)) => Said::Nothing(format!("{command}: {}", describe(&error))),
+            Ok(Err(error)) => Said::Gone(format!("{command}: {}", describe(&error))),
             Err(_) => Said::Nothing(format!("{command}: no reply within {:?}", self.timeout)),
         }
     }
