@@ -10,5 +10,7 @@ mod support;
 
 mod bad_input;
 mod connections;
+mod ledger;
+mod ledger_properties;
 mod main_line;
 mod refusals;

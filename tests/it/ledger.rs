@@ -1,0 +1,282 @@
+//! The ledger's script against the machine that it realises: the same inputs, the same answers.
+
+use std::collections::HashSet;
+
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config, TestCaseError, TestRunner},
+};
+use redis::AsyncCommands;
+use tokio::runtime::Runtime;
+use usher::{
+    catalog::DeliveryId,
+    ledger::{
+        Claim, Entry, Input, Ledger, Next, Owner, Reply, State,
+        redis::{RedisLedger, Windows},
+        state::Facts,
+        step,
+    },
+};
+
+use crate::support::exported;
+
+/// Few of everything, so that steps of a sequence meet each other.
+const INSTANCES: u8 = 3;
+
+/// One step of a sequence.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// Something is asked of the ledger.
+    Ask(Ask),
+    /// An instance gives a sign of life.
+    Renew(u8),
+    /// An instance's key runs out.
+    Expire(u8),
+    /// The epoch is lost, is new after a loss, or is whole.
+    Epoch(Epoch),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Epoch {
+    Lost,
+    AskAudit,
+    Whole,
+}
+
+/// An input with its fence still open: only the entry knows the right one.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    what: What,
+    instance: u8,
+    token: u64,
+    event: u8,
+    attempt: u32,
+    /// Added to the entry's own fence: an owner's may be stale.
+    stale_by: u64,
+    flags: [bool; 4],
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Claim,
+    Latch,
+    Decide(Next),
+    Handed,
+    Suppress,
+    Sent,
+}
+
+impl Ask {
+    fn owner(&self) -> Owner {
+        Owner { instance: format!("i{}", self.instance), token: self.token }
+    }
+
+    /// The input, for an entry as it stands. Owners mostly speak for themselves with the fence that
+    /// they hold, or nearly all of it would be refused.
+    pub(crate) fn input(&self, entry: Option<&Entry>) -> Input {
+        let [fresh, audit_is_silent, derived, alone] = self.flags;
+        let owner = match entry {
+            Some(entry) if self.token == 0 => entry.owner.clone(),
+            _ => self.owner(),
+        };
+        let fence = entry.map_or(1, |entry| entry.fence).saturating_sub(self.stale_by);
+        let event = format!("e{}", self.event);
+        let (attempt, record) = (self.attempt, format!("{{\"record\":{}}}", self.attempt));
+        match self.what.clone() {
+            What::Claim => Input::Claim(Claim {
+                owner,
+                event,
+                attempt,
+                fresh,
+                alone,
+                audit_is_silent,
+                derived,
+            }),
+            What::Latch => Input::Latch { owner, fence },
+            What::Decide(next) => Input::Decide { owner, fence, next, record },
+            What::Handed => Input::Handed { attempt },
+            What::Suppress => Input::Suppress { owner, fence, record },
+            What::Sent => Input::Sent { event, attempt, record, derived },
+        }
+    }
+}
+
+pub(crate) fn asks() -> impl Strategy<Value = Ask> {
+    let next = prop_oneof![
+        4 => (1..4_u32).prop_map(Next::Retry),
+        1 => Just(Next::Dead),
+        1 => Just(Next::Park),
+        1 => Just(Next::Poison),
+    ];
+    let what = prop_oneof![
+        8 => Just(What::Claim),
+        4 => Just(What::Latch),
+        4 => next.prop_map(What::Decide),
+        3 => Just(What::Handed),
+        1 => Just(What::Suppress),
+        1 => Just(What::Sent),
+    ];
+    let stale_by = prop_oneof![4 => Just(0_u64), 1 => 1..3_u64];
+    let flags = any::<[bool; 4]>();
+    (what, 0..INSTANCES, 0..3_u64, 0..2_u8, 1..4_u32, stale_by, flags).prop_map(
+        |(what, instance, token, event, attempt, stale_by, flags)| Ask {
+            what,
+            instance,
+            token,
+            event,
+            attempt,
+            stale_by,
+            flags,
+        },
+    )
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let epoch = prop_oneof![Just(Epoch::Lost), Just(Epoch::AskAudit), Just(Epoch::Whole)];
+    let one = prop_oneof![
+        20 => asks().prop_map(Step::Ask),
+        1 => (0..INSTANCES).prop_map(Step::Renew),
+        3 => (0..INSTANCES).prop_map(Step::Expire),
+        1 => epoch.prop_map(Step::Epoch),
+    ];
+    vec(one, 1..40)
+}
+
+/// The machine, and what Redis knows beside the entry.
+struct Model {
+    entry: Option<Entry>,
+    alive: HashSet<String>,
+    /// Instances that were looked for once and found absent.
+    missed: HashSet<String>,
+    epoch_intact: bool,
+    /// Whether the second look at an absent instance calls it gone.
+    second_look_suffices: bool,
+}
+
+impl Model {
+    fn apply(&mut self, input: &Input) -> Reply {
+        let owner_gone = match (input, &self.entry) {
+            (Input::Claim(claim), Some(entry)) => self.looks_gone(claim, &entry.clone()),
+            _ => false,
+        };
+        let facts = Facts { owner_gone, epoch_intact: self.epoch_intact };
+        let (entry, reply) = step(self.entry.take(), input, facts);
+        self.entry = entry;
+        reply
+    }
+
+    /// As the script looks: only where it matters, and never at the claimant's own instance.
+    fn looks_gone(&mut self, claim: &Claim, entry: &Entry) -> bool {
+        let matters = matches!(entry.state, State::Claimed | State::Sending | State::Unknown);
+        let own_claim = entry.state == State::Claimed && entry.owner == claim.owner;
+        let instance = &entry.owner.instance;
+        if !matters
+            || own_claim
+            || *instance == claim.owner.instance
+            || self.alive.contains(instance)
+        {
+            return false;
+        }
+        let is_second_look = !self.missed.insert(instance.clone());
+        is_second_look && self.second_look_suffices
+    }
+}
+
+/// A Redis database that no other test uses, for the epoch is one for all.
+fn redis_url(database: u8) -> String {
+    let url = exported("TEST_REDIS_URL");
+    let server = url.rsplit_once('/').map_or(url.as_str(), |(server, _)| server);
+    format!("{server}/{database}")
+}
+
+/// Runs a few hundred sequences, each on a delivery of its own.
+fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
+    let runtime = Runtime::new().expect("a runtime");
+    let hour = std::time::Duration::from_secs(3600);
+    let windows = Windows {
+        dedup: hour,
+        dedup_derived: hour,
+        instance_ttl: hour,
+        gone_after: std::time::Duration::from_millis(gone_after_ms),
+    };
+    let url = redis_url(database);
+    let (ledger, redis) = runtime.block_on(async {
+        let client = redis::Client::open(url.as_str()).expect("TEST_REDIS_URL");
+        let connection = client.get_multiplexed_async_connection().await;
+        let ledger = RedisLedger::new(&url, windows).expect("TEST_REDIS_URL");
+        (ledger, connection.expect("Redis at TEST_REDIS_URL"))
+    });
+    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&steps(), |steps| {
+        let mut redis = redis.clone();
+        runtime.block_on(async {
+            let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.expect("flushed");
+            let id = uuid::Uuid::new_v4().simple().to_string();
+            let delivery = DeliveryId::from_stored(&id).expect("an id");
+            let mut model = Model {
+                entry: None,
+                alive: HashSet::new(),
+                missed: HashSet::new(),
+                epoch_intact: false,
+                second_look_suffices: gone_after_ms == 0,
+            };
+            for step in &steps {
+                run_step(step, &mut model, &ledger, &mut redis, &delivery).await?;
+            }
+            Ok(())
+        })
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
+async fn run_step(
+    step: &Step,
+    model: &mut Model,
+    ledger: &RedisLedger,
+    redis: &mut redis::aio::MultiplexedConnection,
+    delivery: &DeliveryId,
+) -> Result<(), TestCaseError> {
+    match step {
+        Step::Ask(ask) => {
+            let input = ask.input(model.entry.as_ref());
+            let before = model.entry.clone();
+            let expected = model.apply(&input);
+            let answered = ledger.apply(delivery, input.clone()).await.expect("an answer");
+            prop_assert_eq!(answered, expected, "{:?} on {:?}", input, before);
+        }
+        Step::Renew(number) => {
+            let instance = format!("i{number}");
+            ledger.renew(&instance).await.expect("renewed");
+            model.missed.remove(&instance);
+            model.alive.insert(instance);
+        }
+        Step::Expire(number) => {
+            let instance = format!("i{number}");
+            let _: () = redis.del(format!("usher:instance:{instance}")).await.expect("deleted");
+            model.alive.remove(&instance);
+        }
+        Step::Epoch(epoch) => {
+            let _: () = redis.del("usher:epoch").await.expect("deleted");
+            match epoch {
+                Epoch::Lost => {}
+                Epoch::AskAudit => ledger.keep_epoch(false).await.expect("kept"),
+                Epoch::Whole => ledger.keep_epoch(true).await.expect("kept"),
+            }
+            model.epoch_intact = matches!(epoch, Epoch::Whole);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_script_answers_like_the_machine_when_owners_vanish() {
+    hold_script_against_machine(1, 0);
+}
+
+#[test]
+fn the_script_answers_like_the_machine_when_absence_must_last() {
+    hold_script_against_machine(2, 3_600_000);
+}

@@ -1,0 +1,177 @@
+//! What must be true of the delivery state machine, whatever is asked of it in which order.
+
+use std::collections::HashSet;
+
+use proptest::{collection::vec, prelude::*};
+use usher::ledger::{
+    Claim, Entry, Input, Next, Owner, Reply, State,
+    state::{Facts, MAX_CLAIMS},
+    step,
+};
+
+use crate::ledger::{Ask, asks};
+
+/// An entry after any history, and what came of each input.
+fn history(asks: &[(Ask, bool, bool)]) -> Vec<(Option<Entry>, Input, Facts, Reply, Option<Entry>)> {
+    let mut entry: Option<Entry> = None;
+    let mut story = Vec::new();
+    for (ask, owner_gone, epoch_intact) in asks {
+        let input = ask.input(entry.as_ref());
+        let facts = Facts { owner_gone: *owner_gone, epoch_intact: *epoch_intact };
+        let before = entry.clone();
+        let (after, reply) = step(entry.take(), &input, facts);
+        entry.clone_from(&after);
+        story.push((before, input, facts, reply, after));
+    }
+    story
+}
+
+fn asks_with_facts() -> impl Strategy<Value = Vec<(Ask, bool, bool)>> {
+    vec((asks(), any::<bool>(), any::<bool>()), 1..60)
+}
+
+fn owner(number: u64) -> Owner {
+    Owner { instance: format!("other{number}"), token: number }
+}
+
+/// The wish of somebody who asked the audit already, so that nothing but the entry decides.
+fn claim(event: &str, attempt: u32) -> Input {
+    Input::Claim(Claim {
+        owner: owner(9),
+        event: event.to_owned(),
+        attempt,
+        fresh: false,
+        alone: true,
+        audit_is_silent: true,
+        derived: false,
+    })
+}
+
+const ALL_ALIVE: Facts = Facts { owner_gone: false, epoch_intact: true };
+const ALL_GONE: Facts = Facts { owner_gone: true, epoch_intact: true };
+
+proptest! {
+    #[test]
+    fn sent_absorbs_everything(asks in asks_with_facts()) {
+        let mut sent: Option<Entry> = None;
+        for (_, input, _, reply, after) in history(&asks) {
+            if let Some(sent) = &sent {
+                prop_assert_eq!(after.as_ref(), Some(sent), "after {:?}", input);
+                let may_go_on = matches!(input, Input::Sent { .. } | Input::Handed { .. });
+                let leads_nowhere =
+                    matches!(reply, Reply::Done { .. } | Reply::Duplicate { .. } | Reply::Lost);
+                prop_assert!(may_go_on || leads_nowhere, "{:?} to {:?}", reply, input);
+            }
+            if sent.is_none() && after.as_ref().is_some_and(|entry| entry.state == State::Sent) {
+                sent = after;
+            }
+        }
+    }
+
+    #[test]
+    fn sent_is_reached_from_every_state(asks in asks_with_facts()) {
+        for (_, _, _, _, after) in history(&asks) {
+            let fact = Input::Sent {
+                event: "e0".into(), attempt: 1, record: "{}".into(), derived: false,
+            };
+            let (after, _) = step(after, &fact, ALL_ALIVE);
+            prop_assert_eq!(after.map(|entry| entry.state), Some(State::Sent));
+        }
+    }
+
+    #[test]
+    fn never_do_two_living_owners_hold_one_delivery(asks in asks_with_facts()) {
+        let mut holder: Option<Owner> = None;
+        let everybody_lives: Vec<_> =
+            asks.into_iter().map(|(ask, _, epoch)| (ask, false, epoch)).collect();
+        for (_, input, _, reply, _) in history(&everybody_lives) {
+            let granted = matches!(reply, Reply::Granted { .. });
+            match &input {
+                Input::Claim(claim) if granted || matches!(reply, Reply::CrashLoop { .. }) => {
+                    let is_free = holder.as_ref().is_none_or(|holder| *holder == claim.owner);
+                    prop_assert!(is_free, "{:?} was granted while {:?} holds it", claim, holder);
+                    holder = Some(claim.owner.clone());
+                }
+                Input::Decide { .. } | Input::Suppress { .. } if granted => holder = None,
+                Input::Sent { .. } => holder = None,
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_lost_a_delivery_may_not_touch_it_again(asks in asks_with_facts()) {
+        let mut lost: HashSet<(String, u64, u64)> = HashSet::new();
+        for (before, _, _, _, after) in history(&asks) {
+            let key = |entry: &Entry| (entry.owner.instance.clone(), entry.owner.token, entry.fence);
+            if let (Some(before), Some(after)) = (&before, &after) && key(before) != key(after) {
+                lost.insert(key(before));
+            }
+            for (instance, token, fence) in &lost {
+                let owner = Owner { instance: instance.clone(), token: *token };
+                let (fence, record) = (*fence, String::from("{}"));
+                for input in [
+                    Input::Latch { owner: owner.clone(), fence },
+                    Input::Decide {
+                        owner: owner.clone(), fence, next: Next::Dead, record: record.clone(),
+                    },
+                    Input::Suppress { owner: owner.clone(), fence, record: record.clone() },
+                ] {
+                    let (untouched, reply) = step(after.clone(), &input, ALL_ALIVE);
+                    prop_assert_eq!(reply, Reply::Lost);
+                    prop_assert_eq!(&untouched, &after);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_decision_is_handed_out_until_its_hand_off_is_confirmed(asks in asks_with_facts()) {
+        for (_, _, _, _, after) in history(&asks) {
+            let Some(entry) = &after else { continue };
+            let State::Decided { next, handed: false } = entry.state else { continue };
+            // A copy with the next attempt's number proves the hand-off.
+            let to_come = if let Next::Retry(to_come) = next { to_come } else { u32::MAX };
+            for attempt in (1..=entry.attempt).filter(|attempt| *attempt < to_come) {
+                let (kept, reply) = step(after.clone(), &claim(&entry.event, attempt), ALL_ALIVE);
+                let record = entry.record.clone().unwrap_or_default();
+                prop_assert_eq!(reply, Reply::HandOff { next, attempt: entry.attempt, record });
+                prop_assert_eq!(&kept, &after);
+            }
+            let (confirmed, _) = step(after.clone(), &Input::Handed { attempt: entry.attempt }, ALL_ALIVE);
+            let (_, reply) = step(confirmed, &claim(&entry.event, 1), ALL_ALIVE);
+            prop_assert!(!matches!(reply, Reply::HandOff { .. }), "{:?}", reply);
+        }
+    }
+
+    #[test]
+    fn what_may_be_out_is_never_claimed_for_another_attempt(asks in asks_with_facts()) {
+        for (_, _, _, _, after) in history(&asks) {
+            let Some(entry) = &after else { continue };
+            if !matches!(entry.state, State::Sending | State::Unknown) {
+                continue;
+            }
+            for (event, attempt, facts) in
+                [("e0", 1, ALL_GONE), ("e1", 9, ALL_GONE), ("e0", 2, ALL_ALIVE)]
+            {
+                let (_, reply) = step(after.clone(), &claim(event, attempt), facts);
+                prop_assert!(
+                    matches!(reply, Reply::Unresolved { .. } | Reply::Busy), "{:?}", reply
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_delivery_that_ends_its_process_again_and_again_is_a_crash_loop() {
+    let mut entry = None;
+    for round in 1..=MAX_CLAIMS + 1 {
+        let Input::Claim(claim) = claim("e0", 1) else { unreachable!() };
+        let claim = Claim { owner: owner(u64::from(round)), ..claim };
+        let (after, reply) = step(entry, &Input::Claim(claim), ALL_GONE);
+        let is_loop = matches!(reply, Reply::CrashLoop { .. });
+        assert_eq!(is_loop, round > MAX_CLAIMS, "claim {round}: {reply:?}");
+        entry = after;
+    }
+}
