@@ -4,8 +4,6 @@ pub mod email;
 pub mod file;
 pub mod simulated;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
@@ -69,6 +67,3 @@ pub enum Outcome {
     /// The latch did not give its consent: nothing went out.
     Withheld,
 }
-
-/// How long the claim may be held before the latch: more, and the connection is given up.
-pub const PRE_SEND_BUDGET: Duration = Duration::from_secs(120);

@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use self::gallery::Mail;
 use super::{
     Failure,
+    build::{self, Parts},
     load::{self, Loaded},
-    run::{self, Embedded, Parts},
+    run::embedded::{self, Embedded},
     say,
 };
 use crate::{
@@ -71,7 +72,7 @@ pub(super) async fn demo(_: Option<&Path>, args: DemoArgs) -> Result<ExitCode, F
     start_afresh(&args.out)?;
     say("usher demo: events in, mail out, a record of each, nothing but this folder needed\n");
 
-    let store = run::open_embedded(&args.out, &loaded.settings)?;
+    let store = embedded::open(&args.out, &loaded.settings)?;
     let samples = samples(&loaded);
     let mails = Arc::new(Mutex::new(Vec::new()));
     let (broker, audit) = (store.broker.clone(), store.audit.clone());
@@ -182,7 +183,7 @@ fn build(
         health,
         metrics: Metrics::default(),
     };
-    Ok(run::pipeline(loaded, parts))
+    Ok(build::pipeline(loaded, parts))
 }
 
 async fn drain(

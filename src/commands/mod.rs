@@ -1,5 +1,6 @@
 //! One file for each subcommand, and the exit codes (sysexits.h).
 
+mod build;
 mod check;
 mod demo;
 mod healthcheck;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Report;
-use super::settings::{Kind, NAMES, Name};
+use super::names::{Kind, NAMES, Name};
 
 const DEFAULTS: &str = include_str!("../../config/defaults.toml");
 

@@ -4,7 +4,9 @@
 //! `config/defaults.toml` is the reference of every setting. [`load`] reports all faults of one run
 //! together, each with the place its value came from, and never prints a secret.
 
+mod email;
 mod layers;
+mod names;
 mod settings;
 mod validate;
 mod values;
@@ -15,8 +17,9 @@ use std::path::Path;
 pub(crate) use values::humane;
 
 pub use layers::{Environment, Origin};
+pub use names::{Kind, NAMES, Name};
 pub use settings::{
-    Brand, Email, EmailBackend, Kind, LogFormat, NAMES, Name, Secret, Settings, Smtp, SmtpTls,
+    Brand, Email, EmailBackend, LogFormat, PRE_SEND_BUDGET, Secret, Settings, Smtp, SmtpTls,
 };
 
 /// Reads and judges the settings: embedded defaults, overridden by `file`, overridden by `env`.

@@ -1,4 +1,4 @@
-//! Which settings there are: their names, and the types the rest of the daemon sees. Names in
+//! The settings as the rest of the daemon sees them. Names in
 //! parentheses are the settings a field comes from.
 
 use std::fmt;
@@ -8,96 +8,9 @@ use std::time::Duration;
 
 use crate::ledger::RateLimit;
 
-/// How a setting is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// One value.
-    Plain,
-    /// Comma-separated; in the file also an array of strings.
-    List,
-    /// One value that is never printed; `<NAME>_FILE` names a file that holds it.
-    Secret,
-}
-
-/// The names of one setting, as in the environment; in the file they are lower case.
-#[derive(Debug, Clone, Copy)]
-pub struct Name {
-    /// The name used in messages and documentation.
-    pub canonical: &'static str,
-    /// Older names, read when the canonical one is unset; the first one set counts.
-    pub aliases: &'static [&'static str],
-    /// How it is written.
-    pub kind: Kind,
-}
-
-impl Name {
-    pub(super) fn all(&self) -> impl Iterator<Item = &'static str> {
-        std::iter::once(self.canonical).chain(self.aliases.iter().copied())
-    }
-}
-
-const fn name(canonical: &'static str, kind: Kind, aliases: &'static [&'static str]) -> Name {
-    Name { canonical, aliases, kind }
-}
-
-/// Every setting there is. `config/defaults.toml` and `.env.example` explain them.
-pub const NAMES: &[Name] = {
-    use Kind::{List, Plain, Secret};
-    &[
-        name("RABBITMQ_URL", Secret, &[]),
-        name("REDIS_URL", Secret, &[]),
-        name("REDIS_HOST", Plain, &[]),
-        name("REDIS_PORT", Plain, &[]),
-        name("REDIS_PASSWORD", Secret, &[]),
-        name("REDIS_DB", Plain, &[]),
-        name("MONGODB_URI", Secret, &[]),
-        name("EMAIL_BACKEND", Plain, &[]),
-        name("EMAIL_FILE_PATH", Plain, &[]),
-        name("SIMULATE", Plain, &[]),
-        name("ENABLE_EMAIL_NOTIFICATIONS", Plain, &[]),
-        name("FROM_EMAIL", Plain, &["EMAIL_FROM_ADDRESS", "DEFAULT_FROM_EMAIL"]),
-        name("FROM_NAME", Plain, &["EMAIL_FROM_NAME"]),
-        name("EMAIL_REPLY_TO", Plain, &[]),
-        name("SMTP_SERVER", Plain, &["SMTP_HOST", "EMAIL_HOST"]),
-        name("SMTP_PORT", Plain, &["EMAIL_PORT"]),
-        name("SMTP_TLS", Plain, &[]),
-        name("SMTP_USE_TLS", Plain, &["EMAIL_USE_TLS"]),
-        name("SMTP_VERIFY_SSL", Plain, &[]),
-        name("SMTP_CA_FILE", Plain, &[]),
-        name("SMTP_USERNAME", Plain, &["SMTP_USER", "EMAIL_HOST_USER"]),
-        name("SMTP_PASSWORD", Secret, &["EMAIL_HOST_PASSWORD"]),
-        name("SMTP_TIMEOUT", Plain, &[]),
-        name("SMTP_DOT_TIMEOUT", Plain, &[]),
-        name("SMTP_CONNECTIONS", Plain, &[]),
-        name("ADMIN_EMAILS", List, &[]),
-        name("CONTACT_EMAILS", List, &[]),
-        name("RETRY_SCHEDULE", List, &[]),
-        name("SMTP_MAX_RETRIES", Plain, &[]),
-        name("DEDUP_WINDOW", Plain, &[]),
-        name("DEDUP_WINDOW_DERIVED", Plain, &[]),
-        name("PREFETCH", Plain, &[]),
-        name("RATE_LIMIT_PER_RECIPIENT", Plain, &[]),
-        name("AUDIT_RETENTION", Plain, &[]),
-        name("DRAIN_TIMEOUT", Plain, &[]),
-        name("ACK_TIMEOUT", Plain, &[]),
-        name("INSTANCE_TTL", Plain, &[]),
-        name("INSTANCE_RENEWAL", Plain, &[]),
-        name("USHER_PEPPER", Secret, &[]),
-        name("DEFAULT_LOCALE", Plain, &[]),
-        name("DEFAULT_CURRENCY", Plain, &[]),
-        name("TIMEZONE", Plain, &[]),
-        name("BRAND_NAME", Plain, &[]),
-        name("BRAND_LOGO_URL", Plain, &[]),
-        name("BRAND_WEBSITE_URL", Plain, &[]),
-        name("BRAND_SUPPORT_EMAIL", Plain, &[]),
-        name("BRAND_SUPPORT_URL", Plain, &[]),
-        name("BRAND_COLOR", Plain, &[]),
-        name("ROUTES_FILE", Plain, &[]),
-        name("TEMPLATES_DIR", Plain, &[]),
-        name("HTTP_LISTEN", Plain, &[]),
-        name("LOG_FORMAT", Plain, &[]),
-    ]
-};
+/// How long the claim on a delivery may be held before its body goes out; after that the connection is given up. No
+/// setting: nothing but a stalled server or ledger gets near it.
+pub const PRE_SEND_BUDGET: Duration = Duration::from_secs(120);
 
 /// A value that must not reach a log: `Debug` hides it and there is no `Display`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -280,39 +193,4 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whether a line of `text` sets `name`, commented out or not.
-    fn has_line(text: &str, name: &str, equals: &str) -> bool {
-        let line = format!("{name}{equals}");
-        text.lines().any(|l| l.trim_start_matches(['#', ' ']).starts_with(&line))
-    }
-
-    #[test]
-    fn the_reference_and_the_example_mention_every_name() {
-        let defaults = include_str!("../../config/defaults.toml");
-        let example = include_str!("../../.env.example");
-        let readme = include_str!("../../README.md");
-        for name in NAMES {
-            let key = name.canonical.to_ascii_lowercase();
-            assert!(has_line(defaults, &key, " = "), "defaults.toml lacks {key}");
-            assert!(
-                has_line(example, name.canonical, "="),
-                ".env.example lacks {}",
-                name.canonical
-            );
-            let row = format!("| `{}`", name.canonical);
-            assert!(readme.contains(&row), "README.md lacks {}", name.canonical);
-            for alias in name.aliases {
-                assert!(
-                    defaults.contains(alias) && example.contains(alias),
-                    "{alias} is not mentioned"
-                );
-            }
-        }
-    }
 }

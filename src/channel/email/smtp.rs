@@ -16,8 +16,8 @@ use tokio::{net::TcpStream, time::timeout};
 use super::Composed;
 use crate::{
     audit::Smtp as Reply,
-    channel::{Outcome, PRE_SEND_BUDGET},
-    config::{Smtp, SmtpTls},
+    channel::Outcome,
+    config::{PRE_SEND_BUDGET, Smtp, SmtpTls},
 };
 
 /// How to reach and greet the server.

@@ -1,0 +1,80 @@
+//! Puts the pipeline together from its parts, whichever they are.
+
+use std::sync::Arc;
+
+use super::{Failure, load::Loaded};
+use crate::{
+    audit::Audit,
+    broker::{Broker, Handler},
+    catalog::Identity,
+    channel::{Channel, email::SmtpChannel, file::FileChannel, simulated::Simulated},
+    config::EmailBackend,
+    health::Health,
+    ledger::Ledger,
+    metrics::Metrics,
+    pipeline::{Pipeline, Policy},
+};
+
+/// Everything but the places that differ between embedded mode and services.
+pub(super) struct Parts {
+    pub(super) instance: String,
+    pub(super) ledger: Arc<dyn Ledger>,
+    pub(super) audit: Arc<dyn Audit>,
+    pub(super) email: Arc<dyn Channel>,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) health: Health,
+    pub(super) metrics: Metrics,
+}
+
+pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Handler {
+    let settings = loaded.settings;
+    let pipeline = Arc::new(Pipeline {
+        identity: Identity::new(settings.pepper.expose()),
+        catalog: loaded.catalog,
+        templates: loaded.templates,
+        policy: Policy {
+            instance: parts.instance,
+            retry_schedule: settings.retry_schedule,
+            rate_limit: settings.rate_limit,
+            hold: settings.hold,
+            retention: settings.audit_retention,
+            enabled: settings.email.enabled,
+            message_id_domain: loaded.sender.domain().to_owned(),
+        },
+        ledger: parts.ledger,
+        audit: parts.audit,
+        email: parts.email,
+        broker: parts.broker,
+        health: parts.health,
+        metrics: parts.metrics,
+        suspects: tokio::sync::RwLock::default(),
+    });
+    Arc::new(move |message| {
+        let pipeline = pipeline.clone();
+        Box::pin(async move { pipeline.process(&message).await })
+    })
+}
+
+/// The mail channel that the settings ask for.
+pub(super) fn email_channel(loaded: &Loaded, health: &Health) -> Result<Arc<dyn Channel>, Failure> {
+    let sender = loaded.sender.clone();
+    if !matches!(loaded.settings.email.backend, EmailBackend::Smtp(_)) {
+        health.smtp.unused();
+    }
+    Ok(match &loaded.settings.email.backend {
+        EmailBackend::Smtp(smtp) => {
+            Arc::new(SmtpChannel::new(smtp, sender, health.smtp.clone()).map_err(Failure::config)?)
+        }
+        EmailBackend::File(folder) => {
+            let channel = FileChannel::new(sender, folder.clone());
+            Arc::new(channel.map_err(|error| {
+                Failure::config(format!("EMAIL_FILE_PATH {}: {error}", folder.display()))
+            })?)
+        }
+        EmailBackend::Console => Arc::new(Simulated::console(sender)),
+        EmailBackend::Simulated => {
+            tracing::warn!("SMTP is not configured: mail is SIMULATED, nothing is sent");
+            Arc::new(Simulated::new(sender))
+        }
+    })
+}

@@ -1,0 +1,133 @@
+//! `usher run --embedded`: the same line on one SQLite file.
+
+use std::{path::Path, process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio_util::sync::CancellationToken;
+
+use super::serve_http;
+use crate::{
+    audit::embedded::EmbeddedAudit,
+    broker::embedded::EmbeddedBroker,
+    channel::{Channel, file::FileChannel},
+    commands::{
+        EXIT_UNAVAILABLE, Failure,
+        build::{self, Parts},
+        load::Loaded,
+    },
+    config::{EmailBackend, Settings},
+    health::Health,
+    ledger::embedded::EmbeddedLedger,
+    metrics::Metrics,
+};
+
+/// What the embedded mode keeps in its folder.
+pub(in crate::commands) struct Embedded {
+    pub(in crate::commands) broker: EmbeddedBroker,
+    pub(in crate::commands) audit: Arc<EmbeddedAudit>,
+    pub(in crate::commands) ledger: Arc<EmbeddedLedger>,
+    pub(in crate::commands) instance: String,
+}
+
+/// Opens the folder's file.
+pub(in crate::commands) fn open(folder: &Path, settings: &Settings) -> Result<Embedded, Failure> {
+    let unusable = |error: &dyn std::fmt::Display| {
+        Failure::new(EXIT_UNAVAILABLE, anyhow::anyhow!("{}: {error}", folder.display()))
+    };
+    std::fs::create_dir_all(folder).map_err(|error| unusable(&error))?;
+    let database = crate::sqlite::Database::open(&folder.join("usher.db"))
+        .map_err(|error| unusable(&error))?;
+    let instance = uuid::Uuid::new_v4().simple().to_string();
+    let (dedup, derived) = (settings.dedup_window, settings.dedup_window_derived);
+    Ok(Embedded {
+        broker: EmbeddedBroker::new(database.clone()),
+        audit: Arc::new(EmbeddedAudit::new(database.clone())),
+        ledger: Arc::new(EmbeddedLedger::new(database, instance.clone(), dedup, derived)),
+        instance,
+    })
+}
+
+pub(super) async fn run(
+    loaded: Loaded,
+    folder: &Path,
+    events: Option<&Path>,
+    stop: CancellationToken,
+) -> Result<ExitCode, Failure> {
+    let store = open(folder, &loaded.settings)?;
+    let health = Health::default();
+    for service in [&health.rabbitmq, &health.redis, &health.mongodb] {
+        service.unused();
+    }
+    let metrics = Metrics::default();
+    let background = CancellationToken::new();
+    serve_http(&loaded.settings, &health, &metrics, &background).await?;
+    let email: Arc<dyn Channel> = match &loaded.settings.email.backend {
+        EmailBackend::Simulated => {
+            health.smtp.unused();
+            let mail = folder.join("mail");
+            tracing::info!(folder = %mail.display(), "mail is written to files, nothing is sent");
+            Arc::new(FileChannel::new(loaded.sender.clone(), mail)?)
+        }
+        _ => build::email_channel(&loaded, &health)?,
+    };
+    let input: Box<dyn AsyncRead + Send + Unpin> = match events {
+        None => Box::new(tokio::io::stdin()),
+        Some(path) => {
+            Box::new(tokio::fs::File::open(path).await.with_context(|| path.display().to_string())?)
+        }
+    };
+    let drain_timeout = loaded.settings.drain_timeout;
+    let parts = Parts {
+        instance: store.instance,
+        ledger: store.ledger,
+        audit: store.audit,
+        email,
+        broker: Arc::new(store.broker.clone()),
+        health,
+        metrics,
+    };
+    let handler = build::pipeline(loaded, parts);
+    let abandon = CancellationToken::new();
+    let input_ended = CancellationToken::new();
+    let reader = tokio::spawn(feed(store.broker.clone(), input, input_ended.clone()));
+    let deadline = async {
+        stop.cancelled().await;
+        tokio::time::sleep(drain_timeout).await;
+        abandon.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        consumed = store.broker.consume(handler, stop.clone(), abandon.clone(), input_ended) => consumed?,
+        () = deadline => {}
+    }
+    background.cancel();
+    if reader.is_finished() {
+        reader.await??;
+    }
+    let waiting = store.broker.waiting().await?;
+    tracing::info!(
+        waiting.to_process,
+        waiting.dead,
+        waiting.poison,
+        waiting.parked,
+        "usher has stopped"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Puts each line of the input into the queue; blank lines count for nothing.
+async fn feed(
+    broker: EmbeddedBroker,
+    input: Box<dyn AsyncRead + Send + Unpin>,
+    ended: CancellationToken,
+) -> anyhow::Result<()> {
+    let _ended = ended.drop_guard();
+    let mut lines = BufReader::new(input).split(b'\n');
+    while let Some(line) = lines.next_segment().await.context("reading events")? {
+        if !line.trim_ascii().is_empty() {
+            broker.publish_event(line).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! How mail leaves: the settings of the backend, the sender and the mail server, judged together.
+
+use super::settings::{Email, EmailBackend, Smtp, SmtpTls};
+use super::validate::{HOUR, MILLISECOND, Reader};
+use super::values as v;
+
+/// The seed's server, meant when a login is given but no server.
+const LOGIN_SERVER: &str = "smtp.gmail.com";
+
+/// When mail is simulated although the backend is SMTP.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Simulate {
+    /// When no server is named.
+    #[default]
+    Auto,
+    Never,
+    Always,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Backend {
+    #[default]
+    Smtp,
+    File,
+    Console,
+}
+
+pub(super) fn email(r: &mut Reader) -> Email {
+    let username = r.read("SMTP_USERNAME", v::line);
+    let backend = backend(r, username.clone());
+    let from_address = r.read("FROM_EMAIL", v::mail_address).unwrap_or_else(|| {
+        let login = username.filter(|name| v::mail_address(name).is_ok());
+        if let (EmailBackend::Smtp(smtp), None, false) = (&backend, &login, r.is_set("FROM_EMAIL"))
+        {
+            r.fault(
+                "FROM_EMAIL",
+                format!("must be set: mail through {} needs a sender", smtp.server),
+            );
+        }
+        login.unwrap_or_else(|| "noreply@localhost.localdomain".to_owned())
+    });
+    Email {
+        backend,
+        enabled: r.value("ENABLE_EMAIL_NOTIFICATIONS", v::boolean),
+        from_address,
+        from_name: r.value("FROM_NAME", v::line),
+        reply_to: r.read("EMAIL_REPLY_TO", v::mail_address),
+    }
+}
+
+fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
+    let simulate = r.value(
+        "SIMULATE",
+        v::one_of(&[
+            ("auto", Simulate::Auto),
+            ("never", Simulate::Never),
+            ("always", Simulate::Always),
+        ]),
+    );
+    let backend = r.value(
+        "EMAIL_BACKEND",
+        v::one_of(&[
+            ("smtp", Backend::Smtp),
+            ("file", Backend::File),
+            ("console", Backend::Console),
+        ]),
+    );
+    let directory = r.value("EMAIL_FILE_PATH", v::path);
+    let smtp = smtp(r, username);
+    match (simulate, backend) {
+        (Simulate::Always, _) => EmailBackend::Simulated,
+        (_, Backend::File) => EmailBackend::File(directory),
+        (_, Backend::Console) => EmailBackend::Console,
+        (Simulate::Auto | Simulate::Never, Backend::Smtp) => {
+            check_login_is_whole(r);
+            match smtp {
+                Some(smtp) => {
+                    warn_of_risks(r, &smtp);
+                    EmailBackend::Smtp(smtp)
+                }
+                None => {
+                    if simulate == Simulate::Never && !r.is_set("SMTP_SERVER") {
+                        r.fault("SMTP_SERVER", "must be set, since SIMULATE is never");
+                    }
+                    EmailBackend::Simulated
+                }
+            }
+        }
+    }
+}
+
+/// The mail server; `None` when none is named. Always read in full, so that faults show even while
+/// mail is simulated.
+fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
+    let credentials = username.zip(r.read("SMTP_PASSWORD", v::secret));
+    let server = r.read("SMTP_SERVER", v::host);
+    let port = r.value("SMTP_PORT", v::whole(1..=u16::MAX));
+    let tls = tls(r, port);
+    let verify = r.value("SMTP_VERIFY_SSL", v::boolean);
+    let ca_file = r.read("SMTP_CA_FILE", v::path);
+    let timeout = r.value("SMTP_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
+    let dot_timeout = r.value("SMTP_DOT_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
+    let connections = r.value("SMTP_CONNECTIONS", v::whole(1..=1000));
+    let server = server.or_else(|| credentials.is_some().then(|| LOGIN_SERVER.to_owned()))?;
+    Some(Smtp {
+        server,
+        port,
+        tls,
+        verify,
+        ca_file,
+        credentials,
+        timeout,
+        dot_timeout,
+        connections,
+    })
+}
+
+fn tls(r: &mut Reader, port: u16) -> SmtpTls {
+    let stated = r.value(
+        "SMTP_TLS",
+        v::one_of(&[
+            ("starttls", SmtpTls::Starttls),
+            ("implicit", SmtpTls::Implicit),
+            ("none", SmtpTls::None),
+        ]),
+    );
+    let mapped = match r.read("SMTP_USE_TLS", v::boolean) {
+        Some(true) if port == 465 => SmtpTls::Implicit,
+        Some(true) => SmtpTls::Starttls,
+        Some(false) => SmtpTls::None,
+        None => return stated,
+    };
+    if !r.is_set("SMTP_TLS") {
+        return mapped;
+    }
+    if mapped != stated {
+        r.report.warn("SMTP_USE_TLS", "contradicts SMTP_TLS, which counts");
+    }
+    stated
+}
+
+fn check_login_is_whole(r: &mut Reader) {
+    for (given, missing) in [("SMTP_USERNAME", "SMTP_PASSWORD"), ("SMTP_PASSWORD", "SMTP_USERNAME")]
+    {
+        if r.is_set(given) && !r.is_set(missing) {
+            r.fault(missing, format!("must be set, since {given} is"));
+        }
+    }
+}
+
+fn warn_of_risks(r: &mut Reader, smtp: &Smtp) {
+    let server = &smtp.server;
+    if smtp.tls == SmtpTls::None && smtp.credentials.is_some() && !v::is_loopback(server) {
+        r.report.warn("SMTP_TLS", format!("none: the password travels to {server} unencrypted"));
+    }
+    if smtp.tls == SmtpTls::Starttls && smtp.port == 465 {
+        r.report.warn(
+            "SMTP_TLS",
+            "starttls on port 465, where servers expect `implicit`: connecting may time out",
+        );
+    }
+    if !smtp.verify {
+        r.report.warn(
+            "SMTP_VERIFY_SSL",
+            format!("off: whoever can pose as {server} reads the mail and the password"),
+        );
+    }
+}
