@@ -82,7 +82,9 @@ impl Ask {
         };
         let fence = entry.map_or(1, |entry| entry.fence).saturating_sub(self.stale_by);
         let event = format!("e{}", self.event);
-        let (attempt, record) = (self.attempt, format!("{{\"record\":{}}}", self.attempt));
+        let attempt = self.attempt;
+        // What was put off without an attempt has no record.
+        let record = if attempt == 3 { String::new() } else { format!("{{\"record\":{attempt}}}") };
         match self.what.clone() {
             What::Claim => Input::Claim(Claim {
                 owner,
@@ -183,6 +185,16 @@ impl Model {
     }
 }
 
+/// Redis has one and the same text for an empty record and for none, and both are as good as none.
+fn as_redis_has_it(reply: Reply) -> Reply {
+    let some = |record: Option<String>| record.filter(|record| !record.is_empty());
+    match reply {
+        Reply::Done { record } => Reply::Done { record: some(record) },
+        Reply::Duplicate { record } => Reply::Duplicate { record: some(record) },
+        other => other,
+    }
+}
+
 /// A Redis database that no other test uses, for the epoch is one for all.
 fn redis_url(database: u8) -> String {
     let url = exported("TEST_REDIS_URL");
@@ -245,7 +257,7 @@ async fn run_step(
             let before = model.entry.clone();
             let expected = model.apply(&input);
             let answered = ledger.apply(delivery, input.clone()).await.expect("an answer");
-            prop_assert_eq!(answered, expected, "{:?} on {:?}", input, before);
+            prop_assert_eq!(answered, as_redis_has_it(expected), "{:?} on {:?}", input, before);
         }
         Step::Renew(number) => {
             let instance = format!("i{number}");

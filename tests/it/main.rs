@@ -10,6 +10,7 @@ mod support;
 
 mod bad_input;
 mod connections;
+mod crash;
 mod ledger;
 mod ledger_properties;
 mod main_line;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Queue,
     options::{
         BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
         QueueDeclareOptions,
@@ -114,15 +114,22 @@ impl Broker {
 
     /// Messages that wait in the queue, those under way not counted. An absent queue is empty.
     pub(crate) async fn depth(&self, queue: &str) -> u32 {
+        self.look(queue).await.map_or(0, |queue| queue.message_count())
+    }
+
+    /// How many consumers the queue has.
+    pub(crate) async fn consumers(&self, queue: &str) -> u32 {
+        self.look(queue).await.map_or(0, |queue| queue.consumer_count())
+    }
+
+    async fn look(&self, queue: &str) -> Option<Queue> {
         let channel = self.channel().await;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
-            Ok(declared) => {
-                let _ = channel.close(200, "".into()).await;
-                declared.message_count()
-            }
-            Err(_) => 0,
-        }
+        // An absent queue closes the channel.
+        let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+        let declared = declared.ok()?;
+        let _ = channel.close(200, "".into()).await;
+        Some(declared)
     }
 
     /// Takes all messages that wait in the queue right now.
