@@ -9,9 +9,12 @@
 mod support;
 
 mod bad_input;
+mod commands;
 mod connections;
 mod crash;
 mod ledger;
 mod ledger_properties;
+mod mail_server;
 mod main_line;
+mod operation;
 mod refusals;

@@ -110,6 +110,11 @@ impl Usher {
         request("GET", &format!("http://{}{path}", self.address), None).expect("an answer")
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) async fn until_ready(&self) {
         eventually("usher is ready", async || (self.get("/readyz").status == 200).then_some(()))
             .await;

@@ -1,0 +1,112 @@
+//! What operators see: health, metrics and logs.
+
+use serde_json::Value;
+
+use crate::support::{
+    events::{BOOKINGS, booking, with},
+    smtp::{ClosedPort, Phase, SmtpServer},
+    world::World,
+};
+
+#[tokio::test]
+async fn health_and_metrics_answer() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp).start().await;
+    world.broker.publish(BOOKINGS, booking("e-1", "user@example.com").to_string()).await;
+    world.until_records(1).await;
+
+    assert_eq!((usher.get("/livez").status, usher.get("/livez").body.as_str()), (200, "ok\n"));
+    let ready = usher.get("/readyz?verbose");
+    assert_eq!(ready.status, 200);
+    assert_eq!(ready.body, "[+] rabbitmq ok\n[+] redis ok\n[+] mongodb ok\n[+] smtp ok\nok\n");
+    assert_eq!(usher.get("/readyz").body, "ok\n");
+    let health = usher.get("/healthz");
+    assert_eq!(health.status, 200);
+    let body: Value = serde_json::from_str(&health.body).unwrap();
+    assert_eq!(body["status"], "healthy");
+    for name in ["rabbitmq", "redis", "mongodb", "smtp"] {
+        assert_eq!(body["checks"][name]["status"], "up", "{name}");
+    }
+    let metrics = usher.get("/metrics");
+    assert!(metrics.head.contains("application/openmetrics-text"), "{}", metrics.head);
+    for line in [
+        "usher_messages_received_total{queue=\"notification.booking_events\"} 1",
+        "usher_deliveries_recorded_total{route=\"booking-confirmed\",status=\"sent\"} 1",
+        "usher_dependency_up{dependency=\"smtp\"} 1",
+        "usher_delivery_step_duration_seconds_count{step=\"send\"} 1",
+        "# EOF",
+    ] {
+        assert!(metrics.body.lines().any(|found| found == line), "{line} in\n{}", metrics.body);
+    }
+    assert_eq!(usher.get("/nowhere").status, 404);
+
+    let ask = world.usher().set("HTTP_LISTEN", usher.address());
+    assert_eq!(ask.output(&["healthcheck"]).await.status.code(), Some(0));
+    let nobody = ask.set("HTTP_LISTEN", format!("127.0.0.1:{}", ClosedPort::take().port()));
+    assert_eq!(nobody.output(&["healthcheck"]).await.status.code(), Some(69));
+}
+
+#[tokio::test]
+async fn each_service_that_is_down_is_named_and_none_ends_the_process() {
+    let world = World::new().await;
+    let closed = ClosedPort::take();
+    let at = |scheme: &str| format!("{scheme}://127.0.0.1:{}", closed.port());
+    let usher = world
+        .usher()
+        .set("RABBITMQ_URL", at("amqp"))
+        .set("REDIS_URL", at("redis"))
+        .set("MONGODB_URI", at("mongodb"))
+        .set("SMTP_SERVER", "127.0.0.1")
+        .set("SMTP_PORT", closed.port())
+        .set("SMTP_TLS", "none");
+    let mut usher = usher.spawn().await;
+    for dependency in ["rabbitmq", "redis", "mongodb", "smtp"] {
+        usher.until_down(dependency).await;
+    }
+    assert_eq!(usher.get("/livez").status, 200);
+    assert_eq!(usher.get("/healthz").status, 503);
+    assert_eq!(usher.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_log_tells_of_every_attempt_and_gives_nobody_away() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Rcpt).to("secretive.dead@example.com").reply("550 5.1.1 no such user");
+    smtp.at(Phase::Rcpt).to("secretive.later@example.com").once().reply("451 4.3.0 later");
+    let usher = world.usher().smtp(&smtp).set("RUST_LOG", "info,usher=trace,lettre=trace");
+    let usher = usher.set("ADMIN_EMAILS", "secretive.admin@cine.test").start().await;
+    for name in ["good", "dead", "later", "bad address"] {
+        let event = booking(name, &format!("secretive.{name}@example.com"));
+        let changes = serde_json::json!({"movie_title": "Hush-hush", "full_name": "Ann Onymous"});
+        world.broker.publish(BOOKINGS, with(event, &changes).to_string()).await;
+    }
+    // Not understood, so nobody knows which part of it is an address.
+    world.broker.publish(BOOKINGS, r#"{"user_email": "secretive.x@example.com"}"#).await;
+    world.until_records(6).await;
+
+    assert_eq!(usher.find_log("delivery recorded").len(), 6);
+    let of_one = usher.find_log("delivery recorded");
+    let dead = of_one.iter().find(|line| line["event.id"] == "dead").expect("a line");
+    assert_eq!(dead["level"], "ERROR");
+    assert_eq!(dead["recipient"], "s***@example.com");
+    assert_eq!(dead["attempt"], 1);
+    assert_eq!(dead["status"], "failed");
+    assert_eq!(dead["smtp.code"], 550);
+    let log = usher.log();
+    for private in ["secretive", "Hush-hush", "Ann Onymous", "Booking confirmed"] {
+        assert!(!log.contains(private), "{private:?} is in the log:\n{log}");
+    }
+}
+
+#[tokio::test]
+async fn switched_off_mail_is_recorded_as_suppressed() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp).set("ENABLE_EMAIL_NOTIFICATIONS", "false");
+    let _usher = usher.start().await;
+    world.broker.publish(BOOKINGS, booking("e-1", "user@example.com").to_string()).await;
+    assert_eq!(world.until_statuses(1).await, ["suppressed"]);
+    assert!(smtp.received().is_empty());
+}
