@@ -70,7 +70,7 @@ async fn check_names_every_service_that_does_not_answer() {
         .set("REDIS_URL", at("redis"))
         .set("MONGODB_URI", at("mongodb"))
         .set("SMTP_SERVER", "127.0.0.1")
-        .set("SMTP_PORT", closed.port())
+        .set("SMTP_PORT", closed.port().to_string())
         .set("FROM_EMAIL", "noreply@cine.test");
     let output = usher.output(&["check"]).await;
     assert_eq!(output.status.code(), Some(69));
@@ -193,7 +193,7 @@ async fn the_embedded_mode_may_send_over_smtp_and_retries() {
 async fn the_demo_shows_everything_and_needs_nothing() {
     let folder = tempfile::tempdir().unwrap();
     // Whatever the environment says.
-    let usher = Builder::new(folder.path()).set("SMTP_SERVER", "127.0.0.1").set("SMTP_PORT", 1);
+    let usher = Builder::new(folder.path()).set("SMTP_SERVER", "127.0.0.1").set("SMTP_PORT", "1");
     for _ in 0..2 {
         let output = usher.output(&["demo"]).await;
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));

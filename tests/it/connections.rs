@@ -94,7 +94,8 @@ async fn a_route_may_ask_to_send_again_what_nobody_can_tell_about() {
     let routes = include_str!("../../config/routes.toml").replace("\"park\"", "\"resend\"");
     let file = world.folder().join("routes.toml");
     std::fs::write(&file, routes).unwrap();
-    let _usher = world.usher().smtp(&smtp).set("ROUTES_FILE", file.display()).start().await;
+    let _usher =
+        world.usher().smtp(&smtp).set("ROUTES_FILE", file.display().to_string()).start().await;
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
     assert_eq!(
         brief(&world.until_records(2).await),
@@ -126,7 +127,8 @@ async fn a_reply_that_never_comes_before_the_body_costs_one_timeout() {
 async fn a_mail_server_that_is_down_at_start_is_waited_for() {
     let world = World::new().await;
     let port = ClosedPort::take();
-    let usher = world.usher().set("SMTP_SERVER", "127.0.0.1").set("SMTP_PORT", port.port());
+    let usher =
+        world.usher().set("SMTP_SERVER", "127.0.0.1").set("SMTP_PORT", port.port().to_string());
     let usher = usher.set("SMTP_TLS", "none").spawn().await;
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
     usher.until_down("smtp").await;

@@ -1,6 +1,9 @@
 //! Processes that end, in good order or not, and others that go on from there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use lapin::BasicProperties;
 
@@ -146,8 +149,9 @@ async fn a_second_signal_ends_the_process_at_once() {
 async fn two_instances_mail_each_of_200_events_exactly_once() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
-    // A small prefetch, or the first one takes all.
-    let builder = mortal(&world, &smtp).set("PREFETCH", 5);
+    // A small prefetch and a server that takes its time, or the first one takes all.
+    smtp.at(Phase::Dot).delay(Duration::from_millis(20));
+    let builder = mortal(&world, &smtp).set("PREFETCH", "5");
     let (mut one, mut two) = tokio::join!(builder.start(), builder.start());
     world.broker.publish_all(BOOKINGS, many(200)).await;
     let records = world.until_records(200).await;
@@ -166,7 +170,7 @@ async fn a_process_killed_at_work_loses_nothing_and_doubles_nothing() {
     const EVENTS: usize = 100;
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
-    let builder = mortal(&world, &smtp).set("PREFETCH", 10);
+    let builder = mortal(&world, &smtp).set("PREFETCH", "10");
     let (mut one, mut two) = tokio::join!(builder.start(), builder.start());
     world.broker.publish_all(BOOKINGS, many(EVENTS)).await;
     smtp.until_reached(Phase::Dot, EVENTS / 4).await;

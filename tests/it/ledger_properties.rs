@@ -11,8 +11,16 @@ use usher::ledger::{
 
 use crate::ledger::{Ask, asks};
 
-/// An entry after any history, and what came of each input.
-fn history(asks: &[(Ask, bool, bool)]) -> Vec<(Option<Entry>, Input, Facts, Reply, Option<Entry>)> {
+/// One input, and the entry before and after it.
+struct Turn {
+    before: Option<Entry>,
+    input: Input,
+    reply: Reply,
+    after: Option<Entry>,
+}
+
+/// What came of each of these inputs, one after the other on one entry.
+fn history(asks: &[(Ask, bool, bool)]) -> Vec<Turn> {
     let mut entry: Option<Entry> = None;
     let mut story = Vec::new();
     for (ask, owner_gone, epoch_intact) in asks {
@@ -21,7 +29,7 @@ fn history(asks: &[(Ask, bool, bool)]) -> Vec<(Option<Entry>, Input, Facts, Repl
         let before = entry.clone();
         let (after, reply) = step(entry.take(), &input, facts);
         entry.clone_from(&after);
-        story.push((before, input, facts, reply, after));
+        story.push(Turn { before, input, reply, after });
     }
     story
 }
@@ -54,7 +62,7 @@ proptest! {
     #[test]
     fn sent_absorbs_everything(asks in asks_with_facts()) {
         let mut sent: Option<Entry> = None;
-        for (_, input, _, reply, after) in history(&asks) {
+        for Turn { input, reply, after, .. } in history(&asks) {
             if let Some(sent) = &sent {
                 prop_assert_eq!(after.as_ref(), Some(sent), "after {:?}", input);
                 let may_go_on = matches!(input, Input::Sent { .. } | Input::Handed { .. });
@@ -70,7 +78,7 @@ proptest! {
 
     #[test]
     fn sent_is_reached_from_every_state(asks in asks_with_facts()) {
-        for (_, _, _, _, after) in history(&asks) {
+        for Turn { after, .. } in history(&asks) {
             let fact = Input::Sent {
                 event: "e0".into(), attempt: 1, record: "{}".into(), derived: false,
             };
@@ -84,7 +92,7 @@ proptest! {
         let mut holder: Option<Owner> = None;
         let everybody_lives: Vec<_> =
             asks.into_iter().map(|(ask, _, epoch)| (ask, false, epoch)).collect();
-        for (_, input, _, reply, _) in history(&everybody_lives) {
+        for Turn { input, reply, .. } in history(&everybody_lives) {
             let granted = matches!(reply, Reply::Granted { .. });
             match &input {
                 Input::Claim(claim) if granted || matches!(reply, Reply::CrashLoop { .. }) => {
@@ -102,7 +110,7 @@ proptest! {
     #[test]
     fn whoever_lost_a_delivery_may_not_touch_it_again(asks in asks_with_facts()) {
         let mut lost: HashSet<(String, u64, u64)> = HashSet::new();
-        for (before, _, _, _, after) in history(&asks) {
+        for Turn { before, after, .. } in history(&asks) {
             let key = |entry: &Entry| (entry.owner.instance.clone(), entry.owner.token, entry.fence);
             if let (Some(before), Some(after)) = (&before, &after) && key(before) != key(after) {
                 lost.insert(key(before));
@@ -127,7 +135,7 @@ proptest! {
 
     #[test]
     fn a_decision_is_handed_out_until_its_hand_off_is_confirmed(asks in asks_with_facts()) {
-        for (_, _, _, _, after) in history(&asks) {
+        for Turn { after, .. } in history(&asks) {
             let Some(entry) = &after else { continue };
             let State::Decided { next, handed: false } = entry.state else { continue };
             // A copy with the next attempt's number proves the hand-off.
@@ -146,7 +154,7 @@ proptest! {
 
     #[test]
     fn what_may_be_out_is_never_claimed_for_another_attempt(asks in asks_with_facts()) {
-        for (_, _, _, _, after) in history(&asks) {
+        for Turn { after, .. } in history(&asks) {
             let Some(entry) = &after else { continue };
             if !matches!(entry.state, State::Sending | State::Unknown) {
                 continue;

@@ -121,7 +121,7 @@ async fn a_certificate_for_another_name_is_not_trusted() {
     let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
     let usher = real(&world, "TEST_SMTP_PORT")
         .set("SMTP_SERVER", "127.0.0.2")
-        .set("SMTP_PORT", listener.local_addr().unwrap().port());
+        .set("SMTP_PORT", listener.local_addr().unwrap().port().to_string());
     let port = exported("TEST_SMTP_PORT");
     let _forwarder = tokio::spawn(async move {
         while let Ok((mut from, _)) = listener.accept().await {

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::support::{
     events::{BOOKINGS, PAYMENTS, SEED_BOOKING, SEED_PAYMENT, booking, rescheduled, with},
+    mail::Mail,
     smtp::{Phase, SmtpServer},
     world::{World, brief, text},
 };
@@ -18,7 +19,7 @@ async fn the_seeds_printed_events_give_two_mails_and_the_same_again_give_none() 
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
     world.broker.publish(PAYMENTS, SEED_PAYMENT).await;
     let mut mails = smtp.until_accepted(2).await;
-    mails.sort_by_key(|mail| mail.subject());
+    mails.sort_by_key(Mail::subject);
     assert_eq!(mails[0].subject(), "Booking confirmed: Movie Name (#BOOK-123)");
     assert!(mails[0].text().contains("A1"), "{}", mails[0].text());
     assert!(mails[1].text().contains("TXN-456"), "{}", mails[1].text());
@@ -214,7 +215,10 @@ async fn without_a_mail_server_everything_is_simulated() {
 async fn the_file_backend_writes_each_mail_to_a_file() {
     let world = World::new().await;
     let folder = world.folder().join("mails");
-    let usher = world.usher().set("EMAIL_BACKEND", "file").set("EMAIL_FILE_PATH", folder.display());
+    let usher = world
+        .usher()
+        .set("EMAIL_BACKEND", "file")
+        .set("EMAIL_FILE_PATH", folder.display().to_string());
     let _usher = usher.start().await;
     world.broker.publish(BOOKINGS, booking("e-1", "user@example.com").to_string()).await;
     let records = world.until_records(1).await;
@@ -232,7 +236,8 @@ async fn low_priority_mail_goes_through_a_queue_of_its_own() {
         .replace("priority = \"high\"", "priority = \"low\"");
     let file = world.folder().join("routes.toml");
     std::fs::write(&file, routes).unwrap();
-    let usher = world.usher().smtp(&smtp).set("ROUTES_FILE", file.display()).start().await;
+    let usher =
+        world.usher().smtp(&smtp).set("ROUTES_FILE", file.display().to_string()).start().await;
     world.broker.publish(BOOKINGS, booking("e-1", "user@example.com").to_string()).await;
     smtp.until_accepted(1).await;
     assert_eq!(text(&world.until_records(1).await[0], "priority"), "low");

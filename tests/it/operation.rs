@@ -58,7 +58,7 @@ async fn each_service_that_is_down_is_named_and_none_ends_the_process() {
         .set("REDIS_URL", at("redis"))
         .set("MONGODB_URI", at("mongodb"))
         .set("SMTP_SERVER", "127.0.0.1")
-        .set("SMTP_PORT", closed.port())
+        .set("SMTP_PORT", closed.port().to_string())
         .set("SMTP_TLS", "none");
     let mut usher = usher.spawn().await;
     for dependency in ["rabbitmq", "redis", "mongodb", "smtp"] {

@@ -37,8 +37,8 @@ impl Builder {
     }
 
     /// A setting, by its name in the environment.
-    pub(crate) fn set(mut self, name: &str, value: impl ToString) -> Self {
-        self.settings.insert(name.to_owned(), value.to_string());
+    pub(crate) fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.settings.insert(name.to_owned(), value.into());
         self
     }
 
@@ -50,7 +50,9 @@ impl Builder {
 
     /// Mail goes to this server, unencrypted.
     pub(crate) fn smtp(self, server: &SmtpServer) -> Self {
-        self.set("SMTP_SERVER", "127.0.0.1").set("SMTP_PORT", server.port()).set("SMTP_TLS", "none")
+        self.set("SMTP_SERVER", "127.0.0.1")
+            .set("SMTP_PORT", server.port().to_string())
+            .set("SMTP_TLS", "none")
     }
 
     /// The command, with nothing of the developer's own environment but the path and the home.

@@ -1,6 +1,6 @@
 //! One test's own corner of the shared services.
 
-use std::{path::Path, sync::Mutex};
+use std::path::Path;
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -24,7 +24,6 @@ pub(crate) struct World {
     folder: TempDir,
     /// The broker as upstream sees it.
     pub(crate) broker: Broker,
-    settings: Mutex<Vec<(String, String)>>,
 }
 
 impl World {
@@ -41,19 +40,12 @@ impl World {
             folder: tempfile::tempdir().expect("a temporary folder"),
             broker,
             name,
-            settings: Mutex::default(),
         }
-    }
-
-    /// A setting for every usher of this world.
-    pub(crate) fn set(&self, name: &str, value: impl ToString) {
-        let mut settings = self.settings.lock().expect("no test thread panicked");
-        settings.push((name.to_owned(), value.to_string()));
     }
 
     /// The binary with this world's services as its settings, not started yet.
     pub(crate) fn usher(&self) -> Builder {
-        let builder = Builder::new(self.folder())
+        Builder::new(self.folder())
             .set("RABBITMQ_URL", amqp_url(&self.name))
             .set("REDIS_URL", exported("TEST_REDIS_URL"))
             .set("MONGODB_URI", mongodb_uri(&self.name))
@@ -64,9 +56,7 @@ impl World {
             .set("RETRY_SCHEDULE", "100ms,200ms")
             .set("SMTP_TIMEOUT", "2s")
             .set("SMTP_DOT_TIMEOUT", "2s")
-            .set("DRAIN_TIMEOUT", "5s");
-        let settings = self.settings.lock().expect("no test thread panicked");
-        settings.iter().fold(builder, |builder, (name, value)| builder.set(name, value))
+            .set("DRAIN_TIMEOUT", "5s")
     }
 
     /// A folder that goes away with the world.
