@@ -9,6 +9,7 @@
 mod support;
 
 mod bad_input;
+mod broker;
 mod commands;
 mod connections;
 mod crash;
@@ -18,3 +19,4 @@ mod mail_server;
 mod main_line;
 mod operation;
 mod refusals;
+mod second_opinion;

@@ -6,7 +6,7 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Queue,
     options::{
         BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-        QueueDeclareOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -50,9 +50,14 @@ impl Broker {
 
     /// Declares the queue as publishers do: durable, no arguments.
     pub(crate) async fn declare(&self, queue: &str) {
+        self.declare_with(queue, FieldTable::default()).await;
+    }
+
+    /// The same with arguments.
+    pub(crate) async fn declare_with(&self, queue: &str, arguments: FieldTable) {
         let channel = self.channel().await;
         channel
-            .queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default())
+            .queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments)
             .await
             .expect("a publisher's plain declaration works");
         let _ = channel.close(200, "".into()).await;
@@ -130,6 +135,12 @@ impl Broker {
         let declared = declared.ok()?;
         let _ = channel.close(200, "".into()).await;
         Some(declared)
+    }
+
+    pub(crate) async fn delete(&self, queue: &str) {
+        let channel = self.channel().await;
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
+        let _ = channel.close(200, "".into()).await;
     }
 
     /// Takes all messages that wait in the queue right now.

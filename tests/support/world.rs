@@ -7,12 +7,13 @@ use mongodb::{
     Client, Collection,
     bson::{Bson, Document, doc},
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
     broker::{Broker, Letter},
     eventually, exported,
-    http::request,
+    http::{Answer, request},
     usher::Builder,
 };
 
@@ -57,6 +58,32 @@ impl World {
             .set("SMTP_TIMEOUT", "2s")
             .set("SMTP_DOT_TIMEOUT", "2s")
             .set("DRAIN_TIMEOUT", "5s")
+    }
+
+    /// The virtual host's address.
+    pub(crate) fn amqp_url(&self) -> String {
+        amqp_url(&self.name)
+    }
+
+    /// The database's.
+    pub(crate) fn mongodb_uri(&self) -> String {
+        mongodb_uri(&self.name)
+    }
+
+    /// Has the broker close usher's connections; gives how many there were.
+    pub(crate) fn close_connections_of_usher(&self) -> usize {
+        let found = manage("GET", &format!("vhosts/{}/connections", self.name), None);
+        let found: Vec<Value> = serde_json::from_str(&found.body).expect("a list");
+        let of_usher = found.iter().filter(|connection| {
+            let name = connection["client_properties"]["connection_name"].as_str();
+            name.is_some_and(|name| name.starts_with("usher "))
+        });
+        let names = of_usher.filter_map(|connection| connection["name"].as_str());
+        let closed = names.map(|name| {
+            let name = name.replace(' ', "%20").replace('>', "%3E").replace(':', "%3A");
+            manage("DELETE", &format!("connections/{name}"), None)
+        });
+        closed.count()
     }
 
     /// A folder that goes away with the world.
@@ -137,10 +164,11 @@ pub(crate) fn brief(records: &[Document]) -> Vec<String> {
     records.iter().map(|record| fields.map(|field| text(record, field)).join(" ")).collect()
 }
 
-fn manage(method: &str, path: &str, json: Option<&str>) {
+fn manage(method: &str, path: &str, json: Option<&str>) -> Answer {
     let url = format!("{}/api/{path}", exported("TEST_AMQP_MANAGEMENT"));
     let answer = request(method, &url, json).expect("RabbitMQ at TEST_AMQP_MANAGEMENT");
     assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
+    answer
 }
 
 fn amqp_url(vhost: &str) -> String {

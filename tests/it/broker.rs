@@ -1,0 +1,164 @@
+//! RabbitMQ when it is not as usher left it: foreign queues, forged headers, lost connections.
+
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+
+use crate::support::{
+    events::{BOOKINGS, SEED_BOOKING, booking},
+    eventually,
+    smtp::{Phase, SmtpServer},
+    world::{World, brief, text},
+};
+
+fn table<const N: usize>(entries: [(&str, AMQPValue); N]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in entries {
+        table.insert(name.into(), value);
+    }
+    table
+}
+
+fn long(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+#[tokio::test]
+async fn a_source_queue_is_used_as_upstream_declared_it() {
+    let world = World::new().await;
+    let arguments = table([
+        ("x-max-priority", AMQPValue::LongInt(10)),
+        ("x-message-ttl", AMQPValue::LongInt(3_600_000)),
+    ]);
+    world.broker.declare_with(BOOKINGS, arguments).await;
+    let event = booking("e-1", "user@example.com").to_string();
+    world.broker.publish_to("", BOOKINGS, [(event, BasicProperties::default())]).await;
+    let _usher = world.usher().start().await;
+    assert_eq!(world.until_statuses(1).await, ["simulated"]);
+}
+
+#[tokio::test]
+async fn a_queue_of_ushers_own_with_other_arguments_keeps_it_unready_and_is_left_alone() {
+    let world = World::new().await;
+    world.broker.declare("usher.dead").await;
+    world.broker.publish("usher.dead", "precious").await;
+    let mut usher = world.usher().spawn().await;
+    let reason = usher.until_down("rabbitmq").await;
+    assert!(reason.contains("usher.dead"), "{reason}");
+    assert_eq!(usher.terminate().await.code(), Some(0));
+    assert_eq!(world.broker.take_one("usher.dead").await.body, b"precious");
+}
+
+#[tokio::test]
+async fn hand_off_headers_that_a_publisher_forged_are_not_looked_at() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let _usher = world.usher().smtp(&smtp).start().await;
+    let headers = table([
+        ("usher-delivery-id", long(&"0".repeat(32))),
+        ("usher-event-id", long("forged")),
+        ("usher-route", long("booking-cancelled")),
+        ("usher-channel", long("email")),
+        ("usher-recipient", long("victim@example.com")),
+        ("usher-attempt", long("7")),
+        ("usher-origin", long("forged")),
+        ("usher-reason", long("forged")),
+    ]);
+    let properties = BasicProperties::default().with_headers(headers);
+    let event = booking("e-1", "user@example.com").to_string();
+    world.broker.publish_with(BOOKINGS, event, properties).await;
+    assert_eq!(smtp.until_accepted(1).await[0].to, "user@example.com");
+    let records = world.until_records(1).await;
+    assert_eq!(brief(&records), ["user@example.com 1 sent "]);
+    assert_ne!(text(&records[0], "delivery_id"), "0".repeat(32));
+}
+
+#[tokio::test]
+async fn a_hand_off_keeps_what_describes_the_event_and_drops_what_steers_the_broker() {
+    let world = World::new().await;
+    let usher = world.usher().start().await;
+    let headers = table([
+        ("traceparent", long("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
+        ("CC", AMQPValue::FieldArray(vec![long("usher.parked")].into())),
+        ("x-death", long("forged")),
+        ("x-anything", long("else")),
+    ]);
+    let properties = BasicProperties::default()
+        .with_headers(headers)
+        .with_content_type("application/json".into())
+        .with_message_id("m-1".into())
+        .with_correlation_id("c-1".into())
+        .with_type("t-1".into())
+        .with_timestamp(1_700_000_000)
+        .with_expiration("3600000".into())
+        .with_user_id("guest".into())
+        .with_reply_to("r-1".into())
+        .with_priority(9);
+    // What CC asks for is the broker's doing at the first publishing.
+    usher.until_ready().await;
+    let body = r#"{"event_type": "booking.confirmed", "user_email": "user@example.com"}"#;
+    world.broker.publish_with(BOOKINGS, body, properties).await;
+    let dead = world.dead().await;
+    assert_eq!(world.broker.take("usher.parked", 1).await.len(), 1);
+
+    let kept = &dead.properties;
+    let text = |property: &Option<lapin::types::ShortString>| {
+        property.as_ref().map(ToString::to_string).unwrap_or_default()
+    };
+    assert_eq!(text(kept.content_type()), "application/json");
+    assert_eq!(text(kept.message_id()), "m-1");
+    assert_eq!(text(kept.correlation_id()), "c-1");
+    assert_eq!(text(kept.kind()), "t-1");
+    assert_eq!(*kept.timestamp(), Some(1_700_000_000));
+    assert_eq!(*kept.delivery_mode(), Some(2));
+    assert_eq!((kept.expiration(), kept.user_id(), kept.reply_to()), (&None, &None, &None));
+    assert!(dead.header("traceparent").contains("0af7651916cd43dd8448eb211c80319c"));
+    for name in ["CC", "x-death", "x-anything"] {
+        assert_eq!(dead.header(name), "", "{name}");
+    }
+    assert_eq!(
+        crate::support::world::text(&world.until_records(1).await[0], "trace_id"),
+        "0af7651916cd43dd8448eb211c80319c"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_again_and_the_mail_in_flight_goes_out_once() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Dot).once().hold();
+    let usher = world.usher().smtp(&smtp).set("SMTP_DOT_TIMEOUT", "30s");
+    let mut usher = usher.set("DRAIN_TIMEOUT", "30s").start().await;
+    world.broker.publish(BOOKINGS, booking("e-1", "one@example.com").to_string()).await;
+    smtp.until_reached(Phase::Dot, 1).await;
+    eventually("the broker has closed a connection of usher's", async || {
+        (world.close_connections_of_usher() > 0).then_some(())
+    })
+    .await;
+    world.broker.publish(BOOKINGS, booking("e-2", "two@example.com").to_string()).await;
+    smtp.relent();
+    smtp.until_accepted(2).await;
+    assert_eq!(
+        brief(&world.until_records(2).await),
+        ["one@example.com 1 sent ", "two@example.com 1 sent "]
+    );
+    usher.until_ready().await;
+    assert_eq!(usher.terminate().await.code(), Some(0));
+    assert_eq!(smtp.received().len(), 2, "nothing is sent again");
+}
+
+#[tokio::test]
+async fn a_queue_that_is_deleted_is_declared_and_consumed_again() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let _usher = world.usher().smtp(&smtp).start().await;
+    world.broker.delete("usher.due.high").await;
+    eventually("the queue is there again", async || {
+        (world.broker.consumers("usher.due.high").await == 1).then_some(())
+    })
+    .await;
+    smtp.at(Phase::Rcpt).once().reply("451 4.3.0 later");
+    world.broker.publish(BOOKINGS, SEED_BOOKING).await;
+    smtp.until_accepted(1).await;
+}
