@@ -19,7 +19,7 @@ use usher::{
     },
 };
 
-use crate::support::exported;
+use crate::support::redis_database;
 
 /// Few of everything, so that steps of a sequence meet each other.
 const INSTANCES: u8 = 3;
@@ -195,13 +195,6 @@ fn as_redis_has_it(reply: Reply) -> Reply {
     }
 }
 
-/// A Redis database that no other test uses, for the epoch is one for all.
-fn redis_url(database: u8) -> String {
-    let url = exported("TEST_REDIS_URL");
-    let server = url.rsplit_once('/').map_or(url.as_str(), |(server, _)| server);
-    format!("{server}/{database}")
-}
-
 /// Runs a few hundred sequences, each on a delivery of its own.
 fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
     let runtime = Runtime::new().expect("a runtime");
@@ -212,7 +205,7 @@ fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
         instance_ttl: hour,
         gone_after: std::time::Duration::from_millis(gone_after_ms),
     };
-    let url = redis_url(database);
+    let url = redis_database(database);
     let (ledger, redis) = runtime.block_on(async {
         let client = redis::Client::open(url.as_str()).expect("TEST_REDIS_URL");
         let connection = client.get_multiplexed_async_connection().await;

@@ -14,6 +14,7 @@ mod commands;
 mod connections;
 mod crash;
 mod ledger;
+mod ledger_lost;
 mod ledger_properties;
 mod mail_server;
 mod main_line;

@@ -29,6 +29,10 @@ async fn what_is_refused_for_now_is_tried_again_by_the_schedule() {
     assert_eq!(text(&records[0], "smtp.command"), "RCPT");
     assert_eq!(text(&records[0], "final"), "false");
     assert_eq!(text(&records[2], "final"), "true");
+    let last = world.last_words().await;
+    assert_eq!(brief(&last), ["user@example.com 3 sent "]);
+    assert_eq!(text(&last[0], "_id"), text(&records[0], "delivery_id"));
+    assert_eq!(text(&last[0], "records"), "3");
     let mail = smtp.until_accepted(1).await.remove(0);
     assert_eq!(format!("<{}>", mail.message_id()), text(&records[0], "message_id"));
     assert_eq!(usher.terminate().await.code(), Some(0));

@@ -24,6 +24,13 @@ pub(crate) fn exported(name: &str) -> String {
     })
 }
 
+/// A numbered Redis database; most tests share number 0.
+pub(crate) fn redis_database(number: u8) -> String {
+    let url = exported("TEST_REDIS_URL");
+    let server = url.rsplit_once('/').map_or(url.as_str(), |(server, _)| server);
+    format!("{server}/{number}")
+}
+
 /// Looks again and again until the condition gives something.
 ///
 /// # Panics

@@ -102,6 +102,13 @@ impl World {
         found.try_collect().await.expect("documents")
     }
 
+    /// The last word on each delivery, as the view for operators has it.
+    pub(crate) async fn last_words(&self) -> Vec<Document> {
+        let view = self.mongodb.database(&self.name).collection("delivery_status");
+        let found = view.find(doc! {}).await.expect("an answer");
+        found.try_collect().await.expect("documents")
+    }
+
     /// Waits for this many audit records.
     pub(crate) async fn until_records(&self, count: usize) -> Vec<Document> {
         let records = eventually(&format!("{count} audit records"), async || {
