@@ -140,6 +140,17 @@ async fn a_mail_server_that_is_down_at_start_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_mail_server_that_comes_back_makes_usher_ready_without_any_mail() {
+    let world = World::new().await;
+    let port = ClosedPort::take();
+    let usher = world.usher().set("SMTP_SERVER", "127.0.0.1").set("SMTP_TLS", "none");
+    let usher = usher.set("SMTP_PORT", port.port().to_string()).spawn().await;
+    usher.until_down("smtp").await;
+    let _smtp = port.open(Offers::default());
+    usher.until_ready().await;
+}
+
+#[tokio::test]
 async fn an_idle_connection_that_the_server_closed_costs_no_attempt() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;

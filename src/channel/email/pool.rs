@@ -1,7 +1,7 @@
 //! The mail channel: connections that are kept open, at most `SMTP_CONNECTIONS` at once.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     channel::{Channel, Outcome, Outgoing, Slot},
     config::Smtp,
-    health::{Backoff, Dependency, State},
+    health::{Backoff, Dependency},
 };
 
 /// A connection that lay idle for longer is asked for a sign of life before it is used: servers
@@ -39,7 +39,16 @@ struct Connections {
 /// While the server can't be used, everybody waits here instead of trying alone.
 struct Gate {
     health: Dependency,
-    state: Mutex<(Option<Instant>, Backoff)>,
+    state: Mutex<Closed>,
+}
+
+/// Why and until when the gate is closed; the default is an open one.
+#[derive(Default)]
+struct Closed {
+    until: Option<Instant>,
+    backoff: Backoff,
+    /// The server let us in and then refused to work: only an answered mail proves it well again.
+    refused: bool,
 }
 
 impl SmtpChannel {
@@ -55,7 +64,7 @@ impl SmtpChannel {
             .queue_mode(QueueMode::Lifo)
             .build()
             .map_err(|error| error.to_string())?;
-        let gate = Gate { health, state: Mutex::new((None, Backoff::default())) };
+        let gate = Gate { health, state: Mutex::default() };
         Ok(Self { sender, pool, gate: Arc::new(gate) })
     }
 
@@ -73,26 +82,34 @@ impl SmtpChannel {
 impl Gate {
     /// Until when nobody should try.
     fn closed_until(&self) -> Option<Instant> {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .filter(|until| *until > Instant::now())
+        self.state().until.filter(|until| *until > Instant::now())
     }
 
-    fn close(&self, reason: &dyn std::fmt::Display) {
+    fn close(&self, reason: &dyn std::fmt::Display, refused: bool) {
         self.health.down(reason);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        state.refused |= refused;
         // Those who tried at the same time are one failure.
-        if state.0.is_none_or(|until| until <= Instant::now()) {
-            let wait = state.1.step();
-            state.0 = Some(Instant::now() + wait);
+        if state.until.is_none_or(|until| until <= Instant::now()) {
+            let wait = state.backoff.step();
+            state.until = Some(Instant::now() + wait);
+        }
+    }
+
+    /// A new connection is open and logged in, so the server is there again.
+    fn connected(&self) {
+        if !self.state().refused {
+            self.open();
         }
     }
 
     fn open(&self) {
         self.health.up();
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (None, Backoff::default());
+        *self.state() = Closed::default();
+    }
+
+    fn state(&self) -> MutexGuard<'_, Closed> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,15 +127,14 @@ impl Channel for SmtpChannel {
             }
             match self.pool.get().await {
                 Ok(connection) => {
-                    // After a failure only a mail that was answered proves the server well again.
-                    if self.gate.health.state() == State::Unknown {
-                        self.gate.health.up();
+                    if Object::metrics(&connection).recycle_count == 0 {
+                        self.gate.connected();
                     }
                     let sender = self.sender.clone();
                     return Box::new(SmtpSlot { sender, connection, gate: self.gate.clone() });
                 }
-                Err(PoolError::Backend(error)) => self.gate.close(&error),
-                Err(error) => self.gate.close(&error),
+                Err(PoolError::Backend(error)) => self.gate.close(&error, false),
+                Err(error) => self.gate.close(&error, false),
             }
         }
     }
@@ -140,7 +156,7 @@ impl Slot for SmtpSlot {
         let reused = Object::metrics(&self.connection).recycle_count > 0;
         let outcome = self.connection.transact(&mail, latch, reused).await;
         match &outcome {
-            Outcome::Unavailable(reason, _) => self.gate.close(reason),
+            Outcome::Unavailable(reason, _) => self.gate.close(reason, true),
             Outcome::Sent(_) | Outcome::Refused { .. } => self.gate.open(),
             _ => {}
         }
