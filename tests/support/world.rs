@@ -143,10 +143,17 @@ impl Drop for World {
         // Best effort: the services go away as well, unless somebody brought their own.
         let url = format!("{}/api/vhosts/{}", exported("TEST_AMQP_MANAGEMENT"), self.name);
         let _ = request("DELETE", &url, None);
-        let (client, name) = (self.mongodb.clone(), self.name.clone());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { client.database(&name).drop().await });
-        }
+        let (uri, name) = (exported("TEST_MONGODB_URI"), self.name.clone());
+        // The test's own runtime ends with the test, and this has to be waited for.
+        let dropped = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            runtime.block_on(async {
+                let client = Client::with_uri_str(uri).await.ok()?;
+                client.database(&name).drop().await.ok()
+            })
+        });
+        let _ = dropped.join();
     }
 }
 
