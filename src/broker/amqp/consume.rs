@@ -13,7 +13,7 @@ use lapin::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Topology, connect, headers};
+use super::{Topology, connect, headers, say_goodbye};
 use crate::{
     broker::{Handler, Settlement},
     config::Secret,
@@ -78,7 +78,7 @@ impl Consumers {
             Ok(channels) => channels,
             Err(error) => {
                 // Or what it holds unacknowledged would stay with it.
-                let _ = connection.close(200, "starting over".into()).await;
+                say_goodbye(&connection, "starting over").await;
                 return Err(error);
             }
         };
@@ -86,9 +86,9 @@ impl Consumers {
         // its own, so they stay until then.
         self.tasks.close();
         self.tasks.wait().await;
-        drop(channels);
         // Everything is settled: a broker that is gone by now has lost nothing.
-        let _ = connection.close(200, "drained".into()).await;
+        say_goodbye(&connection, "drained").await;
+        drop(channels);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use lapin::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{Message, Topology, connect, headers};
+use super::{Message, Topology, connect, headers, say_goodbye};
 use crate::{broker::HandOff, config::Secret};
 
 /// Hand-offs under way at once.
@@ -70,11 +70,11 @@ impl Publisher {
     }
 
     pub(super) async fn close(&self) {
-        self.channels.close();
+        // Nothing is under way any more.
         if let Some(connection) = self.channels.manager().connection.lock().await.take() {
-            // Nothing is under way any more; a broker that is gone needs no goodbye.
-            let _ = connection.close(200, "done".into()).await;
+            say_goodbye(&connection, "done").await;
         }
+        self.channels.close();
     }
 }
 

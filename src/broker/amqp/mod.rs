@@ -25,6 +25,8 @@ use crate::config::Secret;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the broker may take to answer a goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// The broker, seen from the side that publishes.
 pub struct AmqpBroker {
@@ -66,6 +68,19 @@ pub async fn test(url: &Secret) -> anyhow::Result<()> {
     let connection = connect(url, "check").await?;
     connection.close(200, "done".into()).await?;
     Ok(())
+}
+
+/// Closes a connection in good order, as far as the broker joins in. Its channels are to be dropped
+/// afterwards: lapin fails a connection that is closed while one of its channels is closing, and
+/// the goodbye is then never answered.
+async fn say_goodbye(connection: &Connection, reason: &str) {
+    let goodbye = connection.close(200, reason.into());
+    match tokio::time::timeout(GOODBYE, goodbye).await {
+        Ok(Ok(())) => {}
+        // A broker that is gone by now needs none.
+        Ok(Err(error)) => tracing::debug!(reason, %error, "a connection was lost before its end"),
+        Err(_) => tracing::debug!(reason, "the broker did not answer a goodbye"),
+    }
 }
 
 async fn connect(url: &Secret, purpose: &str) -> anyhow::Result<Connection> {
