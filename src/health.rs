@@ -46,7 +46,8 @@ impl Dependency {
 
     /// It doesn't answer.
     pub fn down(&self, reason: &dyn Display) {
-        let reason = reason.to_string();
+        // Servers like to repeat addresses in their refusals, and this one is shown to everybody.
+        let reason = crate::audit::mask_addresses(&reason.to_string());
         if self.change(State::Down(reason.clone())) {
             tracing::warn!(dependency = self.name, reason, "dependency is down, waiting for it");
         }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 
 pub use record::{
     DeliveryError, EventRef, Record, Smtp, Status, TemplateRef, Timings, hide, mask_address,
+    mask_addresses,
 };
 
 use crate::catalog::DeliveryId;

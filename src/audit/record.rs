@@ -200,6 +200,19 @@ pub fn mask_address(address: &str) -> String {
     }
 }
 
+/// A text of a server's or of ours, with every address in it masked.
+pub fn mask_addresses(text: &str) -> String {
+    let words = text.split_inclusive([' ', '<', '>', '(', ')', ',', ';', ':', '"', '\'']);
+    let masked = words.map(|word| {
+        if !word.contains('@') {
+            return word.to_owned();
+        }
+        let end = word.trim_end_matches([' ', '<', '>', '(', ')', ',', ';', ':', '"', '\'']);
+        format!("{}{}", mask_address(end), &word[end.len()..])
+    });
+    masked.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +223,15 @@ mod tests {
         assert_eq!(mask_address("Ñandú@example.com"), "Ñ***@example.com");
         assert_eq!(mask_address("no address"), "***");
         assert_eq!(mask_address("a@b\r\nBcc: x@y"), "a***@bBccxy");
+    }
+
+    #[test]
+    fn addresses_in_texts_are_masked() {
+        assert_eq!(
+            mask_addresses("550 5.1.1 <user@example.com>: no such user, ask root@example.org"),
+            "550 5.1.1 <u***@example.com>: no such user, ask r***@example.org"
+        );
+        assert_eq!(mask_addresses("no address"), "no address");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rusqlite::params;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Broker, BrokerError, Destination, HandOff, Handler, Message, Settlement, Ticket};
+use super::{Broker, BrokerError, Destination, HandOff, Handler, Message, Ticket};
 use crate::{catalog::Priority, event::Properties, sqlite::Database};
 
 /// The one source queue.
@@ -101,9 +101,7 @@ impl EmbeddedBroker {
                 tasks.spawn(async move {
                     let done = tokio::select! {
                         () = abandon.cancelled() => false,
-                        done = AssertUnwindSafe(handler(message)).catch_unwind() => {
-                            matches!(done, Ok(Settlement::Ack))
-                        }
+                        done = AssertUnwindSafe(handler(message)).catch_unwind() => done.is_ok(),
                     };
                     if let Err(error) = broker.settle(id, done).await {
                         tracing::error!(%error, "a message could not be settled");

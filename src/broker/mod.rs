@@ -147,17 +147,9 @@ pub trait Broker: Send + Sync {
 #[error("the broker did not confirm: {0}")]
 pub struct BrokerError(#[source] pub anyhow::Error);
 
-/// What the broker is told about a message in the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settlement {
-    /// Everything about it is durable: acknowledge it.
-    Ack,
-    /// It was held for as long as it may be: take it back and deliver it again.
-    Requeue,
-}
-
-/// What is done with each message. When it is dropped unfinished, the message goes back.
-pub type Handler = std::sync::Arc<dyn Fn(Message) -> BoxFuture<'static, Settlement> + Send + Sync>;
+/// What is done with each message. When it returns, everything about the message is durable and
+/// the message is acknowledged; when it is dropped, the message goes back.
+pub type Handler = std::sync::Arc<dyn Fn(Message) -> BoxFuture<'static, ()> + Send + Sync>;
 
 #[cfg(test)]
 mod tests {

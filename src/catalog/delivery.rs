@@ -153,12 +153,21 @@ impl Delivery {
         route: Arc<Route>,
         recipient: Recipient,
     ) -> Self {
-        let business_key = match event.dedup_key() {
-            Some(key) => Some(key.to_owned()),
-            None => route.business_key(event),
-        };
+        let business_key = route.key(event);
         let id = identity.delivery(event, business_key.as_deref(), &route, recipient.as_str());
         let derived = business_key.is_none() && event.id.source == IdSource::Body;
         Self { id, route, recipient, attempt: 1, derived }
+    }
+
+    /// The delivery that a hand-off stands for.
+    pub fn handed_off(
+        id: DeliveryId,
+        route: Arc<Route>,
+        event: &Event,
+        recipient: Recipient,
+        attempt: u32,
+    ) -> Self {
+        let derived = route.key(event).is_none() && event.id.source == IdSource::Body;
+        Self { id, route, recipient, attempt: attempt.max(1), derived }
     }
 }

@@ -8,6 +8,9 @@ use serde_json::Value;
 use super::{Delivery, Identity, Recipient};
 use crate::event::Event;
 
+/// Longest recipient that is looked at, in bytes; longer than any address of any channel.
+const MAX_RECIPIENT_BYTES: usize = 1024;
+
 /// What is sent, to whom and how, when an event of one type arrives.
 #[derive(Debug)]
 pub struct Route {
@@ -153,8 +156,13 @@ impl Route {
             .collect()
     }
 
+    /// What takes the event id's place: the publisher's own key for the fact, else the route's.
+    pub(super) fn key(&self, event: &Event) -> Option<String> {
+        event.dedup_key().map(ToOwned::to_owned).or_else(|| self.business_key(event))
+    }
+
     /// The business key of this event, if the route has one and the event all of its parts.
-    pub(super) fn business_key(&self, event: &Event) -> Option<String> {
+    fn business_key(&self, event: &Event) -> Option<String> {
         let mut key = String::new();
         let mut rest = self.business_key.as_deref()?;
         while let Some((before, after)) = rest.split_once('{') {
@@ -179,6 +187,13 @@ fn recipient(event: &Event, path: &str) -> Recipient {
         value = value.and_then(|value| value.get(part));
     }
     match value {
+        // It becomes a header, and headers have to fit into one frame.
+        Some(Value::String(text)) if text.len() > MAX_RECIPIENT_BYTES => {
+            Recipient::Missing(format!(
+                "recipient field {path:?} has {} bytes, more than {MAX_RECIPIENT_BYTES}",
+                text.len()
+            ))
+        }
         Some(Value::String(text)) if !text.trim().is_empty() => {
             Recipient::Address(text.trim().to_owned())
         }

@@ -36,7 +36,7 @@ pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Handler {
             instance: parts.instance,
             retry_schedule: settings.retry_schedule,
             rate_limit: settings.rate_limit,
-            hold: settings.hold,
+            hold_time: settings.hold,
             retention: settings.audit_retention,
             enabled: settings.email.enabled,
             message_id_domain: loaded.sender.domain().to_owned(),

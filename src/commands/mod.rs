@@ -50,6 +50,12 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
+/// The process could not even begin.
+pub fn failed_to_start(error: &std::io::Error) -> ExitCode {
+    say_err(&format!("usher: starting: {error}"));
+    ExitCode::from(EXIT_SOFTWARE)
+}
+
 /// Runs a command and says how it ended.
 pub async fn dispatch(cli: Cli) -> ExitCode {
     let config = cli.config.as_deref();

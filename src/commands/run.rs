@@ -5,7 +5,7 @@ pub(super) mod embedded;
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     load::{self, Loaded},
 };
 use crate::{
-    audit::mongo::MongoAudit,
+    audit::{Audit, mongo::MongoAudit},
     broker::{
         Handler,
         amqp::{AmqpBroker, Consumers, Topology},
@@ -28,7 +28,6 @@ use crate::{
         redis::{RedisLedger, Windows},
     },
     metrics::Metrics,
-    pipeline::audit_is_empty,
     shutdown, telemetry,
 };
 
@@ -96,6 +95,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         metrics,
     };
     let handler = build::pipeline(loaded, parts);
+    let places = usize::from(settings.prefetch) * topology.queues();
     let consumers = Consumers {
         url: settings.rabbitmq_url.clone(),
         topology,
@@ -105,6 +105,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         stop: stop.clone(),
         abandon: CancellationToken::new(),
         tasks: TaskTracker::new(),
+        places: Arc::new(Semaphore::new(places)),
     };
     consume(&consumers, handler, settings.drain_timeout).await;
     broker.close().await;
@@ -135,10 +136,11 @@ async fn consume(consumers: &Consumers, handler: Handler, drain: Duration) {
     }
 }
 
-/// At most a quarter of the connections for mail that must not delay other mail.
+/// At most a quarter of the connections for mail that must not delay other mail; it comes on two
+/// queues.
 fn low_prefetch(settings: &Settings) -> u16 {
     match &settings.email.backend {
-        EmailBackend::Smtp(smtp) => u16::try_from(smtp.connections / 4).unwrap_or(u16::MAX).max(1),
+        EmailBackend::Smtp(smtp) => u16::try_from(smtp.connections / 8).unwrap_or(u16::MAX).max(1),
         _ => (settings.prefetch / 4).max(1),
     }
 }
@@ -183,8 +185,11 @@ async fn keep_alive(
         let renewed = async {
             ledger.renew(&instance).await?;
             if !ledger.has_epoch().await? {
-                let empty = audit_is_empty(&*audit, &health.mongodb).await;
-                ledger.keep_epoch(empty).await?;
+                // Not waited for: to renew is more urgent than to know.
+                match audit.is_empty().await {
+                    Ok(empty) => ledger.keep_epoch(empty).await?,
+                    Err(error) => health.mongodb.down(&error),
+                }
             }
             Ok::<(), crate::ledger::LedgerError>(())
         };

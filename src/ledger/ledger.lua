@@ -46,9 +46,10 @@ if input == 'sent' then
 end
 
 if input == 'handed' then
-  local attempt, window, window_derived = unpack(ARGV, 2)
+  local attempt, next, next_attempt, window, window_derived = unpack(ARGV, 2)
   if not entry then return { 'absent' } end
-  if entry.s == 'decided' and entry.h == '0' and entry.n == attempt then
+  local same = entry.x == next and entry.a == next_attempt and entry.n == attempt
+  if entry.s == 'decided' and entry.h == '0' and same then
     if entry.x == 'dead' or entry.x == 'poison' then
       set('s', 'failed')
       over_from_now(window, window_derived)
@@ -92,7 +93,7 @@ local instance, token, event, attempt, fresh, silent, derived, alone, suspect_cl
   max_claims, grace = unpack(ARGV, 2)
 
 local function taken(state)
-  set('s', state, 'o', instance, 't', token, 'f', entry.f + 1, 'c', entry.c + 1)
+  set('s', state, 'e', event, 'o', instance, 't', token, 'f', entry.f + 1, 'c', entry.c + 1)
   if state == 'unknown' then return { 'unresolved', entry.f, entry.n } end
   if tonumber(entry.c) > tonumber(max_claims) then return { 'crash_loop', entry.f, entry.c } end
   return granted()
@@ -136,7 +137,10 @@ end
 
 local same_event = entry.e == event
 attempt = tonumber(attempt)
-if entry.s == 'claimed' and entry.o == instance and entry.t == token then return granted() end
+if (entry.s == 'claimed' or entry.s == 'sending') and entry.o == instance and entry.t == token then
+  set('s', 'claimed')
+  return granted()
+end
 if entry.s == 'claimed' or entry.s == 'sending' or entry.s == 'unknown' then
   if not owner_gone() then return { 'busy' } end
   if entry.s == 'claimed' then

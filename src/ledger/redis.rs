@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{
-    Client, Script, ScriptInvocation, Value,
+    Client, ConnectionInfo, Script, ScriptInvocation, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
+    io::tcp::TcpSettings,
 };
 
 use super::{
@@ -16,6 +17,9 @@ use crate::catalog::DeliveryId;
 
 /// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].
 const EPOCH: &str = "usher:epoch";
+
+/// How long Redis may take to answer.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Times that rule the ledger.
 #[derive(Debug, Clone, Copy)]
@@ -44,13 +48,16 @@ impl RedisLedger {
     /// # Errors
     /// The URL can't be used.
     pub fn new(url: &str, windows: Windows) -> Result<Self, LedgerError> {
-        let client = Client::open(url).map_err(failed)?;
+        let info: ConnectionInfo = url.parse().map_err(failed)?;
+        // A connection that swallows commands would else be kept for as long as the kernel resends.
+        let tcp = TcpSettings::default().set_user_timeout(RESPONSE_TIMEOUT);
+        let client = Client::open(info.set_tcp_settings(tcp)).map_err(failed)?;
         // One try each: the pipeline's own loop decides how long to wait.
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(1)
             .set_max_delay(Duration::from_secs(1))
             .set_connection_timeout(Some(Duration::from_secs(5)))
-            .set_response_timeout(Some(Duration::from_secs(10)));
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(failed)?;
         let script = Script::new(include_str!("ledger.lua"));
         let rate = Script::new(include_str!("rate.lua"));
@@ -110,8 +117,9 @@ impl RedisLedger {
                 call.arg("decide").arg(&owner.instance).arg(owner.token).arg(fence);
                 call.arg(name).arg(attempt).arg(record);
             }
-            Input::Handed { attempt } => {
-                call.arg("handed").arg(attempt).arg(&windows);
+            Input::Handed { attempt, next } => {
+                let (name, to_come) = next_to_script(*next);
+                call.arg("handed").arg(attempt).arg(name).arg(to_come).arg(&windows);
             }
             Input::Suppress { owner, fence, record } => {
                 call.arg("suppress").arg(&owner.instance).arg(owner.token).arg(fence);

@@ -114,6 +114,8 @@ pub enum Input {
     Handed {
         /// The attempt that the decision ended.
         attempt: u32,
+        /// What was decided.
+        next: Next,
     },
     /// It will not be sent, on purpose.
     Suppress {
@@ -235,7 +237,7 @@ pub fn step(entry: Option<Entry>, input: &Input, facts: Facts) -> (Option<Entry>
             }
             sent.granted()
         }
-        Input::Handed { attempt } => step_handed(entry, *attempt),
+        Input::Handed { attempt, next } => step_handed(entry, *attempt, *next),
         Input::Latch { owner, fence } => {
             let next = State::Sending;
             held(entry, owner, *fence, |entry| match entry.state {
@@ -285,11 +287,10 @@ fn held(
     }
 }
 
-fn step_handed(entry: Option<Entry>, attempt: u32) -> (Option<Entry>, Reply) {
+fn step_handed(entry: Option<Entry>, attempt: u32, next: Next) -> (Option<Entry>, Reply) {
     let Some(mut entry) = entry else { return (None, Reply::Absent) };
-    if entry.attempt == attempt
-        && let State::Decided { next, handed: false } = entry.state
-    {
+    // Another decision than this one has a hand-off of its own.
+    if entry.attempt == attempt && entry.state == (State::Decided { next, handed: false }) {
         entry.state = match next {
             Next::Dead | Next::Poison => State::Failed,
             Next::Retry(_) | Next::Park => State::Decided { next, handed: true },
@@ -307,8 +308,13 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
     };
     let same_event = entry.event == claim.event;
     match entry.state {
-        // The same input again, after a lost connection.
-        State::Claimed if entry.owner == claim.owner => entry.granted(),
+        // The same input again, after a lost connection; or a latch that was not used, for an owner
+        // asks anew only after nothing went out.
+        State::Claimed | State::Sending if entry.owner == claim.owner => {
+            let mut entry = entry;
+            entry.state = State::Claimed;
+            entry.granted()
+        }
         State::Claimed | State::Sending | State::Unknown if !facts.owner_gone => {
             (Some(entry), Reply::Busy)
         }
@@ -376,6 +382,8 @@ impl Entry {
 
     fn take(&mut self, claim: &Claim) {
         self.state = State::Claimed;
+        // Its hand-offs carry this event from now on.
+        self.event.clone_from(&claim.event);
         self.owner = claim.owner.clone();
         self.fence += 1;
         self.claims += 1;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
-    End, Pipeline,
+    End, Hold, Pipeline,
     claim::Claimed,
     outcome::{self, Verdict, dead},
     records::Story,
@@ -16,7 +16,7 @@ use crate::{
     catalog::{Delivery, Recipient},
     channel::{Outcome, Outgoing},
     event::Event,
-    ledger::{Admission, Input, Next, Owner, Reply},
+    ledger::{Admission, Input, Next, Reply},
 };
 
 /// How long a suspect waits until it is alone; others wait behind it, so it is not for long.
@@ -37,16 +37,19 @@ impl Pipeline {
         message: &Message,
         event: &Event,
         delivery: &Delivery,
+        hold: &Hold,
     ) -> End {
-        let owner = self.owner();
         let mut first_try = true;
         loop {
             let mut story = Story::new(message, event, delivery);
             let waiting = Instant::now();
             let ready = self.channel(delivery.route.channel).ready();
-            let Ok(slot) = timeout(self.policy.hold, ready).await else { return End::GivenBack };
+            let Ok(slot) = timeout(self.policy.hold_time, ready).await else {
+                return self.not_ready(story, hold).await;
+            };
             let mut company = Some(self.suspects.read().await);
-            let mut claimed = self.claim(message, event, delivery, &owner, first_try, false).await;
+            let mut claimed =
+                self.claim(message, event, delivery, &hold.owner, first_try, false).await;
             let mut alone = None;
             if matches!(claimed, Claimed::Suspect) {
                 // Should it end the process again, it takes no innocent with it.
@@ -56,17 +59,20 @@ impl Pipeline {
                     return End::HandedOff;
                 };
                 alone = Some(guard);
-                claimed = self.claim(message, event, delivery, &owner, first_try, true).await;
+                claimed = self.claim(message, event, delivery, &hold.owner, first_try, true).await;
             }
             let _until_settled = (company, alone);
             crash_point!("after_claim");
             story.timings.claim_ms = millis(waiting);
-            let (fence, attempt) = match claimed {
-                Claimed::Granted { fence, attempt } => (fence, attempt),
+            let attempt = match claimed {
+                Claimed::Granted { fence, attempt } => {
+                    hold.granted(fence, attempt);
+                    attempt
+                }
                 other => {
                     // Nothing to send: somebody else may have the connection.
                     drop(slot);
-                    return self.settle_unclaimed(story, other, &owner).await;
+                    return self.settle_unclaimed(story, other, hold).await;
                 }
             };
             story.attempt = attempt;
@@ -74,7 +80,7 @@ impl Pipeline {
                 Ok(outgoing) => outgoing,
                 Err(hindrance) => {
                     drop(slot);
-                    return self.settle_hindered(story, hindrance, &owner, fence).await;
+                    return self.settle_hindered(story, hindrance, hold).await;
                 }
             };
             if let Some(wait) = self.over_the_limit(delivery).await {
@@ -82,24 +88,38 @@ impl Pipeline {
                 story.reason = "the limit per recipient is reached".to_owned();
                 let later = Next::Retry(attempt);
                 let verdict = Verdict::Next { next: later, wait, kind: "rate_limited" };
-                return self.settle(story, verdict, &owner, fence).await;
+                return self.settle(story, verdict, hold).await;
             }
             story.message_id = Some(outgoing.message_id.clone());
             crash_point!("after_render");
             let sending = Instant::now();
-            let latch = self.latch(delivery, &owner, fence);
+            let latch = self.latch(delivery, hold);
             let outcome = slot.send(&outgoing, Box::pin(latch)).await;
             story.timings.send_ms = millis(sending);
             crash_point!("after_reply");
             let schedule = &self.policy.retry_schedule;
-            let verdict = outcome::decide(&outcome, attempt, schedule, delivery.route.on_unknown);
-            if verdict == Verdict::Again {
+            let on_unknown = delivery.route.on_unknown;
+            let Some(verdict) = outcome::decide(&outcome, attempt, schedule, on_unknown) else {
+                // Nothing went out, and the claim may be lost: it is asked for again.
                 first_try = false;
                 continue;
-            }
+            };
             story.outcome(outcome);
-            return self.settle(story, verdict, &owner, fence).await;
+            return self.settle(story, verdict, hold).await;
         }
+    }
+
+    /// The channel could not take it for as long as a message may be held.
+    async fn not_ready(&self, mut story: Story<'_>, hold: &Hold) -> End {
+        story.reason = "the channel is not ready".to_owned();
+        if hold.fence() == 0 {
+            self.defer(&story).await;
+            return End::HandedOff;
+        }
+        story.attempt = hold.attempt();
+        let later = Next::Retry(story.attempt);
+        let verdict = Verdict::Next { next: later, wait: DEFER, kind: "unavailable" };
+        self.settle(story, verdict, hold).await
     }
 
     /// How long this delivery has to wait for its recipient's limit, in a delay that there is.
@@ -114,9 +134,9 @@ impl Pipeline {
     }
 
     /// May the body go out? Only if the claim is still ours.
-    async fn latch(&self, delivery: &Delivery, owner: &Owner, fence: u64) -> bool {
+    async fn latch(&self, delivery: &Delivery, hold: &Hold) -> bool {
         crash_point!("before_latch");
-        let input = Input::Latch { owner: owner.clone(), fence };
+        let input = Input::Latch { owner: hold.owner.clone(), fence: hold.fence() };
         let granted = matches!(self.ledger(&delivery.id, input).await, Reply::Granted { .. });
         crash_point!("after_latch");
         granted
@@ -164,46 +184,68 @@ impl Pipeline {
         &self,
         mut story: Story<'_>,
         hindrance: Hindrance,
-        owner: &Owner,
-        fence: u64,
+        hold: &Hold,
     ) -> End {
         match hindrance {
             Hindrance::Dead { kind, reason } => {
                 story.reason = reason;
-                self.settle(story, dead(kind), owner, fence).await
+                self.settle(story, dead(kind), hold).await
             }
             Hindrance::Suppressed(reason) => {
                 story.reason = reason;
-                self.suppress(story, owner, fence).await
+                self.suppress(story, hold).await
             }
         }
     }
 
+    /// Our own fault, and the message is evidence: an alarm, and somebody has to look at it.
+    pub(super) async fn panicked(
+        &self,
+        message: &Message,
+        event: &Event,
+        delivery: &Delivery,
+        hold: &Hold,
+    ) -> End {
+        let mut story = Story::new(message, event, delivery);
+        story.reason = "processing it panicked".to_owned();
+        if hold.fence() == 0 {
+            self.reject(message, Some(event), &story.reason).await;
+            return End::HandedOff;
+        }
+        story.attempt = hold.attempt();
+        let poison = Verdict::Next { next: Next::Poison, wait: Duration::ZERO, kind: "panicked" };
+        self.settle(story, poison, hold).await
+    }
+
     /// What is left to do where there was nothing to send.
-    async fn settle_unclaimed(&self, mut story: Story<'_>, claimed: Claimed, owner: &Owner) -> End {
+    async fn settle_unclaimed(&self, mut story: Story<'_>, claimed: Claimed, hold: &Hold) -> End {
         let on_unknown = story.delivery.route.on_unknown;
         match claimed {
             // Not for here; to do nothing loses nothing, for the claim is found again.
             Claimed::Granted { .. } => End::HandedOff,
             Claimed::Unresolved { fence, attempt } => {
+                hold.granted(fence, attempt);
                 story.attempt = attempt;
                 let outcome = Outcome::Unknown(
                     "the process that sent it ended before it could say".to_owned(),
                 );
-                let verdict =
-                    outcome::decide(&outcome, attempt, &self.policy.retry_schedule, on_unknown);
+                let schedule = &self.policy.retry_schedule;
+                let Some(verdict) = outcome::decide(&outcome, attempt, schedule, on_unknown) else {
+                    return End::HandedOff;
+                };
                 story.outcome(outcome);
-                self.settle(story, verdict, owner, fence).await
+                self.settle(story, verdict, hold).await
             }
             Claimed::CrashLoop { fence, claims } => {
+                hold.granted(fence, story.attempt);
                 story.reason =
                     format!("claimed {claims} times and never finished: it ends its process");
                 let poison =
                     Verdict::Next { next: Next::Poison, wait: Duration::ZERO, kind: "crash_loop" };
-                self.settle(story, poison, owner, fence).await
+                self.settle(story, poison, hold).await
             }
             Claimed::HandOff { next, attempt, record } => {
-                self.hand_off_again(&story, next, attempt, &record).await;
+                self.hand_off_again(story, next, attempt, &record).await;
                 End::HandedOff
             }
             Claimed::Busy | Claimed::Suspect => {

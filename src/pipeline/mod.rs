@@ -8,21 +8,20 @@ mod records;
 mod settle;
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use tokio::sync::RwLock;
-
-pub use patience::audit_is_empty;
 
 use crate::{
     audit::{Audit, Status},
-    broker::{Broker, Message, Settlement, Ticket},
+    broker::{Broker, Message, Ticket},
     catalog::{Catalog, ChannelKind, Delivery, Identity, Lookup, Priority, Recipient},
     channel::Channel,
     event::{self, Event},
@@ -67,8 +66,8 @@ pub struct Policy {
     pub retry_schedule: Vec<Duration>,
     /// Most mails to one recipient.
     pub rate_limit: Option<RateLimit>,
-    /// How long a delivery may wait for its channel before its message goes back to the broker.
-    pub hold: Duration,
+    /// How long a delivery may wait for its channel before it is put off.
+    pub hold_time: Duration,
     /// How long records are kept.
     pub retention: Duration,
     /// Whether anything is sent at all (`ENABLE_EMAIL_NOTIFICATIONS`).
@@ -86,8 +85,36 @@ enum End {
     Known,
     /// It goes on with another message.
     HandedOff,
-    /// It could not be tried for as long as a message may be held.
-    GivenBack,
+}
+
+/// One task's hold on a delivery, as the ledger knows it.
+struct Hold {
+    owner: Owner,
+    /// 0 before the claim is granted.
+    fence: AtomicU64,
+    attempt: AtomicU32,
+}
+
+impl Hold {
+    fn new(instance: &str) -> Self {
+        static TOKENS: AtomicU64 = AtomicU64::new(1);
+        let token = TOKENS.fetch_add(1, Ordering::Relaxed);
+        let owner = Owner { instance: instance.to_owned(), token };
+        Self { owner, fence: AtomicU64::new(0), attempt: AtomicU32::new(0) }
+    }
+
+    fn granted(&self, fence: u64, attempt: u32) {
+        self.fence.store(fence, Ordering::Relaxed);
+        self.attempt.store(attempt, Ordering::Relaxed);
+    }
+
+    fn fence(&self) -> u64 {
+        self.fence.load(Ordering::Relaxed)
+    }
+
+    fn attempt(&self) -> u32 {
+        self.attempt.load(Ordering::Relaxed)
+    }
 }
 
 impl End {
@@ -96,7 +123,6 @@ impl End {
             Self::Recorded(status) => status.as_str(),
             Self::Known => "known",
             Self::HandedOff => "handed_off",
-            Self::GivenBack => "given_back",
         }
     }
 }
@@ -104,28 +130,27 @@ impl End {
 impl Pipeline {
     /// Processes one message. When this says so, every delivery of it is settled and recorded, and
     /// the message may be acknowledged. What is down is waited for.
-    pub async fn process(&self, message: &Message) -> Settlement {
+    pub async fn process(&self, message: &Message) {
         crash_point!("after_receive");
         self.metrics.received(&message.queue);
         let event = match event::parse(&message.body, &message.properties, message.origin()) {
             Ok(event) => event,
             Err(invalid) => {
                 self.reject(message, None, &invalid.to_string()).await;
-                return Settlement::Ack;
+                return;
             }
         };
         let deliveries = match self.route(message, &event) {
             Ok(deliveries) => deliveries,
             Err(reason) => {
                 self.reject(message, Some(&event), &reason).await;
-                return Settlement::Ack;
+                return;
             }
         };
         let ends = deliveries.iter().map(|delivery| self.deliver(message, &event, delivery));
         let ends = join_all(ends).await;
         self.log_event(message, &event, &ends);
         crash_point!("before_ack");
-        if ends.contains(&End::GivenBack) { Settlement::Requeue } else { Settlement::Ack }
     }
 
     /// The deliveries that a message stands for: one for a hand-off, else all that the routes ask
@@ -136,7 +161,8 @@ impl Pipeline {
             let route =
                 route.ok_or_else(|| format!("there is no route {:?} any more", ticket.route))?;
             let recipient = Recipient::Address(ticket.recipient.clone());
-            return Ok(vec![Delivery::handed_off(route.clone(), event, recipient, ticket)]);
+            let (id, route) = (ticket.delivery_id.clone(), route.clone());
+            return Ok(vec![Delivery::handed_off(id, route, event, recipient, ticket.attempt)]);
         }
         match self.catalog.lookup(&event.kind) {
             Lookup::Routes(routes) => Ok(self.catalog.deliveries(routes, event, &self.identity)),
@@ -154,15 +180,12 @@ impl Pipeline {
             crash_point!("after_low");
             return End::HandedOff;
         }
-        self.attempt(message, event, delivery).await
-    }
-
-    /// A name for one task, so that the ledger knows it again.
-    fn owner(&self) -> Owner {
-        static TOKENS: AtomicU64 = AtomicU64::new(1);
-        Owner {
-            instance: self.policy.instance.clone(),
-            token: TOKENS.fetch_add(1, Ordering::Relaxed),
+        let hold = Hold::new(&self.policy.instance);
+        // A panic must not leave the claim with a process that lives, nor end the event's others.
+        let attempt = AssertUnwindSafe(self.attempt(message, event, delivery, &hold));
+        match attempt.catch_unwind().await {
+            Ok(end) => end,
+            Err(_) => self.panicked(message, event, delivery, &hold).await,
         }
     }
 

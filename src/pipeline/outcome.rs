@@ -20,21 +20,20 @@ pub enum Verdict {
         /// A word for the record to group by.
         kind: &'static str,
     },
-    /// Nothing went out and the claim may be lost: start over.
-    Again,
 }
 
-/// Decides. `schedule` holds the wait before each retry; `attempt` counts from 1.
+/// Decides; `None` where nothing went out and nothing was learnt, so that the attempt starts over.
+/// `schedule` holds the wait before each retry; `attempt` counts from 1.
 pub fn decide(
     outcome: &Outcome,
     attempt: u32,
     schedule: &[Duration],
     on_unknown: OnUnknown,
-) -> Verdict {
-    match outcome {
+) -> Option<Verdict> {
+    Some(match outcome {
         Outcome::Sent(_) => Verdict::Sent,
         Outcome::Simulated => Verdict::Simulated,
-        Outcome::Withheld => Verdict::Again,
+        Outcome::Withheld => return None,
         // No attempt was made: the same one again, once the server has come to its senses.
         Outcome::Unavailable(..) => {
             Verdict::Next { next: Next::Retry(attempt), wait: DEFER, kind: "unavailable" }
@@ -54,7 +53,7 @@ pub fn decide(
                 OnUnknown::Resend => retry(attempt, schedule, "unknown").unwrap_or(park),
             }
         }
-    }
+    })
 }
 
 /// Given up for good.
@@ -97,7 +96,7 @@ mod tests {
 
     fn next(outcome: &Outcome, attempt: u32, on_unknown: OnUnknown) -> (Next, Duration) {
         match decide(outcome, attempt, &SCHEDULE, on_unknown) {
-            Verdict::Next { next, wait, .. } => (next, wait),
+            Some(Verdict::Next { next, wait, .. }) => (next, wait),
             other => panic!("{other:?}"),
         }
     }

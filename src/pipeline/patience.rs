@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Pipeline;
 use crate::{
-    audit::{Audit, AuditError, Record},
+    audit::{AuditError, Record},
     broker::{BrokerError, HandOff},
     catalog::DeliveryId,
     health::{Backoff, Dependency},
@@ -57,9 +57,4 @@ where
             }
         }
     }
-}
-
-/// Whether there is any record, once the audit answers.
-pub async fn audit_is_empty(audit: &dyn Audit, dependency: &Dependency) -> bool {
-    until_done::<_, AuditError, _>(dependency, || audit.is_empty()).await
 }

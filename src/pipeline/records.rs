@@ -15,6 +15,12 @@ use crate::{
     template::Rendered,
 };
 
+/// Largest value that a record keeps, in bytes of JSON.
+const MAX_VALUE: usize = 16 * 1024;
+/// Longest subject and correlation that a record keeps, in characters: what RFC 5322 2.1.1 allows
+/// in a line.
+const MAX_SUBJECT: usize = 998;
+
 /// What is known of one attempt so far.
 pub(super) struct Story<'a> {
     pub(super) message: &'a Message,
@@ -61,11 +67,13 @@ impl<'a> Story<'a> {
         let given = variables.iter().filter(|(name, value)| {
             declared.get(*name).is_none_or(|variable| variable.default.as_ref() != Some(*value))
         });
-        self.data = given.map(|(name, value)| (name.clone(), mask(value, &self.secrets))).collect();
+        let kept = given.map(|(name, value)| (name.clone(), short(mask(value, &self.secrets))));
+        self.data = kept.collect();
     }
 
     pub(super) fn rendered(&mut self, rendered: &Rendered) {
         let subject = hide(&rendered.subject, &self.secrets);
+        let subject = subject.chars().take(MAX_SUBJECT).collect();
         self.rendered = Some((subject, rendered.template.clone()));
     }
 
@@ -150,7 +158,7 @@ impl<'a> Story<'a> {
         let fields = self.delivery.route.correlation.iter();
         let known = fields.filter_map(|name| {
             let text = match self.event.fields.get(name)? {
-                Value::String(text) => text.clone(),
+                Value::String(text) => text.chars().take(MAX_SUBJECT).collect(),
                 Value::Number(number) => number.to_string(),
                 _ => return None,
             };
@@ -233,6 +241,17 @@ fn trace_id(message: &Message) -> Option<String> {
     let id = message.properties.traceparent.as_deref()?.split('-').nth(1)?;
     let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_id.then(|| id.to_owned())
+}
+
+/// A value as the record keeps it: the largest say how large they were, for a record that is too
+/// large for the audit would keep its whole batch out.
+fn short(value: Value) -> Value {
+    let length = match &value {
+        Value::String(text) => text.len(),
+        Value::Array(_) | Value::Object(_) => value.to_string().len(),
+        _ => 0,
+    };
+    if length > MAX_VALUE { Value::String(format!("({length} bytes, not kept)")) } else { value }
 }
 
 /// Masks secrets by value, wherever they stand.

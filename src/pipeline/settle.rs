@@ -6,33 +6,25 @@ use std::{sync::Arc, time::Duration};
 use tokio::join;
 
 use super::{
-    End, Pipeline,
+    End, Hold, Pipeline,
     outcome::{Verdict, wait_before},
     records::{Story, mask},
 };
 use crate::{
-    audit::{Record, Status, mask_address},
+    audit::{Record, Status, mask_address, mask_addresses},
     broker::{DEFER, Destination, HandOff, Message, Ticket},
     catalog::Delivery,
     event::Event,
-    ledger::{Input, Next, Owner, Reply},
+    ledger::{Input, Next, Reply},
 };
 
 impl Pipeline {
     /// Settles an attempt that was ours to make.
-    pub(super) async fn settle(
-        &self,
-        story: Story<'_>,
-        verdict: Verdict,
-        owner: &Owner,
-        fence: u64,
-    ) -> End {
+    pub(super) async fn settle(&self, story: Story<'_>, verdict: Verdict, hold: &Hold) -> End {
         match verdict {
             Verdict::Sent => self.sent(&story, Status::Sent).await,
-            Verdict::Simulated | Verdict::Again => self.sent(&story, Status::Simulated).await,
-            Verdict::Next { next, wait, kind } => {
-                self.next(&story, next, wait, kind, owner, fence).await
-            }
+            Verdict::Simulated => self.sent(&story, Status::Simulated).await,
+            Verdict::Next { next, wait, kind } => self.next(&story, next, wait, kind, hold).await,
         }
     }
 
@@ -69,8 +61,7 @@ impl Pipeline {
         next: Next,
         wait: Duration,
         kind: &str,
-        owner: &Owner,
-        fence: u64,
+        hold: &Hold,
     ) -> End {
         let status = match next {
             _ if story.is_unknown => Status::Unknown,
@@ -78,15 +69,13 @@ impl Pipeline {
             Next::Dead | Next::Poison | Next::Park => Status::Failed,
         };
         if matches!(next, Next::Retry(again) if again == story.attempt) {
-            return self.put_off(story, next, wait, owner, fence).await;
+            return self.put_off(story, next, wait, hold).await;
         }
         let is_final = !matches!(next, Next::Retry(_));
         let record = Arc::new(story.record(self, status, is_final, Some(kind)));
-        let input =
-            Input::Decide { owner: owner.clone(), fence, next, record: Story::to_json(&record) };
-        if self.ledger(&story.delivery.id, input).await == Reply::Lost {
+        if !self.decided(story, next, Story::to_json(&record), hold).await {
             // Somebody else took this process for gone and decides; the copy that comes back finds
-            // out what. Had the entry been lost instead, the decision would stand without it.
+            // out what.
             self.defer(story).await;
             return End::HandedOff;
         }
@@ -97,18 +86,18 @@ impl Pipeline {
         End::Recorded(status)
     }
 
+    /// Whether the decision is ours to make. Where the entry was lost it is, for nobody else knows.
+    async fn decided(&self, story: &Story<'_>, next: Next, record: String, hold: &Hold) -> bool {
+        let input = Input::Decide { owner: hold.owner.clone(), fence: hold.fence(), next, record };
+        self.ledger(&story.delivery.id, input).await != Reply::Lost
+    }
+
     /// No attempt was made, so there is nothing to record: the same one comes again later.
-    async fn put_off(
-        &self,
-        story: &Story<'_>,
-        next: Next,
-        wait: Duration,
-        owner: &Owner,
-        fence: u64,
-    ) -> End {
-        let (owner, record) = (owner.clone(), String::new());
-        let input = Input::Decide { owner, fence, next, record };
-        self.ledger(&story.delivery.id, input).await;
+    async fn put_off(&self, story: &Story<'_>, next: Next, wait: Duration, hold: &Hold) -> End {
+        if !self.decided(story, next, String::new(), hold).await {
+            self.defer(story).await;
+            return End::HandedOff;
+        }
         self.publish_next(story, next, wait, story.attempt).await;
         crash_point!("after_put_off");
         tracing::debug!(delivery_id = %story.delivery.id, reason = story.reason, "delivery put off");
@@ -140,27 +129,31 @@ impl Pipeline {
         let properties = story.message.properties.clone();
         self.hand_off(&HandOff { ticket, destination, body, properties }).await;
         crash_point!("after_hand_off");
-        self.ledger(&story.delivery.id, Input::Handed { attempt }).await;
+        self.ledger(&story.delivery.id, Input::Handed { attempt, next }).await;
         crash_point!("after_handed");
     }
 
     /// Decided by an owner that is gone before its hand-off was confirmed.
     pub(super) async fn hand_off_again(
         &self,
-        story: &Story<'_>,
+        mut story: Story<'_>,
         next: Next,
         attempt: u32,
         record: &str,
     ) {
+        let known: Option<Record> = serde_json::from_str(record).ok();
+        if let Some(error) = known.and_then(|record| record.error) {
+            story.reason = error.message;
+        }
         let wait = wait_before(next, attempt, &self.policy.retry_schedule);
-        join!(self.publish_next(story, next, wait, attempt), self.write_again(Some(record)));
+        join!(self.publish_next(&story, next, wait, attempt), self.write_again(Some(record)));
     }
 
     /// Not sent, on purpose.
-    pub(super) async fn suppress(&self, story: Story<'_>, owner: &Owner, fence: u64) -> End {
+    pub(super) async fn suppress(&self, story: Story<'_>, hold: &Hold) -> End {
         let record = Arc::new(story.record(self, Status::Suppressed, true, Some("suppressed")));
-        let input =
-            Input::Suppress { owner: owner.clone(), fence, record: Story::to_json(&record) };
+        let (owner, fence) = (hold.owner.clone(), hold.fence());
+        let input = Input::Suppress { owner, fence, record: Story::to_json(&record) };
         join!(self.ledger(&story.delivery.id, input), self.write(record.clone()));
         self.told(&record);
         End::Recorded(Status::Suppressed)
@@ -262,7 +255,7 @@ impl Pipeline {
                     r#final = record.is_final,
                     smtp.code = smtp.map(|smtp| smtp.code),
                     error.kind = error.map(|error| error.kind.as_str()),
-                    error.message = error.map(|error| error.message.as_str()),
+                    error.message = error.map(|error| mask_addresses(&error.message)),
                     claim_ms = record.timings.claim_ms,
                     render_ms = record.timings.render_ms,
                     send_ms = record.timings.send_ms,
@@ -281,29 +274,11 @@ impl Pipeline {
 
 /// Dead and parked copies lie around for long: where the route has secrets, they are masked.
 fn masked_body(story: &Story<'_>, destination: Destination) -> Option<Vec<u8>> {
-    let lies_around = matches!(destination, Destination::Dead | Destination::Parked);
+    let lies_around = !matches!(destination, Destination::Later(..) | Destination::Low);
     if story.secrets.is_empty() || !lies_around {
         return None;
     }
     // It was parsed before, so it can be again.
     let body = serde_json::from_slice(&story.message.body).ok()?;
     Some(mask(&body, &story.secrets).to_string().into_bytes())
-}
-
-impl Delivery {
-    /// The delivery that a hand-off stands for.
-    pub(super) fn handed_off(
-        route: Arc<crate::catalog::Route>,
-        event: &Event,
-        recipient: crate::catalog::Recipient,
-        ticket: &Ticket,
-    ) -> Self {
-        Self {
-            id: ticket.delivery_id.clone(),
-            route,
-            recipient,
-            attempt: ticket.attempt.max(1),
-            derived: event.id.source == crate::event::IdSource::Body,
-        }
-    }
 }

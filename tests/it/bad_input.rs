@@ -114,6 +114,23 @@ fn made_cases() -> Vec<Case> {
             format!(r#"{{"event_type": "booking.confirmed", "x": {}}}"#, nested(200)).into(),
         ),
         case("type-long", End::Poison, "event_type has 256 bytes", good("type-long", long_type)),
+        // Larger than a frame: as a header it would end the connection.
+        case(
+            "address-endless",
+            End::Dead,
+            "recipient field \"user_email\" has 200012 bytes",
+            good(
+                "address-endless",
+                json!({"user_email": format!("{}@example.com", "a".repeat(200_000))}),
+            ),
+        ),
+        // As a record it would be too large for the audit.
+        case(
+            "seats-endless",
+            End::Delivered,
+            "",
+            good("seats-endless", json!({"seats": vec![1; 1_000_000]})),
+        ),
         case(
             "address-long",
             End::Dead,

@@ -162,3 +162,15 @@ async fn a_queue_that_is_deleted_is_declared_and_consumed_again() {
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
     smtp.until_accepted(1).await;
 }
+
+#[tokio::test]
+async fn a_queue_of_ushers_own_that_is_deleted_is_made_again_by_the_next_hand_off() {
+    let world = World::new().await;
+    let _usher = world.usher().start().await;
+    world.broker.delete("usher.dead").await;
+    let incomplete =
+        r#"{"event_id": "e-1", "event_type": "booking.confirmed", "user_email": "a@example.com"}"#;
+    world.broker.publish(BOOKINGS, incomplete).await;
+    assert_eq!(world.dead().await.header("usher-event-id"), "e-1");
+    world.assert_queues_empty(&[BOOKINGS]).await;
+}

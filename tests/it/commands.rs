@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{
     events::{SEED_BOOKING, SEED_PAYMENT, booking, rescheduled},
-    exported,
+    eventually, exported,
     smtp::{ClosedPort, Phase, SmtpServer},
     usher::Builder,
     world::World,
@@ -171,6 +171,27 @@ async fn the_embedded_mode_mails_a_file_of_events_once_however_often_it_is_fed()
         assert_eq!(last["waiting.to_process"], 0, "{last}");
         assert_eq!(last["waiting.poison"], round, "{last}");
     }
+}
+
+#[tokio::test]
+async fn the_embedded_mode_ends_when_told_although_its_input_is_open() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut usher = tokio::process::Command::new(env!("CARGO_BIN_EXE_usher"))
+        .args(["run", "--embedded", "data"])
+        .current_dir(folder.path())
+        .env_clear()
+        .env("HTTP_LISTEN", "off")
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("usher");
+    let mail = folder.path().join("data/mail");
+    eventually("the mail folder", async || mail.exists().then_some(())).await;
+    let pid = usher.id().expect("it runs").to_string();
+    tokio::process::Command::new("kill").arg(&pid).status().await.expect("kill");
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), usher.wait()).await;
+    assert!(ended.expect("it ends in time").expect("a status").success());
 }
 
 #[tokio::test]

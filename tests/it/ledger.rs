@@ -97,7 +97,15 @@ impl Ask {
             }),
             What::Latch => Input::Latch { owner, fence },
             What::Decide(next) => Input::Decide { owner, fence, next, record },
-            What::Handed => Input::Handed { attempt },
+            What::Handed => {
+                let decided = entry.map(|entry| entry.state);
+                let next = match decided {
+                    // Now and then another decision than the one that was made.
+                    Some(State::Decided { next, .. }) if self.stale_by == 0 => next,
+                    _ => Next::Dead,
+                };
+                Input::Handed { attempt, next }
+            }
             What::Suppress => Input::Suppress { owner, fence, record },
             What::Sent => Input::Sent { event, attempt, record, derived },
         }

@@ -146,7 +146,7 @@ proptest! {
                 prop_assert_eq!(reply, Reply::HandOff { next, attempt: entry.attempt, record });
                 prop_assert_eq!(&kept, &after);
             }
-            let (confirmed, _) = step(after.clone(), &Input::Handed { attempt: entry.attempt }, ALL_ALIVE);
+            let (confirmed, _) = step(after.clone(), &Input::Handed { attempt: entry.attempt, next }, ALL_ALIVE);
             let (_, reply) = step(confirmed, &claim(&entry.event, 1), ALL_ALIVE);
             prop_assert!(!matches!(reply, Reply::HandOff { .. }), "{:?}", reply);
         }
@@ -182,4 +182,45 @@ fn a_delivery_that_ends_its_process_again_and_again_is_a_crash_loop() {
         assert_eq!(is_loop, round > MAX_CLAIMS, "claim {round}: {reply:?}");
         entry = after;
     }
+}
+
+/// Asked by this owner, for this event.
+fn claim_of(number: u64, event: &str, attempt: u32) -> Input {
+    let Input::Claim(claim) = claim(event, attempt) else { unreachable!() };
+    Input::Claim(Claim { owner: owner(number), ..claim })
+}
+
+#[test]
+fn a_retry_is_no_duplicate_of_the_event_that_its_delivery_was_taken_over_from() {
+    let (entry, _) = step(None, &claim_of(1, "a", 1), ALL_ALIVE);
+    let (entry, reply) = step(entry, &claim_of(2, "b", 1), ALL_GONE);
+    let Reply::Granted { fence, .. } = reply else { panic!("{reply:?}") };
+    let next = Next::Retry(2);
+    let decide = Input::Decide { owner: owner(2), fence, next, record: "{}".to_owned() };
+    let (entry, _) = step(entry, &decide, ALL_ALIVE);
+    let (entry, _) = step(entry, &Input::Handed { attempt: 1, next }, ALL_ALIVE);
+    let (_, reply) = step(entry, &claim_of(3, "b", 2), ALL_ALIVE);
+    assert!(matches!(reply, Reply::Granted { attempt: 2, .. }), "{reply:?}");
+}
+
+#[test]
+fn a_latch_whose_answer_was_lost_does_not_lock_its_owner_out() {
+    let (entry, reply) = step(None, &claim_of(1, "a", 1), ALL_ALIVE);
+    let Reply::Granted { fence, .. } = reply else { panic!("{reply:?}") };
+    let (entry, _) = step(entry, &Input::Latch { owner: owner(1), fence }, ALL_ALIVE);
+    // The owner heard nothing, sent nothing, and asks anew.
+    let (entry, reply) = step(entry, &claim_of(1, "a", 1), ALL_ALIVE);
+    assert_eq!(reply, Reply::Granted { fence, attempt: 1 });
+    assert_eq!(entry.map(|entry| entry.state), Some(State::Claimed));
+}
+
+#[test]
+fn a_stalled_owner_confirms_only_its_own_hand_off() {
+    let (entry, reply) = step(None, &claim_of(1, "a", 1), ALL_ALIVE);
+    let Reply::Granted { fence, .. } = reply else { panic!("{reply:?}") };
+    let dead = Input::Decide { owner: owner(1), fence, next: Next::Dead, record: "{}".to_owned() };
+    let (decided, _) = step(entry, &dead, ALL_ALIVE);
+    let stalled = Input::Handed { attempt: 1, next: Next::Retry(1) };
+    let (after, _) = step(decided.clone(), &stalled, ALL_ALIVE);
+    assert_eq!(after, decided);
 }

@@ -78,7 +78,7 @@ async fn what_is_refused_for_good_is_a_dead_letter_at_once() {
         smtp.at(phase).to(&format!("{name}@example.com")).reply("554 5.7.1 not wanted");
     }
     let _usher = world.usher().smtp(&smtp).start().await;
-    for (_, command, name) in phases {
+    for (index, (_, command, name)) in phases.into_iter().enumerate() {
         let event = booking(name, &format!("{name}@example.com")).to_string();
         world.broker.publish(BOOKINGS, &event).await;
         let dead = world.dead().await;
@@ -88,7 +88,8 @@ async fn what_is_refused_for_good_is_a_dead_letter_at_once() {
         assert_eq!(dead.header("usher-channel"), "email");
         assert_eq!(dead.header("usher-attempt"), "1");
         assert!(!dead.header("usher-at").is_empty());
-        let records = world.records().await;
+        // Hand-off and record go out at the same time.
+        let records = world.until_records(index + 1).await;
         let record = records.iter().find(|record| text(record, "event.id") == name);
         let record = record.expect("a record");
         assert_eq!(dead.header("usher-delivery-id"), text(record, "delivery_id"));

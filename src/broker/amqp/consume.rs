@@ -1,6 +1,10 @@
 //! Consuming: one channel for each queue, each message a task, prefetch the only bound.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt, StreamExt, future::try_join_all};
 use lapin::{
@@ -11,17 +15,21 @@ use lapin::{
     },
     types::FieldTable,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Topology, connect, headers, say_goodbye};
 use crate::{
-    broker::{Handler, Settlement},
+    broker::Handler,
     config::Secret,
     health::{Backoff, Dependency},
 };
 
 /// What is put in between the broker's delivery and a second one of a message that panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
+
+/// A session that lasted for longer was a good one: the next failure is a new one.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// Takes messages until told to stop.
 pub struct Consumers {
@@ -41,6 +49,9 @@ pub struct Consumers {
     pub abandon: CancellationToken,
     /// Everything under way.
     pub tasks: TaskTracker,
+    /// A place for each message under way. What was taken over a connection that is lost goes on,
+    /// and the broker knows nothing of it, so its prefetch alone is no bound.
+    pub places: Arc<Semaphore>,
 }
 
 impl Consumers {
@@ -48,7 +59,11 @@ impl Consumers {
     pub async fn run(&self, handler: Handler) {
         let mut backoff = Backoff::default();
         while !self.stop.is_cancelled() {
-            if let Err(error) = self.session(&handler, &mut backoff).await {
+            let began = Instant::now();
+            if let Err(error) = self.session(&handler).await {
+                if began.elapsed() > STEADY {
+                    backoff = Backoff::default();
+                }
                 self.health.down(&format_args!("{error:#}"));
                 tokio::select! {
                     () = self.stop.cancelled() => {}
@@ -62,14 +77,13 @@ impl Consumers {
     }
 
     /// One connection, from its opening to its loss or to the end of the drain.
-    async fn session(&self, handler: &Handler, backoff: &mut Backoff) -> anyhow::Result<()> {
+    async fn session(&self, handler: &Handler) -> anyhow::Result<()> {
         let connection = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
             connected = connect(&self.url, "consume") => connected?,
         };
         self.topology.declare(&connection).await?;
         self.health.up();
-        *backoff = Backoff::default();
         let queues = self.topology.consumed().map(|(queue, slowly)| {
             let prefetch = if slowly { self.prefetch_low } else { self.prefetch };
             self.consume(&connection, queue, prefetch, handler)
@@ -122,7 +136,15 @@ impl Consumers {
                 delivery = consumer.next() => delivery,
             };
             match delivery {
-                Some(Ok(delivery)) => self.spawn(delivery, &queue, handler),
+                Some(Ok(delivery)) => {
+                    let place = tokio::select! {
+                        biased;
+                        // Left unacknowledged, it goes back when the connection closes.
+                        () = self.stop.cancelled() => continue,
+                        place = self.places.clone().acquire_owned() => place?,
+                    };
+                    self.spawn(delivery, &queue, handler, place);
+                }
                 Some(Err(error)) => return Err(error.into()),
                 // The queue was deleted or moved: everything is declared and consumed anew.
                 None => anyhow::bail!("the consumer of {queue} was cancelled by the broker"),
@@ -130,10 +152,17 @@ impl Consumers {
         }
     }
 
-    fn spawn(&self, mut delivery: Delivery, queue: &str, handler: &Handler) {
+    fn spawn(
+        &self,
+        mut delivery: Delivery,
+        queue: &str,
+        handler: &Handler,
+        place: OwnedSemaphorePermit,
+    ) {
         let message = headers::message(&mut delivery, queue);
         let (handler, abandon, queue) = (handler.clone(), self.abandon.clone(), queue.to_owned());
         self.tasks.spawn(async move {
+            let _place = place;
             let work = AssertUnwindSafe(handler(message)).catch_unwind();
             let done = tokio::select! {
                 // Not acknowledged: the broker has it again once the connection is closed.
@@ -142,8 +171,7 @@ impl Consumers {
             };
             let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
             let settled = match done {
-                Ok(Settlement::Ack) => delivery.acker.ack(BasicAckOptions::default()).await,
-                Ok(Settlement::Requeue) => delivery.acker.nack(requeue).await,
+                Ok(()) => delivery.acker.ack(BasicAckOptions::default()).await,
                 Err(_) => {
                     tracing::error!(queue, "processing a message panicked, it goes back");
                     tokio::time::sleep(AFTER_PANIC).await;

@@ -65,6 +65,8 @@ impl Publisher {
         if outcome.is_err() {
             // A confirm that comes late must not be taken for the next one's.
             drop(Object::take(channel));
+            // A queue of ours may have been deleted: the next try finds everything in place.
+            self.channels.manager().declare_again().await;
         }
         outcome.with_context(|| format!("publishing to exchange {exchange:?} with key {key:?}"))
     }
@@ -94,6 +96,17 @@ async fn confirm(
         }
         Confirmation::Nack(None) => bail!("refused by the broker"),
         Confirmation::NotRequested => bail!("the channel has no confirms"),
+    }
+}
+
+impl Channels {
+    async fn declare_again(&self) {
+        let connection = self.connection.lock().await;
+        if let Some(connection) = connection.as_ref().filter(|one| one.status().connected())
+            && let Err(error) = self.topology.declare(connection).await
+        {
+            tracing::debug!(%error, "declaring again");
+        }
     }
 }
 

@@ -53,6 +53,11 @@ impl Topology {
         sources.chain(due).chain([(LOW.to_owned(), true)])
     }
 
+    /// How many queues are consumed.
+    pub fn queues(&self) -> usize {
+        self.consumed().count()
+    }
+
     /// Whether hand-off headers on this queue are usher's own.
     pub(super) fn is_own(queue: &str) -> bool {
         queue.starts_with("usher.")
