@@ -5,9 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
-use super::{
-    Admission, Input, Ledger, LedgerError, RateLimit, Reply, state::Entry, state::Facts, step,
-};
+use super::{Admission, Entry, Facts, Input, Ledger, LedgerError, RateLimit, Reply, step};
 use crate::{catalog::DeliveryId, sqlite::Database};
 
 /// The ledger in a SQLite file that this process alone holds.

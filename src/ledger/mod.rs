@@ -1,6 +1,6 @@
 //! The ledger: what is known of each delivery, so that nothing goes out twice.
 //!
-//! [`state`] is the machine itself, pure. [`redis`] realises it as one Lua script, [`embedded`]
+//! [`step`] is the machine itself, pure. [`redis`] realises it as one Lua script, [`embedded`]
 //! by calling it inside a SQLite transaction; a test holds the script against the machine.
 //!
 //! *Intentions* (claim, latch, decision) are compare-and-set on owner and fence. *Facts* are not
@@ -9,14 +9,16 @@
 pub mod embedded;
 mod rate;
 pub mod redis;
-pub mod state;
+mod state;
+mod step;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use rate::RateLimit;
-pub use state::{Claim, Entry, Input, Next, Owner, Reply, State, step};
+pub use state::{Claim, Entry, Input, Next, Owner, Reply, State};
+pub use step::{Facts, MAX_CLAIMS, SUSPECT_CLAIMS, step};
 
 use crate::catalog::DeliveryId;
 

@@ -10,8 +10,7 @@ use redis::{
 };
 
 use super::{
-    Admission, Input, Ledger, LedgerError, Next, RateLimit, Reply,
-    state::{MAX_CLAIMS, SUSPECT_CLAIMS},
+    Admission, Input, Ledger, LedgerError, MAX_CLAIMS, Next, RateLimit, Reply, SUSPECT_CLAIMS,
 };
 use crate::catalog::DeliveryId;
 

@@ -12,9 +12,8 @@ use tokio::runtime::Runtime;
 use usher::{
     catalog::DeliveryId,
     ledger::{
-        Claim, Entry, Input, Ledger, Next, Owner, Reply, State,
+        Claim, Entry, Facts, Input, Ledger, Next, Owner, Reply, State,
         redis::{RedisLedger, Windows},
-        state::Facts,
         step,
     },
 };

@@ -3,11 +3,7 @@
 use std::collections::HashSet;
 
 use proptest::{collection::vec, prelude::*};
-use usher::ledger::{
-    Claim, Entry, Input, Next, Owner, Reply, State,
-    state::{Facts, MAX_CLAIMS},
-    step,
-};
+use usher::ledger::{Claim, Entry, Facts, Input, MAX_CLAIMS, Next, Owner, Reply, State, step};
 
 use crate::ledger::{Ask, asks};
 

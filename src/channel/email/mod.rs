@@ -2,6 +2,8 @@
 
 mod message;
 mod pool;
+mod reply;
+mod server;
 mod smtp;
 
 pub use message::{Composed, Sender, check_recipient};

@@ -13,7 +13,8 @@ use futures_util::future::BoxFuture;
 
 use super::{
     Sender,
-    smtp::{Connection, Server, Unavailable},
+    server::{Server, Unavailable},
+    smtp::Connection,
 };
 use crate::{
     channel::{Channel, Outcome, Outgoing, Slot},

@@ -1,123 +1,32 @@
-//! One SMTP connection and the transaction on it (RFC 5321), phase by phase.
+//! The transaction on one connection (RFC 5321), phase by phase.
 
 use std::{fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
 use lettre::transport::smtp::{
     Error,
-    authentication::{Credentials, DEFAULT_MECHANISMS},
-    client::{AsyncSmtpConnection, Certificate, TlsParameters},
+    client::AsyncSmtpConnection,
     commands::{Data, Mail, Rcpt},
-    extension::{ClientId, Extension, MailBodyParameter, MailParameter},
+    extension::{Extension, MailBodyParameter, MailParameter},
     response::Response,
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
-use super::Composed;
-use crate::{
-    audit::Smtp as Reply,
-    channel::Outcome,
-    config::{PRE_SEND_BUDGET, Smtp, SmtpTls},
+use super::{
+    Composed,
+    reply::{describe, judge, negative, positive},
 };
-
-/// How to reach and greet the server.
-pub(super) struct Server {
-    settings: Smtp,
-    hello: ClientId,
-    tls: Option<TlsParameters>,
-}
-
-/// The server can't be used right now: it is down, or refuses us before any mail.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Unavailable(String);
+use crate::{audit::Smtp as Reply, channel::Outcome, config::PRE_SEND_BUDGET};
 
 /// An open connection, logged in.
 pub(super) struct Connection {
-    smtp: AsyncSmtpConnection,
-    server: String,
-    timeout: Duration,
-    dot_timeout: Duration,
-    pipelining: bool,
+    pub(super) smtp: AsyncSmtpConnection,
+    pub(super) server: String,
+    pub(super) timeout: Duration,
+    pub(super) dot_timeout: Duration,
+    pub(super) pipelining: bool,
     /// A transaction is under way: if it is dropped now, nobody may use the connection again.
     pub(super) open_transaction: bool,
-}
-
-impl Server {
-    pub(super) fn new(settings: Smtp) -> Result<Self, String> {
-        let tls = match settings.tls {
-            SmtpTls::None => None,
-            SmtpTls::Starttls | SmtpTls::Implicit => Some(tls_parameters(&settings)?),
-        };
-        Ok(Self { settings, hello: ClientId::default(), tls })
-    }
-
-    pub(super) async fn connect(&self) -> Result<Connection, Unavailable> {
-        let settings = &self.settings;
-        let phase = |phase: &'static str| {
-            move |error: Error| Unavailable(format!("{phase}: {}", describe(&error)))
-        };
-        let mut smtp = self.open().await?;
-        if let (SmtpTls::Starttls, Some(tls)) = (settings.tls, &self.tls) {
-            let upgrade = smtp.starttls(tls.clone(), &self.hello);
-            within(settings.timeout, "STARTTLS", upgrade).await?.map_err(phase("STARTTLS"))?;
-        }
-        if let Some((username, password)) = &settings.credentials {
-            let credentials = Credentials::new(username.clone(), password.expose().to_owned());
-            let login = smtp.auth(DEFAULT_MECHANISMS, &credentials);
-            within(settings.timeout, "AUTH", login).await?.map_err(phase("AUTH"))?;
-        }
-        // lettre keeps only the extensions that it uses itself, so the server is asked once more.
-        let again = smtp.command(Line(format!("EHLO {}\r\n", self.hello)));
-        let offers = within(settings.timeout, "EHLO", again).await?.map_err(phase("EHLO"))?;
-        let pipelining = offers.message().any(|line| line.eq_ignore_ascii_case("PIPELINING"));
-        Ok(Connection {
-            smtp,
-            server: format!("{}:{}", settings.server, settings.port),
-            timeout: settings.timeout,
-            dot_timeout: settings.dot_timeout,
-            pipelining,
-            open_transaction: false,
-        })
-    }
-
-    async fn open(&self) -> Result<AsyncSmtpConnection, Unavailable> {
-        let settings = &self.settings;
-        let address = (settings.server.as_str(), settings.port);
-        let opened = if settings.tls == SmtpTls::Implicit {
-            // lettre takes no stream of ours that is encrypted from its first byte, so here Nagle's
-            // algorithm stays on.
-            let connect = AsyncSmtpConnection::connect_tokio1(
-                address,
-                Some(settings.timeout),
-                &self.hello,
-                self.tls.clone(),
-                None,
-            );
-            within(settings.timeout, "connect", connect).await?
-        } else {
-            let stream = within(settings.timeout, "connect", TcpStream::connect(address)).await?;
-            let stream = stream.map_err(|error| Unavailable(format!("connect: {error}")))?;
-            // lettre writes the final dot in a segment of its own, which would wait 40 ms for a
-            // delayed ACK.
-            stream.set_nodelay(true).map_err(|error| Unavailable(format!("connect: {error}")))?;
-            let greet = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello);
-            within(settings.timeout, "greeting", greet).await?
-        };
-        opened.map_err(|error| Unavailable(format!("greeting: {}", describe(&error))))
-    }
-}
-
-fn tls_parameters(settings: &Smtp) -> Result<TlsParameters, String> {
-    let mut tls = TlsParameters::builder(settings.server.clone())
-        .dangerous_accept_invalid_certs(!settings.verify)
-        .dangerous_accept_invalid_hostnames(!settings.verify);
-    if let Some(path) = &settings.ca_file {
-        let fault = |error: &dyn fmt::Display| format!("SMTP_CA_FILE {}: {error}", path.display());
-        let pem = std::fs::read(path).map_err(|error| fault(&error))?;
-        tls = tls.add_root_certificate(Certificate::from_pem(&pem).map_err(|error| fault(&error))?);
-    }
-    tls.build_rustls().map_err(|error| format!("TLS: {error}"))
 }
 
 /// What a command came to.
@@ -288,108 +197,11 @@ impl Connection {
     }
 }
 
-/// What a refusal means for the delivery (DESIGN section 3, "SMTP outcomes").
-fn judge(reply: Reply) -> Outcome {
-    let permanent = (500..600).contains(&reply.code);
-    let in_envelope = reply.command != ".";
-    // 421: the server is closing. 5xx at MAIL: it does not want us, whatever the mail, but for
-    // size, syntax and parameters, which are this mail's own.
-    let about_us = (reply.code == 421 && in_envelope)
-        || (permanent && reply.command == "MAIL" && !matches!(reply.code, 501 | 552 | 555));
-    if about_us {
-        return Outcome::Unavailable(format!("{} {}", reply.code, reply.reply), Some(reply));
-    }
-    Outcome::Refused { reply, permanent }
-}
-
-fn positive(server: &str, command: &str, response: &Response) -> Reply {
-    let text: Vec<&str> = response.message().collect();
-    reply(server, command, response.code().into(), &text.join(" "))
-}
-
-fn negative(server: &str, command: &str, error: &Error) -> Reply {
-    let code = error.status().map_or(0, Into::into);
-    let text = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    reply(server, command, code, &text)
-}
-
-fn reply(server: &str, command: &str, code: u16, text: &str) -> Reply {
-    let text: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
-    let first = text.split(' ').next().unwrap_or_default();
-    // RFC 2034 section 3: class, subject and detail at the start of the text.
-    let is_enhanced = first.split('.').count() == 3
-        && first
-            .split('.')
-            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
-    Reply {
-        server: server.to_owned(),
-        command: command.to_owned(),
-        code,
-        enhanced: is_enhanced.then(|| first.to_owned()),
-        reply: text,
-    }
-}
-
-fn describe(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
-}
-
-async fn within<T>(
-    limit: Duration,
-    phase: &str,
-    work: impl Future<Output = T>,
-) -> Result<T, Unavailable> {
-    timeout(limit, work)
-        .await
-        .map_err(|_| Unavailable(format!("{phase}: no answer within {limit:?}")))
-}
-
 /// Command lines as they stand, with their line ends.
-struct Line(String);
+pub(super) struct Line(pub(super) String);
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refusals_are_judged_by_phase_and_code() {
-        let judged = |command, code| judge(reply("s:25", command, code, "5.7.1 text"));
-        for (command, code, permanent) in [
-            ("MAIL", 451, false),
-            ("MAIL", 552, true),
-            ("RCPT", 550, true),
-            ("RCPT", 450, false),
-            ("DATA", 554, true),
-            (".", 421, false),
-            (".", 451, false),
-            (".", 550, true),
-        ] {
-            let Outcome::Refused { permanent: found, .. } = judged(command, code) else {
-                panic!("{command} {code}")
-            };
-            assert_eq!(found, permanent, "{command} {code}");
-        }
-        for (command, code) in [("MAIL", 530), ("MAIL", 550), ("MAIL", 421), ("RCPT", 421)] {
-            assert!(matches!(judged(command, code), Outcome::Unavailable(..)), "{command} {code}");
-        }
-    }
-
-    #[test]
-    fn enhanced_codes_are_read() {
-        assert_eq!(
-            reply("s", "RCPT", 550, "5.1.1 no such user").enhanced.as_deref(),
-            Some("5.1.1")
-        );
-        assert_eq!(reply("s", "RCPT", 550, "no such user").enhanced, None);
     }
 }
