@@ -31,5 +31,5 @@ pub trait Audit: Send + Sync {
 
 /// The audit can't be written or read right now; waiting may help.
 #[derive(Debug, thiserror::Error)]
-#[error("the audit did not answer: {0}")]
-pub struct AuditError(#[source] pub anyhow::Error);
+#[error("the audit did not answer: {0:#}")]
+pub struct AuditError(pub anyhow::Error);

@@ -144,8 +144,8 @@ pub trait Broker: Send + Sync {
 
 /// The broker can't take a hand-off right now; waiting may help.
 #[derive(Debug, thiserror::Error)]
-#[error("the broker did not confirm: {0}")]
-pub struct BrokerError(#[source] pub anyhow::Error);
+#[error("the broker did not confirm: {0:#}")]
+pub struct BrokerError(pub anyhow::Error);
 
 /// What is done with each message. When it returns, everything about the message is durable and
 /// the message is acknowledged; when it is dropped, the message goes back.

@@ -48,5 +48,5 @@ pub enum Admission {
 
 /// The ledger can't be asked right now; waiting may help.
 #[derive(Debug, thiserror::Error)]
-#[error("the ledger did not answer: {0}")]
-pub struct LedgerError(#[source] pub anyhow::Error);
+#[error("the ledger did not answer: {0:#}")]
+pub struct LedgerError(pub anyhow::Error);

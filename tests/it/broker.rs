@@ -174,3 +174,25 @@ async fn a_queue_of_ushers_own_that_is_deleted_is_made_again_by_the_next_hand_of
     assert_eq!(world.dead().await.header("usher-event-id"), "e-1");
     world.assert_queues_empty(&[BOOKINGS]).await;
 }
+
+#[tokio::test]
+async fn a_hand_off_that_the_broker_refuses_is_made_again_until_it_is_taken() {
+    let world = World::new().await;
+    let usher = world.usher().start().await;
+    // Full after the first: the broker answers a publish with basic.nack.
+    world.policy("usher.dead", Some(r#"{"max-length":1,"overflow":"reject-publish"}"#));
+    // A quorum queue tells publishers that it is full some time after it is, so it takes several.
+    const COUNT: usize = 10;
+    for number in 0..COUNT {
+        let incomplete = format!(
+            r#"{{"event_id": "e-{number}", "event_type": "booking.confirmed", "user_email": "a@example.com"}}"#
+        );
+        world.broker.publish(BOOKINGS, incomplete).await;
+        world.until_records(number + 1).await;
+    }
+    let reason = usher.until_down("rabbitmq").await;
+    assert!(reason.contains("refused by the broker"), "{reason}");
+    world.policy("usher.dead", None);
+    usher.until_ready().await;
+    assert_eq!(world.broker.take("usher.dead", COUNT).await.len(), COUNT);
+}

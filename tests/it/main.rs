@@ -21,3 +21,4 @@ mod main_line;
 mod operation;
 mod refusals;
 mod second_opinion;
+mod shelf;

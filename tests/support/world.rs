@@ -86,6 +86,20 @@ impl World {
         closed.count()
     }
 
+    /// Gives one queue a policy, or takes it away again.
+    pub(crate) fn policy(&self, queue: &str, definition: Option<&str>) {
+        let path = format!("policies/{}/{queue}", self.name);
+        match definition {
+            None => manage("DELETE", &path, None),
+            Some(definition) => {
+                let policy = format!(
+                    r#"{{"pattern":"^{queue}$","definition":{definition},"apply-to":"queues"}}"#
+                );
+                manage("PUT", &path, Some(&policy))
+            }
+        };
+    }
+
     /// A folder that goes away with the world.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
@@ -128,6 +142,21 @@ impl World {
     /// The only message in `usher.dead`.
     pub(crate) async fn dead(&self) -> Letter {
         self.broker.take_one("usher.dead").await
+    }
+
+    /// What operators did, in order.
+    pub(crate) async fn actions(&self) -> Vec<Document> {
+        let actions = self.mongodb.database(&self.name).collection::<Document>("actions");
+        let found = actions.find(doc! {}).sort(doc! {"at": 1}).await.expect("the actions");
+        found.try_collect().await.expect("the actions")
+    }
+
+    /// Adds the record of a success to an attempt of which nobody could tell.
+    pub(crate) async fn copy_record_as_sent(&self, record: &Document) {
+        let mut sent = record.clone();
+        sent.insert("_id", text(record, "_id").replace("unknown", "sent"));
+        sent.insert("status", "sent");
+        self.deliveries().insert_one(sent).await.expect("a record");
     }
 
     /// Nothing waits in any queue that a person would have to look at, nor for another attempt.
