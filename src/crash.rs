@@ -1,7 +1,8 @@
 //! Named points at which a test build ends itself as `kill -9` would.
 //!
 //! With the feature `chaos`, `USHER_CRASH_POINT=name:n` sends SIGKILL to the process when the point
-//! of that name is reached for the n-th time. Without the feature the macro is nothing.
+//! of that name is reached for the n-th time, and `USHER_CRASH_EVENT=id` whenever the event with that
+//! id has been claimed: a crash loop. Without the feature the macros are nothing.
 
 /// Ends the process here if a test asked for it.
 #[cfg(feature = "chaos")]
@@ -15,6 +16,20 @@ macro_rules! crash_point {
 #[cfg(not(feature = "chaos"))]
 macro_rules! crash_point {
     ($name:literal) => {};
+}
+
+/// Ends the process here if a test says that this event ends whoever claims it.
+#[cfg(feature = "chaos")]
+macro_rules! crash_event {
+    ($event:expr) => {
+        $crate::crash::claimed($event)
+    };
+}
+
+/// Ends the process here if a test says that this event ends whoever claims it.
+#[cfg(not(feature = "chaos"))]
+macro_rules! crash_event {
+    ($event:expr) => {};
 }
 
 /// Every point, in the order in which a delivery meets them.
@@ -56,8 +71,20 @@ pub(crate) fn reached(name: &str) {
         && wanted == name
         && HITS.fetch_add(1, Ordering::Relaxed) + 1 == *hit
     {
-        let this = rustix::process::getpid();
-        // The signal can't be caught, so nothing after this line runs.
-        let _ = rustix::process::kill_process(this, rustix::process::Signal::KILL);
+        kill();
     }
+}
+
+#[cfg(feature = "chaos")]
+pub(crate) fn claimed(event: &str) {
+    if std::env::var("USHER_CRASH_EVENT").is_ok_and(|doomed| doomed == event) {
+        kill();
+    }
+}
+
+#[cfg(feature = "chaos")]
+fn kill() {
+    let this = rustix::process::getpid();
+    // The signal can't be caught, so nothing after this line runs.
+    let _ = rustix::process::kill_process(this, rustix::process::Signal::KILL);
 }

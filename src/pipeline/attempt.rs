@@ -75,6 +75,7 @@ impl Pipeline {
                     return self.settle_unclaimed(story, other, hold).await;
                 }
             };
+            crash_event!(&event.id.value);
             story.attempt = attempt;
             let outgoing = match self.prepare(&mut story) {
                 Ok(outgoing) => outgoing,

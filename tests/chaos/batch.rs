@@ -1,0 +1,156 @@
+//! What is published: a mix of every kind of event, and what may become of each.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    events::{BOOKINGS, booking, rescheduled, with},
+    smtp::{Phase, SmtpServer},
+};
+
+/// The team, who are told of each reschedule.
+pub(crate) const ADMINS: [&str; 2] = ["ana@cine.test", "bob@cine.test"];
+
+/// Where a delivery ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum End {
+    Delivered,
+    Dead,
+    Poison,
+    Parked,
+}
+
+/// What an event is made to go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain,
+    /// 451 at its first RCPT.
+    Later,
+    /// 550 at RCPT.
+    Refused,
+    /// Its address is none.
+    Invalid,
+    /// Nobody knows its type.
+    Stranger,
+    /// It isn't even JSON.
+    Garbage,
+    /// Low priority, by the routes of [`routes`].
+    Low,
+    /// May be sent again when nobody can tell, by the routes of [`routes`].
+    Resend,
+    /// One mail to the customer and one to each of [`ADMINS`].
+    FanOut,
+}
+
+/// A dozen of everything.
+pub(crate) const MIX: [Kind; 12] = [
+    Kind::Plain,
+    Kind::Later,
+    Kind::FanOut,
+    Kind::Garbage,
+    Kind::Low,
+    Kind::Refused,
+    Kind::Plain,
+    Kind::Resend,
+    Kind::Stranger,
+    Kind::Low,
+    Kind::Invalid,
+    Kind::Plain,
+];
+
+/// One delivery that an event must lead to.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    /// Empty for a message that never becomes a delivery.
+    pub(crate) recipient: String,
+    pub(crate) ends: &'static [End],
+    /// The route sends again what nobody can tell about.
+    pub(crate) resend: bool,
+}
+
+/// An event as published.
+#[derive(Debug, Clone)]
+pub(crate) struct Published {
+    pub(crate) id: String,
+    pub(crate) queue: &'static str,
+    pub(crate) body: String,
+    pub(crate) deliveries: Vec<Expected>,
+}
+
+impl fmt::Display for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.id)
+    }
+}
+
+impl Published {
+    /// An event of this kind; the number makes id and recipient its own.
+    pub(crate) fn new(kind: Kind, number: usize) -> Self {
+        let id = format!("{kind:?}-{number}").to_lowercase();
+        let recipient = match kind {
+            Kind::Invalid => format!("nobody {id}"),
+            _ => format!("{id}@example.com"),
+        };
+        let mail = booking(&id, &recipient);
+        let body = match kind {
+            Kind::Plain | Kind::Later | Kind::Refused | Kind::Invalid => mail,
+            Kind::Stranger => with(mail, &json!({"event_type": "booking.unheard_of"})),
+            Kind::Garbage => Value::Null,
+            Kind::Low => with(mail, &json!({"event_type": "booking.reminder"})),
+            Kind::Resend => with(mail, &json!({"event_type": "booking.cancelled"})),
+            Kind::FanOut => rescheduled(&id, &recipient),
+        };
+        let body = if kind == Kind::Garbage { format!("{{ {id}") } else { body.to_string() };
+        let ends: &[End] = match kind {
+            Kind::Refused | Kind::Invalid => &[End::Dead],
+            Kind::Stranger | Kind::Garbage => &[End::Poison],
+            _ => &[End::Delivered, End::Parked],
+        };
+        let recipients = match kind {
+            Kind::Stranger | Kind::Garbage => vec![String::new()],
+            Kind::FanOut => ADMINS.map(ToOwned::to_owned).into_iter().chain([recipient]).collect(),
+            _ => vec![recipient],
+        };
+        let expected =
+            |recipient| Expected { recipient, ends, resend: kind == Kind::Resend };
+        let deliveries = recipients.into_iter().map(expected).collect();
+        Self { id, queue: BOOKINGS, body, deliveries }
+    }
+
+    /// Makes the mail server treat it as its kind asks for.
+    pub(crate) fn instruct(&self, kind: Kind, smtp: &SmtpServer) {
+        let recipient = &self.deliveries[0].recipient;
+        match kind {
+            Kind::Later => smtp.at(Phase::Rcpt).to(recipient).once().reply("451 4.2.1 later"),
+            Kind::Refused => smtp.at(Phase::Rcpt).to(recipient).reply("550 5.1.1 nobody"),
+            _ => {}
+        }
+    }
+}
+
+/// This many events of these kinds in turn, the mail server instructed.
+pub(crate) fn batch(kinds: &[Kind], count: usize, smtp: &SmtpServer) -> Vec<Published> {
+    let kinds = kinds.iter().copied().cycle().take(count);
+    let published = kinds.enumerate().map(|(number, kind)| {
+        let published = Published::new(kind, number);
+        published.instruct(kind, smtp);
+        published
+    });
+    published.collect()
+}
+
+/// The shipped routes, but reminders are of low priority and cancellations may be sent again.
+pub(crate) fn routes() -> String {
+    let shipped = include_str!("../../config/routes.toml");
+    let routes = shipped.split("[[route]]").map(|route| {
+        if route.contains("name = \"booking-reminder\"") {
+            route.replace("priority = \"high\"", "priority = \"low\"")
+        } else if route.contains("name = \"booking-cancelled\"") {
+            route.replace("on_unknown = \"park\"", "on_unknown = \"resend\"")
+        } else {
+            route.to_owned()
+        }
+    });
+    routes.collect::<Vec<_>>().join("[[route]]")
+}

@@ -1,0 +1,292 @@
+//! One case's own corner of the services, and the usher processes that live and die there.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use futures_util::TryStreamExt;
+use lapin::BasicProperties;
+use mongodb::{
+    Client, Collection,
+    bson::{Document, doc},
+};
+use tempfile::TempDir;
+
+use super::{
+    batch::{ADMINS, Published, routes},
+    instance::Instance,
+    oracle::{Evidence, Judgement, Limits, judge},
+};
+use crate::support::{
+    broker::Broker, events::BOOKINGS, exported, http::request, smtp::SmtpServer, world::text,
+};
+
+/// How long a case may take to settle; most take a tenth of it.
+pub(crate) const SETTLED: Duration = Duration::from_secs(90);
+
+/// The waits before retries; all equal, for each different one is one more queue to declare.
+const SCHEDULE: &str = "300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms";
+
+/// Everything that must be empty in the end.
+const WORKING: [&str; 9] = [
+    BOOKINGS,
+    "notification.payment_events",
+    "usher.due.high",
+    "usher.due.medium",
+    "usher.due.low",
+    "usher.low",
+    "usher.delay.300ms",
+    "usher.delay.5s",
+    "usher.delay.250ms",
+];
+
+/// Where the services are.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    /// Without a path.
+    pub(crate) amqp: String,
+    pub(crate) management: String,
+    pub(crate) redis: String,
+    /// Without a path.
+    pub(crate) mongodb: String,
+}
+
+impl Services {
+    /// Those that `tests/run` started; every other test uses them as well.
+    pub(crate) fn shared() -> Self {
+        Self {
+            amqp: exported("TEST_AMQP_URL"),
+            management: exported("TEST_AMQP_MANAGEMENT"),
+            redis: exported("TEST_REDIS_URL"),
+            mongodb: exported("TEST_MONGODB_URI"),
+        }
+    }
+}
+
+/// A virtual host, a database, a pepper, a mail server and a folder of its own.
+pub(crate) struct Stage {
+    pub(crate) smtp: SmtpServer,
+    services: Services,
+    name: String,
+    folder: TempDir,
+    client: Client,
+    settings: BTreeMap<String, String>,
+    started: AtomicUsize,
+}
+
+impl Stage {
+    /// On the shared services.
+    pub(crate) async fn new() -> Self {
+        Self::on(Services::shared()).await
+    }
+
+    /// On these services.
+    pub(crate) async fn on(services: Services) -> Self {
+        let name = format!("usher-chaos-{}", uuid::Uuid::new_v4().simple());
+        let manage = |path: String, json| {
+            let url = format!("{}/api/{path}", services.management);
+            let answer = request("PUT", &url, json).expect("RabbitMQ's management answers");
+            assert!((200..300).contains(&answer.status), "{path}: {answer:?}");
+        };
+        manage(format!("vhosts/{name}"), None);
+        let everything = r#"{"configure":".*","write":".*","read":".*"}"#;
+        manage(format!("permissions/{name}/guest"), Some(everything));
+        let client = Client::with_uri_str(&services.mongodb).await.expect("a MongoDB URI");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let routes_file = folder.path().join("routes.toml");
+        std::fs::write(&routes_file, routes()).expect("a file in the folder");
+        let smtp = SmtpServer::start().await;
+        let mut stage = Self {
+            services,
+            name,
+            folder,
+            client,
+            settings: BTreeMap::new(),
+            started: AtomicUsize::new(0),
+            smtp,
+        };
+        let (amqp, mongodb) = (stage.amqp_url(), stage.mongodb_uri(&stage.services.mongodb));
+        for (name, value) in [
+            ("RABBITMQ_URL", amqp.as_str()),
+            ("REDIS_URL", stage.services.redis.clone().as_str()),
+            ("MONGODB_URI", &mongodb),
+            ("USHER_PEPPER", &stage.name.clone()),
+            ("HTTP_LISTEN", "127.0.0.1:0"),
+            ("LOG_FORMAT", "json"),
+            ("RUST_LOG", "usher=debug,warn"),
+            ("FROM_EMAIL", "noreply@cine.test"),
+            ("ADMIN_EMAILS", &ADMINS.join(",")),
+            ("ROUTES_FILE", &routes_file.display().to_string()),
+            ("SMTP_SERVER", "127.0.0.1"),
+            ("SMTP_PORT", &stage.smtp.port().to_string()),
+            ("SMTP_TLS", "none"),
+            ("SMTP_TIMEOUT", "5s"),
+            ("SMTP_DOT_TIMEOUT", "10s"),
+            ("SMTP_CONNECTIONS", "4"),
+            ("RETRY_SCHEDULE", SCHEDULE),
+            // A dead owner is found in seconds.
+            ("INSTANCE_TTL", "1500ms"),
+            ("INSTANCE_RENEWAL", "500ms"),
+            ("DRAIN_TIMEOUT", "15s"),
+        ] {
+            stage.set(name, value);
+        }
+        stage
+    }
+
+    /// A setting for each instance to come.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_string());
+    }
+
+    /// The broker's URL with this stage's virtual host.
+    pub(crate) fn amqp_url(&self) -> String {
+        format!("{}/{}", self.services.amqp.trim_end_matches('/'), self.name)
+    }
+
+    /// This stage's database on a server at `uri`, which is asked and nobody else.
+    pub(crate) fn mongodb_uri(&self, uri: &str) -> String {
+        let server: Vec<&str> = uri.splitn(4, '/').take(3).collect();
+        format!("{}/{}?directConnection=true", server.join("/"), self.name)
+    }
+
+    /// The name of virtual host and database.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A connection to the broker, for one task.
+    pub(crate) async fn broker(&self) -> Broker {
+        Broker::connect(&self.amqp_url()).await
+    }
+
+    /// Publishes events as upstream does.
+    pub(crate) async fn publish(&self, events: &[Published]) {
+        let broker = self.broker().await;
+        let messages: Vec<_> =
+            events.iter().map(|event| (event.body.clone(), BasicProperties::default())).collect();
+        broker.publish_all(BOOKINGS, messages).await;
+    }
+
+    /// Starts an instance, and waits for nothing.
+    pub(crate) fn start(&self, extra: &[(&str, &str)]) -> Instance {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        Instance::start(self.folder.path(), number, &self.settings, extra)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn deliveries(&self) -> Collection<Document> {
+        self.client.database(&self.name).collection("deliveries")
+    }
+
+    /// Every audit record.
+    pub(crate) async fn records(&self) -> Vec<Document> {
+        let order = doc! {"delivery_id": 1, "attempt": 1, "at": 1};
+        let found = self.deliveries().find(doc! {}).sort(order).await.expect("an answer");
+        found.try_collect().await.expect("documents")
+    }
+
+    /// How many deliveries have come to an end, as far as the audit knows.
+    pub(crate) async fn over(&self) -> usize {
+        let over = doc! {"final": true, "status": {"$ne": "duplicate"}};
+        self.deliveries().distinct("delivery_id", over).await.map_or(0, |ids| ids.len())
+    }
+
+    /// Waits until every delivery is over and every queue empty, with the given instances running,
+    /// then drains them. Says what is left in which queue.
+    pub(crate) async fn settle(
+        &self,
+        published: &[Published],
+        mut instances: Vec<Instance>,
+    ) -> Vec<(String, u32)> {
+        let wanted: usize = published.iter().map(|event| event.deliveries.len()).sum();
+        let deadline = Instant::now() + SETTLED;
+        let broker = self.broker().await;
+        loop {
+            while Instant::now() < deadline
+                && (self.over().await < wanted || !left(&broker).await.is_empty())
+            {
+                if instances.iter_mut().all(Instance::has_ended) {
+                    instances.push(self.start(&[]));
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            for instance in &mut instances {
+                instance.terminate().await;
+            }
+            // A drained process gives back what it could not finish, which only shows now.
+            let left = left(&broker).await;
+            if left.is_empty() || Instant::now() > deadline {
+                return left;
+            }
+            instances = vec![self.start(&[])];
+        }
+    }
+
+    /// Settles and judges. The logs are kept when there is something to complain about.
+    pub(crate) async fn verdict(
+        &self,
+        published: &[Published],
+        instances: Vec<Instance>,
+        limits: Limits,
+    ) -> Judgement {
+        let left = self.settle(published, instances).await;
+        let broker = self.broker().await;
+        let evidence = Evidence {
+            accepted: self.smtp.accepted(),
+            records: self.records().await,
+            dead: broker.take_all("usher.dead").await,
+            poison: broker.take_all("usher.poison").await,
+            parked: broker.take_all("usher.parked").await,
+            left,
+        };
+        let mut judgement = judge(published, &evidence, limits);
+        if !judgement.faults.is_empty() {
+            let kept = self.keep_logs(&evidence.records);
+            judgement.faults.push(format!("logs and records are in {kept}"));
+        }
+        judgement
+    }
+
+    fn keep_logs(&self, records: &[Document]) -> String {
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&self.name);
+        std::fs::create_dir_all(&kept).expect("a folder below target");
+        for entry in std::fs::read_dir(self.folder.path()).expect("the folder").flatten() {
+            std::fs::copy(entry.path(), kept.join(entry.file_name())).ok();
+        }
+        let fields = ["at", "event.id", "recipient", "attempt", "status", "error.kind", "worker"];
+        let lines = records.iter().map(|r| fields.map(|field| text(r, field)).join("\t"));
+        std::fs::write(kept.join("records.txt"), lines.collect::<Vec<_>>().join("\n")).ok();
+        kept.display().to_string()
+    }
+}
+
+/// What waits in the queues that must be empty in the end.
+async fn left(broker: &Broker) -> Vec<(String, u32)> {
+    let mut left = Vec::new();
+    for queue in WORKING {
+        match broker.depth(queue).await {
+            0 => {}
+            depth => left.push((queue.to_owned(), depth)),
+        }
+    }
+    left
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Best effort: the services go away as well.
+        let url = format!("{}/api/vhosts/{}", self.services.management, self.name);
+        let _ = request("DELETE", &url, None);
+        let (client, name) = (self.client.clone(), self.name.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { client.database(&name).drop().await });
+        }
+    }
+}
