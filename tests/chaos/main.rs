@@ -10,7 +10,10 @@
 mod support;
 
 mod batch;
+mod dice;
 mod instance;
 mod oracle;
 mod points;
+mod soak;
 mod stage;
+mod storm;

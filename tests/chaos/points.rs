@@ -17,11 +17,12 @@ const AT_ONCE: usize = 10;
 /// Mails in the SMTP window at once, so the most that one kill can leave unknown.
 const WINDOW: usize = 4;
 
+/// Where the first of so many instances is killed.
 #[derive(Clone, Copy)]
-struct Case {
-    point: &'static str,
-    hit: usize,
-    instances: usize,
+pub(crate) struct Case {
+    pub(crate) point: &'static str,
+    pub(crate) hit: usize,
+    pub(crate) instances: usize,
 }
 
 struct Outcome {
@@ -34,17 +35,20 @@ struct Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_point_nothing_is_lost_or_sent_twice() {
     let cases = POINTS.iter().flat_map(|point| [1, 5].map(|hit| Case { point, hit, instances: 1 }));
-    judge_all(cases).await;
+    let (_, faults) = judge_all(cases).await;
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_beside_others_nothing_is_lost_or_sent_twice() {
     let points =
         ["after_claim", "after_latch", "after_reply", "after_ledger_sent", "after_hand_off", "before_ack"];
-    judge_all(points.map(|point| Case { point, hit: 3, instances: 3 })).await;
+    let (_, faults) = judge_all(points.map(|point| Case { point, hit: 3, instances: 3 })).await;
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-async fn judge_all(cases: impl IntoIterator<Item = Case>) {
+/// Runs the cases and prints a row for each; gives the counts of all, and every fault.
+pub(crate) async fn judge_all(cases: impl IntoIterator<Item = Case>) -> (Counts, Vec<String>) {
     // A task each, so that a panic spoils one case only.
     let cases = cases.into_iter().map(async |case| {
         let began = Instant::now();
@@ -65,7 +69,7 @@ async fn judge_all(cases: impl IntoIterator<Item = Case>) {
         total += &judgement.counts;
     }
     eprintln!("all {} cases: {total}", outcomes.len());
-    let faults: Vec<String> = outcomes
+    let faults = outcomes
         .iter()
         .flat_map(|outcome| {
             let Case { point, hit, instances } = outcome.case;
@@ -73,7 +77,7 @@ async fn judge_all(cases: impl IntoIterator<Item = Case>) {
             outcome.judgement.faults.iter().map(told)
         })
         .collect();
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    (total, faults)
 }
 
 async fn run(case: Case) -> Outcome {

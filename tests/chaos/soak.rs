@@ -1,0 +1,47 @@
+//! The same at length: `tests/chaos/soak --minutes N`.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    dice::Dice,
+    oracle::Counts,
+    points::{self, Case},
+    storm::{Storm, storm},
+};
+
+/// Events in each storm.
+const EVENTS: usize = 2000;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes as long as CHAOS_MINUTES says; run tests/chaos/soak"]
+async fn soak() {
+    let minutes = std::env::var("CHAOS_MINUTES").ok().and_then(|minutes| minutes.parse().ok());
+    let until = Instant::now() + Duration::from_secs(60 * minutes.unwrap_or(10));
+    let mut seed = Dice::seed();
+    let (mut total, mut faults) = (Counts::default(), Vec::new());
+    let (mut kills, mut stops) = (0, 0);
+    while Instant::now() < until && faults.is_empty() {
+        let storm: Storm = storm(EVENTS, seed).await;
+        eprintln!(
+            "storm CHAOS_SEED={seed}: {} kills, {} stops: {}",
+            storm.kills, storm.stops, storm.judgement.counts
+        );
+        kills += storm.kills;
+        stops += storm.stops;
+        total += &storm.judgement.counts;
+        faults.extend(storm.judgement.faults);
+        if Instant::now() < until && faults.is_empty() {
+            // Other hits than the bounded form's.
+            let mut dice = Dice::new(seed);
+            let mut case = |point| Case { point, hit: 1 + dice.below(8), instances: 1 + dice.below(3) };
+            let cases: Vec<Case> = usher::crash::POINTS.iter().map(|point| case(*point)).collect();
+            let (counts, found) = points::judge_all(cases).await;
+            total += &counts;
+            kills += usher::crash::POINTS.len();
+            faults.extend(found);
+        }
+        seed += 1;
+    }
+    eprintln!("oracle: {kills} kills, {stops} stops: {total}");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
