@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::support::{
-    events::{BOOKINGS, booking, rescheduled, with},
+    events::{booking, rescheduled, with},
     smtp::{Phase, SmtpServer},
 };
 
@@ -73,7 +73,6 @@ pub(crate) struct Expected {
 #[derive(Debug, Clone)]
 pub(crate) struct Published {
     pub(crate) id: String,
-    pub(crate) queue: &'static str,
     pub(crate) body: String,
     pub(crate) deliveries: Vec<Expected>,
 }
@@ -112,10 +111,9 @@ impl Published {
             Kind::FanOut => ADMINS.map(ToOwned::to_owned).into_iter().chain([recipient]).collect(),
             _ => vec![recipient],
         };
-        let expected =
-            |recipient| Expected { recipient, ends, resend: kind == Kind::Resend };
+        let expected = |recipient| Expected { recipient, ends, resend: kind == Kind::Resend };
         let deliveries = recipients.into_iter().map(expected).collect();
-        Self { id, queue: BOOKINGS, body, deliveries }
+        Self { id, body, deliveries }
     }
 
     /// Makes the mail server treat it as its kind asks for.

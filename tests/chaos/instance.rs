@@ -29,17 +29,28 @@ impl Instance {
         extra: &[(&str, &str)],
     ) -> Self {
         let log = folder.join(format!("usher-{number:04}.log"));
+        let mut command = Self::command(folder, settings, extra);
+        // A file survives the process that is killed in the middle of a line.
+        let file = File::create(&log).expect("a log file");
+        command.arg("run").stdout(Stdio::null()).stderr(file);
+        Self { child: command.spawn().expect("the binary starts"), log }
+    }
+
+    /// The binary, with nothing of the developer's own environment but the path and the home.
+    pub(super) fn command(
+        folder: &Path,
+        settings: &BTreeMap<String, String>,
+        extra: &[(&str, &str)],
+    ) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_usher"));
-        command.arg("run").env_clear().envs(settings).envs(extra.iter().copied());
+        command.env_clear().envs(settings).envs(extra.iter().copied());
         for name in ["PATH", "HOME"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
-        // A file survives the process that is killed in the middle of a line.
-        let file = File::create(&log).expect("a log file");
-        command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        Self { child: command.spawn().expect("the binary starts"), log }
+        command.current_dir(folder).stdin(Stdio::null());
+        command
     }
 
     /// Everything it said so far.
@@ -49,15 +60,6 @@ impl Instance {
 
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_some()
-    }
-
-    /// Waits until it says this.
-    pub(crate) async fn until_said(&self, what: &str) {
-        let deadline = Instant::now() + SOON;
-        while !self.log().contains(what) {
-            assert!(Instant::now() < deadline, "it never said {what:?}:\n{}", self.log());
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
     }
 
     /// Waits for its end.
@@ -73,11 +75,11 @@ impl Instance {
     }
 
     /// SIGTERM, then its end; one that has ended already is left alone.
-    pub(crate) async fn terminate(&mut self) {
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
         if !self.has_ended() {
             self.signal(Signal::TERM);
-            self.ended().await;
         }
+        self.ended().await
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

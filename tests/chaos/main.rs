@@ -10,10 +10,16 @@
 mod support;
 
 mod batch;
+mod crash_loop;
+mod daemon;
 mod dice;
 mod instance;
+mod kills;
+mod networks;
 mod oracle;
 mod points;
+mod proxy;
+mod rows;
 mod soak;
 mod stage;
 mod storm;

@@ -56,8 +56,15 @@ pub(crate) struct Counts {
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { events, deliveries, delivered, dead, poison, parked, .. } = self;
-        write!(f, "{events} events, {deliveries} deliveries: {delivered} delivered, {dead} dead, ")?;
-        write!(f, "{poison} poison, {parked} parked ({} of them accepted); ", self.parked_accepted)?;
+        write!(
+            f,
+            "{events} events, {deliveries} deliveries: {delivered} delivered, {dead} dead, "
+        )?;
+        write!(
+            f,
+            "{poison} poison, {parked} parked ({} of them accepted); ",
+            self.parked_accepted
+        )?;
         write!(f, "{} resent by policy, {} doubles by row 22, ", self.resent, self.doubles)?;
         write!(f, "{} second letters, {} letters resolved", self.copies, self.resolved)
     }
@@ -152,8 +159,11 @@ fn collect<'e>(
     let mut traces = BTreeMap::<Key, Traces<'e>>::new();
     // By what delivery ids, and so Message-IDs, stand for.
     let mut keys = BTreeMap::<String, Key>::new();
-    let places =
-        [(End::Dead, &evidence.dead), (End::Poison, &evidence.poison), (End::Parked, &evidence.parked)];
+    let places = [
+        (End::Dead, &evidence.dead),
+        (End::Poison, &evidence.poison),
+        (End::Parked, &evidence.parked),
+    ];
     for (end, letters) in places {
         for letter in letters {
             let mut event = letter.header("usher-event-id").to_owned();
@@ -239,7 +249,8 @@ impl Judgement {
                 }
             }
             End::Dead | End::Poison => {
-                *if end == End::Dead { &mut self.counts.dead } else { &mut self.counts.poison } += 1;
+                *if end == End::Dead { &mut self.counts.dead } else { &mut self.counts.poison } +=
+                    1;
                 if traces.final_records("failed") + traces.final_records("rejected") != 1 {
                     faults.push(format!("is {end:?} and has not one record that says so"));
                 }

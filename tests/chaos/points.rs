@@ -41,8 +41,14 @@ async fn killed_at_every_point_nothing_is_lost_or_sent_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_beside_others_nothing_is_lost_or_sent_twice() {
-    let points =
-        ["after_claim", "after_latch", "after_reply", "after_ledger_sent", "after_hand_off", "before_ack"];
+    let points = [
+        "after_claim",
+        "after_latch",
+        "after_reply",
+        "after_ledger_sent",
+        "after_hand_off",
+        "before_ack",
+    ];
     let (_, faults) = judge_all(points.map(|point| Case { point, hit: 3, instances: 3 })).await;
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -65,7 +71,10 @@ pub(crate) async fn judge_all(cases: impl IntoIterator<Item = Case>) -> (Counts,
         let Case { point, hit, instances } = case;
         let died = if *died { "yes" } else { "NO" };
         let took = took.as_secs_f32();
-        eprintln!("{point:<18} {hit:>3} {instances:>4}  {died:<4} {took:>5.1}  {}", judgement.counts);
+        eprintln!(
+            "{point:<18} {hit:>3} {instances:>4}  {died:<4} {took:>5.1}  {}",
+            judgement.counts
+        );
         total += &judgement.counts;
     }
     eprintln!("all {} cases: {total}", outcomes.len());

@@ -33,7 +33,8 @@ async fn soak() {
         if Instant::now() < until && faults.is_empty() {
             // Other hits than the bounded form's.
             let mut dice = Dice::new(seed);
-            let mut case = |point| Case { point, hit: 1 + dice.below(8), instances: 1 + dice.below(3) };
+            let mut case =
+                |point| Case { point, hit: 1 + dice.below(8), instances: 1 + dice.below(3) };
             let cases: Vec<Case> = usher::crash::POINTS.iter().map(|point| case(*point)).collect();
             let (counts, found) = points::judge_all(cases).await;
             total += &counts;

@@ -14,11 +14,13 @@ use mongodb::{
     bson::{Document, doc},
 };
 use tempfile::TempDir;
+use url::Url;
 
 use super::{
     batch::{ADMINS, Published, routes},
     instance::Instance,
     oracle::{Evidence, Judgement, Limits, judge},
+    proxy::Proxy,
 };
 use crate::support::{
     broker::Broker, events::BOOKINGS, exported, http::request, smtp::SmtpServer, world::text,
@@ -153,9 +155,30 @@ impl Stage {
         format!("{}/{}?directConnection=true", server.join("/"), self.name)
     }
 
-    /// The name of virtual host and database.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// The management's URL for one thing of this stage's virtual host.
+    pub(crate) fn management(&self, kind: &str, name: &str) -> String {
+        format!("{}/api/{kind}/{}/{name}", self.services.management, self.name)
+    }
+
+    /// Puts a proxy in front of the service that this setting names, for each instance to come.
+    pub(crate) async fn behind_a_proxy(&mut self, setting: &str) -> Proxy {
+        let mut url = Url::parse(&self.settings[setting]).expect("a URL");
+        let host = url.host_str().unwrap_or("127.0.0.1");
+        let proxy = Proxy::before(&format!("{host}:{}", url.port().expect("a port"))).await;
+        let address = proxy.address();
+        url.set_ip_host(address.ip()).expect("a host");
+        url.set_port(Some(address.port())).expect("a port");
+        self.set(setting, url.as_str());
+        proxy
+    }
+
+    /// Runs a command that ends by itself; gives what it said.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> String {
+        let mut command = Instance::command(self.folder.path(), &self.settings, &[]);
+        command.args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output());
+        let output = output.await.expect("no panic").expect("the binary starts");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
     /// A connection to the broker, for one task.
@@ -175,10 +198,6 @@ impl Stage {
     pub(crate) fn start(&self, extra: &[(&str, &str)]) -> Instance {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         Instance::start(self.folder.path(), number, &self.settings, extra)
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     fn deliveries(&self) -> Collection<Document> {

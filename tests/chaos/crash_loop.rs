@@ -1,0 +1,40 @@
+//! An event that ends its process each time it is claimed.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    batch::{End, Kind, batch},
+    oracle::Limits,
+    stage::{SETTLED, Stage},
+};
+
+/// What the first deaths, which still have company, may leave in the SMTP window.
+const BYSTANDERS: usize = 8;
+
+#[tokio::test]
+async fn an_event_that_kills_its_process_ends_in_poison_and_its_neighbours_are_delivered() {
+    let stage = Stage::new().await;
+    let mut published = batch(&[Kind::Plain, Kind::Low, Kind::FanOut], 12, &stage.smtp);
+    let doom = published[0].id.clone();
+    published[0].deliveries[0].ends = &[End::Poison];
+    let wanted: usize = published.iter().map(|event| event.deliveries.len()).sum();
+    stage.publish(&published).await;
+    let start = || stage.start(&[("USHER_CRASH_EVENT", &doom)]);
+    let (mut instance, mut deaths) = (start(), 0);
+    let deadline = Instant::now() + 2 * SETTLED;
+    while stage.over().await < wanted {
+        assert!(Instant::now() < deadline, "{deaths} deaths and no end");
+        if instance.has_ended() {
+            deaths += 1;
+            instance = start();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The sixth claim is not made: it goes to poison instead.
+    assert_eq!(deaths, 5);
+    let limits = Limits { parked: BYSTANDERS, doubles: 0 };
+    let judgement = stage.verdict(&published, vec![instance], limits).await;
+    eprintln!("crash loop: {deaths} deaths: {}", judgement.counts);
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
+    assert_eq!(judgement.counts.poison, 1);
+}

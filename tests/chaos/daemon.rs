@@ -1,0 +1,234 @@
+//! Services of a test's own, which it may kill and start again with their data. Started as
+//! services.py does; what outlives a test is ended by services.py, whose children all these are.
+
+use std::{
+    fs::File,
+    net::{TcpListener, TcpStream},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::dice::Dice;
+use crate::support::{exported, http::request};
+
+/// How long a service may take to start on a loaded machine.
+const START: Duration = Duration::from_secs(90);
+/// Debian's own wrapper insists on the rabbitmq user; the script behind it does not.
+const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+
+/// One service.
+pub(crate) struct Daemon {
+    name: &'static str,
+    command: Vec<String>,
+    environment: Vec<(&'static str, String)>,
+    ready: Box<dyn Fn() -> bool + Send + Sync>,
+    folder: TempDir,
+    child: Option<Child>,
+    /// What it needs beside it, and what stays when it is killed.
+    _companion: Option<Box<Daemon>>,
+    /// Without a path.
+    pub(crate) url: String,
+    /// Of RabbitMQ only.
+    pub(crate) management: String,
+}
+
+impl Daemon {
+    /// Redis with an append-only file that is synced at each write.
+    pub(crate) async fn redis() -> Self {
+        let port = free_port();
+        let folder = folder();
+        let options = ["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always"];
+        let options = options.iter().chain(&["--maxmemory-policy", "noeviction", "--save", ""]);
+        let mut command = words(&["redis-server", "--port", &port.to_string(), "--dir"]);
+        command.push(folder.path().display().to_string());
+        command.extend(options.map(|word| (*word).to_owned()));
+        let url = format!("redis://127.0.0.1:{port}/0");
+        Self::started("redis", command, folder, port, url).await
+    }
+
+    /// The MongoDB stand-in.
+    pub(crate) async fn mongodb() -> Self {
+        let port = free_port();
+        let folder = folder();
+        // An empty one, or it looks for others in /etc.
+        let config = folder.path().join("secantusd.toml");
+        File::create(&config).expect("a file");
+        let (config, data) = (config.display().to_string(), folder.path().join("data"));
+        let (python, port_text) = (exported("TEST_PYTHON"), port.to_string());
+        let command = [
+            &python,
+            "-m",
+            "secantus",
+            "--config",
+            &config,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port_text,
+            "--storage-path",
+            &data.display().to_string(),
+            "--cache-size",
+            "64M",
+            "--log-level",
+            "WARNING",
+        ];
+        let url = format!("mongodb://127.0.0.1:{port}");
+        Self::started("mongodb", words(&command), folder, port, url).await
+    }
+
+    /// RabbitMQ with a node daemon of its own, which stays when the broker is killed.
+    pub(crate) async fn rabbitmq() -> Self {
+        let [port, management, dist, epmd] = [(); 4].map(|()| free_port());
+        let address = ["epmd", "-address", "127.0.0.1", "-port", &epmd.to_string()];
+        let epmd_url = String::new();
+        let companion = Self::started("epmd", words(&address), folder(), epmd, epmd_url).await;
+        let folder = folder();
+        let home = folder.path();
+        let at = |name: &str| home.join(name).display().to_string();
+        secret(&home.join(".erlang.cookie"), "ushertestscookie");
+        write(&home.join("enabled_plugins"), "[rabbitmq_management].\n");
+        let conf = format!(
+            "listeners.tcp.1 = 127.0.0.1:{port}\nmanagement.tcp.ip = 127.0.0.1\n\
+             management.tcp.port = {management}\ndisk_free_limit.absolute = 100MB\n\
+             log.file = false\nlog.console = true\nlog.console.level = warning\n"
+        );
+        write(&home.join("rabbitmq.conf"), &conf);
+        let environment = vec![
+            ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+            ("ERL_EPMD_PORT", epmd.to_string()),
+            ("RABBITMQ_NODENAME", format!("usher-chaos-{port}@localhost")),
+            ("RABBITMQ_DIST_PORT", dist.to_string()),
+            ("RABBITMQ_CONF_ENV_FILE", "/dev/null".to_owned()),
+            ("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf")),
+            ("RABBITMQ_ADVANCED_CONFIG_FILE", at("none")),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", at("enabled_plugins")),
+            ("RABBITMQ_MNESIA_BASE", at("mnesia")),
+            ("RABBITMQ_LOG_BASE", at("log")),
+            ("RABBITMQ_PID_FILE", at("pid")),
+            (
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
+                    .to_owned(),
+            ),
+            // Makes the script become the broker, so that the broker is what is killed.
+            ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
+        ];
+        let management = format!("http://guest:guest@127.0.0.1:{management}");
+        let overview = format!("{management}/api/vhosts");
+        let mut daemon = Self {
+            name: "rabbitmq",
+            command: words(&[RABBITMQ_SERVER]),
+            environment,
+            ready: Box::new(move || {
+                listens(port)
+                    && request("GET", &overview, None).is_ok_and(|answer| answer.status == 200)
+            }),
+            folder,
+            child: None,
+            _companion: Some(Box::new(companion)),
+            url: format!("amqp://guest:guest@127.0.0.1:{port}"),
+            management,
+        };
+        daemon.start().await;
+        daemon
+    }
+
+    async fn started(
+        name: &'static str,
+        command: Vec<String>,
+        folder: TempDir,
+        port: u16,
+        url: String,
+    ) -> Self {
+        let ready = Box::new(move || listens(port));
+        let (environment, management) = (Vec::new(), String::new());
+        let mut daemon = Self {
+            name,
+            command,
+            environment,
+            ready,
+            folder,
+            child: None,
+            _companion: None,
+            url,
+            management,
+        };
+        daemon.start().await;
+        daemon
+    }
+
+    /// Starts it, with the data that it left, and waits until it answers.
+    pub(crate) async fn start(&mut self) {
+        let log = self.folder.path().join("log.txt");
+        let file = File::options().create(true).append(true).open(&log).expect("a log file");
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).current_dir(self.folder.path()).env_clear();
+        command.env("LANG", "C.UTF-8").env("HOME", self.folder.path());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stderr(file.try_clone().expect("a file")).stdout(file);
+        self.child = Some(command.spawn().expect("the service starts"));
+        let deadline = Instant::now() + START;
+        while !(self.ready)() {
+            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            let ended =
+                self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|e| e.is_some()));
+            assert!(!ended && Instant::now() < deadline, "no {}:\n{}", self.name, said());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// SIGKILL, at once.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn write(path: &PathBuf, text: &str) {
+    std::fs::write(path, text).expect("a file in a folder of ours");
+}
+
+/// Erlang refuses a cookie that others may read.
+fn secret(path: &Path, text: &str) {
+    let mut options = File::options();
+    let file = options.create(true).write(true).truncate(true).mode(0o400).open(path);
+    std::io::Write::write_all(&mut file.expect("a file in a folder of ours"), text.as_bytes())
+        .expect("written");
+}
+
+fn listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+/// One below the kernel's ephemeral range, so that no outgoing connection takes it first.
+fn free_port() -> u16 {
+    // Never the same twice, whatever CHAOS_SEED says.
+    let mut dice = Dice::new(uuid::Uuid::new_v4().as_u64_pair().0);
+    loop {
+        let port = 20_000 + dice.below(12_768) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

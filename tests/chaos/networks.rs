@@ -1,0 +1,83 @@
+//! The network to each of the four services in turn is slow, silent, resets, cuts and half closes,
+//! while events come in. usher recovers by itself.
+
+use std::time::Duration;
+
+use super::{
+    batch::{Kind, batch},
+    oracle::Limits,
+    proxy::{Proxy, Weather},
+    stage::Stage,
+};
+use crate::support::smtp::Phase;
+
+/// How long each weather lasts.
+const SPELL: Duration = Duration::from_millis(2500);
+
+const FORECAST: [Weather; 6] = [
+    Weather::Latency(Duration::from_millis(150)),
+    Weather::Blackhole,
+    Weather::Reset,
+    Weather::CutAfter(700),
+    Weather::CutAfter(5000),
+    Weather::HalfClose,
+];
+
+const TRAFFIC: [Kind; 6] =
+    [Kind::Plain, Kind::Later, Kind::FanOut, Kind::Low, Kind::Refused, Kind::Plain];
+
+/// Mails that two instances can have in the SMTP window.
+const WINDOW: usize = 8;
+
+async fn through(service: &str, setting: &str, parked: usize) {
+    let mut stage = Stage::new().await;
+    let proxy = if setting == "SMTP_PORT" {
+        let proxy = Proxy::before(&format!("127.0.0.1:{}", stage.smtp.port())).await;
+        stage.set(setting, &proxy.address().port().to_string());
+        proxy
+    } else {
+        stage.behind_a_proxy(setting).await
+    };
+    let published = batch(&TRAFFIC, 2 * TRAFFIC.len() * FORECAST.len(), &stage.smtp);
+    stage.smtp.at(Phase::Dot).delay(Duration::from_millis(150));
+    let mut handfuls = published.chunks(TRAFFIC.len());
+    let instances = vec![stage.start(&[]), stage.start(&[])];
+    for weather in FORECAST {
+        // Some are under way when the weather turns, and some come in later.
+        for turned in [Weather::Fair, weather] {
+            if let Some(handful) = handfuls.next() {
+                stage.publish(handful).await;
+            }
+            proxy.turn(turned);
+            if turned != Weather::Fair {
+                tokio::time::sleep(SPELL).await;
+            }
+        }
+        proxy.turn(Weather::Fair);
+    }
+    let limits = Limits { parked, doubles: 0 };
+    let judgement = stage.verdict(&published, instances, limits).await;
+    eprintln!("network to {service}: {}", judgement.counts);
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_to_rabbitmq_is_bad() {
+    through("RabbitMQ", "RABBITMQ_URL", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_to_redis_is_bad() {
+    through("Redis", "REDIS_URL", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_to_mongodb_is_bad() {
+    through("MongoDB", "MONGODB_URI", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_to_the_mail_server_is_bad() {
+    // Each change of weather may fall between a dot and its reply.
+    through("SMTP", "SMTP_PORT", 2 * FORECAST.len() * WINDOW).await;
+}

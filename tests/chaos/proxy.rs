@@ -1,0 +1,176 @@
+//! A TCP proxy that is as bad as networks are.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    task::JoinHandle,
+};
+
+use crate::support::eventually;
+
+/// What happens to what passes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Weather {
+    /// Nothing.
+    Fair,
+    /// It is late, either way.
+    Latency(Duration),
+    /// Nothing passes and nobody is told: what was written arrives when the weather is fair again.
+    Blackhole,
+    /// Every connection is reset, old or new.
+    Reset,
+    /// A connection is reset once this many more bytes went to the server.
+    CutAfter(usize),
+    /// The client reads an end of file, while what it writes still arrives.
+    HalfClose,
+}
+
+/// A running proxy in front of one server.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    weather: watch::Sender<Weather>,
+    open: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// In front of `server`, a host and port.
+    pub(crate) async fn before(server: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let weather = watch::Sender::new(Weather::Fair);
+        let open = Arc::<AtomicUsize>::default();
+        let server = server.to_owned();
+        let task = tokio::spawn(accept(listener, server, weather.subscribe(), open.clone()));
+        Self { address, weather, open, task }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on, for old and new connections.
+    pub(crate) fn turn(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+
+    /// Resets every connection, with all that is still on its way, and is fair from then on.
+    pub(crate) async fn clear(&self) {
+        self.turn(Weather::Reset);
+        let none = async || (self.open.load(Ordering::Relaxed) == 0).then_some(());
+        eventually("all connections are reset", none).await;
+        self.turn(Weather::Fair);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    server: String,
+    weather: watch::Receiver<Weather>,
+    open: Arc<AtomicUsize>,
+) {
+    while let Ok((client, _)) = listener.accept().await {
+        let (server, weather, open) = (server.clone(), weather.clone(), open.clone());
+        open.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            connection(client, &server, weather).await.ok();
+            open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+async fn connection(
+    client: TcpStream,
+    server: &str,
+    weather: watch::Receiver<Weather>,
+) -> io::Result<()> {
+    // Whoever leaves before a goodbye leaves with a reset.
+    client.set_zero_linger()?;
+    if *weather.borrow() == Weather::Reset {
+        return Ok(());
+    }
+    let server = TcpStream::connect(server).await?;
+    server.set_zero_linger()?;
+    for stream in [&client, &server] {
+        stream.set_nodelay(true)?;
+    }
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let up = pump(from_client, to_server, weather.clone(), Way::ToServer);
+    let down = pump(from_server, to_client, weather, Way::ToClient);
+    // An error ends both; an end of file only its own way.
+    tokio::try_join!(up, down).map(drop)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    ToServer,
+    ToClient,
+}
+
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut weather: watch::Receiver<Weather>,
+    way: Way,
+) -> io::Result<()> {
+    let mut passed = 0;
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let now = *weather.borrow_and_update();
+        match now {
+            Weather::Blackhole => {
+                weather.changed().await.map_err(io::Error::other)?;
+                continue;
+            }
+            Weather::Reset => return Err(io::ErrorKind::ConnectionReset.into()),
+            Weather::HalfClose if way == Way::ToClient => return to.shutdown().await,
+            _ => {}
+        }
+        let read = tokio::select! {
+            biased;
+            changed = weather.changed() => {
+                passed = 0;
+                changed.map_err(io::Error::other)?;
+                continue;
+            }
+            read = from.read(&mut buffer) => read?,
+        };
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        match now {
+            Weather::Latency(by) => tokio::time::sleep(by).await,
+            Weather::CutAfter(bytes) if way == Way::ToServer => {
+                let left = bytes.saturating_sub(passed);
+                passed += read;
+                if left < read {
+                    to.write_all(&buffer[..left]).await?;
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+            }
+            _ => {}
+        }
+        to.write_all(&buffer[..read]).await?;
+    }
+}

@@ -1,0 +1,89 @@
+//! Rows in which Redis loses everything: each on a Redis of its own.
+
+use super::{held_at, held_at_the_dot, judged};
+use crate::{
+    batch::Kind,
+    daemon::Daemon,
+    oracle::Limits,
+    stage::{Services, Stage},
+    support::{eventually, smtp::Phase},
+};
+
+async fn own_redis() -> (Daemon, Stage) {
+    let redis = Daemon::redis().await;
+    let services = Services { redis: redis.url.clone(), ..Services::shared() };
+    let stage = Stage::on(services).await;
+    (redis, stage)
+}
+
+async fn redis(redis: &Daemon, command: &str) -> redis::Value {
+    let client = redis::Client::open(redis.url.as_str()).expect("a URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+    let mut words = command.split(' ');
+    let mut command = redis::cmd(words.next().expect("a command"));
+    words.for_each(|word| {
+        command.arg(word);
+    });
+    command.query_async(&mut connection).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn row_20_flushed_while_the_latch_is_pending() {
+    let (daemon, stage) = own_redis().await;
+    let (published, instance) = held_at(&stage, Kind::Plain, Phase::Data).await;
+    redis(&daemon, "FLUSHALL").await;
+    stage.smtp.relent();
+    let row = "20 before the latch";
+    let counts = judged(row, &stage, &published, vec![instance], Limits::default()).await;
+    assert_eq!(counts.delivered, 1);
+    // The first transaction was closed without a body, the second one went through.
+    assert_eq!((stage.smtp.reached(Phase::Data), stage.smtp.received().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn row_20_flushed_after_the_dot() {
+    let (daemon, stage) = own_redis().await;
+    let (published, instance) = held_at_the_dot(&stage, Kind::Plain).await;
+    redis(&daemon, "FLUSHALL").await;
+    stage.smtp.relent();
+    let row = "20 after the dot";
+    let counts = judged(row, &stage, &published, vec![instance], Limits::default()).await;
+    assert_eq!(counts.delivered, 1);
+}
+
+#[tokio::test]
+async fn row_21_flushed_then_a_duplicate() {
+    for epoch_first in [true, false] {
+        let (daemon, stage) = own_redis().await;
+        let published = super::one(Kind::FanOut, &stage.smtp);
+        stage.publish(&published).await;
+        let instance = stage.start(&[]);
+        eventually("all three are recorded", async || (stage.over().await == 3).then_some(()))
+            .await;
+        redis(&daemon, "FLUSHALL").await;
+        if epoch_first {
+            eventually("the epoch is back", async || {
+                (redis(&daemon, "EXISTS usher:epoch").await == redis::Value::Int(1)).then_some(())
+            })
+            .await;
+        }
+        stage.publish(&published).await;
+        let counts = judged("21", &stage, &published, vec![instance], Limits::default()).await;
+        assert_eq!((counts.delivered, stage.smtp.received().len()), (3, 3));
+    }
+}
+
+#[tokio::test]
+async fn row_22_flushed_and_the_owner_killed_in_the_window() {
+    let (daemon, stage) = own_redis().await;
+    let (published, mut instance) = held_at_the_dot(&stage, Kind::Plain).await;
+    redis(&daemon, "FLUSHALL").await;
+    instance.kill();
+    stage.smtp.relent();
+    // The one double there is, and the README says so.
+    let limits = Limits { parked: 0, doubles: 1 };
+    let counts = judged("22", &stage, &published, vec![stage.start(&[])], limits).await;
+    assert_eq!((counts.delivered, counts.doubles), (1, 1));
+    let mails = stage.smtp.accepted();
+    assert_eq!(mails[0].message_id(), mails[1].message_id());
+}
