@@ -48,7 +48,11 @@ impl MongoAudit {
         options.app_name = Some("usher".to_owned());
         options.server_selection_timeout = Some(SERVER_SELECTION);
         options.connect_timeout = Some(SERVER_SELECTION);
-        options.write_concern = Some(WriteConcern::majority());
+        // A server without replicas takes `majority` for one member's memory, and forgets the last
+        // tenth of a second when it is killed; the journal is asked for by name.
+        let mut durable = WriteConcern::majority();
+        durable.journal = Some(true);
+        options.write_concern = Some(durable);
         let database = Client::with_options(options).map_err(failed)?.database(database);
         let (writer, pending) = mpsc::channel(BATCH * 2);
         tokio::spawn(write_batches(database.collection(DELIVERIES), pending));
