@@ -75,6 +75,8 @@ impl Daemon {
             "64M",
             "--log-level",
             "WARNING",
+            // It does not look at `j`, by which usher asks for this.
+            "--sync-on-commit",
         ];
         let url = format!("mongodb://127.0.0.1:{port}");
         Self::started("mongodb", words(&command), folder, port, url).await
