@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::{
     batch::{End, Kind, batch},
     oracle::Limits,
-    stage::{SETTLED, Stage},
+    settle::SETTLED,
+    stage::Stage,
 };
 
 /// What the first deaths, which still have company, may leave in the SMTP window.
@@ -34,7 +35,7 @@ async fn an_event_that_kills_its_process_ends_in_poison_and_its_neighbours_are_d
     assert_eq!(deaths, 5);
     let limits = Limits { parked: BYSTANDERS, doubles: 0 };
     let judgement = stage.verdict(&published, vec![instance], limits).await;
-    eprintln!("crash loop: {deaths} deaths: {}", judgement.counts);
+    crate::say(format_args!("crash loop: {deaths} deaths: {}", judgement.counts));
     assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
     assert_eq!(judgement.counts.poison, 1);
 }

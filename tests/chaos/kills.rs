@@ -33,7 +33,7 @@ async fn busy(stage: &Stage) -> (Vec<Published>, Vec<Instance>) {
 /// Nobody was killed but a service, so no mail may be unknown.
 async fn judged(what: &str, stage: &Stage, published: &[Published], with: Vec<Instance>) -> Counts {
     let judgement = stage.verdict(published, with, Limits::default()).await;
-    eprintln!("{what}: {}", judgement.counts);
+    crate::say(format_args!("{what}: {}", judgement.counts));
     assert!(judgement.faults.is_empty(), "{what}\n{}", judgement.faults.join("\n"));
     judgement.counts
 }

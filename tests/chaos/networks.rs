@@ -57,7 +57,7 @@ async fn through(service: &str, setting: &str, parked: usize) {
     }
     let limits = Limits { parked, doubles: 0 };
     let judgement = stage.verdict(&published, instances, limits).await;
-    eprintln!("network to {service}: {}", judgement.counts);
+    crate::say(format_args!("network to {service}: {}", judgement.counts));
     assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
 }
 

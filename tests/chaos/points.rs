@@ -25,6 +25,13 @@ pub(crate) struct Case {
     pub(crate) instances: usize,
 }
 
+/// What came of all cases.
+pub(crate) struct Matrix {
+    pub(crate) deaths: usize,
+    pub(crate) total: Counts,
+    pub(crate) faults: Vec<String>,
+}
+
 struct Outcome {
     case: Case,
     died: bool,
@@ -35,7 +42,7 @@ struct Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_point_nothing_is_lost_or_sent_twice() {
     let cases = POINTS.iter().flat_map(|point| [1, 5].map(|hit| Case { point, hit, instances: 1 }));
-    let (_, faults) = judge_all(cases).await;
+    let Matrix { faults, .. } = judge_all(cases).await;
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -49,12 +56,13 @@ async fn killed_beside_others_nothing_is_lost_or_sent_twice() {
         "after_hand_off",
         "before_ack",
     ];
-    let (_, faults) = judge_all(points.map(|point| Case { point, hit: 3, instances: 3 })).await;
+    let Matrix { faults, .. } =
+        judge_all(points.map(|point| Case { point, hit: 3, instances: 3 })).await;
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Runs the cases and prints a row for each; gives the counts of all, and every fault.
-pub(crate) async fn judge_all(cases: impl IntoIterator<Item = Case>) -> (Counts, Vec<String>) {
+/// Runs the cases and prints a row for each.
+pub(crate) async fn judge_all(cases: impl IntoIterator<Item = Case>) -> Matrix {
     // A task each, so that a panic spoils one case only.
     let cases = cases.into_iter().map(async |case| {
         let began = Instant::now();
@@ -66,18 +74,18 @@ pub(crate) async fn judge_all(cases: impl IntoIterator<Item = Case>) -> (Counts,
     });
     let outcomes: Vec<Outcome> = stream::iter(cases).buffered(AT_ONCE).collect().await;
     let mut total = Counts::default();
-    eprintln!("{:<18} hit inst  died     s  oracle", "crash point");
+    crate::say(format_args!("{:<18} hit inst  died     s  oracle", "crash point"));
     for Outcome { case, died, judgement, took } in &outcomes {
         let Case { point, hit, instances } = case;
         let died = if *died { "yes" } else { "NO" };
         let took = took.as_secs_f32();
-        eprintln!(
+        crate::say(format_args!(
             "{point:<18} {hit:>3} {instances:>4}  {died:<4} {took:>5.1}  {}",
             judgement.counts
-        );
+        ));
         total += &judgement.counts;
     }
-    eprintln!("all {} cases: {total}", outcomes.len());
+    crate::say(format_args!("all {} cases: {total}", outcomes.len()));
     let faults = outcomes
         .iter()
         .flat_map(|outcome| {
@@ -86,7 +94,8 @@ pub(crate) async fn judge_all(cases: impl IntoIterator<Item = Case>) -> (Counts,
             outcome.judgement.faults.iter().map(told)
         })
         .collect();
-    (total, faults)
+    let deaths = outcomes.iter().filter(|outcome| outcome.died).count();
+    Matrix { deaths, total, faults }
 }
 
 async fn run(case: Case) -> Outcome {
@@ -106,7 +115,7 @@ async fn run(case: Case) -> Outcome {
     let wanted: usize = published.iter().map(|event| event.deliveries.len()).sum();
     // Dead, or drained without having been there.
     while !doomed.has_ended() && stage.over().await < wanted {
-        assert!(began.elapsed() < super::stage::SETTLED, "{wish}: neither dead nor done");
+        assert!(began.elapsed() < super::settle::SETTLED, "{wish}: neither dead nor done");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let died = doomed.has_ended();

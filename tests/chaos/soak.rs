@@ -22,10 +22,10 @@ async fn soak() {
     let (mut kills, mut stops) = (0, 0);
     while Instant::now() < until && faults.is_empty() {
         let storm: Storm = storm(EVENTS, seed).await;
-        eprintln!(
+        crate::say(format_args!(
             "storm CHAOS_SEED={seed}: {} kills, {} stops: {}",
             storm.kills, storm.stops, storm.judgement.counts
-        );
+        ));
         kills += storm.kills;
         stops += storm.stops;
         total += &storm.judgement.counts;
@@ -36,13 +36,13 @@ async fn soak() {
             let mut case =
                 |point| Case { point, hit: 1 + dice.below(8), instances: 1 + dice.below(3) };
             let cases: Vec<Case> = usher::crash::POINTS.iter().map(|point| case(*point)).collect();
-            let (counts, found) = points::judge_all(cases).await;
-            total += &counts;
-            kills += usher::crash::POINTS.len();
-            faults.extend(found);
+            let matrix = points::judge_all(cases).await;
+            total += &matrix.total;
+            kills += matrix.deaths;
+            faults.extend(matrix.faults);
         }
         seed += 1;
     }
-    eprintln!("oracle: {kills} kills, {stops} stops: {total}");
+    crate::say(format_args!("oracle: {kills} kills, {stops} stops: {total}"));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

@@ -54,7 +54,10 @@ pub(crate) struct Storm {
 async fn random_kills_and_stops_lose_nothing_and_send_nothing_twice() {
     let seed = Dice::seed();
     let Storm { kills, stops, judgement } = storm(300, seed).await;
-    eprintln!("CHAOS_SEED={seed}: {kills} kills, {stops} stops: {}", judgement.counts);
+    crate::say(format_args!(
+        "CHAOS_SEED={seed}: {kills} kills, {stops} stops: {}",
+        judgement.counts
+    ));
     assert!(judgement.faults.is_empty(), "CHAOS_SEED={seed}\n{}", judgement.faults.join("\n"));
     assert!(kills + stops > 10, "that was no storm");
 }

@@ -61,7 +61,7 @@ async fn judged(
     limits: Limits,
 ) -> Counts {
     let judgement = stage.verdict(published, instances, limits).await;
-    eprintln!("row {row}: {}", judgement.counts);
+    crate::say(format_args!("row {row}: {}", judgement.counts));
     assert!(judgement.faults.is_empty(), "row {row}\n{}", judgement.faults.join("\n"));
     judgement.counts
 }

@@ -109,7 +109,7 @@ async fn row_24_a_delay_queue_is_deleted_with_a_retry_inside() {
     let records = stage.records().await;
     assert_eq!((records.len(), text(&records[0], "status").as_str()), (1, "retrying"));
     assert_eq!(stage.smtp.received().len(), 0);
-    eprintln!("row 24: 1 record `retrying` is the last word on the lost retry");
+    crate::say(format_args!("row 24: 1 record `retrying` is the last word on the lost retry"));
 }
 
 #[tokio::test]

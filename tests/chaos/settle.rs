@@ -1,0 +1,114 @@
+//! The end of a case: everything comes to rest, and the oracle is asked.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use mongodb::bson::Document;
+
+use super::{
+    batch::Published,
+    instance::Instance,
+    oracle::{Evidence, Judgement, Limits, judge},
+    stage::Stage,
+};
+use crate::support::{broker::Broker, events::BOOKINGS, world::text};
+
+/// How long a case may take to settle; most take a tenth of it.
+pub(crate) const SETTLED: Duration = Duration::from_secs(90);
+
+/// Everything that must be empty in the end.
+const WORKING: [&str; 9] = [
+    BOOKINGS,
+    "notification.payment_events",
+    "usher.due.high",
+    "usher.due.medium",
+    "usher.due.low",
+    "usher.low",
+    "usher.delay.300ms",
+    "usher.delay.5s",
+    "usher.delay.250ms",
+];
+
+impl Stage {
+    /// Waits until every delivery is over and every queue empty, with the given instances running,
+    /// then drains them. Says what is left in which queue.
+    pub(crate) async fn settle(
+        &self,
+        published: &[Published],
+        mut instances: Vec<Instance>,
+    ) -> Vec<(String, u32)> {
+        let wanted: usize = published.iter().map(|event| event.deliveries.len()).sum();
+        let deadline = Instant::now() + SETTLED;
+        let broker = self.broker().await;
+        loop {
+            while Instant::now() < deadline
+                && (self.over().await < wanted || !left(&broker).await.is_empty())
+            {
+                if instances.iter_mut().all(Instance::has_ended) {
+                    instances.push(self.start(&[]));
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            for instance in &mut instances {
+                instance.terminate().await;
+            }
+            // A drained process gives back what it could not finish, which only shows now.
+            let left = left(&broker).await;
+            if left.is_empty() || Instant::now() > deadline {
+                return left;
+            }
+            instances = vec![self.start(&[])];
+        }
+    }
+
+    /// Settles and judges. The logs are kept when there is something to complain about.
+    pub(crate) async fn verdict(
+        &self,
+        published: &[Published],
+        instances: Vec<Instance>,
+        limits: Limits,
+    ) -> Judgement {
+        let left = self.settle(published, instances).await;
+        let broker = self.broker().await;
+        let evidence = Evidence {
+            accepted: self.smtp.accepted(),
+            records: self.records().await,
+            dead: broker.take_all("usher.dead").await,
+            poison: broker.take_all("usher.poison").await,
+            parked: broker.take_all("usher.parked").await,
+            left,
+        };
+        let mut judgement = judge(published, &evidence, limits);
+        if !judgement.faults.is_empty() {
+            let kept = self.keep_logs(&evidence.records);
+            judgement.faults.push(format!("logs and records are in {kept}"));
+        }
+        judgement
+    }
+
+    fn keep_logs(&self, records: &[Document]) -> String {
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&self.name);
+        std::fs::create_dir_all(&kept).expect("a folder below target");
+        for entry in std::fs::read_dir(self.folder.path()).expect("the folder").flatten() {
+            std::fs::copy(entry.path(), kept.join(entry.file_name())).ok();
+        }
+        let fields = ["at", "event.id", "recipient", "attempt", "status", "error.kind", "worker"];
+        let lines = records.iter().map(|r| fields.map(|field| text(r, field)).join("\t"));
+        std::fs::write(kept.join("records.txt"), lines.collect::<Vec<_>>().join("\n")).ok();
+        kept.display().to_string()
+    }
+}
+
+/// What waits in the queues that must be empty in the end.
+async fn left(broker: &Broker) -> Vec<(String, u32)> {
+    let mut left = Vec::new();
+    for queue in WORKING {
+        match broker.depth(queue).await {
+            0 => {}
+            depth => left.push((queue.to_owned(), depth)),
+        }
+    }
+    left
+}
