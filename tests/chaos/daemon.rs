@@ -20,6 +20,9 @@ const START: Duration = Duration::from_secs(90);
 /// Debian's own wrapper insists on the rabbitmq user; the script behind it does not.
 const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
+/// What RabbitMQ's node is spoken to with; it listens on the loopback only.
+const COOKIE: &str = "ushertestscookie";
+
 /// One service.
 pub(crate) struct Daemon {
     name: &'static str,
@@ -34,6 +37,8 @@ pub(crate) struct Daemon {
     pub(crate) url: String,
     /// Of RabbitMQ only.
     pub(crate) management: String,
+    /// Where the node takes orders; of RabbitMQ only.
+    distribution: u16,
 }
 
 impl Daemon {
@@ -91,7 +96,7 @@ impl Daemon {
         let folder = folder();
         let home = folder.path();
         let at = |name: &str| home.join(name).display().to_string();
-        secret(&home.join(".erlang.cookie"), "ushertestscookie");
+        secret(&home.join(".erlang.cookie"), COOKIE);
         write(&home.join("enabled_plugins"), "[rabbitmq_management].\n");
         let conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\nmanagement.tcp.ip = 127.0.0.1\n\
@@ -134,6 +139,7 @@ impl Daemon {
             _companion: Some(Box::new(companion)),
             url: format!("amqp://guest:guest@127.0.0.1:{port}"),
             management,
+            distribution: dist,
         };
         daemon.start().await;
         daemon
@@ -158,6 +164,7 @@ impl Daemon {
             _companion: None,
             url,
             management,
+            distribution: 0,
         };
         daemon.start().await;
         daemon
@@ -182,6 +189,23 @@ impl Daemon {
             assert!(!ended && Instant::now() < deadline, "no {}:\n{}", self.name, said());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Has RabbitMQ's node evaluate an Erlang expression, as `rabbitmqctl eval` does where the node has
+    /// a name that it can find.
+    pub(crate) fn evaluate(&self, expression: &str) {
+        let address = format!("127.0.0.1:{}", self.distribution);
+        let mut call = Command::new("erl_call")
+            .args(["-address", &address, "-c", COOKIE, "-r", "-e"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("erl_call of Debian's erlang-base");
+        let mut input = call.stdin.take().expect("its standard input");
+        std::io::Write::write_all(&mut input, expression.as_bytes()).expect("written");
+        drop(input);
+        let output = call.wait_with_output().expect("an answer");
+        assert!(output.status.success(), "{expression}: {output:?}");
     }
 
     /// SIGKILL, at once.

@@ -94,6 +94,29 @@ async fn rabbitmq_is_killed_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_memory_alarm_stops_hand_offs_and_nothing_else() {
+    let rabbitmq = Daemon::rabbitmq().await;
+    let services = Services {
+        amqp: rabbitmq.url.clone(),
+        management: rabbitmq.management.clone(),
+        ..Services::shared()
+    };
+    let stage = Stage::on(services).await;
+    // Half of it is mail that is accepted at once, half is refused and has to be handed off.
+    let published = batch(&[Kind::Plain, Kind::Refused], 20, &stage.smtp);
+    stage.publish(&published).await;
+    rabbitmq.evaluate("vm_memory_monitor:set_vm_memory_high_watermark({absolute, 1}).\n");
+    let instances = vec![stage.start(&[])];
+    stage.smtp.until_accepted(10).await;
+    // The refused ones are recorded beside their hand-off, not after it.
+    eventually("all is recorded", async || (stage.records().await.len() == 20).then_some(())).await;
+    assert_eq!(stage.broker().await.depth("usher.dead").await, 0, "the broker takes nothing now");
+    rabbitmq.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.9).\n");
+    let counts = judged("memory alarm", &stage, &published, instances).await;
+    assert_eq!((counts.delivered, counts.dead), (10, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_source_queue_is_deleted_under_the_consumer() {
     let stage = Stage::new().await;
     let published = batch(&LOAD, EVENTS, &stage.smtp);
