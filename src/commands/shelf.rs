@@ -142,8 +142,7 @@ impl Desk {
             say(&format!("{delivery} is not in {}", self.shelf.queue()));
         }
         broker.close().await;
-        // What was not removed goes back with the connection, whether or not this succeeds.
-        let _ = taken.close().await;
+        taken.close().await;
         if !args.yes && !refused && missing.is_empty() {
             say("nothing was done; --yes does it");
         }

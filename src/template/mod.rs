@@ -8,7 +8,7 @@ mod helpers;
 
 use std::collections::BTreeMap;
 
-use handlebars::Handlebars;
+use handlebars::{Context, Handlebars};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -176,14 +176,18 @@ impl Templates {
         let version = version.ok_or_else(|| TemplateError::Unknown(template.to_owned()))?;
         let mut context = variables.clone();
         self.bind_globals(&mut context, locale, event);
-        let part = |registry: &Handlebars<'_>, part: &str, context: &Map<String, Value>| {
+        // Made once: by itself each rendering would copy all of it.
+        let mut context = Context::from(Value::Object(context));
+        let part = |registry: &Handlebars<'_>, part: &str, context: &Context| {
             let name = format!("{template}/{locale}.{part}");
             registry
-                .render(&name, context)
+                .render_with_context(&name, context)
                 .map_err(|error| TemplateError::Render { reason: error.to_string(), name })
         };
         let subject = one_line(&part(&self.plain, "subject", &context)?);
-        context.insert("subject".to_owned(), Value::String(subject.clone()));
+        if let Value::Object(context) = context.data_mut() {
+            context.insert("subject".to_owned(), Value::String(subject.clone()));
+        }
         let html = part(&self.html, "html", &context)?;
         let text = part(&self.plain, "txt", &context)?;
         let template = TemplateRef {

@@ -66,7 +66,7 @@ impl Broker for AmqpBroker {
 /// Why it can't be done.
 pub async fn test(url: &Secret) -> anyhow::Result<()> {
     let connection = connect(url, "check").await?;
-    connection.close(200, "done".into()).await?;
+    say_goodbye(&connection, "done").await;
     Ok(())
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use anyhow::Context;
 use lapin::{
     Channel, Connection,
     message::BasicGetMessage,
@@ -10,7 +9,7 @@ use lapin::{
     types::FieldTable,
 };
 
-use super::{connect, headers, topology};
+use super::{connect, headers, say_goodbye, topology};
 use crate::{broker::Message, catalog::DeliveryId, config::Secret};
 
 /// One of the three queues.
@@ -78,12 +77,10 @@ impl Taken {
         Ok(found)
     }
 
-    /// Puts back what was not removed.
-    ///
-    /// # Errors
-    /// The broker did not answer; it puts the messages back all the same.
-    pub async fn close(self) -> anyhow::Result<()> {
-        self.connection.close(200, "done".into()).await.context("closing")
+    /// Puts back what was not removed. Should the broker not join in, it does so by itself once the
+    /// connection is gone.
+    pub async fn close(self) {
+        say_goodbye(&self.connection, "done").await;
     }
 }
 
