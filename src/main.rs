@@ -3,6 +3,10 @@
 use clap::Parser;
 use usher::{cli::Cli, commands};
 
+// Every event is thousands of short-lived allocations; see docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
