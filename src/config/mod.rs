@@ -173,6 +173,16 @@ mod tests {
     }
 
     #[test]
+    fn a_message_may_not_be_held_for_longer_than_the_broker_allows() {
+        let text = faults(&[&REAL_SMTP[..], &[("SMTP_DOT_TIMEOUT", "40m")]].concat());
+        assert!(text.contains("30m is not more than 2m before the body"), "{text}");
+        assert!(text.contains("+ SMTP_DOT_TIMEOUT 40m = 42m"), "{text}");
+        let more = [("SMTP_DOT_TIMEOUT", "40m"), ("ACK_TIMEOUT", "60m")];
+        let (settings, _) = from_env(&[&REAL_SMTP[..], &more].concat()).unwrap();
+        assert_eq!(settings.hold, Duration::from_secs(9 * 60));
+    }
+
+    #[test]
     fn debug_of_settings_holds_no_secret() {
         let vars = [
             ("SMTP_USERNAME", "me@example.com"),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use lapin::types::{AMQPValue, FieldTable};
+
 use super::{
     batch::{End, Kind, batch},
     oracle::Limits,
@@ -14,7 +16,21 @@ const BYSTANDERS: usize = 8;
 
 #[tokio::test]
 async fn an_event_that_kills_its_process_ends_in_poison_and_its_neighbours_are_delivered() {
+    crash_loop(&Stage::new().await, "classic").await;
+}
+
+#[tokio::test]
+async fn the_same_on_a_quorum_queue_that_counts_redeliveries_itself() {
     let stage = Stage::new().await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    // What RabbitMQ 4 has by itself.
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(20));
+    stage.declare(arguments).await;
+    crash_loop(&stage, "quorum").await;
+}
+
+async fn crash_loop(stage: &Stage, queue: &str) {
     let mut published = batch(&[Kind::Plain, Kind::Low, Kind::FanOut], 12, &stage.smtp);
     let doom = published[0].id.clone();
     published[0].deliveries[0].ends = &[End::Poison];
@@ -35,7 +51,7 @@ async fn an_event_that_kills_its_process_ends_in_poison_and_its_neighbours_are_d
     assert_eq!(deaths, 5);
     let limits = Limits { parked: BYSTANDERS, doubles: 0 };
     let judgement = stage.verdict(&published, vec![instance], limits).await;
-    crate::say(format_args!("crash loop: {deaths} deaths: {}", judgement.counts));
+    crate::say(format_args!("crash loop, {queue} queue: {deaths} deaths: {}", judgement.counts));
     assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
     assert_eq!(judgement.counts.poison, 1);
 }

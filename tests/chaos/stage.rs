@@ -2,11 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use futures_util::TryStreamExt;
-use lapin::BasicProperties;
+use lapin::{BasicProperties, types::FieldTable};
 use mongodb::{
     Client, Collection,
     bson::{Document, doc},
@@ -56,6 +56,7 @@ pub(crate) struct Stage {
     client: Client,
     settings: BTreeMap<String, String>,
     started: AtomicUsize,
+    declared: AtomicBool,
 }
 
 impl Stage {
@@ -87,6 +88,7 @@ impl Stage {
             client,
             settings: BTreeMap::new(),
             started: AtomicUsize::new(0),
+            declared: AtomicBool::new(false),
             smtp,
         };
         let (amqp, mongodb) = (stage.amqp_url(), stage.mongodb_uri(&stage.services.mongodb));
@@ -170,7 +172,16 @@ impl Stage {
         let broker = self.broker().await;
         let messages: Vec<_> =
             events.iter().map(|event| (event.body.clone(), BasicProperties::default())).collect();
-        broker.publish_all(BOOKINGS, messages).await;
+        if !self.declared.load(Ordering::Relaxed) {
+            broker.declare(BOOKINGS).await;
+        }
+        broker.publish_to("", BOOKINGS, messages).await;
+    }
+
+    /// Declares the source queue with arguments of upstream's own, before anybody else does.
+    pub(crate) async fn declare(&self, arguments: FieldTable) {
+        self.broker().await.declare_with(BOOKINGS, arguments).await;
+        self.declared.store(true, Ordering::Relaxed);
     }
 
     /// Starts an instance, and waits for nothing.

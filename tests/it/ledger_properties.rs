@@ -55,6 +55,8 @@ const ALL_ALIVE: Facts = Facts { owner_gone: false, epoch_intact: true };
 const ALL_GONE: Facts = Facts { owner_gone: true, epoch_intact: true };
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn sent_absorbs_everything(asks in asks_with_facts()) {
         let mut sent: Option<Entry> = None;
