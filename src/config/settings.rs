@@ -70,7 +70,7 @@ pub struct Settings {
     pub audit_retention: Duration,
     /// How long SIGTERM waits for what is in flight (`DRAIN_TIMEOUT`).
     pub drain_timeout: Duration,
-    /// How long a delivery may wait for a mail server before its message goes back to the broker: what is left of
+    /// How long a delivery may wait for a mail server before it is put off: half of what is left of
     /// `ACK_TIMEOUT` after the longest transaction.
     pub hold: Duration,
     /// How long an instance counts as alive after its last sign of life (`INSTANCE_TTL`); at least

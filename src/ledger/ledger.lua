@@ -1,4 +1,4 @@
--- The delivery state machine of state.rs as one atomic script: the same states, the same answers
+-- The delivery state machine of step.rs as one atomic script: the same states, the same answers
 -- (tests/it/ledger.rs holds one against the other). An entry is a hash:
 --   s state · x next · a attempt of a retry · h handed · e event · n attempt · o instance ·
 --   t token · f fence · c claims · d derived · r record

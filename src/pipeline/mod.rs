@@ -128,7 +128,7 @@ impl End {
 }
 
 impl Pipeline {
-    /// Processes one message. When this says so, every delivery of it is settled and recorded, and
+    /// Processes one message. When this returns, every delivery of it is settled and recorded, and
     /// the message may be acknowledged. What is down is waited for.
     pub async fn process(&self, message: &Message) {
         crash_point!("after_receive");
