@@ -9,8 +9,8 @@ use usher::{
     catalog::{Catalog, EMBEDDED_ROUTES, Identity, Lookup},
     channel::{Outgoing, email::Sender},
     config::{self, Environment},
-    event::{self, Properties},
-    template::{Globals, Templates, files},
+    event::{self, Properties, Sources},
+    template::{Globals, Templates, source},
 };
 
 const EVENT: &[u8] = br#"{"event_id": "7d0f7b6e-50b2-5e0c-9a39-0f6e0f3f2c11", "event_type": "booking.confirmed",
@@ -24,8 +24,9 @@ fn main() {
     let (settings, _) = config::load(None, &environment).expect("the defaults are valid");
     let lists = HashMap::from([("ADMIN_EMAILS".to_owned(), Vec::new())]);
     let catalog = Catalog::parse(EMBEDDED_ROUTES, &lists).expect("the embedded routes are valid");
-    let files = files::read(None).expect("the embedded templates are readable");
+    let files = source::read(None).expect("the embedded templates are readable");
     let templates = Templates::compile(&files, Globals::new(&settings)).expect("templates compile");
+    let sources = Sources::new(&settings).expect("no file is named");
     let identity = Identity::new("bench");
     let sender = Sender::new("Cinema", "noreply@example.test", None).expect("a valid address");
 
@@ -33,9 +34,8 @@ fn main() {
     let event = parse();
     let Lookup::Routes(routes) = catalog.lookup(&event.kind) else { panic!("no route") };
     let delivery = &catalog.deliveries(routes, &event, &identity)[0];
-    let variables = delivery.route.variables(&event).expect("complete");
-    let template = &delivery.route.template;
-    let render = || templates.render(template, "en", &variables, &event).expect("renders");
+    let variables = delivery.route.variables(&event, &sources, "en").expect("complete");
+    let render = || templates.render(&delivery.route, &variables, &event).expect("renders");
     let outgoing = Outgoing {
         recipient: "guest0@example.test".to_owned(),
         message_id: "<bench@example.test>".to_owned(),
@@ -44,7 +44,7 @@ fn main() {
 
     measure("parse", parse);
     measure("route", || catalog.deliveries(routes, &event, &identity));
-    measure("variables", || delivery.route.variables(&event));
+    measure("variables", || delivery.route.variables(&event, &sources, "en"));
     measure("render", render);
     measure("compose", || sender.compose(&outgoing));
 }

@@ -14,6 +14,7 @@ use super::{
     Catalog, ChannelKind, OnUnknown, Priority, Route, SourceQueue, Variable, VariableType,
     route::Recipients,
 };
+use crate::event::{Derived, snake_case};
 
 /// Everything that is wrong with a routes file.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,11 +89,16 @@ enum RecipientEntry {
 #[serde(untagged)]
 enum OptionalEntry {
     Type(VariableType),
-    WithDefault {
-        #[serde(rename = "type")]
-        kind: VariableType,
-        default: Value,
-    },
+    Detailed(DetailedEntry),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DetailedEntry {
+    #[serde(rename = "type")]
+    kind: VariableType,
+    default: Option<Value>,
+    from: Option<String>,
 }
 
 pub(super) fn parse(
@@ -159,17 +165,19 @@ impl RouteEntry {
         };
         let mut variables = BTreeMap::new();
         for (name, kind) in self.required {
-            variables.insert(name, Variable { kind, default: None });
+            variables.insert(name, Variable { kind, default: None, derived: None });
         }
         for (name, entry) in self.optional {
-            let (kind, default) = match entry {
-                OptionalEntry::Type(VariableType::List) => {
-                    (VariableType::List, Value::Array(Vec::new()))
-                }
-                OptionalEntry::Type(kind) => (kind, Value::String(String::new())),
-                OptionalEntry::WithDefault { kind, default } => (kind, default),
+            let DetailedEntry { kind, default, from } = match entry {
+                OptionalEntry::Type(kind) => DetailedEntry { kind, default: None, from: None },
+                OptionalEntry::Detailed(entry) => entry,
             };
-            if variables.insert(name.clone(), Variable { kind, default: Some(default) }).is_some() {
+            let derived = from.as_deref().map(Derived::parse).transpose().unwrap_or_else(|fault| {
+                faults.push(format!("variable {name:?}: from: {fault}"));
+                None
+            });
+            let default = Some(default.unwrap_or_else(|| kind.nothing()));
+            if variables.insert(name.clone(), Variable { kind, default, derived }).is_some() {
                 faults.push(format!("variable {name:?} is both required and optional"));
             }
         }
@@ -200,7 +208,7 @@ impl RouteEntry {
             aliases: self.aliases,
             queue,
             channel: self.channel,
-            template: self.template,
+            template: snake_case(&self.template),
             recipients,
             priority: self.priority,
             variables,

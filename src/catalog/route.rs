@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Delivery, Identity, Recipient};
-use crate::event::Event;
+use crate::event::{Derived, Event};
 
 /// Longest recipient that is looked at, in bytes; longer than any address of any channel.
 const MAX_RECIPIENT_BYTES: usize = 1024;
@@ -116,6 +116,8 @@ pub struct Variable {
     pub kind: VariableType,
     /// The value where the event has none; `None`: the event must have one.
     pub default: Option<Value>,
+    /// Where the value is looked for before the default is taken.
+    pub derived: Option<Derived>,
 }
 
 /// What a variable's value must look like.
@@ -134,6 +136,10 @@ pub enum VariableType {
     Url,
     /// A whole number.
     Integer,
+    /// A length of time in seconds.
+    Duration,
+    /// Names and plain values.
+    Object,
 }
 
 impl Route {

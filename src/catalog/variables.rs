@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Route, VariableType};
-use crate::event::{Event, json_type};
+use crate::event::{Event, Sources, json_type};
 
 /// What is wrong with an event's variables: the event's fault, so trying again can't help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,34 +22,44 @@ pub enum VariableFault {
 }
 
 impl Route {
-    /// Every declared variable: the event's value, else the default.
+    /// Every declared variable: the event's value, else what follows from the event, else the
+    /// default. `language` is that of derived names of places.
     ///
     /// # Errors
     /// [`VariableFault`] naming all that are missing, else the first of a wrong type.
-    pub fn variables(&self, event: &Event) -> Result<Map<String, Value>, VariableFault> {
+    pub fn variables(
+        &self,
+        event: &Event,
+        sources: &Sources,
+        language: &str,
+    ) -> Result<Map<String, Value>, VariableFault> {
         let mut found = Map::new();
         let mut missing = Vec::new();
         for (name, variable) in &self.variables {
-            match (event.fields.get(name), &variable.default) {
-                (None | Some(Value::Null), Some(default)) => {
-                    found.insert(name.clone(), default.clone());
-                }
-                (None | Some(Value::Null), None) => missing.push(name.clone()),
-                // An empty text says nothing where one is required.
-                (Some(Value::String(text)), None) if text.trim().is_empty() => {
-                    missing.push(name.clone());
-                }
-                (Some(Value::String(text)), Some(default)) if text.trim().is_empty() => {
-                    found.insert(name.clone(), default.clone());
-                }
+            let given = event.fields.get(name).filter(|value| match value {
+                Value::Null => false,
+                // An empty text says nothing.
+                Value::String(text) => !text.trim().is_empty(),
+                _ => true,
+            });
+            let value = match (given, &variable.default) {
                 (Some(value), _) => {
-                    variable
-                        .kind
-                        .check(value)
-                        .map_err(|reason| VariableFault::Type { name: name.clone(), reason })?;
-                    found.insert(name.clone(), value.clone());
+                    let checked = variable.kind.check(value);
+                    checked.map_err(|reason| VariableFault::Type { name: name.clone(), reason })?;
+                    value.clone()
                 }
-            }
+                (None, None) => {
+                    missing.push(name.clone());
+                    continue;
+                }
+                (None, Some(default)) => {
+                    let derived = variable.derived.as_ref();
+                    let derived = derived.and_then(|from| sources.derive(from, event, language));
+                    let derived = derived.filter(|value| variable.kind.check(value).is_ok());
+                    derived.unwrap_or_else(|| default.clone())
+                }
+            };
+            found.insert(name.clone(), value);
         }
         if missing.is_empty() { Ok(found) } else { Err(VariableFault::Missing(missing)) }
     }
@@ -66,6 +76,15 @@ impl Route {
 }
 
 impl VariableType {
+    /// What stands for a value where there is none.
+    pub(super) fn nothing(self) -> Value {
+        match self {
+            Self::List => Value::Array(Vec::new()),
+            Self::Object => Value::Object(Map::new()),
+            _ => Value::String(String::new()),
+        }
+    }
+
     fn check(self, value: &Value) -> Result<(), String> {
         let fits = match (self, value) {
             (Self::Text, Value::String(_) | Value::Number(_) | Value::Bool(_))
@@ -85,6 +104,15 @@ impl VariableType {
             (Self::Amount, Value::String(text)) => {
                 text.trim().parse::<rust_decimal::Decimal>().is_ok()
             }
+            (Self::Object, Value::Object(fields)) => {
+                let nested = |value: &&Value| value.is_object() || value.is_array();
+                if fields.values().any(|value| nested(&value)) {
+                    return Err("has objects or lists in it".to_owned());
+                }
+                true
+            }
+            // Seconds.
+            (Self::Duration, Value::Number(number)) => number.is_u64(),
             (Self::Integer, Value::Number(number)) => number.is_i64() || number.is_u64(),
             (Self::Integer, Value::String(text)) => text.trim().parse::<i64>().is_ok(),
             (Self::Url, Value::String(text)) => url::Url::parse(text.trim())
@@ -101,6 +129,8 @@ impl VariableType {
             Self::List => "a list",
             Self::Url => "an http or https address",
             Self::Integer => "a whole number",
+            Self::Duration => "a number of seconds",
+            Self::Object => "an object",
         };
         Err(match value {
             Value::String(_) | Value::Number(_) => format!("is not {wanted}"),

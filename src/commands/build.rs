@@ -32,6 +32,7 @@ pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Handler {
         identity: Identity::new(settings.pepper.expose()),
         catalog: loaded.catalog,
         templates: loaded.templates,
+        sources: loaded.sources,
         policy: Policy {
             instance: parts.instance,
             retry_schedule: settings.retry_schedule,

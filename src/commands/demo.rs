@@ -32,7 +32,7 @@ use crate::{
     event::{self, Properties},
     health::Health,
     metrics::Metrics,
-    template::files,
+    template::source,
 };
 
 /// The demo is the same everywhere, whatever the environment says.
@@ -149,7 +149,7 @@ fn samples(loaded: &Loaded) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for route in loaded.catalog.routes() {
-        for (path, text) in files::samples(&loaded.files, &route.template) {
+        for (path, text) in source::samples(&loaded.files, &route.template) {
             if seen.insert(event_id(text)) {
                 let title = path.trim_end_matches(".json").replace("/samples/", ": ");
                 found.push((title, text.to_owned()));

@@ -8,8 +8,11 @@ use crate::{
     channel::email::Sender,
     commands::Failure,
     config::{self, Environment, Settings, Warning},
-    event::{self, Event, Properties},
-    template::{Globals, Templates, files},
+    event::{Properties, Sources},
+    template::{
+        Globals, Templates, Trial,
+        source::{self, Files},
+    },
 };
 
 /// Settings, routes and templates, checked against each other.
@@ -18,7 +21,8 @@ pub(super) struct Loaded {
     pub(super) warnings: Vec<Warning>,
     pub(super) catalog: Catalog,
     pub(super) templates: Templates,
-    pub(super) files: files::Files,
+    pub(super) files: Files,
+    pub(super) sources: Sources,
     pub(super) sender: Sender,
 }
 
@@ -42,7 +46,7 @@ pub(super) fn load_with(
     let sender =
         sender.map_err(|reason| faults.push(format!("FROM_EMAIL or EMAIL_REPLY_TO: {reason}")));
     let catalog = read_catalog(&settings).map_err(|found| faults.extend(found));
-    let files = files::read(settings.templates_dir.as_deref())
+    let files = source::read(settings.templates_dir.as_deref())
         .map_err(|error| faults.push(format!("templates: {error:#}")));
     let templates = match &files {
         Ok(files) => {
@@ -50,12 +54,16 @@ pub(super) fn load_with(
         }
         Err(()) => Err(()),
     };
-    if let (Ok(catalog), Ok(templates), Ok(files)) = (&catalog, &templates, &files) {
-        faults.extend(try_samples(catalog, templates, files));
+    let sources =
+        Sources::new(&settings).map_err(|fault| faults.push(format!("GEOIP_FILE {fault}")));
+    if let (Ok(catalog), Ok(templates), Ok(files), Ok(sources)) =
+        (&catalog, &templates, &files, &sources)
+    {
+        faults.extend(templates.try_all(Trial { catalog, files, sources }));
     }
-    match (sender, catalog, templates, files) {
-        (Ok(sender), Ok(catalog), Ok(templates), Ok(files)) if faults.is_empty() => {
-            Ok(Loaded { settings, warnings, catalog, templates, files, sender })
+    match (sender, catalog, templates, files, sources) {
+        (Ok(sender), Ok(catalog), Ok(templates), Ok(files), Ok(sources)) if faults.is_empty() => {
+            Ok(Loaded { settings, warnings, catalog, templates, files, sources, sender })
         }
         _ => Err(Failure::config(faults.join("\n"))),
     }
@@ -77,56 +85,6 @@ fn read_catalog(settings: &Settings) -> Result<Catalog, Vec<String>> {
         .map_or("routes.toml".to_owned(), |path| path.display().to_string());
     Catalog::parse(&text, &lists)
         .map_err(|faults| faults.0.into_iter().map(|fault| format!("{name}: {fault}")).collect())
-}
-
-/// A template is accepted only if it renders all its samples in every locale.
-fn try_samples(catalog: &Catalog, templates: &Templates, files: &files::Files) -> Vec<String> {
-    let mut faults = Vec::new();
-    for route in catalog.routes() {
-        if !templates.contains(&route.template) {
-            faults
-                .push(format!("route {:?}: there is no template {:?}", route.name, route.template));
-            continue;
-        }
-        let mut tried = false;
-        for (path, text) in files::samples(files, &route.template) {
-            let event = match sample(text) {
-                Ok(event) => event,
-                Err(reason) => {
-                    faults.push(format!("templates/{path}: {reason}"));
-                    continue;
-                }
-            };
-            if event.kind != route.event && !route.aliases.contains(&event.kind) {
-                continue;
-            }
-            tried = true;
-            let variables = match route.variables(&event) {
-                Ok(variables) => variables,
-                Err(fault) => {
-                    faults.push(format!("templates/{path}: route {:?}: {fault}", route.name));
-                    continue;
-                }
-            };
-            for locale in crate::template::LOCALES {
-                if let Err(error) = templates.render(&route.template, locale, &variables, &event) {
-                    faults.push(format!("templates/{path}: {error}"));
-                }
-            }
-        }
-        if !tried {
-            faults.push(format!(
-                "route {:?}: template {:?} has no sample of {:?}",
-                route.name, route.template, route.event
-            ));
-        }
-    }
-    faults
-}
-
-/// Reads a sample or an event from a file.
-pub(super) fn sample(text: &str) -> Result<Event, event::InvalidEvent> {
-    event::parse(text.as_bytes(), &Properties::default(), "sample")
 }
 
 /// An event of a file as a message for a queue.

@@ -8,13 +8,14 @@ use super::{EXIT_DATA, Failure, load, quiet_logs, say};
 use crate::{
     catalog::{Identity, Lookup},
     cli::RenderArgs,
+    template::sample,
 };
 
 pub(super) fn render(config: Option<&Path>, args: &RenderArgs) -> Result<ExitCode, Failure> {
     let loaded = load::load(config)?;
     quiet_logs(&loaded.settings);
     let text = read(&args.event)?;
-    let mut event = load::sample(&text).map_err(|invalid| Failure::new(EXIT_DATA, invalid))?;
+    let mut event = sample(&text).map_err(|invalid| Failure::new(EXIT_DATA, invalid))?;
     if let Some(locale) = &args.locale {
         event.fields.insert("locale".into(), locale.clone().into());
     }
@@ -28,11 +29,13 @@ pub(super) fn render(config: Option<&Path>, args: &RenderArgs) -> Result<ExitCod
     let deliveries = loaded.catalog.deliveries(routes, &event, &identity);
     for delivery in &deliveries {
         let route = &delivery.route;
-        let variables = route.variables(&event).map_err(|fault| Failure::new(EXIT_DATA, fault))?;
-        let locale = loaded.templates.locale(&event);
+        let language = loaded.templates.language(&event);
+        let variables = route
+            .variables(&event, &loaded.sources, language)
+            .map_err(|fault| Failure::new(EXIT_DATA, fault))?;
         let mail = loaded
             .templates
-            .render(&route.template, locale, &variables, &event)
+            .render(route, &variables, &event)
             .map_err(|error| Failure::new(super::EXIT_CONFIG, error))?;
         match &args.out {
             None => say(&format!(
@@ -51,7 +54,7 @@ pub(super) fn render(config: Option<&Path>, args: &RenderArgs) -> Result<ExitCod
                 for (ending, part) in
                     [("subject.txt", &mail.subject), ("txt", &mail.text), ("html", &mail.html)]
                 {
-                    let path = folder.join(format!("{}.{locale}.{ending}", route.name));
+                    let path = folder.join(format!("{}.{language}.{ending}", route.name));
                     std::fs::write(&path, part).with_context(|| path.display().to_string())?;
                     say(&path.display().to_string());
                 }

@@ -87,6 +87,8 @@ pub struct Settings {
     pub currency: String,
     /// IANA zone in which times are printed (`TIMEZONE`); known to jiff.
     pub timezone: String,
+    /// MaxMind database of cities for the places of IP addresses (`GEOIP_FILE`).
+    pub geoip_file: Option<PathBuf>,
     /// What mail looks like (`BRAND_*`).
     pub brand: Brand,
     /// Routes that replace the embedded ones (`ROUTES_FILE`).
@@ -179,6 +181,8 @@ pub struct Brand {
     pub support_email: String,
     /// Help page (`BRAND_SUPPORT_URL`), `http` or `https`.
     pub support_url: Option<String>,
+    /// Where users review their account's security (`BRAND_SECURITY_URL`), `http` or `https`.
+    pub security_url: Option<String>,
     /// Accent colour (`BRAND_COLOR`) as `#rrggbb`.
     pub colour: String,
 }

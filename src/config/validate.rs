@@ -44,6 +44,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         mongodb_database: database.unwrap_or_else(|| "usher".to_owned()),
         drain_timeout: drain_timeout(r, &email.backend),
         hold: hold(r, &email.backend),
+        geoip_file: r.read("GEOIP_FILE", v::path),
         brand: brand(r, &email),
         email,
         admin_emails,
@@ -176,6 +177,7 @@ fn brand(r: &mut Reader, email: &Email) -> Brand {
         website_url: r.read("BRAND_WEBSITE_URL", v::web_url),
         support_email: support_email.unwrap_or_else(|| email.from_address.clone()),
         support_url: r.read("BRAND_SUPPORT_URL", v::web_url),
+        security_url: r.read("BRAND_SECURITY_URL", v::web_url),
         colour: r.value("BRAND_COLOR", v::colour),
     }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Event, EventId, IdSource, id};
+use super::{Event, EventId, IdSource, case::snake_fields, id};
 
 /// The largest body that is read, in bytes. Larger ones are rejected, so that the memory held is
 /// at most this times the prefetch.
@@ -81,9 +81,11 @@ pub fn parse(body: &[u8], properties: &Properties, queue: &str) -> Result<Event,
     }
     let value: Value =
         serde_json::from_slice(body).map_err(|error| InvalidEvent::NotJson(error.to_string()))?;
-    let Value::Object(fields) = &value else {
-        return Err(InvalidEvent::NotAnObject(json_type(&value)));
+    let value = match value {
+        Value::Object(fields) => Value::Object(snake_fields(fields)),
+        other => return Err(InvalidEvent::NotAnObject(json_type(&other))),
     };
+    let fields = object(&value)?;
     let is_cloudevent = fields.contains_key("specversion")
         || properties
             .content_type
@@ -127,7 +129,7 @@ fn cloudevent(mut value: Value) -> Result<Event, InvalidEvent> {
         return Err(field("data_base64", "is not supported: data must be a JSON object".into()));
     }
     let fields = match data {
-        Some(Value::Object(fields)) => fields,
+        Some(Value::Object(fields)) => snake_fields(fields),
         Some(other) => {
             return Err(field("data", format!("is a JSON {}, not an object", json_type(&other))));
         }

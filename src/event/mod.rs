@@ -1,12 +1,17 @@
 //! What upstream services publish: the envelope, its identity and its time.
 
+mod case;
+mod enrich;
 mod envelope;
 mod id;
+pub mod time;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use case::snake_case;
+pub use enrich::{Derived, Sources};
 pub(crate) use envelope::json_type;
 pub use envelope::{InvalidEvent, MAX_EVENT_BYTES, Properties, parse};
 
@@ -53,6 +58,11 @@ impl Event {
     /// A field that holds a non-empty text.
     pub fn text(&self, field: &str) -> Option<&str> {
         self.fields.get(field)?.as_str().map(str::trim).filter(|text| !text.is_empty())
+    }
+
+    /// The IANA zone that the event asks for, if there is such a zone.
+    pub fn zone(&self) -> Option<TimeZone> {
+        TimeZone::get(self.text("timezone")?).ok()
     }
 
     /// The publisher's own key for the fact that this event tells; takes the event id's place.

@@ -166,12 +166,12 @@ impl Pipeline {
         if let Err(reason) = channel.check_recipient(recipient) {
             return Err(Hindrance::Dead { kind: "invalid_recipient", reason });
         }
+        let language = self.templates.language(event);
         let variables = delivery
             .route
-            .variables(event)
+            .variables(event, &self.sources, language)
             .map_err(|fault| Hindrance::Dead { kind: fault.kind(), reason: fault.to_string() })?;
-        let locale = self.templates.locale(event);
-        let rendered = self.templates.render(&delivery.route.template, locale, &variables, event);
+        let rendered = self.templates.render(&delivery.route, &variables, event);
         story.variables(&variables);
         let rendered = rendered
             .map_err(|error| Hindrance::Dead { kind: "template", reason: error.to_string() })?;

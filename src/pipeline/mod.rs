@@ -24,7 +24,7 @@ use crate::{
     broker::{Broker, Message, Ticket},
     catalog::{Catalog, ChannelKind, Delivery, Identity, Lookup, Priority, Recipient},
     channel::Channel,
-    event::{self, Event},
+    event::{self, Event, Sources},
     health::Health,
     ledger::{Ledger, Owner, RateLimit},
     metrics::Metrics,
@@ -39,6 +39,8 @@ pub struct Pipeline {
     pub catalog: Catalog,
     /// The templates.
     pub templates: Templates,
+    /// What variables are derived from beside the event.
+    pub sources: Sources,
     /// What is known of each delivery.
     pub ledger: Arc<dyn Ledger>,
     /// Where the records go.

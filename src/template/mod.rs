@@ -1,23 +1,37 @@
-//! Templates: subject, HTML and text of every mail in every locale, compiled once.
+//! Templates: subject, HTML and text of every mail in every language, compiled once.
 //!
-//! Names that a route does not declare are errors (strict mode); absent optional variables are
-//! bound to their defaults before rendering.
+//! What is compiled is one flat text for each part: includes are put in and MJML is turned into
+//! HTML at load. Before a template is rendered, the variables of its route are turned into words
+//! by their types (words.rs); names that its route does not declare are refused (names.rs).
 
-pub mod files;
+mod accept;
+mod compile;
 mod helpers;
+mod names;
+pub mod source;
+mod words;
 
-use std::collections::BTreeMap;
+use std::{collections::HashMap, sync::Arc};
 
-use handlebars::{Context, Handlebars};
+use handlebars::{Context, Handlebars, RenderContext, Renderable, StringOutput, Template};
 use jiff::{Timestamp, tz::TimeZone};
-use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::{Map, Value};
 
-use self::files::Files;
-use crate::{audit::TemplateRef, config::Settings, event::Event};
+pub use self::accept::{Trial, sample};
+pub use self::compile::Compiled;
+use self::{
+    source::Files,
+    words::{Locales, Words},
+};
+use crate::{
+    audit::TemplateRef,
+    catalog::{Route, VariableType},
+    config::{Brand, Settings},
+    event::Event,
+};
 
-/// The locales that every template exists in.
-pub const LOCALES: [&str; 2] = ["en", "es"];
+/// The languages that every template exists in.
+pub const LANGUAGES: [&str; 2] = ["en", "es"];
 
 /// A mail's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +52,10 @@ pub enum TemplateError {
     /// There is none of this name.
     #[error("there is no template {0:?}")]
     Unknown(String),
-    /// It names something that its route does not declare, or calls something that is not there.
+    /// It calls something in a way that fails.
     #[error("template {name}: {reason}")]
     Render {
-        /// `<template>/<locale>.<part>`.
+        /// `<template>/<language>.<part>`.
         name: String,
         /// Where and why.
         reason: String,
@@ -53,41 +67,34 @@ pub enum TemplateError {
 pub struct Globals {
     brand: Value,
     currency: String,
-    locale: &'static str,
+    locale: String,
     zone: TimeZone,
 }
 
 impl Globals {
     /// From the settings.
     pub fn new(settings: &Settings) -> Self {
-        let brand = &settings.brand;
-        let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
         Self {
-            brand: json!({
-                "name": brand.name,
-                "logo_url": or_empty(&brand.logo_url),
-                "website_url": or_empty(&brand.website_url),
-                "support_email": brand.support_email,
-                "support_url": or_empty(&brand.support_url),
-                "colour": brand.colour,
-            }),
+            brand: brand(&settings.brand),
             currency: settings.currency.clone(),
-            locale: supported(&settings.locale).unwrap_or("en"),
+            locale: settings.locale.clone(),
             // Checked when the settings were read.
             zone: TimeZone::get(&settings.timezone).unwrap_or(TimeZone::UTC),
         }
     }
-
-    /// The locale of an event's mails: its own if there is a translation, else the default.
-    pub fn locale(&self, event: &Event) -> &'static str {
-        event.text("locale").and_then(supported).unwrap_or(self.locale)
-    }
 }
 
-/// `es-CO`, `es_MX` and `ES` are all `es`.
-fn supported(tag: &str) -> Option<&'static str> {
-    let language = tag.split(['-', '_']).next()?.to_ascii_lowercase();
-    LOCALES.into_iter().find(|locale| *locale == language)
+fn brand(brand: &Brand) -> Value {
+    let values = [
+        brand.name.as_str(),
+        brand.logo_url.as_deref().unwrap_or_default(),
+        brand.website_url.as_deref().unwrap_or_default(),
+        &brand.support_email,
+        brand.support_url.as_deref().unwrap_or_default(),
+        &brand.colour,
+    ];
+    let fields = names::BRAND.into_iter().zip(values);
+    fields.map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<Map<_, _>>().into()
 }
 
 /// All templates, compiled.
@@ -95,121 +102,150 @@ pub struct Templates {
     // Escaping belongs to a registry, and only HTML is escaped.
     html: Handlebars<'static>,
     plain: Handlebars<'static>,
-    versions: BTreeMap<String, BTreeMap<&'static str, String>>,
+    shipped: HashMap<String, HashMap<&'static str, Arc<Compiled>>>,
     globals: Globals,
+    locales: Arc<Locales>,
 }
 
 impl Templates {
     /// Compiles all templates.
     ///
     /// # Errors
-    /// Every fault found, one a line: syntax errors and missing parts.
+    /// Every fault found, one a line.
     pub fn compile(files: &Files, globals: Globals) -> Result<Self, Vec<String>> {
-        let mut faults = Vec::new();
-        let mut html = helpers::registry(&globals);
-        let mut plain = helpers::registry(&globals);
+        let locales = Arc::new(Locales::new(&globals.locale));
+        let html = helpers::registry(&locales);
+        let mut plain = helpers::registry(&locales);
         plain.register_escape_fn(handlebars::no_escape);
-        let mut shared = Sha256::new();
-        for (path, text) in files {
-            let Some(name) = path.strip_suffix(".hbs") else { continue };
-            let (name, kind) = match name.strip_prefix("_shared/") {
-                Some(partial) => {
-                    shared.update(path.as_bytes());
-                    shared.update(text.as_bytes());
-                    (partial, partial.rsplit('.').next())
-                }
-                None => (name, name.rsplit('.').next()),
-            };
-            let registry = if kind == Some("html") { &mut html } else { &mut plain };
-            if let Err(error) = registry.register_template_string(name, text) {
-                faults.push(format!("templates/{path}: {}", error.reason()));
-            }
-        }
-        let shared = shared.finalize();
-        let mut versions: BTreeMap<String, BTreeMap<&'static str, String>> = BTreeMap::new();
-        for path in
-            files.keys().filter(|path| !path.starts_with("_shared/") && path.ends_with(".hbs"))
-        {
-            let Some((template, _)) = path.split_once('/') else { continue };
-            if versions.contains_key(template) {
-                continue;
-            }
-            let mut by_locale = BTreeMap::new();
-            for locale in LOCALES {
-                let mut hash = Sha256::new_with_prefix(shared);
-                for part in ["subject", "html", "txt"] {
-                    let part = format!("{template}/{locale}.{part}.hbs");
-                    match files.get(&part) {
-                        Some(text) => hash.update(text.as_bytes()),
-                        None => faults.push(format!("templates/{part} is missing")),
+        let mut faults = Vec::new();
+        let mut shipped: HashMap<String, HashMap<&'static str, Arc<Compiled>>> = HashMap::new();
+        for template in source::names(files) {
+            for language in LANGUAGES {
+                let compiled = source::Source::of_files(files, template, language)
+                    .and_then(|source| Compiled::new(files, template, language, &source));
+                match compiled {
+                    Err(found) => faults.extend(found),
+                    Ok(compiled) => {
+                        let languages = shipped.entry(template.to_owned()).or_default();
+                        languages.insert(language, Arc::new(compiled));
                     }
                 }
-                by_locale.insert(locale, hex::encode(&hash.finalize()[..6]));
             }
-            versions.insert(template.to_owned(), by_locale);
         }
-        if faults.is_empty() { Ok(Self { html, plain, versions, globals }) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(Self { html, plain, shipped, globals, locales })
+        } else {
+            Err(faults)
+        }
     }
 
-    /// Whether there is a template of this name.
-    pub fn contains(&self, template: &str) -> bool {
-        self.versions.contains_key(template)
-    }
-
-    /// The locale of an event's mails.
-    pub fn locale(&self, event: &Event) -> &'static str {
-        self.globals.locale(event)
+    /// The language of an event's mails: its own if there are templates in it, else the default.
+    pub fn language(&self, event: &Event) -> &'static str {
+        self.locales.of(event.text("locale")).language
     }
 
     /// Renders one mail. `variables` are the route's, complete with defaults.
     ///
     /// # Errors
-    /// [`TemplateError`]: the template names what nobody declared.
+    /// [`TemplateError`]: there is no such template, or a helper refuses what it is given.
     pub fn render(
         &self,
-        template: &str,
-        locale: &str,
+        route: &Route,
         variables: &Map<String, Value>,
         event: &Event,
     ) -> Result<Rendered, TemplateError> {
-        let version = self.versions.get(template).and_then(|by_locale| by_locale.get(locale));
-        let version = version.ok_or_else(|| TemplateError::Unknown(template.to_owned()))?;
-        let mut context = variables.clone();
-        self.bind_globals(&mut context, locale, event);
+        let words = self.locales.of(event.text("locale"));
+        let compiled = self
+            .shipped
+            .get(&route.template)
+            .and_then(|languages| languages.get(words.language))
+            .ok_or_else(|| TemplateError::Unknown(route.template.clone()))?;
+        self.render_with(compiled, &words, route, variables, event)
+    }
+
+    fn render_with(
+        &self,
+        compiled: &Compiled,
+        words: &Words,
+        route: &Route,
+        variables: &Map<String, Value>,
+        event: &Event,
+    ) -> Result<Rendered, TemplateError> {
         // Made once: by itself each rendering would copy all of it.
-        let mut context = Context::from(Value::Object(context));
-        let part = |registry: &Handlebars<'_>, part: &str, context: &Context| {
-            let name = format!("{template}/{locale}.{part}");
-            registry
-                .render_with_context(&name, context)
-                .map_err(|error| TemplateError::Render { reason: error.to_string(), name })
-        };
-        let subject = one_line(&part(&self.plain, "subject", &context)?);
+        let mut context = Context::from(Value::Object(self.bind(words, route, variables, event)));
+        let subject = one_line(&render_part(&self.plain, &compiled.subject, &context)?);
         if let Value::Object(context) = context.data_mut() {
             context.insert("subject".to_owned(), Value::String(subject.clone()));
         }
-        let html = part(&self.html, "html", &context)?;
-        let text = part(&self.plain, "txt", &context)?;
+        let html = render_part(&self.html, &compiled.html, &context)?;
+        let text = render_part(&self.plain, &compiled.text, &context)?;
         let template = TemplateRef {
-            name: template.to_owned(),
-            locale: locale.to_owned(),
-            version: version.clone(),
+            name: route.template.clone(),
+            locale: words.tag.clone(),
+            version: compiled.version.clone(),
         };
         Ok(Rendered { subject, html, text, template })
     }
 
-    fn bind_globals(&self, context: &mut Map<String, Value>, locale: &str, event: &Event) {
-        let now =
-            event.occurred_at.unwrap_or_else(Timestamp::now).to_zoned(self.globals.zone.clone());
-        context.insert("locale".into(), locale.into());
+    /// What a template sees: the variables in words, and what every template sees.
+    fn bind(
+        &self,
+        words: &Words,
+        route: &Route,
+        variables: &Map<String, Value>,
+        event: &Event,
+    ) -> Map<String, Value> {
+        let zone = event.zone().unwrap_or_else(|| self.globals.zone.clone());
+        let currency = variables.get("currency").and_then(Value::as_str);
+        let currency = currency.filter(|code| !code.is_empty()).unwrap_or(&self.globals.currency);
+        let mut context = Map::new();
+        for (name, value) in variables {
+            let kind = route.variables.get(name).map(|variable| variable.kind);
+            let bound = match (kind, value) {
+                (Some(VariableType::Time), Value::String(text)) if !text.is_empty() => {
+                    words.time(text, &zone).into()
+                }
+                (Some(VariableType::Amount), Value::Number(number)) => {
+                    words.money(&number.to_string(), currency).into()
+                }
+                (Some(VariableType::Amount), Value::String(text)) if !text.is_empty() => {
+                    words.money(text, currency).into()
+                }
+                (Some(VariableType::Duration), value) => match value.as_i64() {
+                    Some(seconds) => words.duration(seconds).into(),
+                    None => value.clone(),
+                },
+                (_, value) => value.clone(),
+            };
+            context.insert(name.clone(), bound);
+        }
+        let now = event.occurred_at.unwrap_or_else(Timestamp::now).to_zoned(zone);
+        context.insert("locale".into(), words.tag.as_str().into());
         context.insert("brand".into(), self.globals.brand.clone());
         context.insert("current_year".into(), now.year().into());
-        context.insert("current_date".into(), now.date().to_string().into());
+        context.insert("current_date".into(), words.day(now.date()).into());
         for name in ["full_name", "username", "email"] {
             let value = event.text(name).unwrap_or_default();
             context.entry(name).or_insert_with(|| value.into());
         }
+        context
     }
+}
+
+fn render_part(
+    registry: &Handlebars<'_>,
+    template: &Template,
+    context: &Context,
+) -> Result<String, TemplateError> {
+    let mut out = StringOutput::new();
+    let mut scratch = RenderContext::new(template.name.as_ref());
+    let rendered = template.render(registry, context, &mut scratch, &mut out);
+    let fault = |reason: String| TemplateError::Render {
+        name: template.name.clone().unwrap_or_default(),
+        reason,
+    };
+    rendered.map_err(|error| fault(error.to_string()))?;
+    out.into_string().map_err(|error| fault(error.to_string()))
 }
 
 /// A header is one line: whatever a value holds, no line break and no control character gets in.
@@ -220,15 +256,7 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{one_line, supported};
-
-    #[test]
-    fn regional_locales_fall_back_to_their_language() {
-        assert_eq!(supported("es-CO"), Some("es"));
-        assert_eq!(supported("en_US"), Some("en"));
-        assert_eq!(supported("ES"), Some("es"));
-        assert_eq!(supported("fr"), None);
-    }
+    use super::one_line;
 
     #[test]
     fn a_subject_is_one_line() {

@@ -1,0 +1,74 @@
+//! Names in Pascal case, as some upstream services and the templates write them.
+
+use serde_json::{Map, Value};
+
+/// `IPAddress` is `ip_address`, `FullName` is `full_name`; other names stay as they are.
+pub fn snake_case(name: &str) -> String {
+    if !name.starts_with(|first: char| first.is_ascii_uppercase()) {
+        return name.to_owned();
+    }
+    let letters: Vec<char> = name.chars().collect();
+    let mut snake = String::with_capacity(name.len() + 4);
+    for (index, letter) in letters.iter().enumerate() {
+        let previous = index.checked_sub(1).map(|before| letters[before]);
+        let next_is_lower = letters.get(index + 1).is_some_and(char::is_ascii_lowercase);
+        let begins_word = letter.is_ascii_uppercase()
+            && previous.is_some_and(|before| {
+                before.is_ascii_lowercase()
+                    || before.is_ascii_digit()
+                    || (before.is_ascii_uppercase() && next_is_lower)
+            });
+        if begins_word {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
+}
+
+/// Fields under their names in snake case; one that stands there in snake case already wins.
+pub(super) fn snake_fields(fields: Map<String, Value>) -> Map<String, Value> {
+    if !fields.keys().any(|name| name.starts_with(|first: char| first.is_ascii_uppercase())) {
+        return fields;
+    }
+    let mut snake = Map::new();
+    let mut renamed = Vec::new();
+    for (name, value) in fields {
+        match snake_case(&name) {
+            same if same == name => drop(snake.insert(name, value)),
+            other => renamed.push((other, value)),
+        }
+    }
+    for (name, value) in renamed {
+        snake.entry(name).or_insert(value);
+    }
+    snake
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pascal_case_becomes_snake_case() {
+        for (pascal, snake) in [
+            ("FullName", "full_name"),
+            ("IPAddress", "ip_address"),
+            ("CurrentYear", "current_year"),
+            ("SecuritySettingsUrl", "security_settings_url"),
+            ("TwoFactorAuthCode", "two_factor_auth_code"),
+            ("full_name", "full_name"),
+            ("ContactSupportURL", "contact_support_url"),
+        ] {
+            assert_eq!(snake_case(pascal), snake);
+        }
+    }
+
+    #[test]
+    fn fields_are_renamed_and_snake_case_wins() {
+        let fields = serde_json::json!({"EventType": "x", "FullName": "A", "full_name": "B"});
+        let Value::Object(fields) = fields else { panic!() };
+        let expected = serde_json::json!({"event_type": "x", "full_name": "B"});
+        assert_eq!(Value::Object(snake_fields(fields)), expected);
+    }
+}

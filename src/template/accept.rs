@@ -1,0 +1,111 @@
+//! Which templates are accepted: those that render all their samples and name nothing that their
+//! routes do not declare.
+
+use super::{
+    Compiled, LANGUAGES, Templates, names,
+    source::{self, Files},
+};
+use crate::{
+    catalog::{Catalog, Route},
+    event::{self, Event, Properties, Sources},
+};
+
+/// What a template is tried on.
+#[derive(Clone, Copy)]
+pub struct Trial<'a> {
+    /// The routes that may use it.
+    pub catalog: &'a Catalog,
+    /// The samples.
+    pub files: &'a Files,
+    /// What variables are derived from.
+    pub sources: &'a Sources,
+}
+
+impl Templates {
+    /// Tries every template of every route; gives all faults.
+    pub fn try_all(&self, trial: Trial<'_>) -> Vec<String> {
+        let mut faults = Vec::new();
+        for route in trial.catalog.routes() {
+            let Some(languages) = self.shipped.get(&route.template) else {
+                let (route, template) = (&route.name, &route.template);
+                faults.push(format!("route {route:?}: there is no template {template:?}"));
+                continue;
+            };
+            for language in LANGUAGES {
+                if let Some(compiled) = languages.get(language) {
+                    faults.extend(self.try_route(compiled, language, route, trial));
+                }
+            }
+        }
+        // A sample that is no event, say, is found once in each language.
+        faults.dedup();
+        faults
+    }
+
+    /// Tries one template on the samples of one route.
+    fn try_route(
+        &self,
+        compiled: &Compiled,
+        language: &'static str,
+        route: &Route,
+        trial: Trial<'_>,
+    ) -> Vec<String> {
+        let template = &route.template;
+        let undeclared = compiled.names.iter().filter(|name| {
+            !route.variables.contains_key(*name) && !names::GLOBALS.contains(&name.as_str())
+        });
+        let mut faults: Vec<String> = undeclared
+            .map(|name| {
+                format!(
+                    "templates/{template}/{language}: {name:?} is not declared by route {:?}",
+                    route.name
+                )
+            })
+            .collect();
+        let mut tried = false;
+        for (path, text) in source::samples(trial.files, template) {
+            match self.try_sample(compiled, language, route, text, trial.sources) {
+                Ok(matched) => tried |= matched,
+                Err(reason) => faults.push(format!("templates/{path}: {reason}")),
+            }
+        }
+        if !tried && faults.is_empty() {
+            faults.push(format!(
+                "route {:?}: template {template:?} has no sample of {:?}",
+                route.name, route.event
+            ));
+        }
+        faults
+    }
+
+    /// Whether the sample is of this route; if so it has to render.
+    fn try_sample(
+        &self,
+        compiled: &Compiled,
+        language: &str,
+        route: &Route,
+        text: &str,
+        sources: &Sources,
+    ) -> Result<bool, String> {
+        let mut event = sample(text).map_err(|invalid| invalid.to_string())?;
+        if event.kind != route.event && !route.aliases.contains(&event.kind) {
+            return Ok(false);
+        }
+        event.fields.insert("locale".to_owned(), language.into());
+        let variables = route
+            .variables(&event, sources, language)
+            .map_err(|fault| format!("route {:?}: {fault}", route.name))?;
+        let words = self.locales.of(Some(language));
+        self.render_with(compiled, &words, route, &variables, &event)
+            .map_err(|error| error.to_string())?;
+        Ok(true)
+    }
+}
+
+/// Reads a sample or an event from a file.
+///
+/// # Errors
+/// What makes it no event.
+pub fn sample(text: &str) -> Result<Event, event::InvalidEvent> {
+    event::parse(text.as_bytes(), &Properties::default(), "sample")
+}

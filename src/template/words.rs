@@ -1,0 +1,301 @@
+//! Values as people write them in one locale: times, amounts, durations, lists and plurals.
+//!
+//! A variable is turned into words by its type before a template sees it, so that every template
+//! just prints it, those in the database too.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use icu_calendar::{Date, Iso};
+use icu_datetime::{
+    DateTimeFormatter,
+    fieldsets::{Combo, YMD, YMDET, zone::LocalizedOffsetShort},
+    options::TimePrecision,
+};
+use icu_list::{ListFormatter, options::ListFormatterOptions};
+use icu_locale_core::Locale;
+use icu_plurals::{PluralCategory, PluralRules};
+use icu_time::{DateTime, TimeZoneInfo, ZonedDateTime, zone::models::AtTime};
+use jiff::{Zoned, civil, tz::TimeZone};
+use jiff_icu::ConvertFrom as _;
+use rust_decimal::{Decimal, RoundingStrategy};
+
+use crate::event::time::{self, Moment};
+
+/// The ways of writing of all locales that were asked for.
+pub(super) struct Locales {
+    default: Arc<Words>,
+    made: RwLock<HashMap<String, Arc<Words>>>,
+}
+
+/// Most locales that are kept; a language has fewer regions.
+const MAX_LOCALES: usize = 64;
+
+impl Locales {
+    /// `default` is a tag such as `es-CO`, for events that name none, or none that there are
+    /// templates for.
+    pub(super) fn new(default: &str) -> Self {
+        let english = || Words::new("en", "en");
+        let default = supported(default).and_then(|language| Words::new(language, default));
+        // English is among the data that the binary carries.
+        let default = default.or_else(english).unwrap_or_else(|| unreachable!());
+        Self { default: Arc::new(default), made: RwLock::default() }
+    }
+
+    /// The words for a tag. `es-CO`, `es_MX` and `ES` are all Spanish; a language without a region
+    /// takes the default's, if that is of the same language.
+    pub(super) fn of(&self, tag: Option<&str>) -> Arc<Words> {
+        let Some((tag, language)) = tag.and_then(|tag| Some((tag, supported(tag)?))) else {
+            return self.default.clone();
+        };
+        if tag == self.default.tag || (tag == language && language == self.default.language) {
+            return self.default.clone();
+        }
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner).get(tag).cloned();
+        if let Some(words) = made {
+            return words;
+        }
+        let whole = Words::new(language, &tag.replace('_', "-"));
+        let Some(words) = whole.or_else(|| Words::new(language, language)) else {
+            return self.default.clone();
+        };
+        let words = Arc::new(words);
+        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
+        if made.len() < MAX_LOCALES {
+            made.insert(tag.to_owned(), words.clone());
+        }
+        words
+    }
+}
+
+/// The language of a tag, if there are templates in it.
+fn supported(tag: &str) -> Option<&'static str> {
+    let language = tag.split(['-', '_']).next()?;
+    super::LANGUAGES.into_iter().find(|supported| supported.eq_ignore_ascii_case(language))
+}
+
+/// One locale's ways of writing.
+pub(super) struct Words {
+    /// The language of the templates.
+    pub(super) language: &'static str,
+    /// The whole tag, such as `es-CO`.
+    pub(super) tag: String,
+    day: DateTimeFormatter<YMD>,
+    time: DateTimeFormatter<YMDET>,
+    instant: DateTimeFormatter<Combo<YMDET, LocalizedOffsetShort>>,
+    list: ListFormatter,
+    plural: PluralRules,
+}
+
+impl Words {
+    /// For a tag whose language there are templates in.
+    pub(super) fn new(language: &'static str, tag: &str) -> Option<Self> {
+        let locale: Locale = tag.parse().ok()?;
+        let minutes = YMDET::long().with_time_precision(TimePrecision::Minute);
+        let zoned = minutes.with_zone(LocalizedOffsetShort);
+        Some(Self {
+            language,
+            tag: locale.to_string(),
+            day: DateTimeFormatter::try_new((&locale).into(), YMD::long()).ok()?,
+            time: DateTimeFormatter::try_new((&locale).into(), minutes).ok()?,
+            instant: DateTimeFormatter::try_new((&locale).into(), zoned).ok()?,
+            list: ListFormatter::try_new_and((&locale).into(), ListFormatterOptions::default())
+                .ok()?,
+            plural: PluralRules::try_new_cardinal((&locale).into()).ok()?,
+        })
+    }
+
+    /// A day: `15 de diciembre de 2024`.
+    pub(super) fn day(&self, date: civil::Date) -> String {
+        plain_spaces(&self.day.format(&Date::<Iso>::convert_from(date)).to_string())
+    }
+
+    /// A time without a zone, as it was written: `domingo, 15 de diciembre de 2024, 19:30`.
+    fn civil(&self, time: civil::DateTime) -> String {
+        plain_spaces(&self.time.format(&DateTime::<Iso>::convert_from(time)).to_string())
+    }
+
+    /// An instant on the clocks of its zone, which is named: `…, 19:30 GMT-5`.
+    fn instant(&self, time: &Zoned) -> String {
+        let time = ZonedDateTime::<Iso, TimeZoneInfo<AtTime>>::convert_from(time);
+        plain_spaces(&self.instant.format(&time).to_string())
+    }
+
+    /// What upstream printed as a time, in words; any other text as it stands.
+    pub(super) fn time(&self, text: &str, zone: &TimeZone) -> String {
+        match time::read(text) {
+            Some(Moment::Instant(instant)) => self.instant(&instant.to_zoned(zone.clone())),
+            Some(Moment::Civil(time)) => self.civil(time),
+            Some(Moment::Day(date)) => self.day(date),
+            None => text.trim().to_owned(),
+        }
+    }
+
+    /// `A1`, `A1 and A2`, `A1, A2 y B5`.
+    pub(super) fn list(&self, items: &[String]) -> String {
+        self.list.format(items.iter()).to_string()
+    }
+
+    /// Whether a number takes the word for one.
+    pub(super) fn is_one(&self, number: i64) -> bool {
+        self.plural.category_for(number.unsigned_abs()) == PluralCategory::One
+    }
+
+    /// A length of time by its largest units: `15 minutos`, `1 hora`, `2 días y 3 horas`. Less than
+    /// a minute counts as one.
+    pub(super) fn duration(&self, seconds: i64) -> String {
+        let minutes = (seconds.max(0) + 59) / 60;
+        let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
+        let names = match self.language {
+            "es" => [("día", "días"), ("hora", "horas"), ("minuto", "minutos")],
+            _ => [("day", "days"), ("hour", "hours"), ("minute", "minutes")],
+        };
+        // Whole days up to two are said in hours, as people do: 24 hours.
+        let parts = if days <= 2 && minutes == 0 && hours == 0 {
+            [0, days * 24, minutes]
+        } else {
+            [days, hours, if days > 0 { 0 } else { minutes }]
+        };
+        let parts = parts.iter().zip(names).filter(|(number, _)| **number > 0);
+        let parts: Vec<String> = parts
+            .map(|(number, (one, many))| {
+                format!("{number} {}", if self.is_one(*number) { one } else { many })
+            })
+            .collect();
+        if parts.is_empty() { format!("0 {}", names[2].1) } else { self.list(&parts) }
+    }
+
+    /// An amount: `$25.50`, `$45.000`, `12,00 €`. It is never a float: its digits are taken from
+    /// the JSON as they stand. Text that is no number stays as it is.
+    pub(super) fn money(&self, amount: &str, currency: &str) -> String {
+        let Ok(amount) = amount.trim().parse::<Decimal>() else { return amount.to_owned() };
+        let currency = currency.to_ascii_uppercase();
+        // ISO 4217 minor units; pesos of Colombia and Chile are written without cents.
+        let decimals = match currency.as_str() {
+            "CLP" | "COP" | "JPY" | "KRW" | "PYG" => 0,
+            _ => 2,
+        };
+        // Amounts with cents are shown with them, whatever is usual.
+        let decimals = if amount.fract().is_zero() { decimals } else { 2 };
+        let rounded =
+            amount.round_dp_with_strategy(decimals, RoundingStrategy::MidpointAwayFromZero);
+        let digits = format!("{:.*}", decimals as usize, rounded.abs());
+        let (whole, cents) = digits.split_once('.').unwrap_or((&digits, ""));
+        // Spanish groups with a dot, but for the countries that write as in English.
+        let english = self.language == "en" || matches!(currency.as_str(), "USD" | "MXN");
+        let (group, point) = if english { (',', '.') } else { ('.', ',') };
+        let mut number = String::new();
+        for (index, digit) in whole.chars().enumerate() {
+            if index > 0 && (whole.len() - index) % 3 == 0 {
+                number.push(group);
+            }
+            number.push(digit);
+        }
+        if !cents.is_empty() {
+            number.push(point);
+            number.push_str(cents);
+        }
+        let sign = if rounded.is_sign_negative() && !rounded.is_zero() { "-" } else { "" };
+        match currency.as_str() {
+            "USD" | "COP" | "MXN" | "CLP" | "ARS" => format!("{sign}${number}"),
+            "EUR" if english => format!("{sign}€{number}"),
+            "EUR" => format!("{sign}{number} €"),
+            "GBP" => format!("{sign}£{number}"),
+            other => format!("{sign}{number} {other}"),
+        }
+    }
+}
+
+/// Unicode's narrow and no-break spaces, which some mail programs show as boxes.
+fn plain_spaces(text: &str) -> String {
+    text.replace(['\u{202f}', '\u{a0}'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(tag: &str) -> Words {
+        let language = if tag.starts_with("es") { "es" } else { "en" };
+        Words::new(language, tag).unwrap()
+    }
+
+    #[test]
+    fn regional_locales_fall_back_to_their_language() {
+        let locales = Locales::new("es-CO");
+        let of = |tag| {
+            let words = locales.of(tag);
+            (words.language, words.tag.clone())
+        };
+        assert_eq!(of(None), ("es", "es-CO".to_owned()));
+        assert_eq!(of(Some("es")), ("es", "es-CO".to_owned()));
+        assert_eq!(of(Some("es_MX")), ("es", "es-MX".to_owned()));
+        assert_eq!(of(Some("en")), ("en", "en".to_owned()));
+        assert_eq!(of(Some("EN-us")), ("en", "en-US".to_owned()));
+        assert_eq!(of(Some("fr")), ("es", "es-CO".to_owned()));
+        assert_eq!(of(Some("es-<script>")), ("es", "es".to_owned()));
+    }
+
+    #[test]
+    fn money_is_written_as_people_do() {
+        for (amount, currency, locale, written) in [
+            ("25.5", "USD", "en", "$25.50"),
+            ("25.50", "USD", "es", "$25.50"),
+            ("45000", "COP", "es", "$45.000"),
+            ("45000", "COP", "en", "$45,000"),
+            ("45000.5", "COP", "es", "$45.000,50"),
+            ("1234567.891", "EUR", "es", "1.234.567,89 €"),
+            ("-3", "GBP", "en", "-£3.00"),
+            ("0.005", "USD", "en", "$0.01"),
+            ("12", "XYZ", "en", "12.00 XYZ"),
+            ("free", "USD", "en", "free"),
+        ] {
+            assert_eq!(words(locale).money(amount, currency), written);
+        }
+    }
+
+    #[test]
+    fn lists_end_with_and() {
+        let list = |items: &[&str], tag| {
+            words(tag).list(&items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(list(&[], "en"), "");
+        assert_eq!(list(&["A1"], "en"), "A1");
+        assert_eq!(list(&["A1", "A2", "B5"], "es"), "A1, A2 y B5");
+        assert_eq!(list(&["A1", "I2"], "es"), "A1 e I2");
+        assert_eq!(list(&["A1", "A2"], "en"), "A1 and A2");
+    }
+
+    #[test]
+    fn times_are_words_and_other_text_stays() {
+        let bogota = TimeZone::get("America/Bogota").unwrap();
+        for (text, tag, written) in [
+            ("2024-12-15 7:30 PM", "es", "domingo, 15 de diciembre de 2024 a las 19:30"),
+            ("2024-12-15 7:30 PM", "es-CO", "domingo, 15 de diciembre de 2024 a las 7:30 p. m."),
+            ("2024-12-15T19:30:00", "en", "Sunday, December 15, 2024 at 7:30 PM"),
+            ("2024-12-16T00:30:00Z", "en", "Sunday, December 15, 2024 at 7:30 PM GMT-5"),
+            ("2024-12-15", "en-GB", "15 December 2024"),
+            ("next Friday", "en", "next Friday"),
+        ] {
+            assert_eq!(words(tag).time(text, &bogota), written);
+        }
+    }
+
+    #[test]
+    fn durations_are_said_in_their_largest_units() {
+        for (seconds, tag, written) in [
+            (900, "es", "15 minutos"),
+            (3600, "es", "1 hora"),
+            (86_400, "es", "24 horas"),
+            (5_400, "en", "1 hour and 30 minutes"),
+            (3 * 86_400 + 7_200, "en", "3 days and 2 hours"),
+            (3 * 86_400, "es", "3 días"),
+            (61, "en", "2 minutes"),
+            (-5, "en", "0 minutes"),
+        ] {
+            assert_eq!(words(tag).duration(seconds), written, "{seconds}");
+        }
+    }
+}
