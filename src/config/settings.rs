@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 use crate::ledger::RateLimit;
 
 /// How long the claim on a delivery may be held before its body goes out; after that the connection is given up. No
@@ -85,8 +87,9 @@ pub struct Settings {
     pub locale: String,
     /// ISO 4217 code for amounts whose event names none (`DEFAULT_CURRENCY`).
     pub currency: String,
-    /// IANA zone in which times are printed (`TIMEZONE`); known to jiff.
-    pub timezone: String,
+    /// IANA zone in which times are printed (`TIMEZONE`), known to jiff; `None`: on the clock they
+    /// were written by, else UTC.
+    pub timezone: Option<String>,
     /// MaxMind database of cities for the places of IP addresses (`GEOIP_FILE`).
     pub geoip_file: Option<PathBuf>,
     /// What mail looks like (`BRAND_*`).
@@ -99,6 +102,14 @@ pub struct Settings {
     pub http_listen: Option<SocketAddr>,
     /// Shape of the log lines (`LOG_FORMAT`).
     pub log_format: LogFormat,
+}
+
+impl Settings {
+    /// The zone in which times are printed.
+    pub fn zone(&self) -> Option<TimeZone> {
+        // Known, or it would have been a fault.
+        self.timezone.as_deref().and_then(|name| TimeZone::get(name).ok())
+    }
 }
 
 /// How mail leaves and in whose name.

@@ -60,7 +60,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         pepper,
         locale: r.value("DEFAULT_LOCALE", v::locale),
         currency: r.value("DEFAULT_CURRENCY", v::currency),
-        timezone: r.value("TIMEZONE", v::timezone),
+        timezone: r.read("TIMEZONE", v::timezone),
         routes_file: r.read("ROUTES_FILE", v::path),
         templates_dir: r.read("TEMPLATES_DIR", v::path),
         http_listen: r.value("HTTP_LISTEN", v::listen),

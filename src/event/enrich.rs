@@ -90,15 +90,15 @@ impl Sources {
             .filter_map(|(name, value)| Some((name.to_owned(), value?.as_str().into())))
             .collect();
         let places = settings.geoip_file.as_deref().map(open).transpose()?;
-        Ok(Self { brand, places, zone: TimeZone::get(&settings.timezone).ok() })
+        Ok(Self { brand, places, zone: settings.zone() })
     }
 
     /// The derived value; `None` where there is nothing to derive it from. `language` is that of
     /// place names.
     pub fn derive(&self, derived: &Derived, event: &Event, language: &str) -> Option<Value> {
         let moment = |field: &str| {
-            let zone = event.zone().or_else(|| self.zone.clone()).unwrap_or(TimeZone::UTC);
-            time::read(event.text(field)?)?.in_zone(&zone)
+            let zone = event.zone().or_else(|| self.zone.clone());
+            time::read(event.text(field)?)?.in_zone(zone.as_ref())
         };
         let happened = || event.occurred_at.unwrap_or_else(Timestamp::now);
         Some(match derived {

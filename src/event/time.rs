@@ -3,14 +3,16 @@
 use jiff::{
     Timestamp, Zoned,
     civil::{Date, DateTime},
-    tz::TimeZone,
+    fmt::temporal::Pieces,
+    tz::{Offset, TimeZone},
 };
 
 /// A time as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// With an offset or `Z`: one point in time everywhere.
-    Instant(Timestamp),
+    /// With an offset or `Z`: one point in time everywhere. The offset is that of the clock it was
+    /// written by; none where that is UTC, which says nothing about the place.
+    Instant(Timestamp, Option<Offset>),
     /// Without one: what a clock on the spot shows.
     Civil(DateTime),
     /// A day.
@@ -22,7 +24,8 @@ pub enum Moment {
 pub fn read(text: &str) -> Option<Moment> {
     let text = text.trim();
     if let Ok(instant) = text.parse::<Timestamp>() {
-        return Some(Moment::Instant(instant));
+        let offset = Pieces::parse(text).ok().and_then(|pieces| pieces.to_numeric_offset());
+        return Some(Moment::Instant(instant, offset.filter(|offset| *offset != Offset::UTC)));
     }
     // Of a text with both, the longer form takes all of it.
     if text.len() <= 10 {
@@ -33,13 +36,17 @@ pub fn read(text: &str) -> Option<Moment> {
 }
 
 impl Moment {
-    /// The point in time, where `zone` says which clock a time without an offset is of; a day
-    /// begins at midnight. Times that clocks skip or repeat are read as RFC 5545 3.3.5 does.
-    pub fn in_zone(self, zone: &TimeZone) -> Option<Zoned> {
+    /// The point in time on the clocks of `zone`, else of where it was written, else of UTC. A day
+    /// begins at midnight; times that clocks skip or repeat are read as RFC 5545 3.3.5 does.
+    pub fn in_zone(self, zone: Option<&TimeZone>) -> Option<Zoned> {
+        let zone = zone.cloned();
         match self {
-            Self::Instant(instant) => Some(instant.to_zoned(zone.clone())),
-            Self::Civil(time) => time.to_zoned(zone.clone()).ok(),
-            Self::Day(date) => date.to_zoned(zone.clone()).ok(),
+            Self::Instant(instant, offset) => {
+                let zone = zone.or_else(|| offset.map(TimeZone::fixed)).unwrap_or(TimeZone::UTC);
+                Some(instant.to_zoned(zone))
+            }
+            Self::Civil(time) => time.to_zoned(zone.unwrap_or(TimeZone::UTC)).ok(),
+            Self::Day(date) => date.to_zoned(zone.unwrap_or(TimeZone::UTC)).ok(),
         }
     }
 }
@@ -56,19 +63,30 @@ mod tests {
         assert_eq!(read(" 2024-12-15 19:30 "), civil("2024-12-15T19:30"));
         assert_eq!(read("2024-12-15T19:30:05"), civil("2024-12-15T19:30:05"));
         assert_eq!(read("2024-12-15"), Some(Moment::Day("2024-12-15".parse().unwrap())));
-        assert_eq!(
-            read("2024-12-15T19:30:00-05:00"),
-            Some(Moment::Instant("2024-12-16T00:30:00Z".parse().unwrap()))
-        );
+        let instant =
+            |offset| Some(Moment::Instant("2024-12-16T00:30:00Z".parse().unwrap(), offset));
+        assert_eq!(read("2024-12-15T19:30:00-05:00"), instant(Some(Offset::constant(-5))));
+        assert_eq!(read("2024-12-16T00:30:00Z"), instant(None));
+        assert_eq!(read("2024-12-16T00:30:00+00:00"), instant(None));
         for text in ["", "soon", "15/12/2024", "2024-13-01", "2024-12-15 25:00"] {
             assert_eq!(read(text), None, "{text}");
         }
     }
 
     #[test]
+    fn instants_are_shown_as_written_unless_a_zone_is_asked_for() {
+        let shown = |zone: Option<&TimeZone>| {
+            read("2024-12-15T19:30:00-05:00").unwrap().in_zone(zone).unwrap().time().to_string()
+        };
+        assert_eq!(shown(None), "19:30:00");
+        assert_eq!(shown(Some(&TimeZone::get("Europe/Madrid").unwrap())), "01:30:00");
+    }
+
+    #[test]
     fn clocks_that_skip_and_repeat_are_read_as_calendars_do() {
         let zone = TimeZone::get("America/New_York").unwrap();
-        let instant = |text| read(text).unwrap().in_zone(&zone).unwrap().timestamp().to_string();
+        let instant =
+            |text| read(text).unwrap().in_zone(Some(&zone)).unwrap().timestamp().to_string();
         assert_eq!(instant("2024-03-10 2:30 AM"), "2024-03-10T07:30:00Z");
         assert_eq!(instant("2024-11-03 1:30 AM"), "2024-11-03T05:30:00Z");
         assert_eq!(instant("2024-07-01 12:00 PM"), "2024-07-01T16:00:00Z");

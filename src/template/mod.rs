@@ -68,7 +68,7 @@ pub struct Globals {
     brand: Value,
     currency: String,
     locale: String,
-    zone: TimeZone,
+    zone: Option<TimeZone>,
 }
 
 impl Globals {
@@ -78,8 +78,7 @@ impl Globals {
             brand: brand(&settings.brand),
             currency: settings.currency.clone(),
             locale: settings.locale.clone(),
-            // Checked when the settings were read.
-            zone: TimeZone::get(&settings.timezone).unwrap_or(TimeZone::UTC),
+            zone: settings.zone(),
         }
     }
 }
@@ -195,7 +194,7 @@ impl Templates {
         variables: &Map<String, Value>,
         event: &Event,
     ) -> Map<String, Value> {
-        let zone = event.zone().unwrap_or_else(|| self.globals.zone.clone());
+        let zone = event.zone().or_else(|| self.globals.zone.clone());
         let currency = variables.get("currency").and_then(Value::as_str);
         let currency = currency.filter(|code| !code.is_empty()).unwrap_or(&self.globals.currency);
         let mut context = Map::new();
@@ -203,7 +202,7 @@ impl Templates {
             let kind = route.variables.get(name).map(|variable| variable.kind);
             let bound = match (kind, value) {
                 (Some(VariableType::Time), Value::String(text)) if !text.is_empty() => {
-                    words.time(text, &zone).into()
+                    words.time(text, zone.as_ref()).into()
                 }
                 (Some(VariableType::Amount), Value::Number(number)) => {
                     words.money(&number.to_string(), currency).into()
@@ -219,7 +218,10 @@ impl Templates {
             };
             context.insert(name.clone(), bound);
         }
-        let now = event.occurred_at.unwrap_or_else(Timestamp::now).to_zoned(zone);
+        let now = event
+            .occurred_at
+            .unwrap_or_else(Timestamp::now)
+            .to_zoned(zone.unwrap_or(TimeZone::UTC));
         context.insert("locale".into(), words.tag.as_str().into());
         context.insert("brand".into(), self.globals.brand.clone());
         context.insert("current_year".into(), now.year().into());

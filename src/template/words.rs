@@ -124,13 +124,17 @@ impl Words {
     }
 
     /// What upstream printed as a time, in words; any other text as it stands.
-    pub(super) fn time(&self, text: &str, zone: &TimeZone) -> String {
-        match time::read(text) {
-            Some(Moment::Instant(instant)) => self.instant(&instant.to_zoned(zone.clone())),
-            Some(Moment::Civil(time)) => self.civil(time),
-            Some(Moment::Day(date)) => self.day(date),
-            None => text.trim().to_owned(),
-        }
+    /// Without `zone`, times with an offset are shown on the clock they were written by.
+    pub(super) fn time(&self, text: &str, zone: Option<&TimeZone>) -> String {
+        let words = match time::read(text) {
+            Some(moment @ Moment::Instant(..)) => {
+                moment.in_zone(zone).map(|instant| self.instant(&instant))
+            }
+            Some(Moment::Civil(time)) => Some(self.civil(time)),
+            Some(Moment::Day(date)) => Some(self.day(date)),
+            None => None,
+        };
+        words.unwrap_or_else(|| text.trim().to_owned())
     }
 
     /// `A1`, `A1 and A2`, `A1, A2 y B5`.
@@ -279,7 +283,7 @@ mod tests {
             ("2024-12-15", "en-GB", "15 December 2024"),
             ("next Friday", "en", "next Friday"),
         ] {
-            assert_eq!(words(tag).time(text, &bogota), written);
+            assert_eq!(words(tag).time(text, Some(&bogota)), written);
         }
     }
 
