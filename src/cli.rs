@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Turns events from RabbitMQ into mail, each exactly as often as it should, with an audit record of every delivery.
 #[derive(Debug, Parser)]
-#[command(name = "usher", version, about, propagate_version = true)]
+#[command(name = "usher", version, about)]
 pub struct Cli {
     /// Settings file (TOML); the environment overrides it.
     #[arg(long, global = true, env = "USHER_CONFIG", value_name = "FILE")]
@@ -38,6 +38,9 @@ pub enum Command {
     /// Mail of which nobody can tell whether it went out (`usher.parked`).
     #[command(subcommand)]
     Parked(ShelfCommand),
+    /// Templates in the database, which go before the files.
+    #[command(subcommand)]
+    Templates(TemplatesCommand),
     /// Ask a running usher whether it lives; for containers.
     Healthcheck,
 }
@@ -99,6 +102,83 @@ pub struct RunArgs {
     /// With --embedded: read events from this file instead of standard input.
     #[arg(long, value_name = "FILE", requires = "embedded")]
     pub events: Option<PathBuf>,
+}
+
+/// What can be done with templates in the database.
+#[derive(Debug, Subcommand)]
+pub enum TemplatesCommand {
+    /// List templates and where each comes from.
+    List {
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a template: the active one, a version, or the file.
+    Show {
+        /// Which.
+        #[command(flatten)]
+        place: TemplatePlace,
+        /// This version instead of the one in use.
+        #[arg(long, value_name = "N")]
+        version: Option<i64>,
+    },
+    /// Try a template on its samples and store it as a new version.
+    Push {
+        /// Which.
+        #[command(flatten)]
+        place: TemplatePlace,
+        /// Folder with <locale>.subject.hbs, <locale>.mjml.hbs or <locale>.html.hbs, and <locale>.txt.hbs.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// What it is for.
+        #[arg(long)]
+        description: Option<String>,
+        /// Use it at once.
+        #[arg(long)]
+        activate: bool,
+        /// Who does it; recorded.
+        #[arg(long, env = "USER", default_value = "unknown")]
+        by: String,
+    },
+    /// Use a version.
+    Activate {
+        /// Which.
+        #[command(flatten)]
+        place: TemplatePlace,
+        /// Its number.
+        #[arg(long, value_name = "N")]
+        version: i64,
+        /// Who does it; recorded.
+        #[arg(long, env = "USER", default_value = "unknown")]
+        by: String,
+    },
+    /// Use the file again.
+    Deactivate {
+        /// Which.
+        #[command(flatten)]
+        place: TemplatePlace,
+        /// Who does it; recorded.
+        #[arg(long, env = "USER", default_value = "unknown")]
+        by: String,
+    },
+    /// List every version of a template.
+    History {
+        /// Its name.
+        name: String,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A template in a language.
+#[derive(Debug, Args)]
+pub struct TemplatePlace {
+    /// Its name, such as booking_confirmation or BookingConfirmation.
+    pub name: String,
+    /// es or en.
+    #[arg(long, value_name = "LOCALE")]
+    pub locale: String,
 }
 
 /// Options of `demo`.

@@ -44,6 +44,8 @@ pub struct Metrics {
     recorded: Family<RecordLabels, Counter>,
     ignored: Counter,
     redelivered: Counter,
+    templates_refused: Counter,
+    templates_fell_back: Counter,
     steps: Family<StepLabels, Histogram, fn() -> Histogram>,
     dependencies: Family<DependencyLabels, Gauge>,
 }
@@ -55,6 +57,8 @@ impl Default for Metrics {
         let recorded = Family::default();
         let ignored = Counter::default();
         let redelivered = Counter::default();
+        let templates_refused = Counter::default();
+        let templates_fell_back = Counter::default();
         let dependencies = Family::default();
         // 0.1 ms to 100 s.
         let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.0001, 4.0, 11));
@@ -75,6 +79,16 @@ impl Default for Metrics {
             "Deliveries met again after their end",
             redelivered.clone(),
         );
+        registry.register(
+            "templates_refused",
+            "Templates of the database that were not accepted",
+            templates_refused.clone(),
+        );
+        registry.register(
+            "templates_fell_back",
+            "Mails made from a file because the template of the database failed",
+            templates_fell_back.clone(),
+        );
         registry.register_with_unit(
             "delivery_step_duration",
             "Time taken by each step of an attempt: claim, render, send",
@@ -88,6 +102,8 @@ impl Default for Metrics {
             recorded,
             ignored,
             redelivered,
+            templates_refused,
+            templates_fell_back,
             steps,
             dependencies,
         }
@@ -108,6 +124,16 @@ impl Metrics {
     /// A delivery came again after its end.
     pub fn redelivered(&self) {
         self.redelivered.inc();
+    }
+
+    /// A template of the database was not accepted.
+    pub fn template_refused(&self) {
+        self.templates_refused.inc();
+    }
+
+    /// A mail was made from a file instead of from the database.
+    pub fn template_fell_back(&self) {
+        self.templates_fell_back.inc();
     }
 
     /// A record was written.

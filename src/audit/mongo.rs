@@ -59,6 +59,11 @@ impl MongoAudit {
         Ok(Self { database, writer })
     }
 
+    /// The database, for the collections beside the records.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Whether the server answers.
     ///
     /// # Errors

@@ -15,15 +15,15 @@ use crate::catalog::DeliveryId;
 /// The collection of what operators did.
 const ACTIONS: &str = "actions";
 
-/// Something that an operator did to deliveries.
+/// Something that an operator did.
 #[derive(Debug, Clone)]
 pub struct Action {
     /// Who.
     pub by: String,
-    /// What: `resend`, `dismiss`, `replay` or `drop`.
+    /// What: `resend`, `dismiss`, `replay`, `drop`; `push`, `activate`, `deactivate`.
     pub action: &'static str,
-    /// The delivery.
-    pub target: DeliveryId,
+    /// The delivery, or the template.
+    pub target: String,
     /// Why.
     pub reason: String,
 }
@@ -90,7 +90,7 @@ impl MongoAudit {
             "at": bson::DateTime::from_millis(Timestamp::now().as_millisecond()),
             "by": &action.by,
             "action": action.action,
-            "target": action.target.as_str(),
+            "target": &action.target,
             "reason": &action.reason,
         };
         self.database.collection(ACTIONS).insert_one(document).await.map_err(failed)?;

@@ -1,6 +1,6 @@
 //! What every command begins with: settings, routes and templates, all faults at once.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use crate::{
     broker::Message,
@@ -16,14 +16,22 @@ use crate::{
 };
 
 /// Settings, routes and templates, checked against each other.
+#[derive(Clone)]
 pub(super) struct Loaded {
     pub(super) settings: Settings,
     pub(super) warnings: Vec<Warning>,
-    pub(super) catalog: Catalog,
-    pub(super) templates: Templates,
-    pub(super) files: Files,
-    pub(super) sources: Sources,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) templates: Arc<Templates>,
+    pub(super) files: Arc<Files>,
+    pub(super) sources: Arc<Sources>,
     pub(super) sender: Sender,
+}
+
+impl Loaded {
+    /// What templates of the database are tried on.
+    pub(super) fn trial(&self) -> Trial<'_> {
+        Trial { catalog: &self.catalog, files: &self.files, sources: &self.sources }
+    }
 }
 
 /// Reads everything.
@@ -63,6 +71,8 @@ pub(super) fn load_with(
     }
     match (sender, catalog, templates, files, sources) {
         (Ok(sender), Ok(catalog), Ok(templates), Ok(files), Ok(sources)) if faults.is_empty() => {
+            let (catalog, templates) = (Arc::new(catalog), Arc::new(templates));
+            let (files, sources) = (Arc::new(files), Arc::new(sources));
             Ok(Loaded { settings, warnings, catalog, templates, files, sources, sender })
         }
         _ => Err(Failure::config(faults.join("\n"))),

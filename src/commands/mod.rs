@@ -9,6 +9,7 @@ mod publish;
 mod render;
 mod run;
 mod shelf;
+mod templates;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::DeadLetters(command) => shelf::shelf(config, Shelf::Dead, command).await,
         Command::Poison(command) => shelf::shelf(config, Shelf::Poison, command).await,
         Command::Parked(command) => shelf::shelf(config, Shelf::Parked, command).await,
+        Command::Templates(command) => templates::templates(config, command).await,
         Command::Healthcheck => healthcheck::healthcheck(config).await,
     };
     match ended {

@@ -5,7 +5,10 @@ pub(super) mod embedded;
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, SetOnce},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -29,6 +32,7 @@ use crate::{
     },
     metrics::Metrics,
     shutdown, telemetry,
+    template::database::{TemplateStore, Watcher},
 };
 
 /// How long the last acknowledgements may take once the work is done.
@@ -69,6 +73,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     let audit = MongoAudit::new(settings.mongodb_uri.expose(), &settings.mongodb_database)
         .await
         .map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
+    let watcher = Watcher::new(TemplateStore::new(audit.database()), metrics.clone());
     let audit = Arc::new(audit);
     tokio::spawn(prepare_audit(audit.clone(), health.clone()));
     // The first sign of life comes before the first claim, or the claim would look orphaned.
@@ -94,7 +99,18 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         health: health.clone(),
         metrics,
     };
-    let handler = build::pipeline(loaded, parts);
+    let templates_loaded = Arc::new(SetOnce::new());
+    let watching = watch_templates(loaded.clone(), watcher, templates_loaded.clone());
+    tokio::spawn(background.clone().run_until_cancelled_owned(watching));
+    let process = build::pipeline(loaded, parts);
+    let handler: Handler = Arc::new(move |message| {
+        let (loaded, process) = (templates_loaded.clone(), process.clone());
+        Box::pin(async move {
+            // Or a mail might be made from a file although the database has a template.
+            loaded.wait().await;
+            process(message).await;
+        })
+    });
     let places = usize::from(settings.prefetch) * topology.queues();
     let consumers = Consumers {
         url: settings.rabbitmq_url.clone(),
@@ -158,6 +174,13 @@ async fn serve_http(
     tracing::info!(address = %listener.local_addr()?, "listening");
     tokio::spawn(http::serve(listener, health.clone(), metrics.clone(), stop.clone()));
     Ok(())
+}
+
+/// Takes over what the database has of templates, now and whenever it changes.
+async fn watch_templates(library: Loaded, mut watcher: Watcher, loaded: Arc<SetOnce<()>>) {
+    watcher.load(&library.templates, library.trial()).await;
+    let _ = loaded.set(());
+    watcher.watch(&library.templates, library.trial()).await;
 }
 
 /// Indexes and views, as soon as MongoDB answers.

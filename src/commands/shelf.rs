@@ -128,7 +128,7 @@ impl Desk {
             let action = Action {
                 by: args.by.clone(),
                 action: self.word(decision),
-                target: ticket.delivery_id.clone(),
+                target: ticket.delivery_id.to_string(),
                 reason: args.reason.clone(),
             };
             self.audit.act(&action).await.map_err(|error| Failure::new(EXIT_UNAVAILABLE, error))?;

@@ -175,6 +175,10 @@ impl Pipeline {
         story.variables(&variables);
         let rendered = rendered
             .map_err(|error| Hindrance::Dead { kind: "template", reason: error.to_string() })?;
+        if let Some(error) = &rendered.instead_of {
+            self.metrics.template_fell_back();
+            tracing::error!(delivery_id = %delivery.id, error, "template in the database failed, the file is used");
+        }
         story.rendered(&rendered);
         story.timings.render_ms = millis(rendering);
         let message_id = format!("<{}@{}>", delivery.id, self.policy.message_id_domain);

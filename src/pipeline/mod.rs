@@ -36,11 +36,11 @@ pub struct Pipeline {
     /// Makes ids.
     pub identity: Identity,
     /// The routes.
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     /// The templates.
-    pub templates: Templates,
+    pub templates: Arc<Templates>,
     /// What variables are derived from beside the event.
-    pub sources: Sources,
+    pub sources: Arc<Sources>,
     /// What is known of each delivery.
     pub ledger: Arc<dyn Ledger>,
     /// Where the records go.

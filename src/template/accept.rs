@@ -3,7 +3,7 @@
 
 use super::{
     Compiled, LANGUAGES, Templates, names,
-    source::{self, Files},
+    source::{self, Files, Source},
 };
 use crate::{
     catalog::{Catalog, Route},
@@ -40,6 +40,31 @@ impl Templates {
         // A sample that is no event, say, is found once in each language.
         faults.dedup();
         faults
+    }
+
+    /// Compiles a template of the database and tries it on every route that uses it.
+    ///
+    /// # Errors
+    /// Every fault found.
+    pub fn accept(
+        &self,
+        template: &str,
+        language: &'static str,
+        source: &Source,
+        trial: Trial<'_>,
+    ) -> Result<Compiled, Vec<String>> {
+        let compiled = Compiled::new(trial.files, template, language, source)?;
+        let routes = trial.catalog.routes();
+        let routes: Vec<_> =
+            routes.into_iter().filter(|route| route.template == template).collect();
+        if routes.is_empty() {
+            return Err(vec![format!("no route uses a template {template:?}")]);
+        }
+        let faults: Vec<String> = routes
+            .into_iter()
+            .flat_map(|route| self.try_route(&compiled, language, route, trial))
+            .collect();
+        if faults.is_empty() { Ok(compiled) } else { Err(faults) }
     }
 
     /// Tries one template on the samples of one route.

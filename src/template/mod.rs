@@ -6,6 +6,7 @@
 
 mod accept;
 mod compile;
+pub mod database;
 mod helpers;
 mod names;
 pub mod source;
@@ -13,6 +14,7 @@ mod words;
 
 use std::{collections::HashMap, sync::Arc};
 
+use arc_swap::ArcSwap;
 use handlebars::{Context, Handlebars, RenderContext, Renderable, StringOutput, Template};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Map, Value};
@@ -20,6 +22,7 @@ use serde_json::{Map, Value};
 pub use self::accept::{Trial, sample};
 pub use self::compile::Compiled;
 use self::{
+    database::Overrides,
     source::Files,
     words::{Locales, Words},
 };
@@ -44,6 +47,8 @@ pub struct Rendered {
     pub text: String,
     /// What it was made from.
     pub template: TemplateRef,
+    /// Why a template of the database was not used although there is one.
+    pub instead_of: Option<String>,
 }
 
 /// A template could not be rendered: its own fault, not the event's.
@@ -102,6 +107,7 @@ pub struct Templates {
     html: Handlebars<'static>,
     plain: Handlebars<'static>,
     shipped: HashMap<String, HashMap<&'static str, Arc<Compiled>>>,
+    overrides: ArcSwap<Overrides>,
     globals: Globals,
     locales: Arc<Locales>,
 }
@@ -132,7 +138,7 @@ impl Templates {
             }
         }
         if faults.is_empty() {
-            Ok(Self { html, plain, shipped, globals, locales })
+            Ok(Self { html, plain, shipped, overrides: ArcSwap::default(), globals, locales })
         } else {
             Err(faults)
         }
@@ -154,12 +160,44 @@ impl Templates {
         event: &Event,
     ) -> Result<Rendered, TemplateError> {
         let words = self.locales.of(event.text("locale"));
-        let compiled = self
-            .shipped
-            .get(&route.template)
-            .and_then(|languages| languages.get(words.language))
-            .ok_or_else(|| TemplateError::Unknown(route.template.clone()))?;
-        self.render_with(compiled, &words, route, variables, event)
+        let render =
+            |compiled: &Compiled| self.render_with(compiled, &words, route, variables, event);
+        let overrides = self.overrides.load();
+        let mut overridden = None;
+        if !overrides.is_empty() {
+            let key = (route.template.clone(), words.language);
+            match overrides.get(&key).map(|compiled| render(compiled)) {
+                Some(Ok(rendered)) => return Ok(rendered),
+                Some(Err(error)) => overridden = Some(error.to_string()),
+                None => {}
+            }
+        }
+        let languages = self.shipped.get(&route.template);
+        let shipped = languages.and_then(|languages| languages.get(words.language));
+        let shipped = shipped.ok_or_else(|| TemplateError::Unknown(route.template.clone()))?;
+        Ok(Rendered { instead_of: overridden, ..render(shipped)? })
+    }
+
+    /// Puts templates before the files; those of before go.
+    fn override_with(&self, overrides: Overrides) {
+        self.overrides.store(Arc::new(overrides));
+    }
+
+    /// Everything that mails are made from: name, language and text.
+    fn in_use(&self) -> Vec<(String, &'static str, Arc<Compiled>)> {
+        let shipped = self.shipped.iter().flat_map(|(name, languages)| {
+            languages.iter().map(|(language, it)| (name.clone(), *language, it.clone()))
+        });
+        let overrides = self.overrides.load();
+        let overrides = overrides.iter();
+        let overrides =
+            overrides.map(|((name, language), it)| (name.clone(), *language, it.clone()));
+        shipped.chain(overrides).collect()
+    }
+
+    /// The shipped template of this name in this language.
+    pub fn shipped(&self, name: &str, language: &str) -> Option<&Compiled> {
+        self.shipped.get(name)?.get(language).map(|compiled| &**compiled)
     }
 
     fn render_with(
@@ -183,7 +221,7 @@ impl Templates {
             locale: words.tag.clone(),
             version: compiled.version.clone(),
         };
-        Ok(Rendered { subject, html, text, template })
+        Ok(Rendered { subject, html, text, template, instead_of: None })
     }
 
     /// What a template sees: the variables in words, and what every template sees.

@@ -102,11 +102,7 @@ impl Source {
     ///
     /// # Errors
     /// The names of the files that are missing.
-    pub(super) fn of_files(
-        files: &Files,
-        template: &str,
-        language: &str,
-    ) -> Result<Self, Vec<String>> {
+    pub fn of_files(files: &Files, template: &str, language: &str) -> Result<Self, Vec<String>> {
         let part = |kind: &str| files.get(&format!("{template}/{language}.{kind}.hbs")).cloned();
         let missing = |kind: &str| format!("templates/{template}/{language}.{kind}.hbs is missing");
         let html = part("mjml").map(|mjml| (mjml, Markup::Mjml));

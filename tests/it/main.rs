@@ -22,3 +22,4 @@ mod operation;
 mod refusals;
 mod second_opinion;
 mod shelf;
+mod templates;

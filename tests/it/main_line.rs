@@ -198,7 +198,7 @@ async fn the_events_locale_chooses_the_words() {
     assert_eq!(mail.subject(), "Reserva confirmada: La niña (#BOOK-1)");
     assert!(mail.text().contains("Lucía Muñoz") && mail.html().contains("Lucía Muñoz"));
     assert!(mail.raw.is_ascii(), "not every server takes 8 bits");
-    assert_eq!(text(&world.until_records(1).await[0], "template.locale"), "es");
+    assert_eq!(text(&world.until_records(1).await[0], "template.locale"), "es-CO");
 }
 
 #[tokio::test]

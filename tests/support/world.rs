@@ -105,8 +105,13 @@ impl World {
         self.folder.path()
     }
 
+    /// A collection of this world's database.
+    pub(crate) fn collection(&self, name: &str) -> Collection<Document> {
+        self.mongodb.database(&self.name).collection(name)
+    }
+
     fn deliveries(&self) -> Collection<Document> {
-        self.mongodb.database(&self.name).collection("deliveries")
+        self.collection("deliveries")
     }
 
     /// Every audit record, in the order of attempts for each delivery.

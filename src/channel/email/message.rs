@@ -139,6 +139,7 @@ mod tests {
                 subject: "Añoranza".into(),
                 html: "<p>ñ</p>".into(),
                 text: "ñ".into(),
+                instead_of: None,
                 template: TemplateRef {
                     name: "t".into(),
                     locale: "es".into(),

@@ -41,7 +41,7 @@ pub(super) fn write(folder: &Path, mails: &[Mail]) -> std::io::Result<PathBuf> {
         (&mail.rendered.template.name, &mail.rendered.template.locale, &mail.rendered.subject)
     });
     for (number, mail) in sorted.into_iter().enumerate() {
-        let Rendered { subject, html, text, template } = &mail.rendered;
+        let Rendered { subject, html, text, template, .. } = &mail.rendered;
         let name = format!("gallery/{number:02}-{}-{}", template.name, template.locale);
         std::fs::write(folder.join(format!("{name}.html")), html)?;
         std::fs::write(folder.join(format!("{name}.txt")), text)?;

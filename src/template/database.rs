@@ -1,0 +1,306 @@
+//! Templates in MongoDB: the collection `email_templates`. An active one goes before the files;
+//! what is refused leaves the last good one where it was.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    Collection, Database,
+    bson::{self, DateTime, Document, doc},
+    error::{Error, ErrorKind, WriteFailure},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Compiled, LANGUAGES, Templates, Trial,
+    source::{Markup, Source},
+};
+use crate::{event::snake_case, health::Backoff, metrics::Metrics};
+
+/// The collection of templates.
+pub const EMAIL_TEMPLATES: &str = "email_templates";
+/// The collection of every text that was ever loaded, by its version.
+const TEMPLATE_VERSIONS: &str = "template_versions";
+/// How often changes are looked for.
+const POLL: Duration = Duration::from_secs(2);
+/// The code of a duplicate key.
+const DUPLICATE_KEY: i32 = 11000;
+
+/// One version of a template in one language. Field names are those of the collection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    /// The template, in snake or Pascal case.
+    pub name: String,
+    /// `es` or `en`; without one it is for both.
+    #[serde(default)]
+    pub locale: Option<String>,
+    /// Counted from 1 for each name and locale.
+    #[serde(default)]
+    pub version: i64,
+    /// One line.
+    pub subject: String,
+    /// MJML or HTML, whole or the content of the shared layout.
+    pub html_content: String,
+    /// The text part.
+    pub text_content: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Whether it is used.
+    pub is_active: bool,
+    /// When it was pushed.
+    #[serde(default)]
+    pub created_at: Option<DateTime>,
+    /// Who pushed it.
+    #[serde(default)]
+    pub created_by: Option<String>,
+    /// When it was last made active or inactive.
+    #[serde(default)]
+    pub last_modified_at: Option<DateTime>,
+    /// Who did.
+    #[serde(default)]
+    pub last_modified_by: Option<String>,
+}
+
+impl Stored {
+    /// Whether it is a version of this template in this language.
+    pub fn is_for(&self, name: &str, language: &str) -> bool {
+        snake_case(&self.name) == name && self.languages().contains(&language)
+    }
+
+    /// What is compiled.
+    pub fn source(&self) -> Source {
+        let html = self.html_content.clone();
+        let is_mjml = html.trim_start().starts_with("<mj");
+        let markup = if is_mjml { Markup::Mjml } else { Markup::Html };
+        let (subject, text) = (self.subject.clone(), self.text_content.clone());
+        Source { subject, html, text, markup }
+    }
+
+    fn languages(&self) -> Vec<&'static str> {
+        let is_meant = |language: &&str| self.locale.as_deref().is_none_or(|it| it == *language);
+        LANGUAGES.into_iter().filter(is_meant).collect()
+    }
+
+    fn place(&self) -> String {
+        let locale = self.locale.as_deref().unwrap_or("any");
+        format!("{}/{locale} version {}", self.name, self.version)
+    }
+}
+
+/// The templates in MongoDB.
+#[derive(Clone)]
+pub struct TemplateStore {
+    templates: Collection<Stored>,
+    versions: Collection<Document>,
+}
+
+impl TemplateStore {
+    /// In this database.
+    pub fn new(database: &Database) -> Self {
+        Self {
+            templates: database.collection(EMAIL_TEMPLATES),
+            versions: database.collection(TEMPLATE_VERSIONS),
+        }
+    }
+
+    /// Every version that matches, oldest first.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn find(&self, filter: Document) -> Result<Vec<Stored>, Error> {
+        let order = doc! {"name": 1, "locale": 1, "version": 1};
+        self.templates.find(filter).sort(order).await?.try_collect().await
+    }
+
+    /// The active ones; of several for one place, the one that was made active last comes last.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn active(&self) -> Result<Vec<Stored>, Error> {
+        let mut active = self.find(doc! {"is_active": true}).await?;
+        active.sort_by_key(|stored| (stored.last_modified_at, stored.version));
+        Ok(active)
+    }
+
+    /// Adds a version and gives its number.
+    ///
+    /// # Errors
+    /// The server did not answer, or others push to the same name all the time.
+    pub async fn push(&self, mut stored: Stored) -> Result<i64, Error> {
+        loop {
+            let filter = doc! {"name": &stored.name, "locale": &stored.locale};
+            let known = self.find(filter).await?;
+            stored.version = known.iter().map(|stored| stored.version).max().unwrap_or(0) + 1;
+            let mut document = bson::serialize_to_document(&stored)?;
+            let locale = stored.locale.as_deref().unwrap_or("any");
+            // The id makes the number unique.
+            document.insert("_id", format!("{}/{locale}/{}", stored.name, stored.version));
+            match self.templates.clone_with_type::<Document>().insert_one(document).await {
+                Ok(_) => return Ok(stored.version),
+                Err(error) if is_duplicate(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes one version the active one, or none; gives how many were found.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn activate(
+        &self,
+        name: &str,
+        locale: &str,
+        version: Option<i64>,
+        by: &str,
+    ) -> Result<u64, Error> {
+        let now = DateTime::now();
+        let set = |active: bool| {
+            doc! {"$set": {"is_active": active, "last_modified_at": now, "last_modified_by": by}}
+        };
+        let mut found = 0;
+        if let Some(version) = version {
+            // First the new one: of two that are active, the later changed one is used.
+            let this = doc! {"name": name, "locale": locale, "version": version};
+            found = self.templates.update_one(this, set(true)).await?.matched_count;
+            if found == 0 {
+                return Ok(0);
+            }
+        }
+        let mut others = doc! {"name": name, "locale": locale, "is_active": true};
+        if let Some(version) = version {
+            others.insert("version", doc! {"$ne": version});
+        }
+        found += self.templates.update_many(others, set(false)).await?.matched_count;
+        Ok(found)
+    }
+
+    /// Keeps the texts of all that is in use, so that any mail can be rendered again.
+    async fn keep_versions(&self, templates: &Templates) -> Result<(), Error> {
+        let in_use = templates.in_use();
+        let ids: BTreeSet<&str> =
+            in_use.iter().map(|(_, _, compiled)| compiled.version.as_str()).collect();
+        let ids: Vec<&str> = ids.into_iter().collect();
+        let known = self.versions.find(doc! {"_id": {"$in": &ids}}).projection(doc! {"_id": 1});
+        let known: Vec<Document> = known.await?.try_collect().await?;
+        let mut known: HashSet<&str> =
+            known.iter().filter_map(|it| it.get_str("_id").ok()).collect();
+        for (name, language, compiled) in &in_use {
+            if !known.insert(&compiled.version) {
+                continue;
+            }
+            let flat = &compiled.flat;
+            let document = doc! {
+                "_id": &compiled.version, "name": name, "language": *language,
+                "subject": &flat.subject, "html": &flat.html, "text": &flat.text,
+                "first_loaded_at": DateTime::now(),
+            };
+            match self.versions.insert_one(document).await {
+                Err(error) if !is_duplicate(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_duplicate(error: &Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(e)) if e.code == DUPLICATE_KEY)
+}
+
+/// Takes over what changes in the database.
+pub struct Watcher {
+    store: TemplateStore,
+    metrics: Metrics,
+    /// What was looked at last, to see changes.
+    seen: Vec<Stored>,
+    versions_kept: bool,
+}
+
+impl Watcher {
+    /// Nothing is loaded yet.
+    pub fn new(store: TemplateStore, metrics: Metrics) -> Self {
+        Self { store, metrics, seen: Vec::new(), versions_kept: false }
+    }
+
+    /// Loads what is active for the first time; waits for the server.
+    pub async fn load(&mut self, templates: &Templates, trial: Trial<'_>) {
+        let mut backoff = Backoff::default();
+        while let Err(error) = self.look(templates, trial).await {
+            tracing::warn!(%error, "templates in the database can't be read yet");
+            tokio::time::sleep(backoff.step()).await;
+        }
+    }
+
+    /// Looks for changes for ever. A server that is down changes nothing.
+    pub async fn watch(mut self, templates: &Templates, trial: Trial<'_>) {
+        loop {
+            if !self.versions_kept {
+                self.versions_kept = self.store.keep_versions(templates).await.is_ok();
+            }
+            tokio::time::sleep(POLL).await;
+            if let Err(error) = self.look(templates, trial).await {
+                tracing::debug!(%error, "templates in the database can't be read");
+            }
+        }
+    }
+
+    async fn look(&mut self, templates: &Templates, trial: Trial<'_>) -> Result<(), Error> {
+        let active = self.store.active().await?;
+        if active == self.seen {
+            return Ok(());
+        }
+        let (accepted, refused) = templates.choose(&active, trial);
+        for (place, reason) in &refused {
+            self.metrics.template_refused();
+            tracing::error!(template = place, reason, "template in the database refused");
+        }
+        tracing::info!(active = accepted.len(), "templates in the database loaded");
+        templates.override_with(accepted);
+        self.seen = active;
+        self.versions_kept = false;
+        Ok(())
+    }
+}
+
+/// Templates that go before the files, by name and language.
+pub(super) type Overrides = HashMap<(String, &'static str), Arc<Compiled>>;
+
+impl Templates {
+    /// What of the active ones is accepted, and what is refused and why. Where one is refused, the
+    /// override that was in use stays.
+    fn choose(&self, active: &[Stored], trial: Trial<'_>) -> (Overrides, Vec<(String, String)>) {
+        let current = self.overrides.load();
+        let mut accepted = Overrides::new();
+        let mut refused = Vec::new();
+        for stored in active {
+            let name = snake_case(&stored.name);
+            let languages = stored.languages();
+            if languages.is_empty() {
+                refused.push((stored.place(), "its locale is neither es nor en".to_owned()));
+            }
+            let mut faults = Vec::new();
+            for language in languages {
+                let key = (name.clone(), language);
+                match self.accept(&name, language, &stored.source(), trial) {
+                    Ok(compiled) => drop(accepted.insert(key, Arc::new(compiled))),
+                    Err(found) => {
+                        faults.extend(found);
+                        if let Some(good) = current.get(&key) {
+                            accepted.entry(key).or_insert_with(|| good.clone());
+                        }
+                    }
+                }
+            }
+            if !faults.is_empty() {
+                refused.push((stored.place(), faults.join("; ")));
+            }
+        }
+        (accepted, refused)
+    }
+}

@@ -1,0 +1,132 @@
+//! Templates in the database: what is active goes before the files, what is broken doesn't.
+
+use std::process::Output;
+
+use mongodb::bson::{Document, doc};
+
+use crate::support::{
+    events::{BOOKINGS, booking},
+    eventually,
+    smtp::SmtpServer,
+    usher::{Builder, Usher},
+    world::{World, text},
+};
+
+/// As an author of the seed's kind pastes it: Pascal case, no locale, no version.
+fn pasted(subject: &str) -> Document {
+    doc! {
+        "name": "BookingConfirmation",
+        "subject": subject,
+        "html_content": "<html><body><h1>Hola {{FullName}}</h1><p>{{BookingId}}, {{TotalAmount}}, {{CurrentYear}}</p></body></html>",
+        "text_content": "Hola {{FullName}}: {{BookingId}}",
+        "description": "pasted by hand",
+        "is_active": true,
+    }
+}
+
+async fn until_loaded(usher: &Usher, times: usize) {
+    eventually("the templates are loaded", async || {
+        (usher.find_log("templates in the database loaded").len() >= times).then_some(())
+    })
+    .await;
+}
+
+async fn next_mail(world: &World, smtp: &SmtpServer, number: usize) -> crate::support::mail::Mail {
+    let event = booking(&format!("t{number}"), "ana@example.com");
+    world.broker.publish(BOOKINGS, event.to_string()).await;
+    smtp.until_accepted(number).await.pop().expect("a mail")
+}
+
+#[tokio::test]
+async fn an_active_template_goes_before_the_file_until_it_is_taken_back() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp).start().await;
+    assert!(next_mail(&world, &smtp, 1).await.subject().starts_with("Booking confirmed"));
+
+    let templates = world.collection("email_templates");
+    templates.insert_one(pasted("Reserva {{BookingId}} <b>")).await.unwrap();
+    until_loaded(&usher, 1).await;
+    let mail = next_mail(&world, &smtp, 2).await;
+    assert!(mail.subject().ends_with(" <b>"), "{}", mail.subject());
+    assert!(mail.html().contains("<h1>Hola "), "{}", mail.html());
+
+    // What it was made from is kept.
+    let records = world.until_records(2).await;
+    let version = records.iter().map(|record| text(record, "template.version"));
+    for version in version {
+        eventually("the version is kept", async || {
+            world.collection("template_versions").find_one(doc! {"_id": &version}).await.unwrap()
+        })
+        .await;
+    }
+
+    // A broken one is refused, and the last good one stays.
+    let broken = doc! {"$set": {"text_content": "{{NoSuchName}}"}};
+    templates.update_one(doc! {}, broken).await.unwrap();
+    until_loaded(&usher, 2).await;
+    let refused = usher.find_log("template in the database refused");
+    let reason = refused[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("\"no_such_name\" is not declared"), "{reason}");
+    assert!(usher.get("/metrics").body.contains("usher_templates_refused_total 1"));
+    assert!(next_mail(&world, &smtp, 3).await.subject().ends_with(" <b>"));
+
+    templates.update_one(doc! {}, doc! {"$set": {"is_active": false}}).await.unwrap();
+    until_loaded(&usher, 3).await;
+    assert!(next_mail(&world, &smtp, 4).await.subject().starts_with("Booking confirmed"));
+}
+
+fn printed(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+async fn run(usher: &Builder, arguments: &[&str], code: i32) -> String {
+    let output = usher.output(arguments).await;
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", printed(&output));
+    printed(&output)
+}
+
+#[tokio::test]
+async fn templates_are_pushed_tried_activated_and_listed() {
+    let world = World::new().await;
+    let usher = world.usher().set("USER", "ana");
+    let folder = world.folder().join("mine");
+    std::fs::create_dir(&folder).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    write("es.subject.hbs", "Lista {{booking_id}}");
+    write("es.mjml.hbs", "<mj-text>{{list seats}}</mj-text>");
+    write("es.txt.hbs", "{{list seats}} {{nothing}}");
+    let from = folder.to_str().unwrap();
+    let name = ["BookingConfirmation", "--locale", "es"];
+    let push = [["templates", "push"].as_slice(), &name, &["--from", from]].concat();
+    let refused = run(&usher, &push, 65).await;
+    assert!(refused.contains("\"nothing\" is not declared by route"), "{refused}");
+
+    write("es.txt.hbs", "{{list seats}}");
+    assert!(run(&usher, &push, 0).await.contains("booking_confirmation/es version 1 stored"));
+    assert!(run(&usher, &push, 0).await.contains("version 2 stored"));
+    let place = "booking_confirmation         es  ";
+    let list = run(&usher, &["templates", "list"], 0).await;
+    assert!(list.contains(&format!("{place}file")), "{list}");
+
+    let activate = [["templates", "activate"].as_slice(), &name, &["--version", "2"]].concat();
+    run(&usher, &activate, 0).await;
+    let list = run(&usher, &["templates", "list"], 0).await;
+    assert!(list.contains(&format!("{place}database, version 2")), "{list}");
+    let show = [["templates", "show"].as_slice(), &name].concat();
+    assert!(
+        run(&usher, &show, 0).await.starts_with("Lista {{booking_id}}\n--- html ---\n<mj-text>")
+    );
+    let history = run(&usher, &["templates", "history", "BookingConfirmation"], 0).await;
+    assert_eq!(history.matches("by ana").count(), 2, "{history}");
+    assert_eq!(history.matches("active").count(), 1, "{history}");
+
+    run(&usher, &[["templates", "deactivate"].as_slice(), &name].concat(), 0).await;
+    assert!(run(&usher, &show, 0).await.starts_with("Reserva confirmada"));
+    let actions = world.actions().await;
+    let actions: Vec<String> = actions.iter().map(|action| text(action, "action")).collect();
+    assert_eq!(actions, ["push", "push", "activate", "deactivate"]);
+    let unknown = [["templates", "activate"].as_slice(), &name, &["--version", "9"]].concat();
+    run(&usher, &unknown, 65).await;
+}
