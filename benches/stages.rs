@@ -7,7 +7,7 @@ use std::{collections::HashMap, hint::black_box, time::Instant};
 
 use usher::{
     catalog::{Catalog, EMBEDDED_ROUTES, Identity, Lookup},
-    channel::{Outgoing, email::Sender},
+    channel::{Extras, Outgoing, email::Sender},
     config::{self, Environment},
     event::{self, Properties, Sources},
     template::{Globals, Templates, source},
@@ -40,6 +40,7 @@ fn main() {
         recipient: "guest0@example.test".to_owned(),
         message_id: "<bench@example.test>".to_owned(),
         rendered: render(),
+        extras: Extras::default(),
     };
 
     measure("parse", parse);

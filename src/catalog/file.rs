@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     Catalog, ChannelKind, OnUnknown, Priority, Route, SourceQueue, Variable, VariableType,
-    route::Recipients,
+    calendar::CalendarTable, route::Recipients,
 };
 use crate::event::{Derived, snake_case};
 
@@ -56,6 +56,9 @@ struct RouteEntry {
     channel: ChannelKind,
     template: String,
     recipient: RecipientEntry,
+    reply_to: Option<ReplyToEntry>,
+    inline_qr: Option<String>,
+    calendar: Option<CalendarTable>,
     priority: Priority,
     #[serde(default)]
     required: BTreeMap<String, VariableType>,
@@ -83,6 +86,12 @@ enum RecipientEntry {
     Field(String),
     Literal(String),
     Setting(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplyToEntry {
+    field: String,
 }
 
 #[derive(Deserialize)]
@@ -186,6 +195,18 @@ impl RouteEntry {
                 faults.push(format!("{name:?} is a secret, but no variable of this route"));
             }
         }
+        if let Some(name) = &self.inline_qr {
+            // It becomes a Content-ID and a part of URLs (RFC 2392).
+            let is_plain =
+                name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+            if !is_plain || variables.get(name).is_none_or(|found| found.kind != VariableType::Text)
+            {
+                faults.push(format!(
+                    "inline_qr: {name:?} is no text variable of this route with a plain name"
+                ));
+            }
+        }
+        let calendar = self.calendar.map(|table| table.build(&variables, &mut faults));
         if !self.secrets.is_empty() && self.max_age.is_none() {
             faults.push("a route with secrets needs a max_age".into());
         }
@@ -210,6 +231,9 @@ impl RouteEntry {
             channel: self.channel,
             template: snake_case(&self.template),
             recipients,
+            reply_to: self.reply_to.map(|entry| entry.field),
+            inline_qr: self.inline_qr,
+            calendar,
             priority: self.priority,
             variables,
             secrets: self.secrets,

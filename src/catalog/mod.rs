@@ -1,6 +1,7 @@
 //! The routes: which deliveries an event asks for. They are data (`config/routes.toml`); a new
 //! event type is a route, a template and a sample, no code.
 
+mod calendar;
 mod delivery;
 mod file;
 mod route;
@@ -8,6 +9,7 @@ mod variables;
 
 use std::{collections::HashMap, sync::Arc};
 
+pub use calendar::{CalendarMethod, CalendarRule};
 pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
 pub use file::RouteFaults;
 pub use route::{ChannelKind, OnUnknown, Priority, Route, Variable, VariableType};

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Delivery, Identity, Recipient};
+use super::{CalendarRule, Delivery, Identity, Recipient};
 use crate::event::{Derived, Event};
 
 /// Longest recipient that is looked at, in bytes; longer than any address of any channel.
@@ -28,6 +28,12 @@ pub struct Route {
     pub template: String,
     /// Who gets it.
     pub recipients: Recipients,
+    /// The field of the event with the address that answers go to; dots lead into objects.
+    pub reply_to: Option<String>,
+    /// The variable that is drawn as a QR code, where the event has it.
+    pub inline_qr: Option<String>,
+    /// The calendar entry that the mail brings along.
+    pub calendar: Option<CalendarRule>,
     /// How urgent it is against other mail.
     pub priority: Priority,
     /// The variables of its template.
@@ -162,6 +168,12 @@ impl Route {
             .collect()
     }
 
+    /// The address that answers to this event's mails go to, not checked yet.
+    pub fn reply_to<'a>(&self, event: &'a Event) -> Option<&'a str> {
+        let address = find(event, self.reply_to.as_deref()?)?.as_str()?.trim();
+        (!address.is_empty()).then_some(address)
+    }
+
     /// What takes the event id's place: the publisher's own key for the fact, else the route's.
     pub(super) fn key(&self, event: &Event) -> Option<String> {
         event.dedup_key().map(ToOwned::to_owned).or_else(|| self.business_key(event))
@@ -186,13 +198,15 @@ impl Route {
     }
 }
 
-fn recipient(event: &Event, path: &str) -> Recipient {
+/// A field of the event; dots lead into objects.
+fn find<'a>(event: &'a Event, path: &str) -> Option<&'a Value> {
     let mut parts = path.split('.');
-    let mut value = parts.next().and_then(|first| event.fields.get(first));
-    for part in parts {
-        value = value.and_then(|value| value.get(part));
-    }
-    match value {
+    let first = event.fields.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.get(part))
+}
+
+fn recipient(event: &Event, path: &str) -> Recipient {
+    match find(event, path) {
         // It becomes a header, and headers have to fit into one frame.
         Some(Value::String(text)) if text.len() > MAX_RECIPIENT_BYTES => {
             Recipient::Missing(format!(
@@ -210,5 +224,46 @@ fn recipient(event: &Event, path: &str) -> Recipient {
             "recipient field {path:?} is a JSON {}, not a text",
             crate::event::json_type(other)
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        catalog::Catalog,
+        event::{Properties, parse},
+    };
+
+    const ROUTES: &str = r#"
+        [queues.q]
+        name = "q"
+        bind = []
+        [[route]]
+        name = "contact"
+        event = "contact.form"
+        queue = "q"
+        channel = "email"
+        template = "contact"
+        recipient = { literal = "team@example.com" }
+        reply_to = { field = "sender.email" }
+        priority = "medium"
+    "#;
+
+    #[test]
+    fn answers_go_to_a_field_of_the_event() {
+        let catalog = Catalog::parse(ROUTES, &Default::default()).unwrap();
+        let route = catalog.route("contact").unwrap();
+        for (sender, address) in [
+            (r#"{"email": " ana@example.org\r\n"}"#, Some("ana@example.org")),
+            (r#"{"email": ""}"#, None),
+            (r#"{"email": 7}"#, None),
+            ("null", None),
+        ] {
+            let body = format!(r#"{{"event_type": "contact.form", "sender": {sender}}}"#);
+            let event = parse(body.as_bytes(), &Properties::default(), "q").unwrap();
+            assert_eq!(route.reply_to(&event), address, "{sender}");
+        }
+        let misspelt = ROUTES.replace("{ field = \"sender.email\" }", "{ fields = \"email\" }");
+        assert!(Catalog::parse(&misspelt, &Default::default()).is_err());
     }
 }

@@ -6,8 +6,9 @@ pub mod simulated;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
+use jiff::{Timestamp, civil::Date};
 
-use crate::{audit::Smtp, template::Rendered};
+use crate::{audit::Smtp, catalog::CalendarMethod, event::Attachment, template::Rendered};
 
 /// One message, ready to leave.
 #[derive(Debug, Clone)]
@@ -18,6 +19,71 @@ pub struct Outgoing {
     pub rendered: Rendered,
     /// The same for every attempt at this delivery.
     pub message_id: String,
+    /// What goes with the words.
+    pub extras: Extras,
+}
+
+/// What a message carries beside its words; most carry nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// Where answers go, as the event gave it. An address that can't be used is left out: it is no
+    /// reason to keep the message back.
+    pub reply_to: Option<String>,
+    /// Files.
+    pub attachments: Vec<Attachment>,
+    /// A code to draw where the HTML shows the image `cid:<name>`.
+    pub qr: Option<QrCode>,
+    /// What the recipient's calendar is told.
+    pub calendar: Option<CalendarEntry>,
+}
+
+/// A QR code to be drawn.
+#[derive(Debug, Clone)]
+pub struct QrCode {
+    /// The name by which the HTML refers to it.
+    pub name: String,
+    /// What a scanner reads.
+    pub text: String,
+}
+
+/// A version of a calendar entry.
+#[derive(Debug, Clone)]
+pub struct CalendarEntry {
+    /// What becomes of it.
+    pub method: CalendarMethod,
+    /// Names it among those of this sender.
+    pub uid: String,
+    /// Counts its versions.
+    pub sequence: i32,
+    /// When this version came to be.
+    pub stamp: Timestamp,
+    /// Its title, in one line; may be empty.
+    pub summary: String,
+    /// Where it takes place, in one line; may be empty.
+    pub location: String,
+    /// When it takes place.
+    pub time: Option<CalendarTime>,
+}
+
+/// How long a calendar entry lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CalendarTime {
+    /// On the clock of wherever the reader is: no zone is known (RFC 5545 3.3.5, form 1).
+    Clock {
+        /// Its start.
+        start: jiff::civil::DateTime,
+        /// Its end.
+        end: jiff::civil::DateTime,
+    },
+    /// The whole day.
+    Day(Date),
+    /// A part of a day.
+    Hours {
+        /// Its first moment.
+        start: Timestamp,
+        /// The first moment after it.
+        end: Timestamp,
+    },
 }
 
 /// A way for messages to leave.

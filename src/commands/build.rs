@@ -28,6 +28,7 @@ pub(super) struct Parts {
 
 pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Handler {
     let settings = loaded.settings;
+    let zone = settings.zone();
     let pipeline = Arc::new(Pipeline {
         identity: Identity::new(settings.pepper.expose()),
         catalog: loaded.catalog,
@@ -41,6 +42,8 @@ pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Handler {
             retention: settings.audit_retention,
             enabled: settings.email.enabled,
             message_id_domain: loaded.sender.domain().to_owned(),
+            // Checked when the settings were read.
+            zone,
         },
         ledger: parts.ledger,
         audit: parts.audit,

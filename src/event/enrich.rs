@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr, path::Path};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Map, Value};
 
-use super::{Event, time};
+use super::{Event, Time};
 use crate::config::Settings;
 
 /// How the value of a variable is found where the event has none; in routes.toml as text.
@@ -98,7 +98,7 @@ impl Sources {
     pub fn derive(&self, derived: &Derived, event: &Event, language: &str) -> Option<Value> {
         let moment = |field: &str| {
             let zone = event.zone().or_else(|| self.zone.clone());
-            time::read(event.text(field)?)?.in_zone(zone.as_ref())
+            Time::read(event.text(field)?)?.zoned(zone.as_ref())
         };
         let happened = || event.occurred_at.unwrap_or_else(Timestamp::now);
         Some(match derived {

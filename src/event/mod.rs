@@ -1,19 +1,22 @@
 //! What upstream services publish: the envelope, its identity and its time.
 
+mod attachments;
 mod case;
 mod enrich;
 mod envelope;
 mod id;
-pub mod time;
+mod time;
 
 use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use attachments::{Attachment, InvalidAttachment, MAX_ATTACHMENT_NAME_BYTES, MAX_ATTACHMENTS};
 pub use case::snake_case;
 pub use enrich::{Derived, Sources};
 pub(crate) use envelope::json_type;
 pub use envelope::{InvalidEvent, MAX_EVENT_BYTES, Properties, parse};
+pub(crate) use time::Time;
 
 /// One event as upstream published it.
 #[derive(Debug, Clone)]

@@ -1,44 +1,58 @@
-//! Reads times as upstream services print them.
+//! Times as upstream prints them.
 
 use jiff::{
     Timestamp, Zoned,
     civil::{Date, DateTime},
-    fmt::temporal::Pieces,
+    fmt::{strtime::BrokenDownTime, temporal::Pieces},
     tz::{Offset, TimeZone},
 };
 
-/// A time as it was written.
+/// Times with a half of the day, which ISO 8601 has not.
+const TWELVE_HOURS: [&str; 2] = ["%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p"];
+
+/// A time and how much of it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// With an offset or `Z`: one point in time everywhere. The offset is that of the clock it was
-    /// written by; none where that is UTC, which says nothing about the place.
+pub(crate) enum Time {
+    /// With an offset: the same everywhere. The offset is that of the clock it was written by;
+    /// none where that is UTC, which says nothing about the place.
     Instant(Timestamp, Option<Offset>),
-    /// Without one: what a clock on the spot shows.
+    /// As a clock on some wall shows it.
     Civil(DateTime),
-    /// A day.
-    Day(Date),
+    /// A whole day.
+    Date(Date),
 }
 
-/// Reads ISO 8601 with or without an offset, `2024-12-15 19:30`, `2024-12-15 7:30 PM` and
-/// `2024-12-15`.
-pub fn read(text: &str) -> Option<Moment> {
-    let text = text.trim();
-    if let Ok(instant) = text.parse::<Timestamp>() {
-        let offset = Pieces::parse(text).ok().and_then(|pieces| pieces.to_numeric_offset());
-        return Some(Moment::Instant(instant, offset.filter(|offset| *offset != Offset::UTC)));
+impl Time {
+    /// Reads ISO 8601 with or without offset (a blank may stand for the `T`), `2024-12-15 7:30 PM`
+    /// and a date alone; nothing where it is none of these.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+            return text.parse().ok().map(Self::Date);
+        }
+        // RFC 9557, where the zone gives the offset. Left to the next line, it would be ignored.
+        if text.contains('[') {
+            let time: Zoned = text.parse().ok()?;
+            return Some(Self::Instant(time.timestamp(), Some(time.offset())));
+        }
+        if let Ok(instant) = text.parse() {
+            let offset = Pieces::parse(text).ok().and_then(|pieces| pieces.to_numeric_offset());
+            return Some(Self::Instant(instant, offset.filter(|offset| *offset != Offset::UTC)));
+        }
+        let civil = text.parse().ok().or_else(|| {
+            // Some formatters put a narrow no-break space before AM and PM (CLDR 42).
+            let text = text.replace(['\u{a0}', '\u{202f}'], " ");
+            let read = |format| BrokenDownTime::parse(format, &text).ok()?.to_datetime().ok();
+            TWELVE_HOURS.into_iter().find_map(read)
+        });
+        civil.map(Self::Civil)
     }
-    // Of a text with both, the longer form takes all of it.
-    if text.len() <= 10 {
-        return text.parse().ok().map(Moment::Day);
-    }
-    let civil = text.parse::<DateTime>().or_else(|_| DateTime::strptime("%Y-%m-%d %I:%M %p", text));
-    civil.ok().map(Moment::Civil)
-}
 
-impl Moment {
-    /// The point in time on the clocks of `zone`, else of where it was written, else of UTC. A day
-    /// begins at midnight; times that clocks skip or repeat are read as RFC 5545 3.3.5 does.
-    pub fn in_zone(self, zone: Option<&TimeZone>) -> Option<Zoned> {
+    /// The time on the clocks of `zone`, else of where it was written, else of UTC. What has no
+    /// offset is taken as the time there, a date as its first moment. A time that the clocks skip is
+    /// as much later as they are put forward, one that they show twice the first of the two
+    /// (RFC 5545 3.3.5).
+    pub(crate) fn zoned(self, zone: Option<&TimeZone>) -> Option<Zoned> {
         let zone = zone.cloned();
         match self {
             Self::Instant(instant, offset) => {
@@ -46,49 +60,85 @@ impl Moment {
                 Some(instant.to_zoned(zone))
             }
             Self::Civil(time) => time.to_zoned(zone.unwrap_or(TimeZone::UTC)).ok(),
-            Self::Day(date) => date.to_zoned(zone.unwrap_or(TimeZone::UTC)).ok(),
+            Self::Date(date) => date.to_zoned(zone.unwrap_or(TimeZone::UTC)).ok(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use jiff::{
+        civil::{date, datetime},
+        tz::{TimeZone, offset},
+    };
+
+    use super::Time;
 
     #[test]
     fn what_upstream_prints_is_read() {
-        let civil = |text: &str| Some(Moment::Civil(text.parse().unwrap()));
-        assert_eq!(read("2024-12-15 7:30 PM"), civil("2024-12-15T19:30"));
-        assert_eq!(read("2024-12-15 07:30 am"), civil("2024-12-15T07:30"));
-        assert_eq!(read(" 2024-12-15 19:30 "), civil("2024-12-15T19:30"));
-        assert_eq!(read("2024-12-15T19:30:05"), civil("2024-12-15T19:30:05"));
-        assert_eq!(read("2024-12-15"), Some(Moment::Day("2024-12-15".parse().unwrap())));
-        let instant =
-            |offset| Some(Moment::Instant("2024-12-16T00:30:00Z".parse().unwrap(), offset));
-        assert_eq!(read("2024-12-15T19:30:00-05:00"), instant(Some(Offset::constant(-5))));
-        assert_eq!(read("2024-12-16T00:30:00Z"), instant(None));
-        assert_eq!(read("2024-12-16T00:30:00+00:00"), instant(None));
-        for text in ["", "soon", "15/12/2024", "2024-13-01", "2024-12-15 25:00"] {
-            assert_eq!(read(text), None, "{text}");
+        let instant = |text: &str| Some(Time::Instant(text.parse().unwrap(), None));
+        let bogota = Time::Instant("2024-12-16T00:30:00Z".parse().unwrap(), Some(offset(-5)));
+        let evening = Some(Time::Civil(datetime(2024, 12, 15, 19, 30, 0, 0)));
+        for (text, time) in [
+            ("2024-12-15T19:30:00-05:00", Some(bogota)),
+            ("2024-12-15 19:30:00Z", instant("2024-12-15T19:30:00Z")),
+            ("2024-12-15T19:30:00.123+00:00", instant("2024-12-15T19:30:00.123Z")),
+            ("2024-12-15T19:30-05[America/Bogota]", Some(bogota)),
+            ("2024-12-15T19:30[America/Bogota]", Some(bogota)),
+            ("2024-12-15T19:30:00", evening),
+            (" 2024-12-15 19:30\n", evening),
+            ("2024-12-15 7:30 PM", evening),
+            ("2024-12-15 07:30pm", evening),
+            ("2024-12-15 7:30:00\u{202f}PM", evening),
+            ("2024-12-15 12:05 AM", Some(Time::Civil(datetime(2024, 12, 15, 0, 5, 0, 0)))),
+            ("2024-12-15 12:05 PM", Some(Time::Civil(datetime(2024, 12, 15, 12, 5, 0, 0)))),
+            ("2024-12-15", Some(Time::Date(date(2024, 12, 15)))),
+        ] {
+            assert_eq!(Time::read(text), time, "{text:?}");
         }
     }
 
     #[test]
-    fn instants_are_shown_as_written_unless_a_zone_is_asked_for() {
-        let shown = |zone: Option<&TimeZone>| {
-            read("2024-12-15T19:30:00-05:00").unwrap().in_zone(zone).unwrap().time().to_string()
-        };
-        assert_eq!(shown(None), "19:30:00");
-        assert_eq!(shown(Some(&TimeZone::get("Europe/Madrid").unwrap())), "01:30:00");
+    fn what_is_no_time_is_not_guessed() {
+        for text in [
+            "",
+            "-",
+            "tomorrow",
+            "7:30 PM",
+            "2024-12-32",
+            "2024-02-30 10:00",
+            "2024-12-15 13:30 PM",
+            "2024-12-15 25:00",
+            "2024-12-15T19:30[Mars/Olympus]",
+            "15/12/2024 19:30",
+            "1734305400",
+            "2024-12-15 7:30 PM\r\nDTSTART:x",
+        ] {
+            assert_eq!(Time::read(text), None, "{text:?}");
+        }
     }
 
     #[test]
-    fn clocks_that_skip_and_repeat_are_read_as_calendars_do() {
-        let zone = TimeZone::get("America/New_York").unwrap();
-        let instant =
-            |text| read(text).unwrap().in_zone(Some(&zone)).unwrap().timestamp().to_string();
-        assert_eq!(instant("2024-03-10 2:30 AM"), "2024-03-10T07:30:00Z");
-        assert_eq!(instant("2024-11-03 1:30 AM"), "2024-11-03T05:30:00Z");
-        assert_eq!(instant("2024-07-01 12:00 PM"), "2024-07-01T16:00:00Z");
+    fn a_time_without_an_offset_is_one_of_the_zone() {
+        let madrid = TimeZone::get("Europe/Madrid").unwrap();
+        for (text, shown) in [
+            ("2024-07-01 20:00", "2024-07-01T20:00:00+02:00[Europe/Madrid]"),
+            ("2024-07-01T20:00:00Z", "2024-07-01T22:00:00+02:00[Europe/Madrid]"),
+            ("2024-12-15", "2024-12-15T00:00:00+01:00[Europe/Madrid]"),
+            // On 31 March 02:00 became 03:00; on 27 October 03:00 became 02:00.
+            ("2024-03-31 02:30", "2024-03-31T03:30:00+02:00[Europe/Madrid]"),
+            ("2024-10-27 02:30", "2024-10-27T02:30:00+02:00[Europe/Madrid]"),
+        ] {
+            let zoned = Time::read(text).unwrap().zoned(Some(&madrid)).unwrap();
+            assert_eq!(zoned.to_string(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn without_a_zone_a_time_is_shown_on_the_clock_it_was_written_by() {
+        let shown = |text| Time::read(text).unwrap().zoned(None).unwrap().time().to_string();
+        assert_eq!(shown("2024-12-15T19:30:00-05:00"), "19:30:00");
+        assert_eq!(shown("2024-12-15T19:30:00+00:00"), "19:30:00");
+        assert_eq!(shown("2024-12-15T19:30[America/Bogota]"), "19:30:00");
     }
 }

@@ -173,6 +173,10 @@ impl Pipeline {
             .map_err(|fault| Hindrance::Dead { kind: fault.kind(), reason: fault.to_string() })?;
         let rendered = self.templates.render(&delivery.route, &variables, event);
         story.variables(&variables);
+        let extras = self.extras(delivery, &variables, event).map_err(|fault| Hindrance::Dead {
+            kind: "invalid_attachment",
+            reason: fault.to_string(),
+        })?;
         let rendered = rendered
             .map_err(|error| Hindrance::Dead { kind: "template", reason: error.to_string() })?;
         if let Some(error) = &rendered.instead_of {
@@ -182,7 +186,7 @@ impl Pipeline {
         story.rendered(&rendered);
         story.timings.render_ms = millis(rendering);
         let message_id = format!("<{}@{}>", delivery.id, self.policy.message_id_domain);
-        Ok(Outgoing { recipient: recipient.clone(), rendered, message_id })
+        Ok(Outgoing { recipient: recipient.clone(), rendered, message_id, extras })
     }
 
     async fn settle_hindered(

@@ -1,7 +1,9 @@
 //! One way through: receive, route, claim, render, send, record, settle.
 
 mod attempt;
+mod calendar;
 mod claim;
+mod extras;
 pub mod outcome;
 mod patience;
 mod records;
@@ -17,6 +19,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::join_all};
+use jiff::tz::TimeZone;
 use tokio::sync::RwLock;
 
 use crate::{
@@ -76,6 +79,8 @@ pub struct Policy {
     pub enabled: bool,
     /// The right side of Message-IDs.
     pub message_id_domain: String,
+    /// Where times without an offset belong (`TIMEZONE`).
+    pub zone: Option<TimeZone>,
 }
 
 /// How one delivery of a message ended, as far as this message is concerned.

@@ -22,7 +22,7 @@ use jiff::{Zoned, civil, tz::TimeZone};
 use jiff_icu::ConvertFrom as _;
 use rust_decimal::{Decimal, RoundingStrategy};
 
-use crate::event::time::{self, Moment};
+use crate::event::Time;
 
 /// The ways of writing of all locales that were asked for.
 pub(super) struct Locales {
@@ -126,12 +126,12 @@ impl Words {
     /// What upstream printed as a time, in words; any other text as it stands.
     /// Without `zone`, times with an offset are shown on the clock they were written by.
     pub(super) fn time(&self, text: &str, zone: Option<&TimeZone>) -> String {
-        let words = match time::read(text) {
-            Some(moment @ Moment::Instant(..)) => {
-                moment.in_zone(zone).map(|instant| self.instant(&instant))
+        let words = match Time::read(text) {
+            Some(time @ Time::Instant(..)) => {
+                time.zoned(zone).map(|instant| self.instant(&instant))
             }
-            Some(Moment::Civil(time)) => Some(self.civil(time)),
-            Some(Moment::Day(date)) => Some(self.day(date)),
+            Some(Time::Civil(time)) => Some(self.civil(time)),
+            Some(Time::Date(date)) => Some(self.day(date)),
             None => None,
         };
         words.unwrap_or_else(|| text.trim().to_owned())

@@ -16,6 +16,7 @@ mod crash;
 mod ledger;
 mod ledger_lost;
 mod ledger_properties;
+mod mail_parts;
 mod mail_server;
 mod main_line;
 mod operation;

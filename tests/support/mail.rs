@@ -1,6 +1,6 @@
 //! A mail as the tests look at it.
 
-use mail_parser::{Message, MessageParser};
+use mail_parser::{Message, MessageParser, MimeHeaders, PartType};
 
 /// One mail that arrived somewhere.
 #[derive(Debug, Clone)]
@@ -36,9 +36,37 @@ impl Mail {
         self.parsed().body_html(0).unwrap_or_default().into_owned()
     }
 
+    /// The media types of its parts, each with those inside it in brackets.
+    pub(crate) fn tree(&self) -> String {
+        tree(&self.parsed(), 0)
+    }
+
+    /// What the part of this file name holds.
+    ///
+    /// # Panics
+    /// There is none.
+    pub(crate) fn file(&self, name: &str) -> Vec<u8> {
+        let mail = self.parsed();
+        let part = mail.parts.iter().find(|part| part.attachment_name() == Some(name));
+        part.unwrap_or_else(|| panic!("no {name} in {}", self.tree())).contents().to_vec()
+    }
+
     /// The header lines as they travelled, folded lines and all.
     pub(crate) fn head(&self) -> String {
         let text = String::from_utf8_lossy(&self.raw);
         text.split("\r\n\r\n").next().unwrap_or_default().to_owned()
+    }
+}
+
+fn tree(mail: &Message<'_>, part: u32) -> String {
+    let part = &mail.parts[part as usize];
+    let kind = part.content_type().map(|kind| (kind.ctype(), kind.subtype().unwrap_or_default()));
+    let (kind, subtype) = kind.unwrap_or(("text", "plain"));
+    match &part.body {
+        PartType::Multipart(inner) => {
+            let inner: Vec<_> = inner.iter().map(|part| tree(mail, *part)).collect();
+            format!("{kind}/{subtype}({})", inner.join(" "))
+        }
+        _ => format!("{kind}/{subtype}"),
     }
 }

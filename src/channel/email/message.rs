@@ -1,14 +1,15 @@
-//! Makes the mail: headers, a text part and an HTML part.
+//! Makes the mail: the headers, around the parts that [`super::parts`] makes.
 
 use lettre::{
     Address, Message,
     address::Envelope,
     message::{
-        Mailbox, MultiPart, SinglePart,
-        header::{ContentType, HeaderName, HeaderValue},
+        Mailbox,
+        header::{HeaderName, HeaderValue},
     },
 };
 
+use super::parts::parts;
 use crate::channel::Outgoing;
 
 /// In whose name mail goes out.
@@ -49,15 +50,15 @@ impl Sender {
     /// What about the message makes it impossible.
     pub fn compose(&self, outgoing: &Outgoing) -> Result<Composed, String> {
         let to = parse(&outgoing.recipient)?;
-        let rendered = &outgoing.rendered;
         let mut builder = Message::builder()
             .from(self.from.clone())
             .to(Mailbox::new(None, to))
-            .subject(&rendered.subject)
+            .subject(&outgoing.rendered.subject)
             .message_id(Some(outgoing.message_id.clone()))
             .date_now();
-        if let Some(reply_to) = &self.reply_to {
-            builder = builder.reply_to(reply_to.clone());
+        let asked = outgoing.extras.reply_to.as_deref().and_then(reply_address);
+        if let Some(reply_to) = asked.or_else(|| self.reply_to.clone()) {
+            builder = builder.reply_to(reply_to);
         }
         // RFC 3834 section 5, and Exchange's own word for it: no out-of-office answers.
         for (name, value) in
@@ -67,16 +68,8 @@ impl Sender {
                 HeaderName::new_from_ascii(name.to_owned()).map_err(|error| error.to_string())?;
             builder = builder.raw_header(HeaderValue::new(name, value.to_owned()));
         }
-        let part = |kind: ContentType, body: &str| {
-            SinglePart::builder().header(kind).body(body.to_owned())
-        };
-        let message = builder
-            .multipart(
-                MultiPart::alternative()
-                    .singlepart(part(ContentType::TEXT_PLAIN, &rendered.text))
-                    .singlepart(part(ContentType::TEXT_HTML, &rendered.html)),
-            )
-            .map_err(|error| error.to_string())?;
+        let message =
+            builder.multipart(parts(outgoing, &self.from)?).map_err(|error| error.to_string())?;
         Ok(Composed { envelope: message.envelope().clone(), bytes: message.formatted() })
     }
 }
@@ -87,6 +80,13 @@ impl Sender {
 /// What is wrong with it.
 pub fn check_recipient(address: &str) -> Result<(), String> {
     parse(address).map(drop)
+}
+
+/// An address of the event's own choice as a header may hold it. One that is not ASCII would need
+/// SMTPUTF8 all the way (RFC 6532), which nobody can promise.
+fn reply_address(address: &str) -> Option<Mailbox> {
+    let address = parse(address).ok()?;
+    AsRef::<str>::as_ref(&address).is_ascii().then(|| Mailbox::new(None, address))
 }
 
 fn parse(address: &str) -> Result<Address, String> {
@@ -104,7 +104,24 @@ fn parse(address: &str) -> Result<Address, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{audit::TemplateRef, template::Rendered};
+    use crate::{audit::TemplateRef, channel::Extras, template::Rendered};
+
+    fn compose(sender: &Sender, extras: Extras) -> String {
+        let template = TemplateRef { name: "t".into(), locale: "es".into(), version: "1".into() };
+        let outgoing = Outgoing {
+            recipient: "user@example.com".into(),
+            message_id: "<0123@example.com>".into(),
+            rendered: Rendered {
+                subject: "Añoranza".into(),
+                html: "<p>ñ</p>".into(),
+                text: "ñ".into(),
+                template,
+                instead_of: None,
+            },
+            extras,
+        };
+        String::from_utf8(sender.compose(&outgoing).unwrap().bytes).unwrap()
+    }
 
     #[test]
     fn addresses_that_could_break_a_command_are_refused() {
@@ -132,22 +149,7 @@ mod tests {
     #[test]
     fn a_mail_has_both_parts_and_says_that_no_person_wrote_it() {
         let sender = Sender::new("Cine", "noreply@example.com", Some("help@example.com")).unwrap();
-        let outgoing = Outgoing {
-            recipient: "user@example.com".into(),
-            message_id: "<0123@example.com>".into(),
-            rendered: Rendered {
-                subject: "Añoranza".into(),
-                html: "<p>ñ</p>".into(),
-                text: "ñ".into(),
-                instead_of: None,
-                template: TemplateRef {
-                    name: "t".into(),
-                    locale: "es".into(),
-                    version: "1".into(),
-                },
-            },
-        };
-        let mail = String::from_utf8(sender.compose(&outgoing).unwrap().bytes).unwrap();
+        let mail = compose(&sender, Extras::default());
         for line in [
             "Message-ID: <0123@example.com>",
             "To: user@example.com",
@@ -160,5 +162,24 @@ mod tests {
             assert!(mail.contains(&format!("{line}\r\n")), "{line} is not in\n{mail}");
         }
         assert!(mail.is_ascii());
+    }
+
+    #[test]
+    fn answers_go_where_the_event_says_if_that_is_an_address() {
+        let sender = Sender::new("Cine", "noreply@example.com", Some("help@example.com")).unwrap();
+        for (asked, line) in [
+            (Some("ana@example.org"), "Reply-To: ana@example.org"),
+            (None, "Reply-To: help@example.com"),
+            (Some("nobody"), "Reply-To: help@example.com"),
+            (Some("a@example.org, b@example.org"), "Reply-To: help@example.com"),
+            (Some("a@example.org\r\nBcc: b@example.org"), "Reply-To: help@example.com"),
+            (Some("añ@example.org"), "Reply-To: help@example.com"),
+        ] {
+            let reply_to = asked.map(ToOwned::to_owned);
+            let mail = compose(&sender, Extras { reply_to, ..Extras::default() });
+            assert_eq!(mail.matches("Reply-To:").count(), 1, "{asked:?}: {mail}");
+            assert!(mail.contains(&format!("{line}\r\n")), "{asked:?}: {mail}");
+            assert!(!mail.contains("Bcc"), "{asked:?}: {mail}");
+        }
     }
 }
