@@ -204,7 +204,14 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 pub struct RenderArgs {
     /// The event, as published; - is standard input.
-    pub event: PathBuf,
+    #[arg(required_unless_present = "all")]
+    pub event: Option<PathBuf>,
+    /// Render every sample in every language and write a gallery of them.
+    #[arg(long, requires = "out", conflicts_with_all = ["event", "locale"])]
+    pub all: bool,
+    /// With --all: render again whenever ROUTES_FILE or TEMPLATES_DIR changes, until interrupted.
+    #[arg(long, requires = "all")]
+    pub watch: bool,
     /// Render in this locale instead of the event's.
     #[arg(long, value_name = "LOCALE")]
     pub locale: Option<String>,

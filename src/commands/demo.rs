@@ -1,7 +1,5 @@
 //! `usher demo`: the whole line on sample events, with no service at all.
 
-mod gallery;
-
 use std::{
     collections::HashMap,
     path::Path,
@@ -15,10 +13,10 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use self::gallery::Mail;
 use super::{
     Failure,
     build::{self, Parts},
+    gallery::{self, Shown},
     load::{self, Loaded},
     run::embedded::{self, Embedded},
     say,
@@ -74,6 +72,7 @@ pub(super) async fn demo(_: Option<&Path>, args: DemoArgs) -> Result<ExitCode, F
 
     let store = embedded::open(&args.out, &loaded.settings)?;
     let samples = samples(&loaded);
+    let sender = loaded.sender.clone();
     let mails = Arc::new(Mutex::new(Vec::new()));
     let (broker, audit) = (store.broker.clone(), store.audit.clone());
     let handler = build(loaded, store, &args.out.join("mail"), mails.clone())?;
@@ -98,7 +97,8 @@ pub(super) async fn demo(_: Option<&Path>, args: DemoArgs) -> Result<ExitCode, F
     say(&format!("{}, published a second time: {sent_twice} mails more\n", again.0));
     let waiting = broker.waiting().await?;
     let mails = std::mem::take(&mut *mails.lock().unwrap_or_else(PoisonError::into_inner));
-    let index = gallery::write(&args.out, &mails).context("writing the gallery")?;
+    let index = gallery::write(&args.out, "usher demo: the mails", &mails, &sender, false)
+        .context("writing the gallery")?;
     say(&format!(
         "{} events: {} mails, {} dead letter, {} poison message, {} records, in {:.1} s",
         fed.len() + 1,
@@ -169,7 +169,7 @@ fn build(
     loaded: Loaded,
     store: Embedded,
     mail: &Path,
-    mails: Arc<Mutex<Vec<Mail>>>,
+    mails: Arc<Mutex<Vec<Shown>>>,
 ) -> Result<Handler, Failure> {
     let files = FileChannel::new(loaded.sender.clone(), mail.to_owned())?;
     let email = Arc::new(DemoChannel { files, mails, refusals: Arc::default() });
@@ -219,7 +219,7 @@ async fn drain(
     Ok(())
 }
 
-fn count(mails: &Mutex<Vec<Mail>>) -> usize {
+fn count(mails: &Mutex<Vec<Shown>>) -> usize {
     mails.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
@@ -279,13 +279,13 @@ fn table(fed: &[Fed], records: &[Record]) -> String {
 /// Files, behind a mail server that is busy twice for one recipient.
 struct DemoChannel {
     files: FileChannel,
-    mails: Arc<Mutex<Vec<Mail>>>,
+    mails: Arc<Mutex<Vec<Shown>>>,
     refusals: Arc<Mutex<u32>>,
 }
 
 struct DemoSlot {
     slot: Box<dyn Slot>,
-    mails: Arc<Mutex<Vec<Mail>>>,
+    mails: Arc<Mutex<Vec<Shown>>>,
     refusals: Arc<Mutex<u32>>,
 }
 
@@ -320,8 +320,8 @@ impl Slot for DemoSlot {
         }
         let outcome = self.slot.send(message, latch).await;
         if matches!(outcome, Outcome::Sent(_)) {
-            let mail =
-                Mail { recipient: message.recipient.clone(), rendered: message.rendered.clone() };
+            let title = format!("to {}", message.recipient);
+            let mail = Shown { title, mail: message.clone() };
             self.mails.lock().unwrap_or_else(PoisonError::into_inner).push(mail);
         }
         outcome

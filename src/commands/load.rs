@@ -34,6 +34,15 @@ impl Loaded {
     }
 }
 
+/// Only the settings.
+///
+/// # Errors
+/// Every fault found, one a line.
+pub(super) fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
+    let read = config::load(config, &Environment::from_process());
+    read.map(|(settings, _)| settings).map_err(|faults| Failure::config(faults.to_string()))
+}
+
 /// Reads everything.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 mod build;
 mod check;
 mod demo;
+mod gallery;
 mod healthcheck;
 mod load;
 mod publish;
@@ -45,6 +46,12 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::new(EXIT_SOFTWARE, error)
@@ -64,7 +71,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(config, args).await,
         Command::Demo(args) => demo::demo(config, args).await,
         Command::Check(args) => check::check(config, &args).await,
-        Command::Render(args) => render::render(config, &args),
+        Command::Render(args) => render::render(config, &args).await,
         Command::Publish(args) => publish::publish(config, &args).await,
         Command::DeadLetters(command) => shelf::shelf(config, Shelf::Dead, command).await,
         Command::Poison(command) => shelf::shelf(config, Shelf::Poison, command).await,
@@ -75,7 +82,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(failure) => {
-            say_err(&format!("usher: {:#}", failure.error));
+            say_err(&format!("usher: {failure}"));
             ExitCode::from(failure.code)
         }
     }

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::{
     End, Hold, Pipeline,
     claim::Claimed,
+    extras::extras,
     outcome::{self, Verdict, dead},
     records::Story,
 };
@@ -173,10 +174,10 @@ impl Pipeline {
             .map_err(|fault| Hindrance::Dead { kind: fault.kind(), reason: fault.to_string() })?;
         let rendered = self.templates.render(&delivery.route, &variables, event);
         story.variables(&variables);
-        let extras = self.extras(delivery, &variables, event).map_err(|fault| Hindrance::Dead {
-            kind: "invalid_attachment",
-            reason: fault.to_string(),
-        })?;
+        let extras =
+            extras(delivery, &variables, event, self.policy.zone.as_ref()).map_err(|fault| {
+                Hindrance::Dead { kind: "invalid_attachment", reason: fault.to_string() }
+            })?;
         let rendered = rendered
             .map_err(|error| Hindrance::Dead { kind: "template", reason: error.to_string() })?;
         if let Some(error) = &rendered.instead_of {

@@ -1,44 +1,45 @@
 //! What a mail carries beside its words: taken out of the event, by the rules of its route.
 
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
-use super::{Pipeline, calendar};
+use super::calendar;
 use crate::{
     catalog::Delivery,
     channel::{Extras, QrCode},
     event::{Event, InvalidAttachment},
 };
 
-impl Pipeline {
-    /// What this event and its route ask for. `variables` are the route's.
-    ///
-    /// # Errors
-    /// The event's attachments can't be sent.
-    pub(super) fn extras(
-        &self,
-        delivery: &Delivery,
-        variables: &Map<String, Value>,
-        event: &Event,
-    ) -> Result<Extras, InvalidAttachment> {
-        let route = &delivery.route;
-        let qr = route.inline_qr.as_ref().and_then(|name| {
-            Some(QrCode { name: name.clone(), text: text(variables.get(name)?)? })
-        });
-        let calendar = route.calendar.as_ref().and_then(|rule| {
-            let entry = calendar::entry(rule, variables, event, self.policy.zone.as_ref());
-            let warn = |reason: &&str| {
-                let (id, route) = (&delivery.id, &route.name);
-                tracing::warn!(delivery_id = %id, route, reason, "no calendar part");
-            };
-            entry.inspect_err(warn).ok()
-        });
-        Ok(Extras {
-            reply_to: route.reply_to(event).map(ToOwned::to_owned),
-            attachments: event.attachments()?,
-            qr,
-            calendar,
-        })
-    }
+/// What this event and its route ask for. `variables` are the route's; `zone` is that of times
+/// without an offset.
+///
+/// # Errors
+/// The event's attachments can't be sent.
+pub fn extras(
+    delivery: &Delivery,
+    variables: &Map<String, Value>,
+    event: &Event,
+    zone: Option<&TimeZone>,
+) -> Result<Extras, InvalidAttachment> {
+    let route = &delivery.route;
+    let qr = route
+        .inline_qr
+        .as_ref()
+        .and_then(|name| Some(QrCode { name: name.clone(), text: text(variables.get(name)?)? }));
+    let calendar = route.calendar.as_ref().and_then(|rule| {
+        let entry = calendar::entry(rule, variables, event, zone);
+        let warn = |reason: &&str| {
+            let (id, route) = (&delivery.id, &route.name);
+            tracing::warn!(delivery_id = %id, route, reason, "no calendar part");
+        };
+        entry.inspect_err(warn).ok()
+    });
+    Ok(Extras {
+        reply_to: route.reply_to(event).map(ToOwned::to_owned),
+        attachments: event.attachments()?,
+        qr,
+        calendar,
+    })
 }
 
 /// A variable that says something, as text; a list with commas.

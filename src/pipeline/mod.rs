@@ -9,6 +9,8 @@ mod patience;
 mod records;
 mod settle;
 
+pub use extras::extras;
+
 use std::{
     panic::AssertUnwindSafe,
     sync::{

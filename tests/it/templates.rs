@@ -130,3 +130,40 @@ async fn templates_are_pushed_tried_activated_and_listed() {
     let unknown = [["templates", "activate"].as_slice(), &name, &["--version", "9"]].concat();
     run(&usher, &unknown, 65).await;
 }
+
+/// A copy of the shipped templates that a test may change.
+fn copy_templates(to: &std::path::Path) {
+    let from = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
+    let copied = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status();
+    assert!(copied.expect("cp").success());
+}
+
+#[tokio::test]
+async fn the_gallery_shows_every_mail_and_follows_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let templates = folder.path().join("templates");
+    copy_templates(&templates);
+    let usher = Builder::new(folder.path()).set("TEMPLATES_DIR", templates.to_str().unwrap());
+    let said = run(&usher, &["render", "--all", "--out", "once"], 0).await;
+    assert!(said.contains(" mails: once/index.html"), "{said}");
+    let index = std::fs::read_to_string(folder.path().join("once/index.html")).unwrap();
+    for word in ["booking_confirmation (es)", "booking_confirmation (en)"] {
+        assert!(index.contains(word), "{word}");
+    }
+
+    let mut watching = usher.child(&["render", "--all", "--watch", "--out", "watched"]);
+    let index = folder.path().join("watched/index.html");
+    let until_shown = async |word: &str| {
+        eventually(word, async || {
+            std::fs::read_to_string(&index).ok().filter(|index| index.contains(word))
+        })
+        .await;
+    };
+    until_shown("Booking confirmed").await;
+    let subject = templates.join("booking_confirmation/en.subject.hbs");
+    std::fs::write(&subject, "{{broken").unwrap();
+    std::fs::write(&subject, "Changed {{booking_id}}").unwrap();
+    until_shown("Changed BOOK-").await;
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}

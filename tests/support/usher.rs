@@ -76,6 +76,12 @@ impl Builder {
         output.await.expect("no panic").expect("the binary starts")
     }
 
+    /// Starts a command and leaves it running, silent.
+    pub(crate) fn child(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts")
+    }
+
     /// Starts `usher run` and waits until it listens, not until its services answer.
     pub(crate) async fn spawn(&self) -> Usher {
         let mut command = self.command(&["run"]);
