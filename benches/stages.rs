@@ -1,15 +1,16 @@
-//! What an event costs before any service is asked: parse, route, render, compose.
+//! What an event costs before any service is asked: parse, route, variables, render, compose.
 //!
-//! `cargo bench` prints the median time of each stage. For the whole line against real services see
-//! docs/performance.md.
+//! `cargo bench --bench stages` measures the time of each stage, `benches/instructions` counts its
+//! instructions. For the whole line against real services see docs/performance.md.
 
-use std::{collections::HashMap, hint::black_box, time::Instant};
+use std::{collections::HashMap, hint::black_box};
 
+use criterion::Criterion;
 use usher::{
-    catalog::{Catalog, EMBEDDED_ROUTES, Identity, Lookup},
+    catalog::{Catalog, Delivery, EMBEDDED_ROUTES, Identity, Lookup},
     channel::{Extras, Outgoing, email::Sender},
     config::{self, Environment},
-    event::{self, Properties, Sources},
+    event::{self, Event, Properties, Sources},
     template::{Globals, Templates, source},
 };
 
@@ -18,52 +19,102 @@ const EVENT: &[u8] = br#"{"event_id": "7d0f7b6e-50b2-5e0c-9a39-0f6e0f3f2c11", "e
     "showtime": "2027-12-15 7:30 PM", "room": "Room 1", "seats": ["A5", "A6", "A7", "A8"],
     "total_amount": 51.25, "currency": "USD"}"#;
 
-#[allow(clippy::print_stdout, reason = "its only output")]
-fn main() {
-    let environment: Environment = [("SIMULATE", "always")].into_iter().collect();
-    let (settings, _) = config::load(None, &environment).expect("the defaults are valid");
-    let lists = HashMap::from([("ADMIN_EMAILS".to_owned(), Vec::new())]);
-    let catalog = Catalog::parse(EMBEDDED_ROUTES, &lists).expect("the embedded routes are valid");
-    let files = source::read(None).expect("the embedded templates are readable");
-    let templates = Templates::compile(&files, Globals::new(&settings)).expect("templates compile");
-    let sources = Sources::new(&settings).expect("no file is named");
-    let identity = Identity::new("bench");
-    let sender = Sender::new("Cinema", "noreply@example.test", None).expect("a valid address");
-
-    let parse = || event::parse(EVENT, &Properties::default(), "bench").expect("a valid event");
-    let event = parse();
-    let Lookup::Routes(routes) = catalog.lookup(&event.kind) else { panic!("no route") };
-    let delivery = &catalog.deliveries(routes, &event, &identity)[0];
-    let variables = delivery.route.variables(&event, &sources, "en").expect("complete");
-    let render = || templates.render(&delivery.route, &variables, &event).expect("renders");
-    let outgoing = Outgoing {
-        recipient: "guest0@example.test".to_owned(),
-        message_id: "<bench@example.test>".to_owned(),
-        rendered: render(),
-        extras: Extras::default(),
-    };
-
-    measure("parse", parse);
-    measure("route", || catalog.deliveries(routes, &event, &identity));
-    measure("variables", || delivery.route.variables(&event, &sources, "en"));
-    measure("render", render);
-    measure("compose", || sender.compose(&outgoing));
+/// Everything that does not depend on the event.
+struct Line {
+    catalog: Catalog,
+    templates: Templates,
+    files: source::Files,
+    sources: Sources,
+    identity: Identity,
+    sender: Sender,
 }
 
-/// The median of many batches, which a busy machine moves least.
-#[allow(clippy::print_stdout, reason = "its only output")]
-fn measure<T>(stage: &str, mut work: impl FnMut() -> T) {
-    const BATCHES: usize = 50;
-    const RUNS: u32 = 200;
-    let mut times: Vec<f64> = (0..BATCHES)
-        .map(|_| {
-            let began = Instant::now();
-            for _ in 0..RUNS {
-                black_box(work());
-            }
-            began.elapsed().as_secs_f64() * 1e6 / f64::from(RUNS)
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    println!("{stage:10} {:8.1} µs", times[BATCHES / 2]);
+impl Line {
+    fn new() -> Self {
+        let environment: Environment = [("SIMULATE", "always")].into_iter().collect();
+        let (settings, _) = config::load(None, &environment).expect("the defaults are valid");
+        let address = || vec!["admin@example.test".to_owned()];
+        let lists = HashMap::from([
+            ("ADMIN_EMAILS".to_owned(), address()),
+            ("CONTACT_EMAILS".to_owned(), address()),
+        ]);
+        let catalog = Catalog::parse(EMBEDDED_ROUTES, &lists).expect("the embedded routes are valid");
+        let files = source::read(None).expect("the embedded templates are readable");
+        let templates =
+            Templates::compile(&files, Globals::new(&settings)).expect("templates compile");
+        Self {
+            catalog,
+            templates,
+            files,
+            sources: Sources::new(&settings).expect("no file is named"),
+            identity: Identity::new("bench"),
+            sender: Sender::new("Cinema", "noreply@example.test", None).expect("a valid address"),
+        }
+    }
+
+    fn deliveries(&self, event: &Event) -> Vec<Delivery> {
+        let Lookup::Routes(routes) = self.catalog.lookup(&event.kind) else { panic!("no route") };
+        self.catalog.deliveries(routes, event, &self.identity)
+    }
+
+    /// Each stage by its name, for one event.
+    fn stages(&self, body: &'static [u8]) -> Vec<(&'static str, Box<dyn Fn() + '_>)> {
+        let parse = || event::parse(body, &Properties::default(), "bench").expect("a valid event");
+        let variables = |event: &Event, delivery: &Delivery| {
+            delivery.route.variables(event, &self.sources, "en").expect("complete")
+        };
+        let event = parse();
+        let delivery = self.deliveries(&event).remove(0);
+        let bound = variables(&event, &delivery);
+        let render = move |event: &Event, delivery: &Delivery, bound: &_| {
+            self.templates.render(&delivery.route, bound, event).expect("renders")
+        };
+        let outgoing = Outgoing {
+            recipient: "guest0@example.test".to_owned(),
+            message_id: "<bench@example.test>".to_owned(),
+            rendered: render(&event, &delivery, &bound),
+            extras: Extras::default(),
+        };
+        let (event2, delivery2) = (event.clone(), delivery.clone());
+        let routed = event.clone();
+        vec![
+            ("parse", Box::new(move || drop(black_box(parse())))),
+            ("route", Box::new(move || drop(black_box(self.deliveries(&routed))))),
+            ("variables", Box::new(move || drop(black_box(variables(&event, &delivery))))),
+            ("render", Box::new(move || drop(black_box(render(&event2, &delivery2, &bound))))),
+            (
+                "compose",
+                Box::new(move || drop(black_box(self.sender.compose(&outgoing).expect("a mail")))),
+            ),
+        ]
+    }
+}
+
+fn main() {
+    let line = Line::new();
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--loop").skip(1);
+    if let (Some(stage), Some(times)) = (arguments.next(), arguments.next()) {
+        let stages = line.stages(EVENT);
+        let (_, work) = stages.iter().find(|(name, _)| *name == stage).expect("a stage");
+        (0..times.parse().expect("a number")).for_each(|_: u32| work());
+        return;
+    }
+    let mut criterion = Criterion::default().configure_from_args();
+    for (stage, work) in line.stages(EVENT) {
+        criterion.bench_function(stage, |bench| bench.iter(&work));
+    }
+    // Every template on its first sample.
+    for route in line.catalog.routes() {
+        let Some((_, text)) = source::samples(&line.files, &route.template)
+            .find(|(_, text)| usher::template::sample(text).is_ok_and(|it| it.kind == route.event))
+        else {
+            continue;
+        };
+        let event = usher::template::sample(text).expect("a valid event");
+        let variables = route.variables(&event, &line.sources, "en").expect("complete");
+        criterion.bench_function(&format!("render {}", route.name), |bench| {
+            bench.iter(|| line.templates.render(route, &variables, &event));
+        });
+    }
+    criterion.final_summary();
 }
