@@ -19,6 +19,9 @@ const EVENT: &[u8] = br#"{"event_id": "7d0f7b6e-50b2-5e0c-9a39-0f6e0f3f2c11", "e
     "showtime": "2027-12-15 7:30 PM", "room": "Room 1", "seats": ["A5", "A6", "A7", "A8"],
     "total_amount": 51.25, "currency": "USD"}"#;
 
+/// A stage by its name.
+type Stage<'a> = (&'static str, Box<dyn Fn() + 'a>);
+
 /// Everything that does not depend on the event.
 struct Line {
     catalog: Catalog,
@@ -38,7 +41,8 @@ impl Line {
             ("ADMIN_EMAILS".to_owned(), address()),
             ("CONTACT_EMAILS".to_owned(), address()),
         ]);
-        let catalog = Catalog::parse(EMBEDDED_ROUTES, &lists).expect("the embedded routes are valid");
+        let catalog =
+            Catalog::parse(EMBEDDED_ROUTES, &lists).expect("the embedded routes are valid");
         let files = source::read(None).expect("the embedded templates are readable");
         let templates =
             Templates::compile(&files, Globals::new(&settings)).expect("templates compile");
@@ -58,7 +62,7 @@ impl Line {
     }
 
     /// Each stage by its name, for one event.
-    fn stages(&self, body: &'static [u8]) -> Vec<(&'static str, Box<dyn Fn() + '_>)> {
+    fn stages(&self, body: &'static [u8]) -> Vec<Stage<'_>> {
         let parse = || event::parse(body, &Properties::default(), "bench").expect("a valid event");
         let variables = |event: &Event, delivery: &Delivery| {
             delivery.route.variables(event, &self.sources, "en").expect("complete")

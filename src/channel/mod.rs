@@ -130,6 +130,8 @@ pub enum Outcome {
     Unknown(String),
     /// The message can't be made or can't leave this way; the event is at fault.
     Impossible(String),
+    /// This recipient can't be reached through this server; it was not asked.
+    Unreachable(String),
     /// The latch did not give its consent: nothing went out.
     Withheld,
 }

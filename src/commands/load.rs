@@ -60,8 +60,15 @@ pub(super) fn load_with(
     let mut faults = Vec::new();
     let email = &settings.email;
     let sender = Sender::new(&email.from_name, &email.from_address, email.reply_to.as_deref());
-    let sender =
-        sender.map_err(|reason| faults.push(format!("FROM_EMAIL or EMAIL_REPLY_TO: {reason}")));
+    let sender = sender
+        .map_err(|reason| format!("FROM_EMAIL or EMAIL_REPLY_TO: {reason}"))
+        .and_then(|sender| match &email.dkim {
+            Some(dkim) => {
+                sender.signing(dkim).map_err(|reason| format!("DKIM_PRIVATE_KEY: {reason}"))
+            }
+            None => Ok(sender),
+        })
+        .map_err(|fault| faults.push(fault));
     let catalog = read_catalog(&settings).map_err(|found| faults.extend(found));
     let files = source::read(settings.templates_dir.as_deref())
         .map_err(|error| faults.push(format!("templates: {error:#}")));

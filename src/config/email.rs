@@ -1,6 +1,6 @@
 //! How mail leaves: the settings of the backend, the sender and the mail server, judged together.
 
-use super::settings::{Email, EmailBackend, Smtp, SmtpTls};
+use super::settings::{Dkim, Email, EmailBackend, Smtp, SmtpTls};
 use super::validate::{HOUR, MILLISECOND, Reader};
 use super::values as v;
 
@@ -45,6 +45,7 @@ pub(super) fn email(r: &mut Reader) -> Email {
         from_address,
         from_name: r.value("FROM_NAME", v::line),
         reply_to: r.read("EMAIL_REPLY_TO", v::mail_address),
+        dkim: dkim(r),
     }
 }
 
@@ -72,7 +73,7 @@ fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
         (_, Backend::File) => EmailBackend::File(directory),
         (_, Backend::Console) => EmailBackend::Console,
         (Simulate::Auto | Simulate::Never, Backend::Smtp) => {
-            check_login_is_whole(r);
+            check_together(r, &["SMTP_USERNAME", "SMTP_PASSWORD"]);
             match smtp {
                 Some(smtp) => {
                     warn_of_risks(r, &smtp);
@@ -139,10 +140,22 @@ fn tls(r: &mut Reader, port: u16) -> SmtpTls {
     stated
 }
 
-fn check_login_is_whole(r: &mut Reader) {
-    for (given, missing) in [("SMTP_USERNAME", "SMTP_PASSWORD"), ("SMTP_PASSWORD", "SMTP_USERNAME")]
-    {
-        if r.is_set(given) && !r.is_set(missing) {
+fn dkim(r: &mut Reader) -> Option<Dkim> {
+    let selector = r.read("DKIM_SELECTOR", v::domain);
+    let domain = r.read("DKIM_DOMAIN", v::domain);
+    let private_key = r.read("DKIM_PRIVATE_KEY", v::secret);
+    check_together(r, &["DKIM_SELECTOR", "DKIM_PRIVATE_KEY"]);
+    if domain.is_some() && !r.is_set("DKIM_SELECTOR") {
+        r.report.warn("DKIM_DOMAIN", "ignored: mail is signed only with DKIM_SELECTOR and a key");
+    }
+    Some(Dkim { selector: selector?, domain, private_key: private_key? })
+}
+
+/// All of these or none.
+fn check_together(r: &mut Reader, names: &[&str]) {
+    let (set, unset): (Vec<_>, Vec<_>) = names.iter().partition(|name| r.is_set(name));
+    if let Some(given) = set.first() {
+        for missing in unset {
             r.fault(missing, format!("must be set, since {given} is"));
         }
     }

@@ -19,7 +19,7 @@ pub(crate) use values::humane;
 pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
 pub use settings::{
-    Brand, Email, EmailBackend, LogFormat, PRE_SEND_BUDGET, Secret, Settings, Smtp, SmtpTls,
+    Brand, Dkim, Email, EmailBackend, LogFormat, PRE_SEND_BUDGET, Secret, Settings, Smtp, SmtpTls,
 };
 
 /// Reads and judges the settings: embedded defaults, overridden by `file`, overridden by `env`.
@@ -190,6 +190,8 @@ mod tests {
             ("REDIS_PASSWORD", "hunter2"),
             ("MONGODB_URI", "mongodb://u:hunter2@h/db"),
             ("USHER_PEPPER", "hunter2"),
+            ("DKIM_SELECTOR", "s"),
+            ("DKIM_PRIVATE_KEY", "hunter2"),
         ];
         let (settings, warnings) = from_env(&vars).unwrap();
         assert!(!format!("{settings:?}{warnings:?}").contains("hunter2"));
@@ -224,8 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn half_a_login_and_a_missing_sender_or_server_are_faults() {
+    fn half_a_login_or_signature_and_a_missing_sender_or_server_are_faults() {
         assert!(faults(&[("SMTP_USERNAME", "me")]).starts_with("SMTP_PASSWORD (not set)"));
+        assert!(faults(&[("DKIM_SELECTOR", "s")]).starts_with("DKIM_PRIVATE_KEY (not set)"));
+        assert_eq!(
+            faults(&[("DKIM_PRIVATE_KEY", "hunter2")]),
+            "DKIM_SELECTOR (not set): must be set, since DKIM_PRIVATE_KEY is"
+        );
         assert!(faults(&[("SMTP_SERVER", "mx.example.com")]).starts_with("FROM_EMAIL (not set)"));
         assert!(faults(&[("SIMULATE", "never")]).starts_with("SMTP_SERVER (not set)"));
         let unreadable = faults(&[("SMTP_USERNAME", "me"), ("SMTP_PASSWORD_FILE", "/no/such")]);

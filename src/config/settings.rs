@@ -127,6 +127,19 @@ pub struct Email {
     pub from_name: String,
     /// Where answers go (`EMAIL_REPLY_TO`); `None`: to the sender.
     pub reply_to: Option<String>,
+    /// How mail is signed; `None`: not at all.
+    pub dkim: Option<Dkim>,
+}
+
+/// A DKIM signature (RFC 6376). Its public key is at `<selector>._domainkey.<domain>`.
+#[derive(Debug, Clone)]
+pub struct Dkim {
+    /// Which of the domain's keys this is (`DKIM_SELECTOR`), in A-labels.
+    pub selector: String,
+    /// The signing domain (`DKIM_DOMAIN`), in A-labels; `None`: the sender's.
+    pub domain: Option<String>,
+    /// An RSA or Ed25519 key in PEM (`DKIM_PRIVATE_KEY`); the mail channel judges it.
+    pub private_key: Secret,
 }
 
 /// Where mail goes.

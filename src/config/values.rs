@@ -131,6 +131,12 @@ pub(super) fn mail_address(text: &str) -> Parsed<String> {
     }
 }
 
+/// A domain name as it stands in DNS, in A-labels (RFC 5890 2.3.2.1).
+pub(super) fn domain(text: &str) -> Parsed<String> {
+    idna::domain_to_ascii_strict(text)
+        .map_err(|_| "must be a domain name such as example.com".to_owned())
+}
+
 pub(super) fn host(text: &str) -> Parsed<String> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     match text.parse::<IpAddr>().is_ok() || text.chars().all(plain) {
@@ -322,6 +328,9 @@ mod tests {
         for text in ["", "box", "@x", "x@", "a@b@c", "Box <a@b>", "a@b\n", "a b@c"] {
             assert!(mail_address(text).is_err(), "{text:?}");
         }
+        assert_eq!(domain("Bücher.example").as_deref(), Ok("xn--bcher-kva.example"));
+        assert!(domain("s1.mail").is_ok() && domain("20260101").is_ok());
+        assert!(domain("a b").is_err() && domain("a;b").is_err() && domain("a..b").is_err());
         assert!(host("::1").is_ok() && host("mx-1.example.com").is_ok());
         assert!(host("mx:25").is_err() && host("smtp://mx").is_err());
         assert!(locale("es").is_ok() && locale("en-GB").is_ok());

@@ -40,6 +40,7 @@ pub fn decide(
         }
         Outcome::Refused { permanent: true, .. } => dead("refused"),
         Outcome::Impossible(_) => dead("invalid_message"),
+        Outcome::Unreachable(_) => dead("unreachable_recipient"),
         Outcome::Refused { permanent: false, .. } => {
             retry(attempt, schedule, "deferred").unwrap_or_else(|| dead("retries_exhausted"))
         }
@@ -114,6 +115,7 @@ mod tests {
     fn permanent_refusals_are_given_up_at_once() {
         assert_eq!(next(&refused(true), 1, OnUnknown::Park).0, Next::Dead);
         assert_eq!(next(&Outcome::Impossible(String::new()), 1, OnUnknown::Park).0, Next::Dead);
+        assert_eq!(next(&Outcome::Unreachable(String::new()), 1, OnUnknown::Park).0, Next::Dead);
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl<'a> Story<'a> {
             }
             Outcome::Interrupted(reason)
             | Outcome::Unknown(reason)
-            | Outcome::Impossible(reason) => {
+            | Outcome::Impossible(reason)
+            | Outcome::Unreachable(reason) => {
                 self.reason = reason;
             }
             Outcome::Simulated | Outcome::Withheld => {}

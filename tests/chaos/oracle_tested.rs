@@ -17,7 +17,7 @@ fn published(ends: &'static [End], resend: bool) -> Vec<Published> {
 
 fn mail() -> Mail {
     let raw = b"Message-ID: <d@cine.test>\r\n\r\nhello\r\n".to_vec();
-    Mail { from: String::new(), to: TO.to_owned(), raw }
+    Mail { from: String::new(), parameters: String::new(), to: TO.to_owned(), raw }
 }
 
 fn record(status: &str) -> Document {

@@ -8,11 +8,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
 mod bad_input;
 mod broker;
 mod commands;
 mod connections;
 mod crash;
+mod dkim;
 mod ledger;
 mod ledger_lost;
 mod ledger_properties;
@@ -24,3 +26,4 @@ mod refusals;
 mod second_opinion;
 mod shelf;
 mod templates;
+mod unicode;

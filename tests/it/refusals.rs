@@ -1,9 +1,7 @@
 //! What the mail server says no to: now, for good, or to us altogether.
 
-use serde_json::json;
-
 use crate::support::{
-    events::{BOOKINGS, SEED_BOOKING, booking, with},
+    events::{BOOKINGS, SEED_BOOKING, booking},
     smtp::{Offers, Phase, SmtpServer},
     world::{World, brief, text},
 };
@@ -167,23 +165,4 @@ async fn a_server_without_pipelining_gets_one_command_at_a_time() {
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
     smtp.until_accepted(1).await;
     assert_eq!(smtp.reached(Phase::Data), 1, "no body is announced for a refused recipient");
-}
-
-#[tokio::test]
-async fn an_address_beyond_ascii_needs_a_server_that_takes_it() {
-    let changes = json!({"user_email": "ñandú@example.com"});
-    let event = with(booking("e-1", ""), &changes).to_string();
-    for smtputf8 in [true, false] {
-        let world = World::new().await;
-        let smtp = SmtpServer::offering(Offers { smtputf8, ..Offers::default() }).await;
-        let _usher = world.usher().smtp(&smtp).start().await;
-        world.broker.publish(BOOKINGS, &event).await;
-        if smtputf8 {
-            assert_eq!(smtp.until_accepted(1).await[0].to, "ñandú@example.com");
-        } else {
-            let dead = world.dead().await;
-            assert!(dead.reason().contains("SMTPUTF8"), "{}", dead.reason());
-            assert_eq!(text(&world.until_records(1).await[0], "error.kind"), "invalid_message");
-        }
-    }
 }

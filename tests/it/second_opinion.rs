@@ -1,32 +1,14 @@
 //! The main job as the seed has it, told by clients that share no code with usher: pika publishes,
 //! a real mail server receives, pymongo reads.
 
-use std::{
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-};
-
 use crate::support::{
     events::{BOOKINGS, PAYMENTS, SEED_BOOKING, SEED_PAYMENT},
     eventually, exported,
     world::World,
 };
 
-/// Runs the script and gives what it printed.
 fn python(arguments: &[&str], input: &str) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/second_opinion.py");
-    let mut child = Command::new(exported("TEST_PYTHON"))
-        .arg(script)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("TEST_PYTHON");
-    child.stdin.take().expect("it was piped").write_all(input.as_bytes()).expect("it reads");
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "{arguments:?} failed");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    crate::support::python::python("second_opinion.py", arguments, input.as_bytes())
 }
 
 /// How many mails of this sender the real server has taken.

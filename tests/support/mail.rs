@@ -7,6 +7,8 @@ use mail_parser::{Message, MessageParser, MimeHeaders, PartType};
 pub(crate) struct Mail {
     /// The sender in the envelope.
     pub(crate) from: String,
+    /// What else MAIL said, such as `SMTPUTF8`.
+    pub(crate) parameters: String,
     /// The recipient in the envelope.
     pub(crate) to: String,
     /// Headers and body as they came, dots not doubled any more.
@@ -20,6 +22,15 @@ impl Mail {
 
     pub(crate) fn subject(&self) -> String {
         self.parsed().subject().unwrap_or_default().to_owned()
+    }
+
+    /// Name and address of the only one in `From`.
+    pub(crate) fn sender(&self) -> (String, String) {
+        let mail = self.parsed();
+        let from = mail.from().expect("a sender").as_list().expect("a list");
+        let [from] = from else { panic!("{from:?}") };
+        let text = |part: Option<&str>| part.unwrap_or_default().to_owned();
+        (text(from.name()), text(from.address()))
     }
 
     /// Without its angle brackets.

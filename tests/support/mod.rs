@@ -5,6 +5,7 @@ pub(crate) mod broker;
 pub(crate) mod events;
 pub(crate) mod http;
 pub(crate) mod mail;
+pub(crate) mod python;
 pub(crate) mod smtp;
 pub(crate) mod usher;
 pub(crate) mod world;

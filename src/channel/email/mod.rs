@@ -1,6 +1,8 @@
 //! Mail. The only place that knows lettre.
 
+mod address;
 mod calendar;
+mod dkim;
 mod message;
 mod parts;
 mod pool;
@@ -8,7 +10,9 @@ mod qr;
 mod reply;
 mod server;
 mod smtp;
+mod text;
 
-pub use message::{Composed, Sender, check_recipient};
+pub use address::check_recipient;
+pub use message::{Composed, Sender};
 pub use pool::SmtpChannel;
 pub use qr::qr_png;

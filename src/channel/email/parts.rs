@@ -16,7 +16,7 @@ use lettre::message::{
     header::{ContentTransferEncoding, ContentType},
 };
 
-use super::{calendar::ics, qr_png};
+use super::{calendar::ics, qr_png, text};
 use crate::{
     channel::{CalendarEntry, Outgoing, QrCode},
     event,
@@ -48,7 +48,7 @@ pub(super) fn parts(outgoing: &Outgoing, sender: &Mailbox) -> Result<MultiPart, 
 }
 
 fn words(kind: ContentType, body: &str) -> SinglePart {
-    SinglePart::builder().header(kind).body(body.to_owned())
+    SinglePart::builder().header(kind).body(text::body(body).into_owned())
 }
 
 fn related(html: SinglePart, qr: &QrCode, png: Vec<u8>) -> Result<MultiPart, String> {

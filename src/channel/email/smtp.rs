@@ -3,12 +3,15 @@
 use std::{fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
-use lettre::transport::smtp::{
-    Error,
-    client::AsyncSmtpConnection,
-    commands::{Data, Mail, Rcpt},
-    extension::{Extension, MailBodyParameter, MailParameter},
-    response::Response,
+use lettre::{
+    Address,
+    transport::smtp::{
+        Error,
+        client::AsyncSmtpConnection,
+        commands::{Data, Mail, Rcpt},
+        extension::{Extension, MailBodyParameter, MailParameter},
+        response::Response,
+    },
 };
 use tokio::time::timeout;
 
@@ -29,6 +32,9 @@ pub(super) struct Connection {
     pub(super) open_transaction: bool,
 }
 
+/// Names and lines of the commands before the body.
+type Commands = [(&'static str, String); 3];
+
 /// What a command came to.
 enum Said {
     Yes,
@@ -48,9 +54,14 @@ impl Connection {
         latch: BoxFuture<'_, bool>,
         reused: bool,
     ) -> Outcome {
+        // Before anything is said: the connection stays good for the next mail.
+        let commands = match self.envelope_commands(mail) {
+            Ok(commands) => commands,
+            Err(outcome) => return *outcome,
+        };
         self.open_transaction = true;
         let consent = timeout(PRE_SEND_BUDGET, async {
-            match self.envelope(mail, reused).await {
+            match self.envelope(commands, reused).await {
                 Ok(()) => Ok(latch.await),
                 Err(outcome) => Err(outcome),
             }
@@ -71,9 +82,7 @@ impl Connection {
     }
 
     /// MAIL, RCPT and DATA, in one write where the server allows it (RFC 2920).
-    async fn envelope(&mut self, mail: &Composed, reused: bool) -> Result<(), Box<Outcome>> {
-        let commands = self.envelope_commands(mail);
-        let commands = commands.map_err(|reason| Outcome::Impossible(reason.to_owned()))?;
+    async fn envelope(&mut self, commands: Commands, reused: bool) -> Result<(), Box<Outcome>> {
         let mut replies = Vec::with_capacity(3);
         if self.pipelining {
             let together: String = commands.iter().map(|(_, line)| line.as_str()).collect();
@@ -117,27 +126,25 @@ impl Connection {
         Ok(())
     }
 
-    fn envelope_commands(
-        &self,
-        mail: &Composed,
-    ) -> Result<[(&'static str, String); 3], &'static str> {
+    fn envelope_commands(&self, mail: &Composed) -> Result<Commands, Box<Outcome>> {
         let mut parameters = Vec::new();
-        let offers = self.smtp.server_info();
-        let addresses = mail.envelope.from().into_iter().chain(mail.envelope.to());
-        let mut addresses = addresses.map(AsRef::<str>::as_ref);
-        if !addresses.all(str::is_ascii) {
+        // Bodies are encoded and names as well, so what is not ASCII is an address in a header
+        // (RFC 6532). A server with SMTPUTF8 should have 8BITMIME too (RFC 6531 3.1).
+        if !mail.bytes.is_ascii() {
+            let offers = self.smtp.server_info();
             if !offers.supports_feature(Extension::SmtpUtfEight) {
-                return Err("the address needs SMTPUTF8, which the server does not offer");
+                return Err(without_smtputf8(mail).into());
             }
             parameters.push(MailParameter::SmtpUtfEight);
-        }
-        if !mail.bytes.is_ascii() && offers.supports_feature(Extension::EightBitMime) {
-            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+            if offers.supports_feature(Extension::EightBitMime) {
+                parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+            }
         }
         let from = Mail::new(mail.envelope.from().cloned(), parameters);
         // A mail has one recipient: a delivery.
-        let to = mail.envelope.to().first().ok_or("no recipient")?;
-        let to = Rcpt::new(to.clone(), Vec::new());
+        let to = mail.envelope.to().first().cloned();
+        let to = to.ok_or_else(|| Outcome::Impossible("no recipient".to_owned()))?;
+        let to = Rcpt::new(to, Vec::new());
         Ok([("MAIL", from.to_string()), ("RCPT", to.to_string()), ("DATA", Data.to_string())])
     }
 
@@ -194,6 +201,16 @@ impl Connection {
             Ok(Err(error)) => Said::Gone(format!("{command}: {}", describe(&error))),
             Err(_) => Said::Nothing(format!("{command}: no reply within {:?}", self.timeout)),
         }
+    }
+}
+
+/// The server does not take international mail. If that is about us, no mail can leave through it.
+fn without_smtputf8(mail: &Composed) -> Outcome {
+    let reason = |whose| format!("{whose} needs SMTPUTF8, which the server does not offer");
+    let is_international = |address: &Address| !AsRef::<str>::as_ref(address).is_ascii();
+    match mail.envelope.from().is_some_and(is_international) {
+        true => Outcome::Unavailable(reason("the sender's address"), None),
+        false => Outcome::Unreachable(reason("the address")),
     }
 }
 

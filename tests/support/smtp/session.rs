@@ -27,6 +27,7 @@ struct Session {
     writer: OwnedWriteHalf,
     shared: Arc<Shared>,
     from: String,
+    parameters: String,
     /// The accepted recipient. usher sends each mail to one.
     to: Option<String>,
 }
@@ -34,7 +35,8 @@ struct Session {
 impl Session {
     fn new(stream: TcpStream, shared: Arc<Shared>) -> Self {
         let (reader, writer) = stream.into_split();
-        Self { reader: BufReader::new(reader), writer, shared, from: String::new(), to: None }
+        let (from, parameters) = (String::new(), String::new());
+        Self { reader: BufReader::new(reader), writer, shared, from, parameters, to: None }
     }
 
     /// Ends with an error when the script or the client ends the connection.
@@ -55,6 +57,7 @@ impl Session {
                 }
                 "MAIL" => {
                     self.from = path(&line);
+                    self.parameters = parameters(&line);
                     self.to = None;
                     self.answer(Phase::Mail, "", "250 2.1.0 ok").await?;
                 }
@@ -102,7 +105,8 @@ impl Session {
             return Ok(());
         }
         let raw = self.body(&to).await?;
-        let mail = Mail { from: std::mem::take(&mut self.from), to: to.clone(), raw };
+        let (from, parameters) = (self.from.clone(), self.parameters.clone());
+        let mail = Mail { from, parameters, to: to.clone(), raw };
         self.to = None;
         self.shared.state().received.push(mail.clone());
         if self.may_go_on(Phase::Dot, &to).await? {
@@ -183,4 +187,9 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Vec<u8>>
 fn path(line: &str) -> String {
     let path = line.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
     path.map_or(String::new(), |(path, _)| path.to_owned())
+}
+
+/// What stands behind them.
+fn parameters(line: &str) -> String {
+    line.split_once("> ").map_or(String::new(), |(_, parameters)| parameters.to_owned())
 }

@@ -1,0 +1,65 @@
+//! Words as mail can carry them.
+
+use std::{borrow::Cow, fmt};
+
+use email_encoding::headers::{rfc2047, writer::EmailWriter};
+use lettre::message::header::{HeaderName, HeaderValue};
+
+/// A header is folded between words, and its lines should have at most 78 bytes (RFC 5322 2.1.1).
+const LONGEST_WORD: usize = 76;
+
+/// A subject that every reader shows as it is.
+///
+/// lettre encodes words beyond ASCII and lets all others through. That is right but for those that
+/// look like encoded ones already, which readers would decode, and those that are longer than a line
+/// may be.
+pub(super) fn subject(text: &str) -> Result<HeaderValue, fmt::Error> {
+    let name = HeaderName::new_from_ascii_str("Subject");
+    let is_safe = |word: &str| word.len() <= LONGEST_WORD && !word.contains("=?");
+    if text.split(' ').all(is_safe) {
+        return Ok(HeaderValue::new(name, text.to_owned()));
+    }
+    let mut encoded = String::new();
+    rfc2047::encode(text, &mut EmailWriter::new(&mut encoded, "Subject: ".len(), 0, false))?;
+    Ok(HeaderValue::dangerous_new_pre_encoded(name, text.to_owned(), encoded))
+}
+
+/// A body without control characters. Mail has line ends of one kind, a CR alone may not occur in it
+/// (RFC 5322 2.3), nor a NUL (RFC 2045 2.7), and the others do nothing good to a reader: each leaves
+/// a replacement character.
+pub(super) fn body(text: &str) -> Cow<'_, str> {
+    let is_stray = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(is_stray) {
+        return Cow::Borrowed(text);
+    }
+    let lines = text.replace("\r\n", "\n").replace('\r', "\n");
+    Cow::Owned(lines.replace(is_stray, "\u{fffd}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_never_reach_a_body() {
+        assert_eq!(body("ñ\n\tx"), "ñ\n\tx");
+        assert_eq!(
+            body("a\r\nb\rc\r\r\nd\0\u{1b}[1m\u{9b}"),
+            "a\nb\nc\n\nd\u{fffd}\u{fffd}[1m\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn subjects_are_encoded_where_they_must_be() {
+        let line = |text: &str| {
+            let mut headers = lettre::message::header::Headers::new();
+            headers.insert_raw(subject(text).unwrap());
+            headers.to_string()
+        };
+        assert_eq!(line("What? 1=1 & so on"), "Subject: What? 1=1 & so on\r\n");
+        assert_eq!(line("Hello Ñ"), "Subject: Hello =?utf-8?b?w5E=?=\r\n");
+        assert_eq!(line("a =?utf-8?q?b?="), "Subject: =?utf-8?b?YSA9P3V0Zi04P3E/Yj89?=\r\n");
+        let long = line(&"x".repeat(5000));
+        assert!(long.lines().all(|line| line.len() <= 78), "{long}");
+    }
+}
