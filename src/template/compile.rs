@@ -6,7 +6,7 @@ use handlebars::Template;
 use sha2::{Digest, Sha256};
 
 use super::{
-    names,
+    ascii, names,
     source::{Files, Includes, Markup, Source},
 };
 
@@ -50,7 +50,7 @@ impl Compiled {
             Markup::Mjml => to_html(&html),
             Markup::Html => Ok(html),
         });
-        let html = html.map_err(|e| at("html", e));
+        let html = html.map(|html| ascii::template(&html)).map_err(|e| at("html", e));
         let (subject, html, text) = all(subject, html, text)?;
         let flat = Source { subject, html, text, markup: Markup::Html };
         Self::of_flat(template, language, flat)

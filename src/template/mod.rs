@@ -5,6 +5,7 @@
 //! by their types (words.rs); names that its route does not declare are refused (names.rs).
 
 mod accept;
+mod ascii;
 mod compile;
 pub mod database;
 mod helpers;
@@ -119,7 +120,8 @@ impl Templates {
     /// Every fault found, one a line.
     pub fn compile(files: &Files, globals: Globals) -> Result<Self, Vec<String>> {
         let locales = Arc::new(Locales::new(&globals.locale));
-        let html = helpers::registry(&locales);
+        let mut html = helpers::registry(&locales);
+        html.register_escape_fn(ascii::escape);
         let mut plain = helpers::registry(&locales);
         plain.register_escape_fn(handlebars::no_escape);
         let mut faults = Vec::new();

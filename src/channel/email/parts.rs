@@ -48,7 +48,13 @@ pub(super) fn parts(outgoing: &Outgoing, sender: &Mailbox) -> Result<MultiPart, 
 }
 
 fn words(kind: ContentType, body: &str) -> SinglePart {
-    SinglePart::builder().header(kind).body(text::body(body).into_owned())
+    let part = SinglePart::builder().header(kind);
+    match text::seven_bit(body) {
+        Some(bytes) => {
+            part.body(Body::dangerous_pre_encoded(bytes, ContentTransferEncoding::SevenBit))
+        }
+        None => part.body(text::body(body).into_owned()),
+    }
 }
 
 fn related(html: SinglePart, qr: &QrCode, png: Vec<u8>) -> Result<MultiPart, String> {

@@ -8,6 +8,9 @@ use lettre::message::header::{HeaderName, HeaderValue};
 /// A header is folded between words, and its lines should have at most 78 bytes (RFC 5322 2.1.1).
 const LONGEST_WORD: usize = 76;
 
+/// Longest line of a body that travels as it is, in bytes (RFC 5322 2.1.1).
+const LONGEST_LINE: usize = 998;
+
 /// A subject that every reader shows as it is.
 ///
 /// lettre encodes words beyond ASCII and lets all others through. That is right but for those that
@@ -22,6 +25,26 @@ pub(super) fn subject(text: &str) -> Result<HeaderValue, fmt::Error> {
     let mut encoded = String::new();
     rfc2047::encode(text, &mut EmailWriter::new(&mut encoded, "Subject: ".len(), 0, false))?;
     Ok(HeaderValue::dangerous_new_pre_encoded(name, text.to_owned(), encoded))
+}
+
+/// A body that can travel as it is, with the line ends of mail: ASCII without control characters, in
+/// lines that are not too long (RFC 2045 2.7). Nothing for all others.
+pub(super) fn seven_bit(text: &str) -> Option<Vec<u8>> {
+    let stray = |byte: u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t');
+    if !text.is_ascii() || text.bytes().any(stray) {
+        return None;
+    }
+    let mut body = Vec::with_capacity(text.len() + text.len() / 32 + 2);
+    for (number, line) in text.split('\n').enumerate() {
+        if line.len() > LONGEST_LINE {
+            return None;
+        }
+        if number > 0 {
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(line.as_bytes());
+    }
+    Some(body)
 }
 
 /// A body without control characters. Mail has line ends of one kind, a CR alone may not occur in it
@@ -47,6 +70,15 @@ mod tests {
             body("a\r\nb\rc\r\r\nd\0\u{1b}[1m\u{9b}"),
             "a\nb\nc\n\nd\u{fffd}\u{fffd}[1m\u{fffd}"
         );
+    }
+
+    #[test]
+    fn what_needs_no_encoding_gets_none() {
+        assert_eq!(seven_bit("a\nb\n").unwrap(), b"a\r\nb\r\n");
+        assert_eq!(seven_bit("").unwrap(), b"");
+        for text in ["\u{f1}", "a\rb", "\0", &"x".repeat(999)] {
+            assert_eq!(seven_bit(text), None);
+        }
     }
 
     #[test]
