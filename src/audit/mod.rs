@@ -1,5 +1,6 @@
 //! The audit: one record for each attempt, append-only, durable before the event is acknowledged.
 
+mod date;
 pub mod embedded;
 pub mod mongo;
 pub mod query;

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use mongodb::{
     Client, Collection, Database, IndexModel,
-    bson::{self, Bson, Document, doc},
+    bson::{Document, doc},
     error::ErrorKind,
     options::{ClientOptions, IndexOptions, WriteConcern},
 };
@@ -28,7 +28,7 @@ const SERVER_SELECTION: Duration = Duration::from_secs(5);
 const DUPLICATE_KEY: i32 = 11000;
 
 struct Pending {
-    document: Document,
+    record: Arc<Record>,
     durable: oneshot::Sender<Result<(), AuditError>>,
 }
 
@@ -124,24 +124,21 @@ impl MongoAudit {
 #[async_trait]
 impl Audit for MongoAudit {
     async fn write(&self, record: Arc<Record>) -> Result<(), AuditError> {
-        let document = to_document(&record).map_err(failed)?;
         let (durable, written) = oneshot::channel();
         self.writer
-            .send(Pending { document, durable })
+            .send(Pending { record, durable })
             .await
             .map_err(|_| failed(anyhow::anyhow!("the writer has ended")))?;
         written.await.map_err(failed)?
     }
 
     async fn last(&self, delivery: &DeliveryId) -> Result<Option<Record>, AuditError> {
-        let found = self
-            .database
-            .collection::<Document>(DELIVERIES)
+        self.database
+            .collection::<Record>(DELIVERIES)
             .find_one(doc! {"delivery_id": delivery.as_str(), "status": {"$ne": "duplicate"}})
             .sort(doc! {"at": -1})
             .await
-            .map_err(failed)?;
-        found.map(|document| from_document(document).map_err(failed)).transpose()
+            .map_err(failed)
     }
 
     async fn is_empty(&self) -> Result<bool, AuditError> {
@@ -151,42 +148,11 @@ impl Audit for MongoAudit {
     }
 }
 
-/// The dates of a record; in MongoDB they are dates, so that queries and TTL indexes work.
-const DATES: [&str; 2] = ["at", "purge_at"];
-
-fn to_document(record: &Record) -> Result<Document, anyhow::Error> {
-    let mut document = bson::serialize_to_document(record)?;
-    for (name, time) in [(DATES[0], record.at), (DATES[1], record.purge_at)] {
-        document.insert(name, bson::DateTime::from_millis(time.as_millisecond()));
-    }
-    if let (Some(time), Ok(event)) = (record.event.time, document.get_document_mut("event")) {
-        event.insert("time", bson::DateTime::from_millis(time.as_millisecond()));
-    }
-    Ok(document)
-}
-
-pub(super) fn from_document(mut document: Document) -> Result<Record, anyhow::Error> {
-    let to_text = |date: &mut Bson| -> Result<(), anyhow::Error> {
-        if let Bson::DateTime(time) = date {
-            let time = jiff::Timestamp::from_millisecond(time.timestamp_millis())?;
-            *date = Bson::String(time.to_string());
-        }
-        Ok(())
-    };
-    for name in DATES {
-        document.get_mut(name).map(to_text).transpose()?;
-    }
-    if let Ok(event) = document.get_document_mut("event") {
-        event.get_mut("time").map(to_text).transpose()?;
-    }
-    Ok(bson::deserialize_from_document(document)?)
-}
-
-async fn write_batches(collection: Collection<Document>, mut pending: mpsc::Receiver<Pending>) {
+async fn write_batches(collection: Collection<Record>, mut pending: mpsc::Receiver<Pending>) {
     let mut batch = Vec::with_capacity(BATCH);
     while pending.recv_many(&mut batch, BATCH).await > 0 {
-        let documents = batch.iter().map(|pending| &pending.document);
-        let outcome = collection.insert_many(documents).ordered(false).await;
+        let records = batch.iter().map(|pending| &*pending.record);
+        let outcome = collection.insert_many(records).ordered(false).await;
         let mut refused = match outcome {
             Ok(_) => Refused::default(),
             Err(error) => Refused::from(&error, batch.len()),

@@ -8,7 +8,7 @@ use mongodb::bson::{self, Document, doc};
 
 use super::{
     AuditError, Record, Status,
-    mongo::{DELIVERIES, DELIVERY_STATUS, MongoAudit, failed, from_document},
+    mongo::{DELIVERIES, DELIVERY_STATUS, MongoAudit, failed},
 };
 use crate::catalog::DeliveryId;
 
@@ -43,10 +43,9 @@ impl MongoAudit {
         if let Some(since) = since {
             filter.insert("at", doc! {"$gte": bson::DateTime::from_millis(since.as_millisecond())});
         }
-        let view = self.database.collection::<Document>(DELIVERY_STATUS);
+        let view = self.database.collection::<Record>(DELIVERY_STATUS);
         let found = view.find(filter).sort(doc! {"at": -1}).limit(limit).await.map_err(failed)?;
-        let mut documents: Vec<Document> = found.try_collect().await.map_err(failed)?;
-        documents.drain(..).map(|document| from_document(document).map_err(failed)).collect()
+        found.try_collect().await.map_err(failed)
     }
 
     /// Those of these deliveries that an operator has removed from where they lay.
@@ -74,11 +73,9 @@ impl MongoAudit {
     /// # Errors
     /// The server did not answer.
     pub async fn history(&self, delivery: &DeliveryId) -> Result<Vec<Record>, AuditError> {
-        let deliveries = self.database.collection::<Document>(DELIVERIES);
+        let deliveries = self.database.collection::<Record>(DELIVERIES);
         let found = deliveries.find(doc! {"delivery_id": delivery.as_str()}).sort(doc! {"at": 1});
-        let mut documents: Vec<Document> =
-            found.await.map_err(failed)?.try_collect().await.map_err(failed)?;
-        documents.drain(..).map(|document| from_document(document).map_err(failed)).collect()
+        found.await.map_err(failed)?.try_collect().await.map_err(failed)
     }
 
     /// Records what an operator is about to do; durable when this returns.

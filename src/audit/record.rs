@@ -67,8 +67,10 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     /// When it ended.
+    #[serde(with = "super::date")]
     pub at: Timestamp,
     /// When the record may be deleted.
+    #[serde(with = "super::date")]
     pub purge_at: Timestamp,
 }
 
@@ -86,7 +88,7 @@ pub struct EventRef {
     /// Its CloudEvents source, else the queue it came in on.
     pub source: String,
     /// When it happened.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "super::date::option", skip_serializing_if = "Option::is_none")]
     pub time: Option<Timestamp>,
 }
 
