@@ -101,7 +101,7 @@ mod tests {
     use crate::catalog::{Catalog, EMBEDDED_ROUTES};
 
     fn with_emails() -> HashMap<String, Vec<String>> {
-        HashMap::from([("ADMIN_EMAILS".to_owned(), Vec::new())])
+        ["ADMIN_EMAILS", "CONTACT_EMAILS"].map(|name| (name.to_owned(), Vec::new())).into()
     }
 
     #[test]

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use super::Route;
+use super::{Priority, Route};
 use crate::event::{Event, IdSource};
 
 /// The key under which a delivery is known everywhere: ledger, audit, headers, logs, Message-ID.
@@ -140,6 +140,8 @@ pub struct Delivery {
     pub route: Arc<Route>,
     /// Who gets it.
     pub recipient: Recipient,
+    /// How urgent it is: the route's, unless the event may say and does.
+    pub priority: Priority,
     /// Which try this is, from 1.
     pub attempt: u32,
     /// Whether the id rests on a hash of the body, which counts for a shorter window.
@@ -156,7 +158,8 @@ impl Delivery {
         let business_key = route.key(event);
         let id = identity.delivery(event, business_key.as_deref(), &route, recipient.as_str());
         let derived = business_key.is_none() && event.id.source == IdSource::Body;
-        Self { id, route, recipient, attempt: 1, derived }
+        let priority = route.priority_of(event);
+        Self { id, route, recipient, priority, attempt: 1, derived }
     }
 
     /// The delivery that a hand-off stands for.
@@ -168,6 +171,7 @@ impl Delivery {
         attempt: u32,
     ) -> Self {
         let derived = route.key(event).is_none() && event.id.source == IdSource::Body;
-        Self { id, route, recipient, attempt: attempt.max(1), derived }
+        let priority = route.priority_of(event);
+        Self { id, route, recipient, priority, attempt: attempt.max(1), derived }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     Catalog, ChannelKind, OnUnknown, Priority, Route, SourceQueue, Variable, VariableType,
-    calendar::CalendarTable, route::Recipients,
+    calendar::CalendarTable, dialect::Dialect, route::Recipients,
 };
 use crate::event::{Derived, snake_case};
 
@@ -34,6 +34,8 @@ struct RoutesFile {
     #[serde(default)]
     ignore: Vec<String>,
     queues: BTreeMap<String, QueueEntry>,
+    #[serde(default, rename = "dialect")]
+    dialects: Vec<Dialect>,
     #[serde(default, rename = "route")]
     routes: Vec<RouteEntry>,
 }
@@ -60,6 +62,7 @@ struct RouteEntry {
     inline_qr: Option<String>,
     calendar: Option<CalendarTable>,
     priority: Priority,
+    priority_from: Option<String>,
     #[serde(default)]
     required: BTreeMap<String, VariableType>,
     #[serde(default)]
@@ -139,12 +142,23 @@ pub(super) fn parse(
             faults.push(format!("ignore: {kind:?} has a route as well"));
         }
     }
+    let mut dialects = HashMap::new();
+    for (number, dialect) in (1..).zip(file.dialects) {
+        let found = dialect.faults(&by_event);
+        faults.extend(found.into_iter().map(|fault| format!("dialect {number}: {fault}")));
+        let dialect = Arc::new(dialect);
+        for kind in &dialect.events {
+            if dialects.insert(kind.clone(), dialect.clone()).is_some() {
+                faults.push(format!("dialect {number}: {kind:?} has a dialect already"));
+            }
+        }
+    }
     if !faults.is_empty() {
         return Err(RouteFaults(faults));
     }
     let queues = file.queues.into_values();
     let queues = queues.map(|queue| SourceQueue { name: queue.name, bind: queue.bind }).collect();
-    Ok(Catalog { queues, routes, by_event, ignored: file.ignore })
+    Ok(Catalog { queues, routes, by_event, dialects, ignored: file.ignore })
 }
 
 impl RouteEntry {
@@ -235,6 +249,7 @@ impl RouteEntry {
             inline_qr: self.inline_qr,
             calendar,
             priority: self.priority,
+            priority_from: self.priority_from,
             variables,
             secrets: self.secrets,
             max_age,

@@ -3,6 +3,7 @@
 
 mod calendar;
 mod delivery;
+mod dialect;
 mod file;
 mod route;
 mod variables;
@@ -11,6 +12,7 @@ use std::{collections::HashMap, sync::Arc};
 
 pub use calendar::{CalendarMethod, CalendarRule};
 pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
+use dialect::Dialect;
 pub use file::RouteFaults;
 pub use route::{ChannelKind, OnUnknown, Priority, Route, Variable, VariableType};
 pub use variables::VariableFault;
@@ -26,6 +28,7 @@ pub struct Catalog {
     queues: Vec<SourceQueue>,
     routes: HashMap<String, Arc<Route>>,
     by_event: HashMap<String, Vec<Arc<Route>>>,
+    dialects: HashMap<String, Arc<Dialect>>,
     ignored: Vec<String>,
 }
 
@@ -64,6 +67,13 @@ impl Catalog {
             Some(routes) => Lookup::Routes(routes),
             None if self.ignored.iter().any(|ignored| ignored == kind) => Lookup::Ignored,
             None => Lookup::Unknown,
+        }
+    }
+
+    /// Writes an event in the words of the routes, where its type has a dialect.
+    pub fn translate(&self, event: &mut Event) {
+        if let Some(dialect) = self.dialects.get(&event.kind) {
+            dialect.translate(event);
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Route {
     pub calendar: Option<CalendarRule>,
     /// How urgent it is against other mail.
     pub priority: Priority,
+    /// The field in which an event may say another priority.
+    pub priority_from: Option<String>,
     /// The variables of its template.
     pub variables: BTreeMap<String, Variable>,
     /// Variables whose values are masked wherever a record or a log would show them.
@@ -172,6 +174,15 @@ impl Route {
     pub fn reply_to<'a>(&self, event: &'a Event) -> Option<&'a str> {
         let address = find(event, self.reply_to.as_deref()?)?.as_str()?.trim();
         (!address.is_empty()).then_some(address)
+    }
+
+    /// How urgent this event's deliveries are.
+    pub(super) fn priority_of(&self, event: &Event) -> Priority {
+        let said = self.priority_from.as_deref().and_then(|field| event.text(field));
+        let said = said.and_then(|said| {
+            Priority::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(said))
+        });
+        said.unwrap_or(self.priority)
     }
 
     /// What takes the event id's place: the publisher's own key for the fact, else the route's.

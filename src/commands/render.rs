@@ -42,6 +42,7 @@ fn one(
     quiet_logs(&loaded.settings);
     let text = read(event)?;
     let mut event = sample(&text).map_err(|invalid| Failure::new(EXIT_DATA, invalid))?;
+    loaded.catalog.translate(&mut event);
     if let Some(locale) = locale {
         event.fields.insert("locale".into(), locale.into());
     }
@@ -93,6 +94,7 @@ fn all(loaded: &Loaded, out: &Path, reload: bool) -> Result<ExitCode, Failure> {
         let Some((template, sample_name)) = path.split_once("/samples/") else { continue };
         for language in LANGUAGES {
             let mut event = sample(text).map_err(|invalid| Failure::new(EXIT_CONFIG, invalid))?;
+            loaded.catalog.translate(&mut event);
             // A sample of a region shows how it is written there.
             let own = event.text("locale").filter(|locale| locale.starts_with(language));
             let locale = own.unwrap_or(language).to_owned();

@@ -98,7 +98,11 @@ fn plain(value: Value, properties: &Properties, queue: &str) -> Result<Event, In
     let derived =
         |value: &Value| EventId { value: id::from_body(value, queue), source: IdSource::Body };
     let fields = object(&value)?;
-    let kind = name(fields, "event_type")?.ok_or(InvalidEvent::Missing("event_type"))?;
+    // The messages of the Redis stream say their template instead.
+    let kind = match name(fields, "event_type")? {
+        None => name(fields, "template")?.ok_or(InvalidEvent::Missing("event_type"))?,
+        Some(kind) => kind,
+    };
     let id = match (name(fields, "event_id")?, properties.message_id.as_deref()) {
         (Some(id), _) => EventId { value: id, source: IdSource::EventId },
         (None, Some(id)) if !id.is_empty() => {

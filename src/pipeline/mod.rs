@@ -142,13 +142,14 @@ impl Pipeline {
     pub async fn process(&self, message: &Message) {
         crash_point!("after_receive");
         self.metrics.received(&message.queue);
-        let event = match event::parse(&message.body, &message.properties, message.origin()) {
+        let mut event = match event::parse(&message.body, &message.properties, message.origin()) {
             Ok(event) => event,
             Err(invalid) => {
                 self.reject(message, None, &invalid.to_string()).await;
                 return;
             }
         };
+        self.catalog.translate(&mut event);
         let deliveries = match self.route(message, &event) {
             Ok(deliveries) => deliveries,
             Err(reason) => {
@@ -184,7 +185,7 @@ impl Pipeline {
     }
 
     async fn deliver(&self, message: &Message, event: &Event, delivery: &Delivery) -> End {
-        if delivery.route.priority == Priority::Low && message.ticket.is_none() {
+        if delivery.priority == Priority::Low && message.ticket.is_none() {
             self.hand_to_low(message, event, delivery).await;
             crash_point!("after_low");
             return End::HandedOff;

@@ -127,7 +127,7 @@ impl<'a> Story<'a> {
             delivery_id: delivery.id.clone(),
             event: event_ref(event, self.message),
             route: delivery.route.name.clone(),
-            priority: Some(delivery.route.priority),
+            priority: Some(delivery.priority),
             channel: Some(delivery.route.channel),
             recipient: recipient.to_owned(),
             recipient_hash: pipeline.identity.recipient_hash(recipient),

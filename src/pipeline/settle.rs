@@ -105,7 +105,7 @@ impl Pipeline {
     }
 
     async fn publish_next(&self, story: &Story<'_>, next: Next, wait: Duration, attempt: u32) {
-        let priority = story.delivery.route.priority;
+        let priority = story.delivery.priority;
         let (destination, attempt_of_ticket) = match next {
             Next::Retry(to_come) => (Destination::Later(wait, priority), to_come),
             Next::Dead => (Destination::Dead, attempt),
@@ -183,7 +183,7 @@ impl Pipeline {
                 delivery.attempt,
                 "held by another copy",
             ),
-            destination: Destination::Later(DEFER, delivery.route.priority),
+            destination: Destination::Later(DEFER, delivery.priority),
             body: message.body.clone(),
             properties: message.properties.clone(),
         })

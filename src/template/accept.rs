@@ -89,7 +89,7 @@ impl Templates {
             .collect();
         let mut tried = false;
         for (path, text) in source::samples(trial.files, template) {
-            match self.try_sample(compiled, language, route, text, trial.sources) {
+            match self.try_sample(compiled, language, route, text, trial) {
                 Ok(matched) => tried |= matched,
                 Err(reason) => faults.push(format!("templates/{path}: {reason}")),
             }
@@ -110,15 +110,16 @@ impl Templates {
         language: &str,
         route: &Route,
         text: &str,
-        sources: &Sources,
+        trial: Trial<'_>,
     ) -> Result<bool, String> {
         let mut event = sample(text).map_err(|invalid| invalid.to_string())?;
         if event.kind != route.event && !route.aliases.contains(&event.kind) {
             return Ok(false);
         }
+        trial.catalog.translate(&mut event);
         event.fields.insert("locale".to_owned(), language.into());
         let variables = route
-            .variables(&event, sources, language)
+            .variables(&event, trial.sources, language)
             .map_err(|fault| format!("route {:?}: {fault}", route.name))?;
         let words = self.locales.of(Some(language));
         self.render_with(compiled, &words, route, &variables, &event)

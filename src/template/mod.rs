@@ -97,9 +97,22 @@ fn brand(brand: &Brand) -> Value {
         &brand.support_email,
         brand.support_url.as_deref().unwrap_or_default(),
         &brand.colour,
+        readable_on(&brand.colour),
     ];
     let fields = names::BRAND.into_iter().zip(values);
     fields.map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<Map<_, _>>().into()
+}
+
+/// White or, where its contrast would be less than 4.5, black: the colour of text on `#rrggbb`
+/// (<https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio>).
+fn readable_on(colour: &str) -> &'static str {
+    let part = |at: usize| {
+        let part = colour.get(at..at + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let part = f64::from(part.unwrap_or_default()) / 255.0;
+        if part <= 0.03928 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) }
+    };
+    let luminance = 0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5);
+    if 1.05 / (luminance + 0.05) < 4.5 { "#000000" } else { "#ffffff" }
 }
 
 /// All templates, compiled.
@@ -212,7 +225,12 @@ impl Templates {
     ) -> Result<Rendered, TemplateError> {
         // Made once: by itself each rendering would copy all of it.
         let mut context = Context::from(Value::Object(self.bind(words, route, variables, event)));
-        let subject = one_line(&render_part(&self.plain, &compiled.subject, &context)?);
+        // An event that brings its own subject has it, whichever template is used.
+        let own = variables.get("subject").and_then(Value::as_str).filter(|own| !own.is_empty());
+        let subject = match own {
+            Some(own) => one_line(own),
+            None => one_line(&render_part(&self.plain, &compiled.subject, &context)?),
+        };
         if let Value::Object(context) = context.data_mut() {
             context.insert("subject".to_owned(), Value::String(subject.clone()));
         }
@@ -298,7 +316,21 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::one_line;
+    use super::{one_line, readable_on};
+
+    #[test]
+    fn buttons_are_readable_in_every_colour() {
+        for (colour, text) in [
+            ("#1f3a5f", "#ffffff"),
+            ("#e50914", "#ffffff"),
+            ("#767676", "#ffffff"),
+            ("#777777", "#000000"),
+            ("#ffcc00", "#000000"),
+            ("#FFFFFF", "#000000"),
+        ] {
+            assert_eq!(readable_on(colour), text, "{colour}");
+        }
+    }
 
     #[test]
     fn a_subject_is_one_line() {

@@ -14,9 +14,9 @@ use crate::event::snake_case;
 
 /// The helpers that templates may call. Not `log`, which would write values to the log, nor
 /// `lookup` and `with`, whose names are not known before rendering.
-const HELPERS: [&str; 14] = [
+const HELPERS: [&str; 15] = [
     "if", "unless", "each", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or", "not", "list",
-    "plural",
+    "lines", "plural",
 ];
 
 /// What every template sees beside its route's variables.
@@ -32,8 +32,8 @@ pub(super) const GLOBALS: [&str; 8] = [
 ];
 
 /// The fields of `brand`.
-pub(super) const BRAND: [&str; 6] =
-    ["name", "logo_url", "website_url", "support_email", "support_url", "colour"];
+pub(super) const BRAND: [&str; 7] =
+    ["name", "logo_url", "website_url", "support_email", "support_url", "colour", "text_on_colour"];
 
 /// Writes the names in snake case where they are in Pascal case, and gives those of variables.
 ///
