@@ -135,3 +135,39 @@ impl Templates {
 pub fn sample(text: &str) -> Result<Event, event::InvalidEvent> {
     event::parse(text.as_bytes(), &Properties::default(), "sample")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::EMBEDDED_ROUTES;
+
+    #[test]
+    fn every_optional_variable_is_in_one_sample_and_missing_in_another() {
+        let lists = ["ADMIN_EMAILS", "CONTACT_EMAILS"].map(|name| (name.to_owned(), Vec::new()));
+        let catalog = Catalog::parse(EMBEDDED_ROUTES, &lists.into()).unwrap();
+        let files = source::read(None).unwrap();
+        let mut lacking = Vec::new();
+        for route in catalog.routes() {
+            let samples = source::samples(&files, &route.template).filter_map(|(_, text)| {
+                let mut event = sample(text).unwrap();
+                catalog.translate(&mut event);
+                let is_ours = event.kind == route.event || route.aliases.contains(&event.kind);
+                is_ours.then_some(event)
+            });
+            let samples: Vec<Event> = samples.collect();
+            for (name, variable) in &route.variables {
+                let Some(default) = &variable.default else { continue };
+                let found = |event: &Event| {
+                    route.variables(event, &Sources::default(), "en").unwrap()[name] != *default
+                };
+                // Without the customer's address their own mail would be a dead letter.
+                let may_be_missing = name != "user_email";
+                let is_missing = samples.iter().any(|event| !event.fields.contains_key(name));
+                if !samples.iter().any(found) || (may_be_missing && !is_missing) {
+                    lacking.push(format!("{}: {name}", route.name));
+                }
+            }
+        }
+        assert!(lacking.is_empty(), "{lacking:#?}");
+    }
+}

@@ -11,6 +11,7 @@ mod support;
 mod addresses;
 mod bad_input;
 mod broker;
+mod catalogue;
 mod commands;
 mod connections;
 mod crash;

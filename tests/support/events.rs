@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 pub(crate) const BOOKINGS: &str = "notification.booking_events";
 pub(crate) const PAYMENTS: &str = "notification.payment_events";
+pub(crate) const ACCOUNTS: &str = "notification.account_events";
+pub(crate) const REQUESTS: &str = "notification.request_events";
 
 /// The seed's first printed event, byte for byte: no event id.
 pub(crate) const SEED_BOOKING: &str =
