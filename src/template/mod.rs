@@ -8,6 +8,8 @@ mod accept;
 mod ascii;
 mod compile;
 pub mod database;
+#[cfg(test)]
+mod golden;
 mod helpers;
 mod names;
 pub mod source;
