@@ -119,8 +119,10 @@ impl Words {
 
     /// An instant on the clocks of its zone, which is named: `…, 19:30 GMT-5`.
     fn instant(&self, time: &Zoned) -> String {
-        let time = ZonedDateTime::<Iso, TimeZoneInfo<AtTime>>::convert_from(time);
-        plain_spaces(&self.instant.format(&time).to_string())
+        let zoned = ZonedDateTime::<Iso, TimeZoneInfo<AtTime>>::convert_from(time);
+        let words = plain_spaces(&self.instant.format(&zoned).to_string());
+        // How CLDR writes UTC as an offset.
+        words.strip_suffix("GMT+0").map_or(words.clone(), |clock| format!("{clock}UTC"))
     }
 
     /// What upstream printed as a time, in words; any other text as it stands.
@@ -281,6 +283,7 @@ mod tests {
             ("2024-12-15T19:30:00", "en", "Sunday, December 15, 2024 at 7:30 PM"),
             ("2024-12-16T00:30:00Z", "en", "Sunday, December 15, 2024 at 7:30 PM GMT-5"),
             ("2024-12-15", "en-GB", "15 December 2024"),
+            ("", "en", ""),
             ("next Friday", "en", "next Friday"),
         ] {
             assert_eq!(words(tag).time(text, Some(&bogota)), written);

@@ -167,3 +167,32 @@ async fn the_gallery_shows_every_mail_and_follows_its_files() {
     watching.kill().unwrap();
     watching.wait().unwrap();
 }
+
+#[tokio::test]
+async fn an_address_is_a_place_in_the_words_of_the_mail() {
+    let folder = tempfile::tempdir().unwrap();
+    let cities = folder.path().join("cities.mmdb");
+    crate::support::python::python("make_mmdb.py", &[cities.to_str().unwrap()], b"");
+    let usher = Builder::new(folder.path()).set("GEOIP_FILE", cities.to_str().unwrap());
+    for (address, locale, place) in [
+        ("203.0.113.9", "es", "Bogotá, Colombia"),
+        ("203.0.113.9", "en", "Bogota, Colombia"),
+        ("2001:db8::1", "es-CO", "España"),
+        ("198.51.100.1", "es", ""),
+        ("no address", "es", ""),
+    ] {
+        let event = serde_json::json!({
+            "event_type": "auth.login", "email": "ana@example.com", "full_name": "Ana",
+            "ip_address": address, "locale": locale,
+        });
+        std::fs::write(folder.path().join("event.json"), event.to_string()).unwrap();
+        let mail = run(&usher, &["render", "event.json"], 0).await;
+        let said = mail.lines().find_map(|line| {
+            line.strip_prefix("Ubicación: ").or_else(|| line.strip_prefix("Location: "))
+        });
+        assert!(said.unwrap_or_default().starts_with(place), "{mail}");
+        assert_eq!(said.is_some(), !place.is_empty(), "{mail}");
+    }
+    let missing = usher.set("GEOIP_FILE", "missing.mmdb");
+    assert!(run(&missing, &["check", "--offline"], 78).await.contains("GEOIP_FILE missing.mmdb"));
+}
