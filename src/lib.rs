@@ -41,6 +41,7 @@ pub mod health;
 pub mod http;
 pub mod ledger;
 pub mod metrics;
+pub mod mongo;
 pub mod pipeline;
 pub mod shutdown;
 pub mod sqlite;

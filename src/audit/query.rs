@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
-use mongodb::bson::{self, Document, doc};
+use mongodb::bson::{Document, doc};
 
 use super::{
     AuditError, Record, Status,
     mongo::{DELIVERIES, DELIVERY_STATUS, MongoAudit, failed},
 };
-use crate::catalog::DeliveryId;
+use crate::{catalog::DeliveryId, mongo::date};
 
 /// The collection of what operators did.
 const ACTIONS: &str = "actions";
@@ -41,7 +41,7 @@ impl MongoAudit {
     ) -> Result<Vec<Record>, AuditError> {
         let mut filter = doc! {"status": status.as_str(), "final": true};
         if let Some(since) = since {
-            filter.insert("at", doc! {"$gte": bson::DateTime::from_millis(since.as_millisecond())});
+            filter.insert("at", doc! {"$gte": date(since)});
         }
         let view = self.database.collection::<Record>(DELIVERY_STATUS);
         let found = view.find(filter).sort(doc! {"at": -1}).limit(limit).await.map_err(failed)?;
@@ -84,7 +84,7 @@ impl MongoAudit {
     /// The server did not answer.
     pub async fn act(&self, action: &Action) -> Result<(), AuditError> {
         let document = doc! {
-            "at": bson::DateTime::from_millis(Timestamp::now().as_millisecond()),
+            "at": date(Timestamp::now()),
             "by": &action.by,
             "action": action.action,
             "target": &action.target,

@@ -19,7 +19,7 @@ use super::{
     Compiled, LANGUAGES, Templates, Trial,
     source::{Markup, Source},
 };
-use crate::{event::snake_case, health::Backoff, metrics::Metrics};
+use crate::{event::snake_case, health::Backoff, metrics::Metrics, mongo::DUPLICATE_KEY};
 
 /// The collection of templates.
 pub const EMAIL_TEMPLATES: &str = "email_templates";
@@ -27,8 +27,6 @@ pub const EMAIL_TEMPLATES: &str = "email_templates";
 const TEMPLATE_VERSIONS: &str = "template_versions";
 /// How often changes are looked for.
 const POLL: Duration = Duration::from_secs(2);
-/// The code of a duplicate key.
-const DUPLICATE_KEY: i32 = 11000;
 
 /// One version of a template in one language. Field names are those of the collection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

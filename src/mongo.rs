@@ -1,0 +1,141 @@
+//! What every store in MongoDB needs: work done in batches, and times that are dates there.
+
+use std::{borrow::Borrow, collections::HashMap, time::Duration};
+
+use jiff::Timestamp;
+use mongodb::{
+    Collection, IndexModel,
+    bson::{self, Bson, Document},
+    error::ErrorKind,
+    options::IndexOptions,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::{mpsc, oneshot};
+
+/// Most questions in one batch.
+const BATCH: usize = 500;
+/// The code of a duplicate key: the document is there already.
+pub const DUPLICATE_KEY: i32 = 11000;
+
+/// One batch under way at a time, so that a batch grows with the load (group commit).
+pub struct Batches<Q, A> {
+    questions: mpsc::Sender<(Q, oneshot::Sender<A>)>,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
+    /// `work` answers a batch, in its order.
+    pub fn new<W, F>(work: W) -> Self
+    where
+        W: Fn(Vec<Q>) -> F + Send + 'static,
+        F: Future<Output = Vec<A>> + Send,
+    {
+        let (questions, mut asked) = mpsc::channel::<(Q, oneshot::Sender<A>)>(BATCH * 2);
+        tokio::spawn(async move {
+            let mut batch = Vec::with_capacity(BATCH);
+            while asked.recv_many(&mut batch, BATCH).await > 0 {
+                let (questions, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+                for (answer, waiting) in work(questions).await.into_iter().zip(waiting) {
+                    // Nobody waits any more when its task was aborted at the end of a drain.
+                    let _ = waiting.send(answer);
+                }
+            }
+        });
+        Self { questions }
+    }
+
+    /// Asks within a batch.
+    ///
+    /// # Errors
+    /// The batches have ended.
+    pub async fn ask(&self, question: Q) -> anyhow::Result<A> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.questions.send((question, answer)).await;
+        sent.map_err(|_| anyhow::anyhow!("the batches have ended"))?;
+        Ok(answered.await?)
+    }
+}
+
+/// Inserts all, unordered; says for each whether it is new. One that is there already is no failure.
+pub async fn insert_all<T: Serialize + Send + Sync>(
+    collection: Collection<T>,
+    documents: Vec<impl Borrow<T>>,
+) -> Vec<anyhow::Result<bool>> {
+    let count = documents.len();
+    let refused: HashMap<usize, Option<String>> =
+        match collection.insert_many(documents).ordered(false).await {
+            Ok(_) => HashMap::new(),
+            Err(error) => match *error.kind {
+                ErrorKind::InsertMany(ref failure) if failure.write_concern_error.is_none() => {
+                    let refusals = failure.write_errors.iter().flatten();
+                    let reason =
+                        |code, text: &String| (code != DUPLICATE_KEY).then(|| text.clone());
+                    refusals.map(|one| (one.index, reason(one.code, &one.message))).collect()
+                }
+                // Nobody knows what was written: all of it is written again.
+                _ => (0..count).map(|index| (index, Some(error.to_string()))).collect(),
+            },
+        };
+    let answer = |index| match refused.get(&index) {
+        None => Ok(true),
+        Some(None) => Ok(false),
+        Some(Some(reason)) => Err(anyhow::anyhow!(reason.clone())),
+    };
+    (0..count).map(answer).collect()
+}
+
+/// A date as MongoDB has it.
+pub fn date(time: Timestamp) -> bson::DateTime {
+    bson::DateTime::from_millis(time.as_millisecond())
+}
+
+/// A document in which the times at these paths are dates, so that queries and TTL indexes work.
+///
+/// # Errors
+/// The value is none that MongoDB can hold.
+pub fn to_document<T: Serialize>(value: &T, dates: &[&str]) -> anyhow::Result<Document> {
+    let mut document = bson::serialize_to_document(value)?;
+    for path in dates {
+        if let Some(Bson::String(text)) = at(&mut document, path) {
+            let time: Timestamp = text.parse()?;
+            *at(&mut document, path).unwrap_or(&mut Bson::Null) = Bson::DateTime(date(time));
+        }
+    }
+    Ok(document)
+}
+
+/// The way back.
+///
+/// # Errors
+/// The document does not have the value's fields.
+pub fn from_document<T: DeserializeOwned>(
+    mut document: Document,
+    dates: &[&str],
+) -> anyhow::Result<T> {
+    for path in dates {
+        if let Some(found) = at(&mut document, path)
+            && let Bson::DateTime(time) = *found
+        {
+            let time = Timestamp::from_millisecond(time.timestamp_millis())?;
+            *found = Bson::String(time.to_string());
+        }
+    }
+    Ok(bson::deserialize_from_document(document)?)
+}
+
+fn at<'d>(document: &'d mut Document, path: &str) -> Option<&'d mut Bson> {
+    match path.split_once('.') {
+        None => document.get_mut(path),
+        Some((first, rest)) => at(document.get_document_mut(first).ok()?, rest),
+    }
+}
+
+/// An index by these keys.
+pub fn index(keys: Document) -> IndexModel {
+    IndexModel::builder().keys(keys).build()
+}
+
+/// MongoDB deletes a document once the time in this field has passed.
+pub fn purge_index(field: &str) -> IndexModel {
+    let options = IndexOptions::builder().expire_after(Duration::ZERO).build();
+    IndexModel::builder().keys(bson::doc! {field: 1}).options(options).build()
+}
