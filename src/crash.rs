@@ -34,7 +34,7 @@ macro_rules! crash_event {
 
 /// Every point, in the order in which a delivery meets them.
 #[cfg(feature = "chaos")]
-pub const POINTS: [&str; 18] = [
+pub const POINTS: [&str; 23] = [
     "after_receive",
     "after_claim",
     "after_render",
@@ -53,6 +53,11 @@ pub const POINTS: [&str; 18] = [
     "after_ack",
     "after_put_off",
     "after_low",
+    "after_planned",
+    "after_lifecycle",
+    "after_void",
+    "after_due_claimed",
+    "after_due_published",
 ];
 
 #[cfg(feature = "chaos")]

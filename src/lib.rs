@@ -9,8 +9,12 @@
 //! receive    parse     route       claim      render       send        record (both)      settle
 //! ```
 //! [`pipeline::Pipeline::process`] reads as that sentence. Dependencies point the same way: only
-//! [`broker::amqp`] knows lapin, only [`ledger::redis`] Redis, only [`audit::mongo`] MongoDB, only
-//! [`channel::email`] lettre.
+//! [`broker::amqp`] knows lapin, only [`ledger::redis`] Redis, only [`audit::mongo`] and the stores
+//! beside it ([`plan::mongo`], [`template::database`]) MongoDB, only [`channel::email`] lettre.
+//!
+//! Mail for later leaves the line after `route` for the [`plan`] and comes back as a hand-off when
+//! it is due. What changes a booking is kept there as well, before the event's own mail is looked
+//! at, and read when a mail about a booking is about to be sent.
 //!
 //! An **event** is what upstream published. A **delivery** is one message to one recipient over
 //! one channel that a route asks for; an event has none, one or more. An **attempt** is one try at
@@ -43,6 +47,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod mongo;
 pub mod pipeline;
+pub mod plan;
 pub mod shutdown;
 pub mod sqlite;
 pub mod telemetry;

@@ -1,4 +1,4 @@
-//! The one file of the embedded mode: broker, ledger and audit in a SQLite database that one
+//! The one file of the embedded mode: broker, ledger, audit and plan in a SQLite database that one
 //! process holds. Write-ahead logging makes every committed step survive kill -9.
 
 use std::{
@@ -38,6 +38,22 @@ const SCHEMA: &str = "
         record TEXT NOT NULL
     );
     CREATE INDEX IF NOT EXISTS deliveries_by_delivery ON deliveries (delivery_id, at_ms);
+    CREATE TABLE IF NOT EXISTS planned (
+        delivery_id TEXT PRIMARY KEY,
+        booking_id TEXT,
+        state TEXT NOT NULL,
+        due_ms INTEGER NOT NULL,
+        claim_at_ms INTEGER NOT NULL,
+        purge_ms INTEGER,
+        planned TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS planned_due ON planned (state, claim_at_ms);
+    CREATE INDEX IF NOT EXISTS planned_by_booking ON planned (booking_id);
+    CREATE TABLE IF NOT EXISTS bookings (
+        booking_id TEXT PRIMARY KEY,
+        purge_ms INTEGER NOT NULL,
+        booking TEXT NOT NULL
+    ) WITHOUT ROWID;
 ";
 
 /// A handle to the file; cheap to clone.
@@ -61,7 +77,9 @@ impl Database {
         connection.execute_batch(SCHEMA)?;
         let now = jiff::Timestamp::now().as_millisecond();
         connection.execute("DELETE FROM ledger WHERE expires_ms < ?1", [now])?;
-        connection.execute("DELETE FROM deliveries WHERE purge_ms < ?1", [now])?;
+        for table in ["deliveries", "planned", "bookings"] {
+            connection.execute(&format!("DELETE FROM {table} WHERE purge_ms < ?1"), [now])?;
+        }
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 

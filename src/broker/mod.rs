@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -41,6 +42,11 @@ impl Message {
     pub fn origin(&self) -> &str {
         self.ticket.as_ref().map_or(&self.queue, |ticket| &ticket.origin)
     }
+
+    /// When the event arrived, however often it was handed off since.
+    pub fn arrived_at(&self) -> Timestamp {
+        self.ticket.as_ref().and_then(|ticket| ticket.arrived_at).unwrap_or_else(Timestamp::now)
+    }
 }
 
 /// What a hand-off says about itself: which delivery, why, where from and how often tried.
@@ -65,6 +71,9 @@ pub struct Ticket {
     /// Its secrets are masked: it can be looked at, not sent.
     #[serde(default)]
     pub masked: bool,
+    /// When the event arrived: its place among others where it says nothing of that itself.
+    #[serde(default)]
+    pub arrived_at: Option<Timestamp>,
 }
 
 const REASON_BYTES: usize = 1024;
@@ -77,7 +86,8 @@ impl Ticket {
             let cut = reason.char_indices().rev().map(|(at, _)| at).find(|at| *at <= REASON_BYTES);
             reason = &reason[..cut.unwrap_or(0)];
         }
-        BTreeMap::from([
+        let arrived_at = self.arrived_at.map(|at| ("usher-arrived", at.to_string()));
+        let mut headers = BTreeMap::from([
             ("usher-delivery-id", self.delivery_id.to_string()),
             ("usher-event-id", self.event_id.clone()),
             ("usher-route", self.route.clone()),
@@ -87,7 +97,9 @@ impl Ticket {
             ("usher-origin", self.origin.clone()),
             ("usher-reason", reason.to_owned()),
             ("usher-masked", self.masked.to_string()),
-        ])
+        ]);
+        headers.extend(arrived_at);
+        headers
     }
 
     /// Reads the headers of a hand-off; `None` if they are not usher's.
@@ -103,6 +115,7 @@ impl Ticket {
             origin: text("usher-origin")?,
             reason: text("usher-reason").unwrap_or_default(),
             masked: header("usher-masked") == Some("true"),
+            arrived_at: header("usher-arrived").and_then(|at| at.parse().ok()),
         })
     }
 }
@@ -167,6 +180,7 @@ mod tests {
             origin: "q".into(),
             reason: "ñ".repeat(2000),
             masked: true,
+            arrived_at: Some(Timestamp::UNIX_EPOCH),
         };
         let headers = ticket.to_headers();
         let read = Ticket::from_headers(|name| headers.get(name).map(String::as_str)).unwrap();

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Catalog, ChannelKind, OnUnknown, Priority, Route, SourceQueue, Variable, VariableType,
-    calendar::CalendarTable, dialect::Dialect, route::Recipients,
+    Catalog, ChannelKind, Lifecycle, OnUnknown, Priority, ReminderRule, Route, SourceQueue,
+    Variable, VariableType, calendar::CalendarTable, dialect::Dialect, route::Recipients,
 };
 use crate::event::{Derived, snake_case};
 
@@ -61,6 +61,8 @@ struct RouteEntry {
     reply_to: Option<ReplyToEntry>,
     inline_qr: Option<String>,
     calendar: Option<CalendarTable>,
+    lifecycle: Option<Lifecycle>,
+    reminder: Option<ReminderRule>,
     priority: Priority,
     priority_from: Option<String>,
     #[serde(default)]
@@ -135,6 +137,15 @@ pub(super) fn parse(
                     faults.push(format!("{at}: there are two routes of this name"));
                 }
             }
+        }
+    }
+    for (name, rule) in routes.values().filter_map(|it| Some((&it.name, it.reminder.as_ref()?))) {
+        let planned = routes.get(&rule.route);
+        if planned.is_none_or(|route| route.lifecycle != Some(Lifecycle::Reminder)) {
+            let other = &rule.route;
+            faults.push(format!(
+                "route {name:?}: reminder: {other:?} is no route with lifecycle = \"reminder\""
+            ));
         }
     }
     for kind in &file.ignore {
@@ -221,6 +232,18 @@ impl RouteEntry {
             }
         }
         let calendar = self.calendar.map(|table| table.build(&variables, &mut faults));
+        if let Some(rule) = &self.reminder
+            && variables.get(&rule.showtime).is_none_or(|found| found.kind != VariableType::Time)
+        {
+            let name = &rule.showtime;
+            faults.push(format!("reminder: {name:?} is no time variable of this route"));
+        }
+        if self.lifecycle.is_some() && !variables.contains_key("booking_id") {
+            faults.push("a route with a lifecycle needs the variable booking_id".into());
+        }
+        if self.lifecycle == Some(Lifecycle::Reminder) && !self.secrets.is_empty() {
+            faults.push("a reminder is kept until it is due, so it can't have secrets".into());
+        }
         if !self.secrets.is_empty() && self.max_age.is_none() {
             faults.push("a route with secrets needs a max_age".into());
         }
@@ -248,6 +271,8 @@ impl RouteEntry {
             reply_to: self.reply_to.map(|entry| entry.field),
             inline_qr: self.inline_qr,
             calendar,
+            lifecycle: self.lifecycle,
+            reminder: self.reminder,
             priority: self.priority,
             priority_from: self.priority_from,
             variables,

@@ -5,6 +5,7 @@ mod calendar;
 mod delivery;
 mod dialect;
 mod file;
+mod lifecycle;
 mod route;
 mod variables;
 
@@ -14,6 +15,7 @@ pub use calendar::{CalendarMethod, CalendarRule};
 pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
 use dialect::Dialect;
 pub use file::RouteFaults;
+pub use lifecycle::{Lifecycle, ReminderRule};
 pub use route::{ChannelKind, OnUnknown, Priority, Route, Variable, VariableType};
 pub use variables::VariableFault;
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CalendarRule, Delivery, Identity, Recipient};
+use super::{CalendarRule, Delivery, Identity, Lifecycle, Recipient, ReminderRule};
 use crate::event::{Derived, Event};
 
 /// Longest recipient that is looked at, in bytes; longer than any address of any channel.
@@ -34,6 +34,10 @@ pub struct Route {
     pub inline_qr: Option<String>,
     /// The calendar entry that the mail brings along.
     pub calendar: Option<CalendarRule>,
+    /// What its event means for the booking that it is about.
+    pub lifecycle: Option<Lifecycle>,
+    /// The reminder that its event plans or moves.
+    pub reminder: Option<ReminderRule>,
     /// How urgent it is against other mail.
     pub priority: Priority,
     /// The field in which an event may say another priority.

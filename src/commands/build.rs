@@ -13,6 +13,7 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     pipeline::{Pipeline, Policy},
+    plan::Plan,
 };
 
 /// Everything but the places that differ between embedded mode and services.
@@ -20,16 +21,17 @@ pub(super) struct Parts {
     pub(super) instance: String,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) audit: Arc<dyn Audit>,
+    pub(super) plan: Arc<dyn Plan>,
     pub(super) email: Arc<dyn Channel>,
     pub(super) broker: Arc<dyn Broker>,
     pub(super) health: Health,
     pub(super) metrics: Metrics,
 }
 
-pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Handler {
+pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Arc<Pipeline> {
     let settings = loaded.settings;
     let zone = settings.zone();
-    let pipeline = Arc::new(Pipeline {
+    Arc::new(Pipeline {
         identity: Identity::new(settings.pepper.expose()),
         catalog: loaded.catalog,
         templates: loaded.templates,
@@ -42,17 +44,22 @@ pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Handler {
             retention: settings.audit_retention,
             enabled: settings.email.enabled,
             message_id_domain: loaded.sender.domain().to_owned(),
-            // Checked when the settings were read.
+            reminder_before: settings.reminder_before,
             zone,
         },
         ledger: parts.ledger,
         audit: parts.audit,
+        plan: parts.plan,
         email: parts.email,
         broker: parts.broker,
         health: parts.health,
         metrics: parts.metrics,
         suspects: tokio::sync::RwLock::default(),
-    });
+    })
+}
+
+/// What is done with each message.
+pub(super) fn handler(pipeline: Arc<Pipeline>) -> Handler {
     Arc::new(move |message| {
         let pipeline = pipeline.clone();
         Box::pin(async move { pipeline.process(&message).await })

@@ -178,12 +178,13 @@ fn build(
         instance: store.instance,
         ledger: store.ledger,
         audit: store.audit,
+        plan: store.plan,
         email,
         broker: Arc::new(store.broker),
         health,
         metrics: Metrics::default(),
     };
-    Ok(build::pipeline(loaded, parts))
+    Ok(build::handler(build::pipeline(loaded, parts)))
 }
 
 async fn drain(

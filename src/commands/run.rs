@@ -31,6 +31,7 @@ use crate::{
         redis::{RedisLedger, Windows},
     },
     metrics::Metrics,
+    plan::mongo::MongoPlan,
     shutdown, telemetry,
     template::database::{TemplateStore, Watcher},
 };
@@ -74,8 +75,9 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         .await
         .map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
     let watcher = Watcher::new(TemplateStore::new(audit.database()), metrics.clone());
+    let plan = Arc::new(MongoPlan::new(audit.database()));
     let audit = Arc::new(audit);
-    tokio::spawn(prepare_audit(audit.clone(), health.clone()));
+    tokio::spawn(prepare_database(audit.clone(), plan.clone(), health.clone()));
     // The first sign of life comes before the first claim, or the claim would look orphaned.
     let alive = keep_alive(
         ledger.clone(),
@@ -94,6 +96,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         instance,
         ledger: ledger.clone(),
         audit,
+        plan,
         email,
         broker: broker.clone(),
         health: health.clone(),
@@ -102,7 +105,12 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     let templates_loaded = Arc::new(SetOnce::new());
     let watching = watch_templates(loaded.clone(), watcher, templates_loaded.clone());
     tokio::spawn(background.clone().run_until_cancelled_owned(watching));
-    let process = build::pipeline(loaded, parts);
+    let pipeline = build::pipeline(loaded, parts);
+    let process = build::handler(pipeline.clone());
+    let poller = tokio::spawn({
+        let stop = stop.clone();
+        async move { pipeline.publish_planned(stop).await }
+    });
     let handler: Handler = Arc::new(move |message| {
         let (loaded, process) = (templates_loaded.clone(), process.clone());
         Box::pin(async move {
@@ -124,6 +132,8 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         places: Arc::new(Semaphore::new(places)),
     };
     consume(&consumers, handler, settings.drain_timeout).await;
+    // What it has claimed would have to wait for the end of its lease.
+    let _ = tokio::time::timeout(GOODBYE, poller).await;
     broker.close().await;
     background.cancel();
     // A renewal that is under way ends before the process does.
@@ -184,9 +194,13 @@ async fn watch_templates(library: Loaded, mut watcher: Watcher, loaded: Arc<SetO
 }
 
 /// Indexes and views, as soon as MongoDB answers.
-async fn prepare_audit(audit: Arc<MongoAudit>, health: Health) {
+async fn prepare_database(audit: Arc<MongoAudit>, plan: Arc<MongoPlan>, health: Health) {
     let mut backoff = Backoff::default();
-    while let Err(error) = audit.prepare().await {
+    let prepare = async || {
+        audit.prepare().await?;
+        anyhow::Ok(plan.prepare().await?)
+    };
+    while let Err(error) = prepare().await {
         health.mongodb.down(&error);
         tokio::time::sleep(backoff.step()).await;
     }

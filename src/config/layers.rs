@@ -116,13 +116,13 @@ fn resolve(name: &Name, layer: &mut Layer, report: &mut Report) -> Option<Found>
     Some(winner)
 }
 
-/// The value under one spelling, or in the file that `<spelling>_FILE` names. Empty is unset:
-/// compose files pass empty strings.
+/// The value under one spelling, or in the file that `<spelling>_FILE` names. Empty is unset, for
+/// compose files pass empty strings; but where it says something, it counts.
 fn take(name: &Name, spelling: &str, layer: &mut Layer, report: &mut Report) -> Option<Found> {
     let mut nonempty = |key: &str| {
         let found = layer.remove(key)?;
         let empty = found.text.as_deref().is_some_and(|text| text.trim().is_empty());
-        (!empty).then_some(found)
+        (!empty || name.kind == Kind::MayBeEmpty).then_some(found)
     };
     let direct = nonempty(spelling);
     if name.kind != Kind::Secret {

@@ -276,6 +276,16 @@ mod tests {
     }
 
     #[test]
+    fn no_reminders_is_an_empty_value_or_off() {
+        let before = |vars: &[(&str, &str)]| from_env(vars).unwrap().0.reminder_before;
+        assert_eq!(before(&[]), Some(Duration::from_secs(3 * 3600)));
+        assert_eq!(before(&[("REMINDER_BEFORE", "90m")]), Some(Duration::from_secs(5400)));
+        assert_eq!(before(&[("REMINDER_BEFORE", "")]), None);
+        assert_eq!(before(&[("REMINDER_BEFORE", " off ")]), None);
+        assert!(faults(&[("REMINDER_BEFORE", "soon")]).contains("REMINDER_BEFORE"));
+    }
+
+    #[test]
     fn names_and_addresses_fall_back_in_the_documented_order() {
         let vars = [
             ("FROM_NAME", "Kino"),

@@ -5,6 +5,8 @@
 pub enum Kind {
     /// One value.
     Plain,
+    /// One value; an empty one is a value as well.
+    MayBeEmpty,
     /// Comma-separated; in the file also an array of strings.
     List,
     /// One value that is never printed; `<NAME>_FILE` names a file that holds it.
@@ -34,7 +36,7 @@ const fn name(canonical: &'static str, kind: Kind, aliases: &'static [&'static s
 
 /// Every setting there is. `config/defaults.toml` and `.env.example` explain them.
 pub const NAMES: &[Name] = {
-    use Kind::{List, Plain, Secret};
+    use Kind::{List, MayBeEmpty, Plain, Secret};
     &[
         name("RABBITMQ_URL", Secret, &[]),
         name("REDIS_URL", Secret, &[]),
@@ -81,6 +83,7 @@ pub const NAMES: &[Name] = {
         name("DEFAULT_LOCALE", Plain, &[]),
         name("DEFAULT_CURRENCY", Plain, &[]),
         name("TIMEZONE", Plain, &[]),
+        name("REMINDER_BEFORE", MayBeEmpty, &[]),
         name("GEOIP_FILE", Plain, &[]),
         name("BRAND_NAME", Plain, &[]),
         name("BRAND_LOGO_URL", Plain, &[]),

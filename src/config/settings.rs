@@ -90,6 +90,8 @@ pub struct Settings {
     /// IANA zone in which times are printed (`TIMEZONE`), known to jiff; `None`: on the clock they
     /// were written by, else UTC.
     pub timezone: Option<String>,
+    /// How long before a showtime its reminder goes out (`REMINDER_BEFORE`); `None`: there is none.
+    pub reminder_before: Option<Duration>,
     /// MaxMind database of cities for the places of IP addresses (`GEOIP_FILE`).
     pub geoip_file: Option<PathBuf>,
     /// What mail looks like (`BRAND_*`).

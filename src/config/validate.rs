@@ -61,6 +61,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         locale: r.value("DEFAULT_LOCALE", v::locale),
         currency: r.value("DEFAULT_CURRENCY", v::currency),
         timezone: r.read("TIMEZONE", v::timezone),
+        reminder_before: r.value("REMINDER_BEFORE", v::or_none(v::duration_in(SECOND..=366 * DAY))),
         routes_file: r.read("ROUTES_FILE", v::path),
         templates_dir: r.read("TEMPLATES_DIR", v::path),
         http_listen: r.value("HTTP_LISTEN", v::listen),

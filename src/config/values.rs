@@ -44,6 +44,14 @@ pub(super) fn duration_in(range: RangeInclusive<Duration>) -> impl Fn(&str) -> P
     }
 }
 
+/// Nothing where it is empty or says `off`.
+pub(super) fn or_none<T>(value: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
+    move |text| match text.is_empty() || text.eq_ignore_ascii_case("off") {
+        true => Ok(None),
+        false => value(text).map(Some),
+    }
+}
+
 /// A duration as [`duration`] reads it, in the largest unit that divides it.
 pub(crate) fn humane(duration: Duration) -> String {
     let millis = duration.as_millis();

@@ -5,14 +5,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Event, EventId, IdSource, case::snake_fields, id};
+use super::{Event, EventId, IdSource, MAX_NAME_BYTES, case::snake_fields, id};
 
 /// The largest body that is read, in bytes. Larger ones are rejected, so that the memory held is
 /// at most this times the prefetch.
 pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
-
-/// Longest event id and event type, in bytes: they become parts of keys and headers.
-const MAX_NAME_BYTES: usize = 255;
 
 /// What the broker says about a message beside its body.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +112,7 @@ fn plain(value: Value, properties: &Properties, queue: &str) -> Result<Event, In
         stated => stated,
     };
     let Value::Object(fields) = value else { return Err(InvalidEvent::NotAnObject("value")) };
-    Ok(Event { id, kind, source: String::new(), occurred_at, fields })
+    event(id, kind, String::new(), occurred_at, fields)
 }
 
 fn cloudevent(mut value: Value) -> Result<Event, InvalidEvent> {
@@ -141,7 +138,19 @@ fn cloudevent(mut value: Value) -> Result<Event, InvalidEvent> {
     };
     let occurred_at = time(&fields, "occurred_at")?.or(time_of_envelope);
     let id = EventId { value: id, source: IdSource::Cloudevents };
-    Ok(Event { id, kind, source, occurred_at, fields })
+    event(id, kind, source, occurred_at, fields)
+}
+
+fn event(
+    id: EventId,
+    kind: String,
+    source: String,
+    occurred_at: Option<Timestamp>,
+    fields: Map<String, Value>,
+) -> Result<Event, InvalidEvent> {
+    let deliver_at = time(&fields, "deliver_at")?;
+    let deliver_before = time(&fields, "deliver_before")?;
+    Ok(Event { id, kind, source, occurred_at, deliver_at, deliver_before, fields })
 }
 
 fn object(value: &Value) -> Result<&Map<String, Value>, InvalidEvent> {
@@ -255,6 +264,11 @@ mod tests {
             (r#"{"event_type":"x","event_id":{}}"#, "event_id is a JSON object"),
             (r#"{"event_type":"x","event_id":"a\nb"}"#, "event_id has a control character"),
             (r#"{"event_type":"x","occurred_at":"yesterday"}"#, "occurred_at is not an ISO 8601"),
+            (
+                r#"{"event_type":"x","deliver_at":"2026-01-02T03:04:05"}"#,
+                "deliver_at is not an ISO",
+            ),
+            (r#"{"event_type":"x","deliver_before":7}"#, "deliver_before is a JSON number"),
             (r#"{"specversion":"0.3"}"#, "specversion is \"0.3\""),
             (r#"{"specversion":"1.0","id":"1","source":"s","type":"t"}"#, "data is missing"),
             (

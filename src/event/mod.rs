@@ -18,6 +18,9 @@ pub(crate) use envelope::json_type;
 pub use envelope::{InvalidEvent, MAX_EVENT_BYTES, Properties, parse};
 pub(crate) use time::Time;
 
+/// Longest name, in bytes: an event's id, its type, its booking. They become parts of keys and headers.
+const MAX_NAME_BYTES: usize = 255;
+
 /// One event as upstream published it.
 #[derive(Debug, Clone)]
 pub struct Event {
@@ -29,6 +32,10 @@ pub struct Event {
     pub source: String,
     /// When it happened: `occurred_at`, the CloudEvents `time`, else the message's timestamp.
     pub occurred_at: Option<Timestamp>,
+    /// Not to be sent before this.
+    pub deliver_at: Option<Timestamp>,
+    /// Not to be sent after this.
+    pub deliver_before: Option<Timestamp>,
     /// The event's fields: the whole body of plain JSON, the `data` of a CloudEvent.
     pub fields: Map<String, Value>,
 }
@@ -66,6 +73,22 @@ impl Event {
     /// The IANA zone that the event asks for, if there is such a zone.
     pub fn zone(&self) -> Option<TimeZone> {
         TimeZone::get(self.text("timezone")?).ok()
+    }
+
+    /// The booking that it is about.
+    pub fn booking_id(&self) -> Option<String> {
+        let id = match self.fields.get("booking_id")? {
+            Value::String(text) => text.trim().to_owned(),
+            Value::Number(number) => number.to_string(),
+            _ => return None,
+        };
+        // It becomes a key.
+        (1..=MAX_NAME_BYTES).contains(&id.len()).then_some(id)
+    }
+
+    /// Its place among the events about one thing, as the publisher counts them.
+    pub fn sequence(&self) -> Option<i64> {
+        self.fields.get("sequence")?.as_i64()
     }
 
     /// The publisher's own key for the fact that this event tells; takes the event id's place.

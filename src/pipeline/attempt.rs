@@ -13,6 +13,7 @@ use super::{
     records::Story,
 };
 use crate::{
+    audit::{Record, Status},
     broker::{DEFER, Message},
     catalog::{Delivery, Recipient},
     channel::{Outcome, Outgoing},
@@ -29,6 +30,8 @@ enum Hindrance {
     Dead { kind: &'static str, reason: String },
     /// Ours, on purpose.
     Suppressed(String),
+    /// A later event's.
+    Superseded(String),
 }
 
 impl Pipeline {
@@ -78,7 +81,11 @@ impl Pipeline {
             };
             crash_event!(&event.id.value);
             story.attempt = attempt;
-            let outgoing = match self.prepare(&mut story) {
+            let prepared = match self.overtaken(&story).await {
+                Some(reason) => Err(Hindrance::Superseded(reason)),
+                None => self.prepare(&mut story),
+            };
+            let outgoing = match prepared {
                 Ok(outgoing) => outgoing,
                 Err(hindrance) => {
                     drop(slot);
@@ -157,6 +164,15 @@ impl Pipeline {
         {
             return Err(Hindrance::Suppressed(format!("older than {max_age:?}")));
         }
+        if event.deliver_before.is_some_and(|end| end < Timestamp::now()) {
+            return Err(Hindrance::Suppressed("deliver_before has passed".to_owned()));
+        }
+        if event.deliver_at.is_some_and(|due| due > Timestamp::now())
+            && !delivery.route.secrets.is_empty()
+        {
+            let reason = "deliver_at: mail with secrets is not kept for later".to_owned();
+            return Err(Hindrance::Dead { kind: "not_for_later", reason });
+        }
         let recipient = match &delivery.recipient {
             Recipient::Address(address) => address,
             Recipient::Missing(reason) => {
@@ -203,7 +219,11 @@ impl Pipeline {
             }
             Hindrance::Suppressed(reason) => {
                 story.reason = reason;
-                self.suppress(story, hold).await
+                self.suppress(story, Status::Suppressed, hold).await
+            }
+            Hindrance::Superseded(reason) => {
+                story.reason = reason;
+                self.suppress(story, Status::Superseded, hold).await
             }
         }
     }
@@ -267,7 +287,12 @@ impl Pipeline {
                 self.write_again(record.as_deref()).await;
                 End::Known
             }
-            Claimed::Duplicate(record) => self.duplicate(story, record.as_deref()).await,
+            Claimed::Duplicate(record) => {
+                let first: Option<Record> =
+                    record.and_then(|json| serde_json::from_str(&json).ok());
+                let first = first.map(|record| record.event.id);
+                self.duplicate(story, first.as_deref()).await
+            }
         }
     }
 }

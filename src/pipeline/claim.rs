@@ -64,7 +64,7 @@ impl Pipeline {
                 Reply::Done { record } => return Claimed::Over(record),
                 Reply::Duplicate { record } => return Claimed::Duplicate(record),
                 Reply::AskAudit => match self.last_record(&delivery.id).await {
-                    Some(record) if settles(&record, delivery.attempt) => {
+                    Some(record) if settles(&record, &event.id.value, delivery.attempt) => {
                         return self.remember(event, delivery, record).await;
                     }
                     _ => claim.audit_is_silent = true,
@@ -90,13 +90,15 @@ impl Pipeline {
     }
 }
 
-/// Whether a record is an answer to the wish to make this attempt.
-fn settles(record: &Record, attempt: u32) -> bool {
+/// Whether a record is an answer to this event's wish to make this attempt.
+fn settles(record: &Record, event: &str, attempt: u32) -> bool {
     match record.status {
         Status::Sent | Status::Simulated => true,
-        Status::Failed | Status::Suppressed | Status::Superseded | Status::Unknown => {
+        Status::Failed | Status::Suppressed | Status::Unknown => {
             record.is_final && record.attempt >= attempt
         }
+        // A reminder that was voided may be planned again by a later event.
+        Status::Superseded => record.event.id == event && record.attempt >= attempt,
         // The retry may not have been handed off; its copy and this one can't both claim.
         Status::Retrying | Status::Duplicate | Status::Rejected => false,
     }

@@ -4,8 +4,10 @@ mod attempt;
 mod calendar;
 mod claim;
 mod extras;
+mod lifecycle;
 pub mod outcome;
 mod patience;
+mod plan;
 mod records;
 mod settle;
 
@@ -33,6 +35,7 @@ use crate::{
     health::Health,
     ledger::{Ledger, Owner, RateLimit},
     metrics::Metrics,
+    plan::Plan,
     template::Templates,
 };
 
@@ -50,6 +53,8 @@ pub struct Pipeline {
     pub ledger: Arc<dyn Ledger>,
     /// Where the records go.
     pub audit: Arc<dyn Audit>,
+    /// Where mail for later and changed bookings go.
+    pub plan: Arc<dyn Plan>,
     /// The mail channel.
     pub email: Arc<dyn Channel>,
     /// Where hand-offs go.
@@ -81,6 +86,8 @@ pub struct Policy {
     pub enabled: bool,
     /// The right side of Message-IDs.
     pub message_id_domain: String,
+    /// How long before a showtime its reminder goes out (`REMINDER_BEFORE`).
+    pub reminder_before: Option<Duration>,
     /// Where times without an offset belong (`TIMEZONE`).
     pub zone: Option<TimeZone>,
 }
@@ -94,6 +101,8 @@ enum End {
     Known,
     /// It goes on with another message.
     HandedOff,
+    /// It goes on when it is due.
+    Planned,
 }
 
 /// One task's hold on a delivery, as the ledger knows it.
@@ -132,6 +141,7 @@ impl End {
             Self::Recorded(status) => status.as_str(),
             Self::Known => "known",
             Self::HandedOff => "handed_off",
+            Self::Planned => "planned",
         }
     }
 }
@@ -157,6 +167,9 @@ impl Pipeline {
                 return;
             }
         };
+        if message.ticket.is_none() {
+            self.follow(message, &event).await;
+        }
         let ends = deliveries.iter().map(|delivery| self.deliver(message, &event, delivery));
         let ends = join_all(ends).await;
         self.log_event(message, &event, &ends);
@@ -185,6 +198,9 @@ impl Pipeline {
     }
 
     async fn deliver(&self, message: &Message, event: &Event, delivery: &Delivery) -> End {
+        if let Some(due) = self.later(message, event, delivery) {
+            return self.plan(message, event, delivery, due).await;
+        }
         if delivery.priority == Priority::Low && message.ticket.is_none() {
             self.hand_to_low(message, event, delivery).await;
             crash_point!("after_low");
@@ -237,6 +253,7 @@ impl Pipeline {
             origin: message.origin().to_owned(),
             reason: reason.to_owned(),
             masked: false,
+            arrived_at: Some(message.arrived_at()),
         }
     }
 }

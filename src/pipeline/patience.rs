@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::Pipeline;
 use crate::{
     audit::{AuditError, Record},
@@ -10,6 +12,7 @@ use crate::{
     catalog::DeliveryId,
     health::{Backoff, Dependency},
     ledger::{Admission, Input, LedgerError, RateLimit, Reply},
+    plan::{Added, Booking, PlanError, Planned},
 };
 
 impl Pipeline {
@@ -31,6 +34,41 @@ impl Pipeline {
 
     pub(super) async fn last_record(&self, delivery: &DeliveryId) -> Option<Record> {
         until_done::<_, AuditError, _>(&self.health.mongodb, || self.audit.last(delivery)).await
+    }
+
+    pub(super) async fn add_planned(&self, planned: Planned) -> Added {
+        self.until_planned(|| self.plan.add(planned.clone())).await
+    }
+
+    pub(super) async fn claim_due(&self, now: Timestamp) -> Vec<Planned> {
+        self.until_planned(|| self.plan.claim_due(now)).await
+    }
+
+    pub(super) async fn mark_published(&self, deliveries: &[DeliveryId]) {
+        self.until_planned(|| self.plan.published(deliveries)).await;
+    }
+
+    pub(super) async fn planned_for(&self, booking: &str) -> Vec<Planned> {
+        self.until_planned(|| self.plan.of_booking(booking)).await
+    }
+
+    pub(super) async fn void(&self, delivery: &DeliveryId, reason: &str) -> bool {
+        self.until_planned(|| self.plan.void(delivery, reason)).await
+    }
+
+    pub(super) async fn booking(&self, id: &str) -> Option<Booking> {
+        self.until_planned(|| self.plan.booking(id)).await
+    }
+
+    pub(super) async fn change_booking(&self, booking: Booking) -> Booking {
+        self.until_planned(|| self.plan.change(booking.clone())).await
+    }
+
+    async fn until_planned<T, F>(&self, ask: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Result<T, PlanError>>,
+    {
+        until_done::<_, PlanError, _>(&self.health.mongodb, ask).await
     }
 
     pub(super) async fn hand_off(&self, hand_off: &HandOff) {

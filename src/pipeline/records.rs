@@ -219,7 +219,8 @@ impl Pipeline {
         }
     }
 
-    fn purge_at(&self, now: Timestamp) -> Timestamp {
+    /// Until when what is kept from `now` on is kept.
+    pub(super) fn purge_at(&self, now: Timestamp) -> Timestamp {
         let retention =
             SignedDuration::try_from(self.policy.retention).unwrap_or(SignedDuration::MAX);
         now.checked_add(retention).unwrap_or(Timestamp::MAX)

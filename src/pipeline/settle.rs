@@ -149,27 +149,34 @@ impl Pipeline {
         join!(self.publish_next(&story, next, wait, attempt), self.write_again(Some(record)));
     }
 
-    /// Not sent, on purpose.
-    pub(super) async fn suppress(&self, story: Story<'_>, hold: &Hold) -> End {
-        let record = Arc::new(story.record(self, Status::Suppressed, true, Some("suppressed")));
+    /// Not sent, on purpose: suppressed or superseded.
+    pub(super) async fn suppress(&self, story: Story<'_>, status: Status, hold: &Hold) -> End {
+        let record = Arc::new(story.record(self, status, true, Some(status.as_str())));
         let (owner, fence) = (hold.owner.clone(), hold.fence());
         let input = Input::Suppress { owner, fence, record: Story::to_json(&record) };
         join!(self.ledger(&story.delivery.id, input), self.write(record.clone()));
         self.told(&record);
-        End::Recorded(Status::Suppressed)
+        End::Recorded(status)
     }
 
-    /// Another event told the same fact; the first one's delivery stands.
+    /// Another event told the same fact; that one's delivery stands.
     pub(super) async fn duplicate(&self, mut story: Story<'_>, first: Option<&str>) -> End {
-        let first: Option<Record> = first.and_then(|json| serde_json::from_str(json).ok());
-        story.reason = match first {
-            Some(first) => format!("told before by event {}", first.event.id),
-            None => "told before by another event".to_owned(),
-        };
-        let record = Arc::new(story.record(self, Status::Duplicate, true, Some("duplicate")));
+        story.reason = format!(
+            "told before by {}",
+            match first {
+                Some(event) => format!("event {event}"),
+                None => "another event".to_owned(),
+            }
+        );
+        self.record_over(&story, Status::Duplicate).await
+    }
+
+    /// Over without a claim, so the ledger has nothing to learn.
+    pub(super) async fn record_over(&self, story: &Story<'_>, status: Status) -> End {
+        let record = Arc::new(story.record(self, status, true, Some(status.as_str())));
         self.write(record.clone()).await;
         self.told(&record);
-        End::Recorded(Status::Duplicate)
+        End::Recorded(status)
     }
 
     /// Another copy holds the delivery: this one comes back later, unchanged.
@@ -216,6 +223,7 @@ impl Pipeline {
                 origin: message.origin().to_owned(),
                 reason: reason.to_owned(),
                 masked: false,
+                arrived_at: None,
             },
         };
         let hand_off = HandOff {

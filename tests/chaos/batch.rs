@@ -91,14 +91,16 @@ impl Published {
             Kind::Invalid => format!("nobody {id}"),
             _ => format!("{id}@example.com"),
         };
-        let mail = booking(&id, &recipient);
+        // A booking of its own, for some of these would overtake others.
+        let own = |event| with(event, &json!({"booking_id": id}));
+        let mail = own(booking(&id, &recipient));
         let body = match kind {
             Kind::Plain | Kind::Later | Kind::Refused | Kind::Invalid => mail,
             Kind::Stranger => with(mail, &json!({"event_type": "booking.unheard_of"})),
             Kind::Garbage => Value::Null,
             Kind::Low => with(mail, &json!({"event_type": "booking.reminder"})),
             Kind::Resend => with(mail, &json!({"event_type": "booking.cancelled"})),
-            Kind::FanOut => rescheduled(&id, &recipient),
+            Kind::FanOut => own(rescheduled(&id, &recipient)),
         };
         let body = if kind == Kind::Garbage { format!("{{ {id}") } else { body.to_string() };
         let ends: &[End] = match kind {

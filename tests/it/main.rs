@@ -23,6 +23,7 @@ mod mail_parts;
 mod mail_server;
 mod main_line;
 mod operation;
+mod plan;
 mod refusals;
 mod second_opinion;
 mod shelf;

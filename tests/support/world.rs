@@ -58,6 +58,8 @@ impl World {
             .set("SMTP_TIMEOUT", "2s")
             .set("SMTP_DOT_TIMEOUT", "2s")
             .set("DRAIN_TIMEOUT", "5s")
+            // Or each booking would leave something for later.
+            .set("REMINDER_BEFORE", "")
     }
 
     /// The virtual host's address.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::serve_http;
 use crate::{
     audit::embedded::EmbeddedAudit,
-    broker::embedded::EmbeddedBroker,
+    broker::{BrokerError, embedded::EmbeddedBroker},
     channel::{Channel, file::FileChannel},
     commands::{
         EXIT_UNAVAILABLE, Failure,
@@ -20,12 +20,14 @@ use crate::{
     health::Health,
     ledger::embedded::EmbeddedLedger,
     metrics::Metrics,
+    plan::embedded::EmbeddedPlan,
 };
 
 /// What the embedded mode keeps in its folder.
 pub(in crate::commands) struct Embedded {
     pub(in crate::commands) broker: EmbeddedBroker,
     pub(in crate::commands) audit: Arc<EmbeddedAudit>,
+    pub(in crate::commands) plan: Arc<EmbeddedPlan>,
     pub(in crate::commands) ledger: Arc<EmbeddedLedger>,
     pub(in crate::commands) instance: String,
 }
@@ -43,6 +45,7 @@ pub(in crate::commands) fn open(folder: &Path, settings: &Settings) -> Result<Em
     Ok(Embedded {
         broker: EmbeddedBroker::new(database.clone()),
         audit: Arc::new(EmbeddedAudit::new(database.clone())),
+        plan: Arc::new(EmbeddedPlan::new(database.clone())),
         ledger: Arc::new(EmbeddedLedger::new(database, instance.clone(), dedup, derived)),
         instance,
     })
@@ -82,12 +85,18 @@ pub(super) async fn run(
         instance: store.instance,
         ledger: store.ledger,
         audit: store.audit,
+        plan: store.plan,
         email,
         broker: Arc::new(store.broker.clone()),
         health,
         metrics,
     };
-    let handler = build::pipeline(loaded, parts);
+    let pipeline = build::pipeline(loaded, parts);
+    let handler = build::handler(pipeline.clone());
+    let poller = tokio::spawn({
+        let (pipeline, stop) = (pipeline.clone(), background.clone());
+        async move { pipeline.publish_planned(stop).await }
+    });
     let abandon = CancellationToken::new();
     let input_ended = CancellationToken::new();
     let reader = tokio::spawn(feed(store.broker.clone(), input, input_ended.clone()));
@@ -97,11 +106,22 @@ pub(super) async fn run(
         abandon.cancel();
         std::future::pending::<()>().await;
     };
+    let work = async {
+        loop {
+            let (handler, ended) = (handler.clone(), input_ended.clone());
+            store.broker.consume(handler, stop.clone(), abandon.clone(), ended).await?;
+            // What is due by now still goes out; what is for later, when there is a process again.
+            if stop.is_cancelled() || pipeline.publish_due().await == 0 {
+                return Ok::<(), BrokerError>(());
+            }
+        }
+    };
     tokio::select! {
-        consumed = store.broker.consume(handler, stop.clone(), abandon.clone(), input_ended) => consumed?,
+        done = work => done?,
         () = deadline => {}
     }
     background.cancel();
+    poller.await?;
     if reader.is_finished() {
         reader.await??;
     }

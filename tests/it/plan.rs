@@ -1,0 +1,345 @@
+//! Mail for later, and bookings that change before it is sent.
+
+use std::collections::BTreeSet;
+
+use futures_util::TryStreamExt;
+use jiff::{SignedDuration, Timestamp};
+use mongodb::bson::{Document, doc};
+use serde_json::{Value, json};
+
+use crate::support::{
+    events::{BOOKINGS, PAYMENTS, booking, rescheduled, with},
+    eventually,
+    smtp::{Phase, SmtpServer},
+    usher::Usher,
+    world::{World, brief, text},
+};
+
+fn in_seconds(seconds: i64) -> String {
+    (Timestamp::now() + SignedDuration::from_secs(seconds)).to_string()
+}
+
+/// Everything that was planned, in its order.
+async fn planned(world: &World) -> Vec<Document> {
+    let planned = world.collection("planned");
+    let found = planned.find(doc! {}).sort(doc! {"planned_at": 1}).await.expect("an answer");
+    found.try_collect().await.expect("documents")
+}
+
+async fn until_planned(world: &World, states: &[&str]) -> Vec<Document> {
+    eventually(&format!("planned mail that is {states:?}"), async || {
+        let planned = planned(world).await;
+        let is: Vec<_> = planned.iter().map(|one| text(one, "state")).collect();
+        (is == states).then_some(planned)
+    })
+    .await
+}
+
+fn due(planned: &Document) -> Timestamp {
+    let due = planned.get_datetime("due").expect("a date").timestamp_millis();
+    Timestamp::from_millisecond(due).expect("a time")
+}
+
+fn recorded_at(record: &Document) -> Timestamp {
+    let at = record.get_datetime("at").expect("a date").timestamp_millis();
+    Timestamp::from_millisecond(at).expect("a time")
+}
+
+/// Publishes and waits until it is through.
+async fn tell(world: &World, usher: &Usher, event: &Value) {
+    world.broker.publish(BOOKINGS, event.to_string()).await;
+    let id = event["event_id"].as_str().expect("an id").to_owned();
+    eventually(&format!("{id} is through"), async || {
+        let lines = usher.find_log("event processed");
+        lines.iter().any(|line| line["event.id"] == id.as_str()).then_some(())
+    })
+    .await;
+}
+
+fn confirmed(id: &str, changes: &Value) -> Value {
+    with(booking(id, "user@example.com"), changes)
+}
+
+fn moved(id: &str, changes: &Value) -> Value {
+    with(with(rescheduled(id, "user@example.com"), &json!({"booking_id": "BOOK-1"})), changes)
+}
+
+fn cancelled(id: &str, changes: &Value) -> Value {
+    let kind = json!({"event_type": "booking.cancelled"});
+    with(with(booking(id, "user@example.com"), &kind), changes)
+}
+
+#[tokio::test]
+async fn what_is_for_later_goes_out_when_it_is_due_and_once() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp).start().await;
+    let wanted: Timestamp = in_seconds(3).parse().unwrap();
+    let event = confirmed("e-1", &json!({"deliver_at": wanted.to_string(), "dedup_key": "K"}));
+    tell(&world, &usher, &event).await;
+    let one = until_planned(&world, &["planned"]).await.remove(0);
+    assert_eq!(
+        (text(&one, "booking_id"), text(&one, "event_type")),
+        ("BOOK-1".into(), "booking.confirmed".into())
+    );
+    assert!(one.get("purge_at").is_none(), "what is to go out is never deleted");
+    // Again, and the same fact told by another event.
+    world.broker.publish(BOOKINGS, event.to_string()).await;
+    let other = confirmed("e-2", &json!({"deliver_at": in_seconds(60), "dedup_key": "K"}));
+    tell(&world, &usher, &other).await;
+    assert!(smtp.accepted().is_empty());
+
+    smtp.until_accepted(1).await;
+    let mut records = world.until_records(2).await;
+    records.sort_by_key(recorded_at);
+    assert_eq!(
+        brief(&records),
+        ["user@example.com 1 duplicate duplicate", "user@example.com 1 sent "]
+    );
+    let late = recorded_at(&records[1]).duration_since(wanted);
+    assert!(late >= SignedDuration::ZERO && late < SignedDuration::from_secs(10), "{late:?}");
+    until_planned(&world, &["published"]).await;
+    // Its time has come, so it is known and not planned again.
+    world.broker.publish(BOOKINGS, event.to_string()).await;
+    usher.until_processed(5).await;
+    assert_eq!((smtp.received().len(), world.records().await.len()), (1, 2));
+}
+
+#[tokio::test]
+async fn times_to_send_by_are_kept_and_bad_ones_are_the_events_fault() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp).start().await;
+    let event = confirmed("late", &json!({"deliver_before": in_seconds(-1)}));
+    tell(&world, &usher, &event).await;
+    let record = world.until_records(1).await.remove(0);
+    assert_eq!(text(&record, "status"), "suppressed");
+    assert_eq!(text(&record, "error.message"), "deliver_before has passed");
+    // Past its time is now.
+    let past =
+        confirmed("now", &json!({"deliver_at": in_seconds(-1), "deliver_before": in_seconds(60)}));
+    tell(&world, &usher, &past).await;
+    let mut statuses = world.until_statuses(2).await;
+    statuses.sort();
+    assert_eq!(statuses, ["sent", "suppressed"]);
+    for name in ["deliver_at", "deliver_before"] {
+        let event = confirmed("bad", &json!({name: "2030-01-01 12:00"}));
+        world.broker.publish(BOOKINGS, event.to_string()).await;
+        let letter = world.broker.take_one("usher.poison").await;
+        assert_eq!(letter.reason(), format!("{name} is not an ISO 8601 time with an offset"));
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_not_kept_for_later() {
+    let world = World::new().await;
+    let routes = include_str!("../../config/routes.toml").replace(
+        "secrets = []\non_unknown = \"park\"\nbusiness_key = \"payment",
+        "secrets = [\"transaction_id\"]\nmax_age = \"10m\"\non_unknown = \"park\"\nbusiness_key = \"payment",
+    );
+    let file = world.folder().join("routes.toml");
+    std::fs::write(&file, routes).unwrap();
+    let _usher = world.usher().set("ROUTES_FILE", file.display().to_string()).start().await;
+    let payment = json!({
+        "event_id": "p-1", "event_type": "payment.success", "user_email": "user@example.com",
+        "booking_id": "B", "transaction_id": "T-secret", "amount": 25.5, "payment_method": "cash",
+        "deliver_at": in_seconds(60),
+    });
+    world.broker.publish(PAYMENTS, payment.to_string()).await;
+    assert_eq!(brief(&world.until_records(1).await), ["user@example.com 1 failed not_for_later"]);
+    assert!(planned(&world).await.is_empty());
+    let dead = world.dead().await;
+    assert!(!String::from_utf8_lossy(&dead.body).contains("T-secret"));
+}
+
+#[tokio::test]
+async fn a_confirmation_plans_one_reminder_that_goes_out_before_the_show() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp).set("REMINDER_BEFORE", "1h").start().await;
+    let showtime = (Timestamp::now() + SignedDuration::from_secs(3603)).to_string();
+    let changes = json!({"showtime": showtime, "attachments": [{"name": "a", "type": "text/plain", "content": "YQ"}]});
+    // Twice, and by another event.
+    for id in ["e-1", "e-1", "e-2"] {
+        tell(&world, &usher, &confirmed(id, &changes)).await;
+    }
+    let mails = smtp.until_accepted(3).await;
+    assert!(mails[2].subject().starts_with("Reminder"), "{}", mails[2].subject());
+    assert!(!mails[2].tree().contains("mixed"), "the confirmation's files: {}", mails[2].tree());
+    let records = world.until_records(4).await;
+    let of_reminder: Vec<_> =
+        records.iter().filter(|r| text(r, "route") == "booking-reminder").collect();
+    let mut statuses: Vec<_> = of_reminder.iter().map(|r| text(r, "status")).collect();
+    statuses.sort();
+    assert_eq!(statuses, ["duplicate", "sent"]);
+    let one = until_planned(&world, &["published"]).await.remove(0);
+    let showtime: Timestamp = showtime.parse().unwrap();
+    assert_eq!(due(&one).as_millisecond() + 3_600_000, showtime.as_millisecond());
+}
+
+#[tokio::test]
+async fn without_a_readable_showtime_or_with_no_time_left_the_mail_goes_out_alone() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp).unset("REMINDER_BEFORE").start().await;
+    for (id, showtime) in [
+        ("unreadable", "tonight"),
+        ("no zone", "2099-12-15 7:30 PM"),
+        ("past", "2024-12-15T19:30:00-05:00"),
+    ] {
+        tell(&world, &usher, &confirmed(id, &json!({"showtime": showtime}))).await;
+    }
+    smtp.until_accepted(3).await;
+    let warnings = usher.find_log("no reminder is planned");
+    let warned: Vec<_> = warnings.iter().map(|line| line["event.id"].as_str().unwrap()).collect();
+    assert_eq!(warned, ["unreadable", "no zone"]);
+    let with_zone = json!({"showtime": "2099-12-15 7:30 PM", "timezone": "America/Bogota"});
+    tell(&world, &usher, &confirmed("zone", &with_zone)).await;
+    let one = until_planned(&world, &["planned"]).await.remove(0);
+    assert_eq!(due(&one).to_string(), "2099-12-15T21:30:00Z");
+}
+
+#[tokio::test]
+async fn a_cancellation_voids_the_reminder_and_overtakes_what_comes_late_even_without_its_own_mail()
+{
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp).unset("REMINDER_BEFORE").start().await;
+    let far = |id: &str, sequence: i64| {
+        confirmed(id, &json!({"sequence": sequence, "showtime": "2099-12-15T19:30:00Z"}))
+    };
+    tell(&world, &usher, &far("c-1", 1)).await;
+    until_planned(&world, &["planned"]).await;
+    // Nobody to tell it to.
+    let changes = json!({"sequence": 3, "user_email": null});
+    tell(&world, &usher, &cancelled("x-3", &changes)).await;
+    let void = until_planned(&world, &["void"]).await.remove(0);
+    assert_eq!(text(&void, "reason"), "overtaken by event x-3 (booking.cancelled)");
+    let records = world.until_records(3).await;
+    let reminder = records.iter().find(|r| text(r, "route") == "booking-reminder").unwrap();
+    assert_eq!(
+        (text(reminder, "status"), text(reminder, "final")),
+        ("superseded".into(), "true".into())
+    );
+    assert_eq!(text(reminder, "error.message"), "overtaken by event x-3 (booking.cancelled)");
+    world.dead().await;
+
+    // Out of order: no mail, and its reminder is void at once.
+    let late = with(far("c-2", 2), &json!({"showtime": "2099-12-16T19:30:00Z"}));
+    tell(&world, &usher, &late).await;
+    until_planned(&world, &["void", "void"]).await;
+    let records = world.until_records(5).await;
+    let late: Vec<_> = records
+        .iter()
+        .filter(|r| text(r, "event.id") == "c-2")
+        .map(|r| text(r, "status"))
+        .collect();
+    assert_eq!(late, ["superseded", "superseded"]);
+    assert_eq!(smtp.received().len(), 1);
+
+    // Confirmed anew, after the cancellation: everything as if nothing had been.
+    tell(&world, &usher, &far("c-4", 4)).await;
+    smtp.until_accepted(2).await;
+    let again = until_planned(&world, &["void", "planned"]).await.remove(1);
+    assert_eq!(text(&again, "ticket.event_id"), "c-4");
+}
+
+#[tokio::test]
+async fn a_rescheduling_moves_the_reminder_whenever_the_confirmation_comes() {
+    for confirmed_first in [true, false] {
+        let world = World::new().await;
+        let smtp = SmtpServer::start().await;
+        let usher = world.usher().smtp(&smtp).set("REMINDER_BEFORE", "1h").start().await;
+        let began = json!({"occurred_at": "2024-01-01T00:00:00Z", "showtime": "2099-12-15T19:30:00Z", "deliver_before": "2099-01-01T00:00:00Z"});
+        let first = confirmed("c-1", &began);
+        let change = moved(
+            "r-2",
+            &json!({"occurred_at": "2024-01-02T00:00:00Z", "new_date": in_seconds(3604)}),
+        );
+        let events = if confirmed_first { [first, change] } else { [change, first] };
+        for event in &events {
+            tell(&world, &usher, event).await;
+        }
+        let both = eventually("the reminder is moved", async || {
+            let both = planned(&world).await;
+            (both.len() == 2).then_some(both)
+        })
+        .await;
+        assert_eq!(text(&both[0], "reason"), "overtaken by event r-2 (booking.rescheduled)");
+        assert_eq!(text(&both[1], "ticket.event_id"), "r-2");
+        // The change again changes nothing.
+        tell(&world, &usher, &events[usize::from(confirmed_first)]).await;
+        // The confirmation brings the tickets, so it is sent however late it comes.
+        smtp.until_accepted(3).await;
+        until_planned(&world, &["void", "published"]).await;
+        let records = world.until_records(4).await;
+        let mut told: Vec<_> = records
+            .iter()
+            .map(|r| [text(r, "route"), text(r, "event.id"), text(r, "status")].join(" "))
+            .collect();
+        told.sort();
+        assert_eq!(
+            told,
+            [
+                "booking-confirmed c-1 sent",
+                "booking-reminder c-1 superseded",
+                "booking-reminder r-2 sent",
+                "booking-rescheduled r-2 sent",
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_its_retry_when_the_booking_is_cancelled_is_not_sent() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Rcpt).to("user@example.com").once().reply("451 4.2.1 later");
+    let usher = world.usher().smtp(&smtp).set("RETRY_SCHEDULE", "3s").start().await;
+    // Neither sequence nor time: what arrived first is the earlier one.
+    tell(&world, &usher, &confirmed("c-1", &json!({}))).await;
+    tell(&world, &usher, &cancelled("x-2", &json!({"user_email": "other@example.com"}))).await;
+    let records = world.until_records(3).await;
+    let of = |status: &str| {
+        let is =
+            |r: &&Document| text(r, "status") == status && text(r, "route") == "booking-confirmed";
+        records.iter().filter(is).count()
+    };
+    assert_eq!((of("retrying"), of("superseded"), of("sent")), (1, 1, 0), "{:?}", brief(&records));
+    assert_eq!(smtp.accepted().len(), 1);
+}
+
+#[tokio::test]
+async fn three_instances_send_what_is_due_in_one_second_once_each() {
+    const COUNT: usize = 150;
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let builder = world.usher().smtp(&smtp);
+    let due = in_seconds(6);
+    let events = (0..COUNT).map(|number| {
+        let event = booking(&format!("e-{number}"), &format!("u{number}@example.com"));
+        let changes = json!({"deliver_at": due, "booking_id": format!("B-{number}")});
+        (with(event, &changes).to_string(), Default::default())
+    });
+    world.broker.publish_all(BOOKINGS, events).await;
+    let _three = tokio::join!(builder.start(), builder.start(), builder.start());
+    let records = world.until_records(COUNT).await;
+    assert!(records.iter().all(|record| text(record, "status") == "sent"));
+    let mails: BTreeSet<_> = smtp.received().into_iter().map(|mail| mail.to).collect();
+    assert_eq!((mails.len(), smtp.received().len()), (COUNT, COUNT));
+    until_planned(&world, &["published"; COUNT]).await;
+}
+
+#[tokio::test]
+async fn what_was_planned_by_a_killed_process_is_sent_by_the_next() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let builder =
+        world.usher().smtp(&smtp).set("INSTANCE_TTL", "1500ms").set("INSTANCE_RENEWAL", "500ms");
+    let mut usher = builder.start().await;
+    tell(&world, &usher, &confirmed("e-1", &json!({"deliver_at": in_seconds(2)}))).await;
+    usher.kill();
+    let _next = builder.start().await;
+    smtp.until_accepted(1).await;
+    assert_eq!(brief(&world.until_records(1).await), ["user@example.com 1 sent "]);
+}
