@@ -79,6 +79,11 @@ impl Catalog {
         }
     }
 
+    /// Whether a field of this name holds a secret in some route.
+    pub fn is_secret(&self, field: &str) -> bool {
+        self.routes.values().any(|route| route.secrets.iter().any(|secret| secret == field))
+    }
+
     /// The route of this name.
     pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
         self.routes.get(name)

@@ -12,11 +12,12 @@ use super::{EXIT_DATA, EXIT_UNAVAILABLE, Failure, load, quiet_logs, say};
 use crate::{
     audit::{AuditError, Record, Status, mongo::MongoAudit, query::Action},
     broker::{
-        Broker, Destination, HandOff, Message,
+        Broker, Destination, HandOff, Message, Ticket,
         amqp::{AmqpBroker, Shelf, Taken, Topology},
     },
-    catalog::{DeliveryId, Priority},
+    catalog::{Delivery, DeliveryId, Priority, Recipient},
     cli::{ChooseArgs, ShelfCommand},
+    event,
 };
 
 struct Desk {
@@ -182,7 +183,7 @@ impl Desk {
             let again = Message { queue: ticket.origin.clone(), ticket: None, ..message.clone() };
             return Ok(broker.publish_event(&again).await?);
         }
-        let priority = self.loaded.catalog.route(&ticket.route).map(|route| route.priority);
+        let priority = self.priority(ticket, message);
         let mut again = ticket.clone();
         again.attempt += 1;
         again.reason = format!("sent again by an operator: {reason}");
@@ -198,6 +199,17 @@ impl Desk {
             })
             .await?;
         Ok(())
+    }
+
+    /// The event's own where its route lets it say one.
+    fn priority(&self, ticket: &Ticket, message: &Message) -> Option<Priority> {
+        let route = self.loaded.catalog.route(&ticket.route)?;
+        let mut event = event::parse(&message.body, &message.properties, &ticket.origin).ok()?;
+        self.loaded.catalog.translate(&mut event);
+        let recipient = Recipient::Address(ticket.recipient.clone());
+        let id = ticket.delivery_id.clone();
+        let delivery = Delivery::handed_off(id, route.clone(), &event, recipient, ticket.attempt);
+        Some(delivery.priority)
     }
 
     fn word(&self, decision: Decision) -> &'static str {

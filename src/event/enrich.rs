@@ -14,7 +14,7 @@ use crate::config::Settings;
 pub enum Derived {
     /// `lockout_end`: another field.
     Field(String),
-    /// `occurred_at`: when it happened, else now.
+    /// `occurred_at`: when it happened, else when it was first received.
     OccurredAt,
     /// `brand.support_url`: a setting `BRAND_…`.
     Brand(String),
@@ -100,12 +100,11 @@ impl Sources {
             let zone = event.zone().or_else(|| self.zone.clone());
             Time::read(event.text(field)?)?.zoned(zone.as_ref())
         };
-        let happened = || event.occurred_at.unwrap_or_else(Timestamp::now);
         Some(match derived {
             Derived::Field(name) => event.fields.get(name)?.clone(),
             // Whole seconds are what people read.
             Derived::OccurredAt => {
-                Timestamp::from_second(happened().as_second()).ok()?.to_string().into()
+                Timestamp::from_second(event.happened_at().as_second()).ok()?.to_string().into()
             }
             Derived::Brand(name) => self.brand.get(name)?.clone(),
             Derived::Device(field) => device(event.text(field)?)?.into(),
@@ -113,11 +112,11 @@ impl Sources {
             Derived::Location(field) => self.place(event.text(field)?, language)?.into(),
             Derived::Until(field) => {
                 let end = moment(field)?.timestamp();
-                (end.as_second() - happened().as_second()).max(0).into()
+                (end.as_second() - event.happened_at().as_second()).max(0).into()
             }
             Derived::DaysUntil(field) => {
                 let end = moment(field)?;
-                let today = happened().to_zoned(end.time_zone().clone()).date();
+                let today = event.happened_at().to_zoned(end.time_zone().clone()).date();
                 i64::from((end.date() - today).get_days()).max(0).into()
             }
         })
@@ -209,6 +208,18 @@ mod tests {
         assert_eq!(derive("occurred_at"), Some("2024-12-01T10:00:00Z".into()));
         assert_eq!(derive("until(nothing)"), None);
         assert_eq!(derive("location(end)"), None);
+    }
+
+    #[test]
+    fn an_event_without_a_time_happened_when_it_first_arrived() {
+        let body = br#"{"event_type":"x","end":"2024-12-01T10:15:00Z"}"#;
+        let mut event =
+            super::super::parse(body, &super::super::Properties::default(), "q").unwrap();
+        event.arrived_at = "2024-12-01T10:00:00Z".parse().unwrap();
+        let derive =
+            |text: &str| Sources::default().derive(&Derived::parse(text).unwrap(), &event, "en");
+        assert_eq!(derive("until(end)"), Some(900.into()));
+        assert_eq!(derive("occurred_at"), Some("2024-12-01T10:00:00Z".into()));
     }
 
     #[test]

@@ -150,7 +150,16 @@ fn event(
 ) -> Result<Event, InvalidEvent> {
     let deliver_at = time(&fields, "deliver_at")?;
     let deliver_before = time(&fields, "deliver_before")?;
-    Ok(Event { id, kind, source, occurred_at, deliver_at, deliver_before, fields })
+    Ok(Event {
+        arrived_at: Timestamp::now(),
+        id,
+        kind,
+        source,
+        occurred_at,
+        deliver_at,
+        deliver_before,
+        fields,
+    })
 }
 
 fn object(value: &Value) -> Result<&Map<String, Value>, InvalidEvent> {

@@ -36,6 +36,9 @@ pub struct Event {
     pub deliver_at: Option<Timestamp>,
     /// Not to be sent after this.
     pub deliver_before: Option<Timestamp>,
+    /// When it was first received; stands for the time at which it happened where nobody says that,
+    /// and is the same for every attempt.
+    pub arrived_at: Timestamp,
     /// The event's fields: the whole body of plain JSON, the `data` of a CloudEvent.
     pub fields: Map<String, Value>,
 }
@@ -68,6 +71,11 @@ impl Event {
     /// A field that holds a non-empty text.
     pub fn text(&self, field: &str) -> Option<&str> {
         self.fields.get(field)?.as_str().map(str::trim).filter(|text| !text.is_empty())
+    }
+
+    /// When it happened, else when it was first received.
+    pub fn happened_at(&self) -> Timestamp {
+        self.occurred_at.unwrap_or(self.arrived_at)
     }
 
     /// The IANA zone that the event asks for, if there is such a zone.

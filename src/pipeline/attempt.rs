@@ -158,9 +158,10 @@ impl Pipeline {
         if !self.policy.enabled {
             return Err(Hindrance::Suppressed("ENABLE_EMAIL_NOTIFICATIONS is off".to_owned()));
         }
-        if let (Some(max_age), Some(occurred_at)) = (delivery.route.max_age, event.occurred_at)
-            && Timestamp::now().duration_since(occurred_at).unsigned_abs() > max_age
-            && occurred_at < Timestamp::now()
+        let happened_at = event.happened_at();
+        if let Some(max_age) = delivery.route.max_age
+            && Timestamp::now().duration_since(happened_at).unsigned_abs() > max_age
+            && happened_at < Timestamp::now()
         {
             return Err(Hindrance::Suppressed(format!("older than {max_age:?}")));
         }

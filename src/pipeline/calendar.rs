@@ -1,6 +1,6 @@
 //! Makes the calendar entry of a mail: its event's values, in the places that the route names.
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
 use super::extras::text;
@@ -51,7 +51,7 @@ pub(super) fn entry(
         method: rule.method,
         uid,
         sequence: sequence(event, rule.method),
-        stamp: event.occurred_at.unwrap_or_else(Timestamp::now),
+        stamp: event.happened_at(),
         summary,
         location: line(&rule.location),
         time,

@@ -159,6 +159,7 @@ impl Pipeline {
                 return;
             }
         };
+        event.arrived_at = message.arrived_at();
         self.catalog.translate(&mut event);
         let deliveries = match self.route(message, &event) {
             Ok(deliveries) => deliveries,

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::Value;
 use tokio::join;
 
 use super::{
@@ -14,7 +15,7 @@ use crate::{
     audit::{Record, Status, mask_address, mask_addresses},
     broker::{DEFER, Destination, HandOff, Message, Ticket},
     catalog::Delivery,
-    event::Event,
+    event::{Event, snake_case},
     ledger::{Input, Next, Reply},
 };
 
@@ -226,10 +227,15 @@ impl Pipeline {
                 arrived_at: None,
             },
         };
+        let mut ticket = ticket;
+        let mut body = message.body.clone();
+        if let Some(masked) = self.without_secrets(&body) {
+            (ticket.masked, body) = (true, masked);
+        }
         let hand_off = HandOff {
             ticket,
             destination: Destination::Poison,
-            body: message.body.clone(),
+            body,
             properties: message.properties.clone(),
         };
         join!(self.hand_off(&hand_off), self.write(record.clone()));
@@ -277,6 +283,28 @@ impl Pipeline {
             Status::Retrying => line!(tracing::Level::WARN),
             _ => line!(tracing::Level::INFO),
         }
+    }
+}
+
+impl Pipeline {
+    /// The body with its secrets masked, if it has any. Which route it would have taken is not known
+    /// of a message that was not understood, so the fields of all routes' secrets count.
+    fn without_secrets(&self, body: &[u8]) -> Option<Vec<u8>> {
+        fn gather(value: &Value, is_secret: &impl Fn(&str) -> bool, found: &mut Vec<String>) {
+            for (name, value) in value.as_object().into_iter().flatten() {
+                match value {
+                    Value::String(text) if is_secret(name) && !text.is_empty() => {
+                        found.push(text.clone());
+                    }
+                    Value::Number(number) if is_secret(name) => found.push(number.to_string()),
+                    nested => gather(nested, is_secret, found),
+                }
+            }
+        }
+        let value: Value = serde_json::from_slice(body).ok()?;
+        let mut secrets = Vec::new();
+        gather(&value, &|name| self.catalog.is_secret(&snake_case(name)), &mut secrets);
+        (!secrets.is_empty()).then(|| mask(&value, &secrets).to_string().into_bytes())
     }
 }
 

@@ -19,7 +19,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use handlebars::{Context, Handlebars, RenderContext, Renderable, StringOutput, Template};
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
 pub use self::accept::{Trial, sample};
@@ -278,10 +278,7 @@ impl Templates {
             };
             context.insert(name.clone(), bound);
         }
-        let now = event
-            .occurred_at
-            .unwrap_or_else(Timestamp::now)
-            .to_zoned(zone.unwrap_or(TimeZone::UTC));
+        let now = event.happened_at().to_zoned(zone.unwrap_or(TimeZone::UTC));
         context.insert("locale".into(), words.tag.as_str().into());
         context.insert("brand".into(), self.globals.brand.clone());
         context.insert("current_year".into(), now.year().into());

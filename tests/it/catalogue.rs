@@ -191,3 +191,28 @@ async fn other_messages_of_the_stream_are_mailed_too() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_code_in_a_message_that_is_not_understood_is_masked_all_the_same() {
+    let world = World::new().await;
+    let usher = world.usher().start().await;
+    // A time without an offset is no time of an event.
+    let broken = json!({
+        "event_type": "auth.two_factor_code", "email": "ana@example.com", "full_name": "Ana",
+        "occurred_at": "2024-12-01 10:00:00", "verification_code": 918_273,
+    });
+    let nested =
+        json!({"EventType": "no.such.type", "data": {"ResetUrl": "https://x.test/s3cret"}});
+    for event in [broken, nested] {
+        world.broker.publish(ACCOUNTS, event.to_string()).await;
+    }
+    let letters = world.broker.take("usher.poison", 2).await;
+    for letter in &letters {
+        let body = String::from_utf8_lossy(&letter.body);
+        assert!(body.contains("***"), "{body}");
+        assert!(!body.contains("918273") && !body.contains("s3cret"), "{body}");
+        assert_eq!(letter.header("usher-masked"), "true");
+    }
+    let told = format!("{:?}\n{}", world.until_records(2).await, usher.log());
+    assert!(!told.contains("918273") && !told.contains("s3cret"), "{told}");
+}
