@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use jiff::{Span, Timestamp, tz::TimeZone};
+
+use crate::plan::State;
 
 /// Turns events from RabbitMQ into mail, each exactly as often as it should, with an audit record of every delivery.
 #[derive(Debug, Parser)]
@@ -38,6 +41,9 @@ pub enum Command {
     /// Mail of which nobody can tell whether it went out (`usher.parked`).
     #[command(subcommand)]
     Parked(ShelfCommand),
+    /// Mail for later.
+    #[command(subcommand)]
+    Scheduled(ScheduledCommand),
     /// Templates in the database, which go before the files.
     #[command(subcommand)]
     Templates(TemplatesCommand),
@@ -74,6 +80,69 @@ pub enum ShelfCommand {
     /// Remove messages for good.
     #[command(visible_alias = "dismiss")]
     Drop(ChooseArgs),
+}
+
+/// What can be done with mail for later.
+#[derive(Debug, Subcommand)]
+pub enum ScheduledCommand {
+    /// List it, soonest first.
+    List {
+        /// Which.
+        #[command(flatten)]
+        filter: ScheduledFilter,
+        /// Instead: what should be gone for 5 minutes, and retries that nobody made.
+        #[arg(long, conflicts_with_all = ["booking", "since", "until", "state"])]
+        overdue: bool,
+        /// At most this many.
+        #[arg(long, default_value_t = 100)]
+        limit: i64,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one with its event.
+    Show {
+        /// Its id.
+        delivery: String,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Never send it.
+    Cancel(ChooseArgs),
+    /// Send it now instead of later.
+    SendNow(ChooseArgs),
+}
+
+/// Which mail for later.
+#[derive(Debug, Args)]
+pub struct ScheduledFilter {
+    /// About this booking.
+    #[arg(long, value_name = "ID")]
+    pub booking: Option<String>,
+    /// Due then or later: a time such as 2030-01-31T20:00:00Z, or so long from now, such as 2h or -1d.
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
+    pub since: Option<Timestamp>,
+    /// Due before then.
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
+    pub until: Option<Timestamp>,
+    /// planned, claimed, published or void.
+    #[arg(long, default_value = "planned", value_parser = state)]
+    pub state: State,
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let span: Span = text.parse().map_err(|_| "is neither a time nor a length of time")?;
+    let then = Timestamp::now().to_zoned(TimeZone::UTC).checked_add(span);
+    then.map(|then| then.timestamp()).map_err(|error| error.to_string())
+}
+
+fn state(text: &str) -> Result<State, String> {
+    let all = [State::Planned, State::Claimed, State::Published, State::Void];
+    all.into_iter().find(|state| state.as_str() == text).ok_or_else(|| "is no state".to_owned())
 }
 
 /// Which messages, and why.

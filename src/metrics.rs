@@ -13,7 +13,11 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{audit::Record, health::Health, health::State};
+use crate::{
+    audit::Record,
+    health::{Health, State},
+    plan::Outlook,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueueLabels {
@@ -36,6 +40,11 @@ struct DependencyLabels {
     dependency: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HourLabels {
+    hour: u64,
+}
+
 /// All metrics; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -46,6 +55,9 @@ pub struct Metrics {
     redelivered: Counter,
     templates_refused: Counter,
     templates_fell_back: Counter,
+    planned: Family<HourLabels, Gauge>,
+    planned_overdue: Gauge,
+    retries_overdue: Gauge,
     steps: Family<StepLabels, Histogram, fn() -> Histogram>,
     dependencies: Family<DependencyLabels, Gauge>,
 }
@@ -59,6 +71,9 @@ impl Default for Metrics {
         let redelivered = Counter::default();
         let templates_refused = Counter::default();
         let templates_fell_back = Counter::default();
+        let planned = Family::default();
+        let planned_overdue = Gauge::default();
+        let retries_overdue = Gauge::default();
         let dependencies = Family::default();
         // 0.1 ms to 100 s.
         let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.0001, 4.0, 11));
@@ -89,6 +104,21 @@ impl Default for Metrics {
             "Mails made from a file because the template of the database failed",
             templates_fell_back.clone(),
         );
+        registry.register(
+            "planned",
+            "Mail that is due within each of the next 24 hours, as all instances see it",
+            planned.clone(),
+        );
+        registry.register(
+            "planned_overdue",
+            "Planned mail that should be gone for 5 minutes",
+            planned_overdue.clone(),
+        );
+        registry.register(
+            "retries_overdue",
+            "Deliveries whose retry should have been made 5 minutes ago",
+            retries_overdue.clone(),
+        );
         registry.register_with_unit(
             "delivery_step_duration",
             "Time taken by each step of an attempt: claim, render, send",
@@ -104,6 +134,9 @@ impl Default for Metrics {
             redelivered,
             templates_refused,
             templates_fell_back,
+            planned,
+            planned_overdue,
+            retries_overdue,
             steps,
             dependencies,
         }
@@ -136,6 +169,19 @@ impl Metrics {
         self.templates_fell_back.inc();
     }
 
+    /// What is planned.
+    pub fn planned(&self, outlook: &Outlook) {
+        for (hour, count) in (0..).zip(outlook.hours) {
+            self.planned.get_or_create(&HourLabels { hour }).set(gauge(count));
+        }
+        self.planned_overdue.set(gauge(outlook.overdue));
+    }
+
+    /// So many retries should have been made by now.
+    pub fn overdue_retries(&self, count: usize) {
+        self.retries_overdue.set(gauge(count));
+    }
+
     /// A record was written.
     pub fn recorded(&self, record: &Record) {
         let labels = RecordLabels { route: record.route.clone(), status: record.status.as_str() };
@@ -166,4 +212,8 @@ impl Metrics {
         text::encode(&mut out, &self.registry)?;
         Ok(out)
     }
+}
+
+fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
 }

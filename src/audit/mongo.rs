@@ -78,6 +78,7 @@ impl MongoAudit {
                 index(doc! {"correlation.booking_id": 1, "at": 1}),
                 index(doc! {"recipient_hash": 1, "at": 1}),
                 index(doc! {"status": 1, "at": 1}),
+                index(doc! {"status": 1, "due": 1}),
                 purge_index("purge_at"),
             ])
             .await

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use futures_util::TryStreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{Document, doc};
 
 use super::{
@@ -12,6 +12,10 @@ use super::{
 };
 use crate::{catalog::DeliveryId, mongo::date};
 
+/// How far back it is looked for retries that were not made.
+const LOOK_BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Retries that are looked at together.
+const CHUNK: usize = 200;
 /// The collection of what operators did.
 const ACTIONS: &str = "actions";
 
@@ -20,7 +24,8 @@ const ACTIONS: &str = "actions";
 pub struct Action {
     /// Who.
     pub by: String,
-    /// What: `resend`, `dismiss`, `replay`, `drop`; `push`, `activate`, `deactivate`.
+    /// What: `resend`, `dismiss`, `replay`, `drop`; `cancel`, `send-now`; `push`,
+    /// `activate`, `deactivate`.
     pub action: &'static str,
     /// The delivery, or the template.
     pub target: String,
@@ -66,6 +71,37 @@ impl MongoAudit {
             })
         });
         Ok(removed.map(|record| record.delivery_id.to_string()).collect())
+    }
+
+    /// Deliveries whose retry was to be made before then, at most a week ago, and of which nothing has
+    /// been heard since, oldest first.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn overdue_retries(&self, before: Timestamp) -> Result<Vec<Record>, AuditError> {
+        let within = doc! {"$gte": date(before - LOOK_BACK), "$lt": date(before)};
+        let filter = doc! {"status": Status::Retrying.as_str(), "due": within};
+        let records = self.database.collection::<Record>(DELIVERIES);
+        let retries = records.find(filter).sort(doc! {"due": 1}).await.map_err(failed)?;
+        let mut retries = retries.try_ready_chunks(CHUNK);
+        let deliveries = self.database.collection::<Document>(DELIVERIES);
+        let mut overdue = Vec::new();
+        while let Some(chunk) = retries.try_next().await.map_err(|error| failed(error.1))? {
+            let ids: Vec<&str> = chunk.iter().map(|retry| retry.delivery_id.as_str()).collect();
+            // What another event told of the same fact says nothing of the retry.
+            let heard = doc! {"delivery_id": {"$in": ids}, "status": {"$ne": "duplicate"}};
+            let heard = deliveries.find(heard).projection(doc! {"delivery_id": 1, "at": 1});
+            let heard: Vec<Document> =
+                heard.await.map_err(failed)?.try_collect().await.map_err(failed)?;
+            let is_last = |retry: &Record| {
+                !heard.iter().any(|other| {
+                    other.get_str("delivery_id").is_ok_and(|id| id == retry.delivery_id.as_str())
+                        && other.get_datetime("at").is_ok_and(|at| *at > date(retry.at))
+                })
+            };
+            overdue.extend(chunk.into_iter().filter(is_last));
+        }
+        Ok(overdue)
     }
 
     /// Every record of one delivery, oldest first.

@@ -69,6 +69,9 @@ pub struct Record {
     /// When it ended.
     #[serde(with = "super::date")]
     pub at: Timestamp,
+    /// When the next attempt is to be made, where there is one.
+    #[serde(default, with = "super::date::option", skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
     /// When the record may be deleted.
     #[serde(with = "super::date")]
     pub purge_at: Timestamp,

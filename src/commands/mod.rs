@@ -9,6 +9,7 @@ mod load;
 mod publish;
 mod render;
 mod run;
+mod scheduled;
 mod shelf;
 mod templates;
 
@@ -76,6 +77,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::DeadLetters(command) => shelf::shelf(config, Shelf::Dead, command).await,
         Command::Poison(command) => shelf::shelf(config, Shelf::Poison, command).await,
         Command::Parked(command) => shelf::shelf(config, Shelf::Parked, command).await,
+        Command::Scheduled(command) => scheduled::scheduled(config, command).await,
         Command::Templates(command) => templates::templates(config, command).await,
         Command::Healthcheck => healthcheck::healthcheck(config).await,
     };

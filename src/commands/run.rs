@@ -1,10 +1,12 @@
 //! `usher run`: the composition root. Everything is built here and handed down.
 
 pub(super) mod embedded;
+mod watch;
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use futures_util::FutureExt;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, SetOnce},
@@ -78,6 +80,12 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     let plan = Arc::new(MongoPlan::new(audit.database()));
     let audit = Arc::new(audit);
     tokio::spawn(prepare_database(audit.clone(), plan.clone(), health.clone()));
+    for watching in [
+        watch::planned(plan.clone(), metrics.clone()).boxed(),
+        watch::retries(audit.clone(), metrics.clone()).boxed(),
+    ] {
+        tokio::spawn(background.clone().run_until_cancelled_owned(watching));
+    }
     // The first sign of life comes before the first claim, or the claim would look orphaned.
     let alive = keep_alive(
         ledger.clone(),

@@ -229,7 +229,7 @@ impl Desk {
     }
 }
 
-fn delivery_id(text: &str) -> Result<DeliveryId, Failure> {
+pub(super) fn delivery_id(text: &str) -> Result<DeliveryId, Failure> {
     DeliveryId::from_stored(text)
         .map_err(|text| Failure::new(EXIT_DATA, anyhow::anyhow!("{text:?} is no delivery id")))
 }

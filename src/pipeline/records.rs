@@ -146,6 +146,7 @@ impl<'a> Story<'a> {
             worker: pipeline.policy.instance.clone(),
             trace_id: trace_id(self.message),
             at: now,
+            due: None,
             purge_at: pipeline.purge_at(now),
         }
     }
@@ -215,6 +216,7 @@ impl Pipeline {
             worker: self.policy.instance.clone(),
             trace_id: trace_id(message),
             at: now,
+            due: None,
             purge_at: self.purge_at(now),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
 use serde_json::Value;
 use tokio::join;
 
@@ -73,7 +74,11 @@ impl Pipeline {
             return self.put_off(story, next, wait, hold).await;
         }
         let is_final = !matches!(next, Next::Retry(_));
-        let record = Arc::new(story.record(self, status, is_final, Some(kind)));
+        let mut record = story.record(self, status, is_final, Some(kind));
+        let wait_signed = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+        record.due =
+            (!is_final).then(|| record.at.saturating_add(wait_signed).unwrap_or(record.at));
+        let record = Arc::new(record);
         if !self.decided(story, next, Story::to_json(&record), hold).await {
             // Somebody else took this process for gone and decides; the copy that comes back finds
             // out what.

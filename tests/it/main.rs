@@ -25,6 +25,7 @@ mod main_line;
 mod operation;
 mod plan;
 mod refusals;
+mod scheduled;
 mod second_opinion;
 mod shelf;
 mod templates;

@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 /// Runs a command, checks its exit code and gives what it printed.
-async fn run(usher: &Builder, code: i32, arguments: &[&str]) -> String {
+pub(crate) async fn run(usher: &Builder, code: i32, arguments: &[&str]) -> String {
     let output = usher.output(arguments).await;
     let printed = format!(
         "{}{}",

@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use super::serve_http;
+use super::{serve_http, watch};
 use crate::{
     audit::embedded::EmbeddedAudit,
     broker::{BrokerError, embedded::EmbeddedBroker},
@@ -81,6 +81,8 @@ pub(super) async fn run(
         }
     };
     let drain_timeout = loaded.settings.drain_timeout;
+    let watching = watch::planned(store.plan.clone(), metrics.clone());
+    tokio::spawn(background.clone().run_until_cancelled_owned(watching));
     let parts = Parts {
         instance: store.instance,
         ledger: store.ledger,

@@ -1,0 +1,45 @@
+//! Looks from time to time at what should have happened by now, and says what has not.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    audit::mongo::MongoAudit,
+    metrics::Metrics,
+    plan::{OVERDUE, Plan},
+};
+
+/// How often.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Planned mail: how much is due when, and what is overdue.
+pub(super) async fn planned(plan: Arc<dyn Plan>, metrics: Metrics) {
+    let mut known = 0;
+    let mut ticks = tokio::time::interval(LOOK_AGAIN);
+    loop {
+        ticks.tick().await;
+        // Whether it answers is told by those who need it.
+        let Ok(outlook) = plan.outlook(Timestamp::now()).await else { continue };
+        metrics.planned(&outlook);
+        if outlook.overdue > 0 && outlook.overdue != known {
+            tracing::error!(overdue = outlook.overdue, "planned mail is overdue");
+        }
+        known = outlook.overdue;
+    }
+}
+
+/// Retries that nobody made.
+pub(super) async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
+    let mut known = 0;
+    let mut ticks = tokio::time::interval(LOOK_AGAIN);
+    loop {
+        ticks.tick().await;
+        let Ok(overdue) = audit.overdue_retries(Timestamp::now() - OVERDUE).await else { continue };
+        metrics.overdue_retries(overdue.len());
+        if !overdue.is_empty() && overdue.len() != known {
+            tracing::error!(overdue = overdue.len(), "retries are overdue");
+        }
+        known = overdue.len();
+    }
+}
