@@ -10,6 +10,11 @@ use super::{
     source::{Files, Includes, Markup, Source},
 };
 
+/// Longest part, in bytes, with its includes; mail programs cut longer ones off anyway.
+const MAX_PART_BYTES: usize = 256 * 1024;
+/// Deepest nesting of a part.
+const MAX_NESTING: usize = 100;
+
 /// One template in one language, ready to render.
 #[derive(Debug)]
 pub struct Compiled {
@@ -39,14 +44,16 @@ impl Compiled {
             vec![format!("templates/{template}/{language}.{kind}: {reason}")]
         };
         let includes = Includes { files, template, language };
-        let subject = includes.expanded(&source.subject, "subject").map_err(|e| at("subject", e));
-        let text = includes.laid_out(&source.text, "txt").map_err(|e| at("txt", e));
+        let subject = includes.expanded(&source.subject, "subject").and_then(bounded);
+        let subject = subject.map_err(|e| at("subject", e));
+        let text = includes.laid_out(&source.text, "txt").and_then(bounded);
+        let text = text.map_err(|e| at("txt", e));
         let html = match source.markup {
             Markup::Mjml if is_whole(&source.html) => includes.expanded(&source.html, "mjml"),
             Markup::Mjml => includes.laid_out(&source.html, "mjml"),
             Markup::Html => includes.expanded(&source.html, "html"),
         };
-        let html = html.and_then(|html| match source.markup {
+        let html = html.and_then(bounded).and_then(|html| match source.markup {
             Markup::Mjml => to_html(&html),
             Markup::Html => Ok(html),
         });
@@ -84,6 +91,61 @@ impl Compiled {
         let version = hex::encode(&hash.finalize()[..6]);
         Ok(Self { subject, html, text, names, version, flat })
     }
+}
+
+/// Refuses what would be too much for the parsers, which recurse: an overflow of the stack ends
+/// the process.
+fn bounded(part: String) -> Result<String, String> {
+    if part.len() > MAX_PART_BYTES {
+        return Err(format!("it has {} bytes, more than {MAX_PART_BYTES}", part.len()));
+    }
+    if nesting(&part) > MAX_NESTING {
+        return Err(format!("its elements, blocks or calls nest deeper than {MAX_NESTING}"));
+    }
+    Ok(part)
+}
+
+/// How deep elements, blocks and calls lie in each other, at most. `{{else if}}` lies in its `if`.
+fn nesting(part: &str) -> usize {
+    // Void elements, which have no end (HTML 13.1.2).
+    const VOID: [&str; 13] = [
+        "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source",
+        "track", "wbr",
+    ];
+    let (mut elements, mut blocks, mut calls, mut deepest) = (0_usize, 0_usize, 0_usize, 0);
+    let mut outer_blocks = Vec::new();
+    let mut rest = part;
+    while let Some(at) = rest.find(['<', '(', ')', '{']) {
+        let (sign, after) = (rest.as_bytes()[at], &rest[at + 1..]);
+        rest = after;
+        match sign {
+            b'<' if after.starts_with('/') => elements = elements.saturating_sub(1),
+            b'<' if after.starts_with(|first: char| first.is_ascii_alphabetic()) => {
+                let tag = after.split('>').next().unwrap_or_default();
+                let name = tag.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next();
+                if !tag.ends_with('/') && !name.is_some_and(|name| VOID.contains(&name)) {
+                    elements += 1;
+                }
+            }
+            b'(' => calls += 1,
+            b')' => calls = calls.saturating_sub(1),
+            b'{' if after.starts_with('{') => {
+                calls = 0;
+                let inner = after[1..].trim_start_matches(['~', ' ', '\n', '\t']);
+                if inner.starts_with(['#', '^']) {
+                    outer_blocks.push(blocks);
+                    blocks += 1;
+                } else if inner.strip_prefix("else").is_some_and(|it| !it.starts_with(['}', '~'])) {
+                    blocks += 1;
+                } else if inner.starts_with('/') {
+                    blocks = outer_blocks.pop().unwrap_or_default();
+                }
+            }
+            _ => {}
+        }
+        deepest = deepest.max(elements + blocks + calls);
+    }
+    deepest
 }
 
 /// All three, or the faults of all three.
@@ -161,5 +223,34 @@ mod tests {
         let version = |html| compile(html, Markup::Html).unwrap().version;
         assert_eq!(version("<p>a</p>"), version("<p>a</p>"));
         assert_ne!(version("<p>a</p>"), version("<p>b</p>"));
+    }
+
+    #[test]
+    fn what_would_overflow_the_stack_is_refused() {
+        let deep = |open: &str, inner: &str, close: &str, times: usize| {
+            format!("{}{inner}{}", open.repeat(times), close.repeat(times))
+        };
+        let raw = |times| {
+            let elements = deep("<div>", "", "</div>", times);
+            format!("<mjml><mj-body><mj-raw>{elements}</mj-raw></mj-body></mjml>")
+        };
+        let calls = |times| format!("{{{{#if {}}}}}x{{{{/if}}}}", deep("(and a ", "b", ")", times));
+        let blocks = |times| deep("{{#if a}}", "x", "{{/if}}", times);
+        let chain = |times| format!("{{{{#if a}}}}{}{{{{/if}}}}", "{{else if b}}x".repeat(times));
+        for (markup, text) in [
+            (Markup::Mjml, &raw as &dyn Fn(usize) -> String),
+            (Markup::Html, &calls),
+            (Markup::Html, &blocks),
+            (Markup::Html, &chain),
+        ] {
+            compile(&text(MAX_NESTING - 5), markup).unwrap();
+            let faults = compile(&text(5000), markup).unwrap_err();
+            assert!(faults[0].contains("nest deeper than 100"), "{faults:?}");
+        }
+        compile(&"<br>({{a}})".repeat(1000), Markup::Html).unwrap();
+        assert!(
+            compile(&"x".repeat(MAX_PART_BYTES + 1), Markup::Html).unwrap_err()[0]
+                .contains("bytes")
+        );
     }
 }
