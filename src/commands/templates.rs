@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-struct Shelf {
+struct Database {
     store: TemplateStore,
     audit: MongoAudit,
     loaded: load::Loaded,
@@ -31,26 +31,26 @@ pub(super) async fn templates(
     let settings = &loaded.settings;
     let audit = MongoAudit::new(settings.mongodb_uri.expose(), &settings.mongodb_database).await;
     let audit = audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))?;
-    let shelf = Shelf { store: TemplateStore::new(audit.database()), audit, loaded };
+    let database = Database { store: TemplateStore::new(audit.database()), audit, loaded };
     match command {
-        TemplatesCommand::List { json } => shelf.list(json).await?,
-        TemplatesCommand::Show { place, version } => shelf.show(&place, version).await?,
+        TemplatesCommand::List { json } => database.list(json).await?,
+        TemplatesCommand::Show { place, version } => database.show(&place, version).await?,
         TemplatesCommand::Push { place, from, description, activate, by } => {
-            let version = shelf.push(&place, &from, description, &by).await?;
+            let version = database.push(&place, &from, description, &by).await?;
             if activate {
-                shelf.activate(&place, Some(version), &by).await?;
+                database.activate(&place, Some(version), &by).await?;
             }
         }
         TemplatesCommand::Activate { place, version, by } => {
-            shelf.activate(&place, Some(version), &by).await?;
+            database.activate(&place, Some(version), &by).await?;
         }
-        TemplatesCommand::Deactivate { place, by } => shelf.activate(&place, None, &by).await?,
-        TemplatesCommand::History { name, json } => shelf.history(&name, json).await?,
+        TemplatesCommand::Deactivate { place, by } => database.activate(&place, None, &by).await?,
+        TemplatesCommand::History { name, json } => database.history(&name, json).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-impl Shelf {
+impl Database {
     async fn list(&self, json: bool) -> Result<(), Failure> {
         let active = self.store.active().await.map_err(unavailable)?;
         let mut names: Vec<_> =
@@ -59,7 +59,10 @@ impl Shelf {
         names.dedup();
         for name in names {
             for language in LANGUAGES {
-                let used = active.iter().rev().find(|stored| stored.is_for(name, language));
+                let used = active
+                    .iter()
+                    .rev()
+                    .find(|stored| stored.fault.is_none() && stored.is_for(name, language));
                 let version = used.map(|stored| stored.version);
                 if json {
                     let line = serde_json::json!({
@@ -83,12 +86,14 @@ impl Shelf {
         let active = self.store.active().await.map_err(unavailable)?;
         let candidates = if version.is_some() { stored } else { active };
         let found = candidates.into_iter().rev().find(|stored| {
-            stored.is_for(&name, language) && version.is_none_or(|it| stored.version == it)
+            stored.fault.is_none()
+                && stored.is_for(&name, language)
+                && version.is_none_or(|it| stored.version == it)
         });
         let source = match (found, version) {
             (Some(stored), _) => stored.source(),
             (None, Some(version)) => {
-                return Err(data(format!("there is no version {version} of {name}/{language}")));
+                return Err(no_version(version, &name, language));
             }
             (None, None) => Source::of_files(&self.loaded.files, &name, language)
                 .map_err(|_| data(format!("there is no template {name:?}")))?,
@@ -118,7 +123,6 @@ impl Shelf {
         let stored = Stored {
             name: name.clone(),
             locale: Some(language.to_owned()),
-            version: 0,
             subject: found.subject,
             html_content: found.html,
             text_content: found.text,
@@ -128,6 +132,7 @@ impl Shelf {
             created_by: Some(by.to_owned()),
             last_modified_at: Some(now),
             last_modified_by: Some(by.to_owned()),
+            ..Stored::default()
         };
         let version = self.store.push(stored).await.map_err(unavailable)?;
         self.act("push", &name, language, Some(version), by).await?;
@@ -142,19 +147,26 @@ impl Shelf {
         by: &str,
     ) -> Result<(), Failure> {
         let (name, language) = checked(place)?;
+        let stored = self.of(&name).await?;
+        let (mut stored, mut this): (Vec<_>, _) =
+            (stored.into_iter().filter(|it| it.is_for(&name, language)).collect(), None);
         if let Some(version) = version {
-            let stored = self.of(&name).await?;
-            let stored = stored.iter().find(|stored| {
-                stored.locale.as_deref() == Some(language) && stored.version == version
-            });
-            let stored = stored.ok_or_else(|| {
-                data(format!("there is no version {version} of {name}/{language}"))
-            })?;
+            // One of this locale goes before one for all.
+            let found = stored.iter().filter(|stored| stored.version == version);
+            let found = found.max_by_key(|stored| stored.locale.is_some()).cloned();
+            let found = found.ok_or_else(|| no_version(version, &name, language))?;
+            if let Some(fault) = found.fault {
+                return Err(data(fault));
+            }
             // The routes may have changed since it was pushed.
             let (templates, trial) = (&self.loaded.templates, self.loaded.trial());
-            let tried = templates.accept(&name, language, &stored.source(), trial);
+            let tried = templates.accept(&name, language, &found.source(), trial);
             tried.map_err(|faults| data(faults.join("\n")))?;
+            // What is for all goes on for the other language, and here the later one is used.
+            stored.retain(|it| it.locale == found.locale && it.id != found.id);
+            this = Some(found.id);
         }
+        stored.retain(|it| it.is_active);
         self.act(
             if version.is_some() { "activate" } else { "deactivate" },
             &name,
@@ -163,10 +175,20 @@ impl Shelf {
             by,
         )
         .await?;
-        let found = self.store.activate(&name, language, version, by).await.map_err(unavailable)?;
+        if let (Some(this), Some(version)) = (this, version) {
+            // First the new one: of two that are active, the later changed one is used.
+            let found = self.store.set_active(&[this], true, by).await.map_err(unavailable)?;
+            if found == 0 {
+                return Err(no_version(version, &name, language));
+            }
+        }
+        let for_all = stored.iter().any(|it| it.locale.is_none());
+        let others: Vec<_> = stored.into_iter().map(|it| it.id).collect();
+        let ended = self.store.set_active(&others, false, by).await.map_err(unavailable)?;
         say(&match version {
             Some(version) => format!("{name}/{language} version {version} is active"),
-            None if found == 0 => format!("{name}/{language} had no active version"),
+            None if ended == 0 => format!("{name}/{language} had no active version"),
+            None if for_all => format!("{name} is made from the files again, in every language"),
             None => format!("{name}/{language} is made from the file again"),
         });
         Ok(())
@@ -189,7 +211,7 @@ impl Shelf {
                 stored.version,
                 if stored.is_active { "active" } else { "" },
                 text(&stored.created_by),
-                text(&stored.description),
+                stored.fault.as_ref().or(stored.description.as_ref()).cloned().unwrap_or_default(),
             ));
         }
         Ok(())
@@ -225,6 +247,10 @@ fn checked(place: &TemplatePlace) -> Result<(String, &'static str), Failure> {
     let language =
         language.ok_or_else(|| data(format!("locale {:?} is neither es nor en", place.locale)))?;
     Ok((snake_case(&place.name), language))
+}
+
+fn no_version(version: i64, name: &str, language: &str) -> Failure {
+    data(format!("there is no version {version} of {name}/{language}"))
 }
 
 fn data(reason: String) -> Failure {

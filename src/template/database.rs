@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
@@ -10,7 +11,7 @@ use std::{
 use futures_util::TryStreamExt;
 use mongodb::{
     Collection, Database,
-    bson::{self, DateTime, Document, doc},
+    bson::{self, Bson, DateTime, Document, RawDocumentBuf, doc},
     error::{Error, ErrorKind, WriteFailure},
 };
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,11 @@ const TEMPLATE_VERSIONS: &str = "template_versions";
 const POLL: Duration = Duration::from_secs(2);
 
 /// One version of a template in one language. Field names are those of the collection.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stored {
+    /// What the document is known by.
+    #[serde(rename = "_id", default, skip_serializing)]
+    pub id: Bson,
     /// The template, in snake or Pascal case.
     pub name: String,
     /// `es` or `en`; without one it is for both.
@@ -62,9 +66,29 @@ pub struct Stored {
     /// Who did.
     #[serde(default)]
     pub last_modified_by: Option<String>,
+    /// Why the document can't be read; its words are empty then.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 impl Stored {
+    /// People write these documents by hand: one of a wrong shape must not hide the others.
+    fn read(document: &RawDocumentBuf) -> Self {
+        bson::deserialize_from_slice(document.as_bytes()).unwrap_or_else(|error| {
+            let text = |key| document.get_str(key).ok().map(ToOwned::to_owned);
+            let id = document.get("_id").ok().flatten();
+            let id = id.and_then(|id| Bson::try_from(id).ok()).unwrap_or_default();
+            Self {
+                name: text("name").unwrap_or_else(|| id.to_string()),
+                locale: text("locale"),
+                is_active: document.get_bool("is_active").unwrap_or_default(),
+                id,
+                fault: Some(error.to_string()),
+                ..Self::default()
+            }
+        })
+    }
+
     /// Whether it is a version of this template in this language.
     pub fn is_for(&self, name: &str, language: &str) -> bool {
         snake_case(&self.name) == name && self.languages().contains(&language)
@@ -93,7 +117,7 @@ impl Stored {
 /// The templates in MongoDB.
 #[derive(Clone)]
 pub struct TemplateStore {
-    templates: Collection<Stored>,
+    templates: Collection<RawDocumentBuf>,
     versions: Collection<Document>,
 }
 
@@ -112,7 +136,8 @@ impl TemplateStore {
     /// The server did not answer.
     pub async fn find(&self, filter: Document) -> Result<Vec<Stored>, Error> {
         let order = doc! {"name": 1, "locale": 1, "version": 1};
-        self.templates.find(filter).sort(order).await?.try_collect().await
+        let found = self.templates.find(filter).sort(order).await?;
+        found.map_ok(|document| Stored::read(&document)).try_collect().await
     }
 
     /// The active ones; of several for one place, the one that was made active last comes last.
@@ -131,9 +156,11 @@ impl TemplateStore {
     /// The server did not answer, or others push to the same name all the time.
     pub async fn push(&self, mut stored: Stored) -> Result<i64, Error> {
         loop {
-            let filter = doc! {"name": &stored.name, "locale": &stored.locale};
-            let known = self.find(filter).await?;
-            stored.version = known.iter().map(|stored| stored.version).max().unwrap_or(0) + 1;
+            let known = self.find(doc! {}).await?;
+            let language = stored.locale.as_deref().unwrap_or_default();
+            let known = known.iter().filter(|known| known.is_for(&stored.name, language));
+            // Not only by what is known: a document that can't be read has its number too.
+            stored.version = known.map(|it| it.version).fold(stored.version, i64::max) + 1;
             let mut document = bson::serialize_to_document(&stored)?;
             let locale = stored.locale.as_deref().unwrap_or("any");
             // The id makes the number unique.
@@ -146,36 +173,16 @@ impl TemplateStore {
         }
     }
 
-    /// Makes one version the active one, or none; gives how many were found.
+    /// Makes versions active or inactive, by their ids; gives how many there were.
     ///
     /// # Errors
     /// The server did not answer.
-    pub async fn activate(
-        &self,
-        name: &str,
-        locale: &str,
-        version: Option<i64>,
-        by: &str,
-    ) -> Result<u64, Error> {
-        let now = DateTime::now();
-        let set = |active: bool| {
-            doc! {"$set": {"is_active": active, "last_modified_at": now, "last_modified_by": by}}
+    pub async fn set_active(&self, ids: &[Bson], active: bool, by: &str) -> Result<u64, Error> {
+        let change = doc! {
+            "is_active": active, "last_modified_at": DateTime::now(), "last_modified_by": by,
         };
-        let mut found = 0;
-        if let Some(version) = version {
-            // First the new one: of two that are active, the later changed one is used.
-            let this = doc! {"name": name, "locale": locale, "version": version};
-            found = self.templates.update_one(this, set(true)).await?.matched_count;
-            if found == 0 {
-                return Ok(0);
-            }
-        }
-        let mut others = doc! {"name": name, "locale": locale, "is_active": true};
-        if let Some(version) = version {
-            others.insert("version", doc! {"$ne": version});
-        }
-        found += self.templates.update_many(others, set(false)).await?.matched_count;
-        Ok(found)
+        let these = doc! {"_id": {"$in": ids}};
+        Ok(self.templates.update_many(these, doc! {"$set": change}).await?.matched_count)
     }
 
     /// Keeps the texts of all that is in use, so that any mail can be rendered again.
@@ -218,12 +225,14 @@ pub struct Watcher {
     /// What was looked at last, to see changes.
     seen: Vec<Stored>,
     versions_kept: bool,
+    /// Whether the last look failed.
+    is_blind: bool,
 }
 
 impl Watcher {
     /// Nothing is loaded yet.
     pub fn new(store: TemplateStore, metrics: Metrics) -> Self {
-        Self { store, metrics, seen: Vec::new(), versions_kept: false }
+        Self { store, metrics, seen: Vec::new(), versions_kept: false, is_blind: false }
     }
 
     /// Loads what is active for the first time; waits for the server.
@@ -242,9 +251,15 @@ impl Watcher {
                 self.versions_kept = self.store.keep_versions(templates).await.is_ok();
             }
             tokio::time::sleep(POLL).await;
-            if let Err(error) = self.look(templates, trial).await {
-                tracing::debug!(%error, "templates in the database can't be read");
+            let looked = self.look(templates, trial).await;
+            match (&looked, self.is_blind) {
+                (Err(error), false) => {
+                    tracing::warn!(%error, "templates in the database can't be read");
+                }
+                (Ok(()), true) => tracing::info!("templates in the database can be read again"),
+                _ => {}
             }
+            self.is_blind = looked.is_err();
         }
     }
 
@@ -285,7 +300,7 @@ impl Templates {
             let mut faults = Vec::new();
             for language in languages {
                 let key = (name.clone(), language);
-                match self.accept(&name, language, &stored.source(), trial) {
+                match self.accept_stored(&name, language, stored, trial) {
                     Ok(compiled) => drop(accepted.insert(key, Arc::new(compiled))),
                     Err(found) => {
                         faults.extend(found);
@@ -295,10 +310,27 @@ impl Templates {
                     }
                 }
             }
+            // A fault of the document itself is found once in each language.
+            faults.dedup();
             if !faults.is_empty() {
                 refused.push((stored.place(), faults.join("; ")));
             }
         }
         (accepted, refused)
+    }
+
+    fn accept_stored(
+        &self,
+        name: &str,
+        language: &'static str,
+        stored: &Stored,
+        trial: Trial<'_>,
+    ) -> Result<Compiled, Vec<String>> {
+        if let Some(fault) = &stored.fault {
+            return Err(vec![fault.clone()]);
+        }
+        // What a library trips over must not end the watch.
+        let tried = AssertUnwindSafe(|| self.accept(name, language, &stored.source(), trial));
+        catch_unwind(tried).unwrap_or_else(|_| Err(vec!["compiling it panicked".to_owned()]))
     }
 }

@@ -76,6 +76,54 @@ async fn an_active_template_goes_before_the_file_until_it_is_taken_back() {
     assert!(next_mail(&world, &smtp, 4).await.subject().starts_with("Booking confirmed"));
 }
 
+#[tokio::test]
+async fn a_document_of_a_wrong_shape_stops_no_other() {
+    let world = World::new().await;
+    let templates = world.collection("email_templates");
+    let mut broken = pasted("Broken");
+    broken.remove("text_content");
+    broken.insert("_id", "lost");
+    let authors = doc! {"name": "PaymentFailed", "created_by": 7};
+    let good = pasted("Reserva {{BookingId}}");
+    templates.insert_many([broken, doc! {"is_active": true}, good]).await.unwrap();
+    templates
+        .insert_one(Document::from_iter(pasted("x").into_iter().chain(authors)))
+        .await
+        .unwrap();
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp).start().await;
+    assert!(next_mail(&world, &smtp, 1).await.subject().starts_with("Reserva "));
+    let refused = usher.find_log("template in the database refused");
+    assert_eq!(refused.len(), 3, "{refused:?}");
+    assert!(refused.iter().any(|line| line["reason"].as_str().unwrap().contains("text_content")));
+
+    // Hot reload goes on beside them.
+    let changed = doc! {"$set": {"subject": "Otra {{BookingId}}"}};
+    templates.update_one(doc! {"subject": "Reserva {{BookingId}}"}, changed).await.unwrap();
+    until_loaded(&usher, 2).await;
+    assert!(next_mail(&world, &smtp, 2).await.subject().starts_with("Otra "));
+}
+
+#[tokio::test]
+async fn pasted_documents_are_activated_and_deactivated_as_pushed_ones_are() {
+    let world = World::new().await;
+    let templates = world.collection("email_templates");
+    templates.insert_one(pasted("Reserva {{BookingId}}")).await.unwrap();
+    let usher = world.usher().set("USER", "ana");
+    let place = ["booking_confirmation", "--locale", "en"];
+    let is_active = async || {
+        let found = templates.find_one(doc! {}).await.unwrap().unwrap();
+        found.get_bool("is_active").unwrap()
+    };
+    let deactivate = [["templates", "deactivate"].as_slice(), &place].concat();
+    assert!(run(&usher, &deactivate, 0).await.contains("in every language"));
+    assert!(!is_active().await);
+    assert!(run(&usher, &deactivate, 0).await.contains("had no active version"));
+    let activate = [["templates", "activate"].as_slice(), &place, &["--version", "0"]].concat();
+    assert!(run(&usher, &activate, 0).await.contains("version 0 is active"));
+    assert!(is_active().await);
+}
+
 fn printed(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
     format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
