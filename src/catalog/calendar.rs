@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::Variable;
+use crate::event::snake_case;
 
 /// From which variables the entry is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +59,14 @@ pub(super) struct CalendarTable {
 
 impl CalendarTable {
     pub(super) fn build(
-        self,
+        mut self,
         variables: &BTreeMap<String, Variable>,
         faults: &mut Vec<String>,
     ) -> CalendarRule {
+        self.uid = snake_case(&self.uid);
+        for name in [&mut self.summary, &mut self.start, &mut self.location].into_iter().flatten() {
+            *name = snake_case(name);
+        }
         let named = [Some(&self.uid), self.summary.as_ref(), self.start.as_ref()];
         for name in named.into_iter().chain([self.location.as_ref()]).flatten() {
             if !variables.contains_key(name) {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Route;
-use crate::{event::Event, template::LANGUAGES};
+use crate::event::{Event, LANGUAGES, snake_case};
 
 /// How the events of some types are written; `[[dialect]]` in the routes file.
 #[derive(Debug, Deserialize)]
@@ -20,6 +20,14 @@ pub(super) struct Dialect {
 }
 
 impl Dialect {
+    /// The same with every name as events have it.
+    pub(super) fn in_snake_case(mut self) -> Self {
+        self.fields = self.fields.map(|name| snake_case(&name));
+        let rename = self.rename.into_iter();
+        self.rename = rename.map(|(a, b)| (snake_case(&a), snake_case(&b))).collect();
+        self
+    }
+
     /// Writes the event as if upstream had written it for the routes.
     pub(super) fn translate(&self, event: &mut Event) {
         let fields = &mut event.fields;
@@ -27,7 +35,7 @@ impl Dialect {
         let nested = nested.and_then(Value::as_object_mut).map(std::mem::take);
         // What stands outside says who gets the mail and how: nothing inside replaces it.
         for (name, value) in nested.into_iter().flatten() {
-            fields.entry(name).or_insert(value);
+            fields.entry(snake_case(&name)).or_insert(value);
         }
         for (theirs, ours) in &self.rename {
             if let Some(value) = fields.remove(theirs) {
@@ -117,6 +125,56 @@ mod tests {
             "seats": ["A1"], "status": "ok", "locale": "es",
         });
         assert_eq!(fields(&event), expected);
+    }
+
+    #[test]
+    fn names_in_pascal_case_are_those_of_the_events() {
+        let routes = r#"
+            [queues.q]
+            name = "q"
+            bind = []
+            [[dialect]]
+            events = ["e"]
+            fields = "Data"
+            rename = { TheirCode = "Code" }
+            [[route]]
+            name = "r"
+            event = "e"
+            queue = "q"
+            channel = "email"
+            template = "t"
+            recipient = { field = "UserEmail" }
+            reply_to = { field = "Sender.Email" }
+            priority = "medium"
+            priority_from = "Urgency"
+            required = { Code = "text", BookingId = "text" }
+            optional = { Device = { type = "text", from = "UserDevice" } }
+            secrets = ["Code"]
+            max_age = "10m"
+            inline_qr = "Code"
+            calendar = { method = "cancel", uid = "BookingId" }
+            business_key = "b:{BookingId}:{Code}"
+            correlation = ["BookingId"]
+        "#;
+        let catalog = Catalog::parse(routes, &Default::default()).unwrap();
+        let body = json!({
+            "EventType": "e", "UserEmail": "a@example.com", "Sender": {"Email": "b@example.com"},
+            "Urgency": "low", "BookingId": "B", "Data": {"TheirCode": "C", "UserDevice": "D"},
+        });
+        let mut event = parse(body.to_string().as_bytes(), &Properties::default(), "q").unwrap();
+        catalog.translate(&mut event);
+        let route = catalog.route("r").unwrap();
+        let variables = route.variables(&event, &Sources::default(), "es").unwrap();
+        let expected = json!({"code": "C", "booking_id": "B", "device": "D"});
+        assert_eq!(Value::Object(variables), expected);
+        assert_eq!(route.recipients, crate::catalog::route::Recipients::Field("user_email".into()));
+        assert_eq!(route.reply_to(&event), Some("b@example.com"));
+        assert_eq!(route.priority_of(&event), Priority::Low);
+        assert_eq!(route.key(&event).as_deref(), Some("b:B:C"));
+        assert_eq!(route.secret_values(&event), ["C"]);
+        assert_eq!(route.inline_qr.as_deref(), Some("code"));
+        assert_eq!(route.calendar.as_ref().unwrap().uid, "booking_id");
+        assert_eq!(route.correlation, ["booking_id"]);
     }
 
     #[test]

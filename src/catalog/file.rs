@@ -155,6 +155,7 @@ pub(super) fn parse(
     }
     let mut dialects = HashMap::new();
     for (number, dialect) in (1..).zip(file.dialects) {
+        let dialect = dialect.in_snake_case();
         let found = dialect.faults(&by_event);
         faults.extend(found.into_iter().map(|fault| format!("dialect {number}: {fault}")));
         let dialect = Arc::new(dialect);
@@ -172,6 +173,23 @@ pub(super) fn parse(
     Ok(Catalog { queues, routes, by_event, dialects, ignored: file.ignore })
 }
 
+/// A path into an event, which has its fields in snake case; what lies deeper is as it was sent.
+fn field_name(path: &str) -> String {
+    match path.split_once('.') {
+        Some((first, rest)) => format!("{}.{rest}", snake_case(first)),
+        None => snake_case(path),
+    }
+}
+
+/// A business key's pattern with its fields as events have them.
+fn key_pattern(pattern: &str) -> String {
+    let parts = pattern.split('{').map(|part| match part.split_once('}') {
+        Some((name, rest)) => format!("{}}}{rest}", snake_case(name)),
+        None => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("{")
+}
+
 impl RouteEntry {
     fn build(
         self,
@@ -187,7 +205,7 @@ impl RouteEntry {
             }
         };
         let recipients = match self.recipient {
-            RecipientEntry::Field(path) => Recipients::Field(path),
+            RecipientEntry::Field(path) => Recipients::Field(field_name(&path)),
             RecipientEntry::Literal(address) => Recipients::Fixed(vec![address]),
             RecipientEntry::Setting(name) => match settings.get(&name) {
                 Some(addresses) => Recipients::Fixed(addresses.clone()),
@@ -199,9 +217,11 @@ impl RouteEntry {
         };
         let mut variables = BTreeMap::new();
         for (name, kind) in self.required {
+            let name = snake_case(&name);
             variables.insert(name, Variable { kind, default: None, derived: None });
         }
         for (name, entry) in self.optional {
+            let name = snake_case(&name);
             let DetailedEntry { kind, default, from } = match entry {
                 OptionalEntry::Type(kind) => DetailedEntry { kind, default: None, from: None },
                 OptionalEntry::Detailed(entry) => entry,
@@ -215,12 +235,14 @@ impl RouteEntry {
                 faults.push(format!("variable {name:?} is both required and optional"));
             }
         }
-        for name in &self.secrets {
+        let secrets: Vec<_> = self.secrets.iter().map(|name| snake_case(name)).collect();
+        let inline_qr = self.inline_qr.as_deref().map(snake_case);
+        for name in &secrets {
             if !variables.contains_key(name) {
                 faults.push(format!("{name:?} is a secret, but no variable of this route"));
             }
         }
-        if let Some(name) = &self.inline_qr {
+        if let Some(name) = &inline_qr {
             // It becomes a Content-ID and a part of URLs (RFC 2392).
             let is_plain =
                 name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
@@ -241,10 +263,10 @@ impl RouteEntry {
         if self.lifecycle.is_some() && !variables.contains_key("booking_id") {
             faults.push("a route with a lifecycle needs the variable booking_id".into());
         }
-        if self.lifecycle == Some(Lifecycle::Reminder) && !self.secrets.is_empty() {
+        if self.lifecycle == Some(Lifecycle::Reminder) && !secrets.is_empty() {
             faults.push("a reminder is kept until it is due, so it can't have secrets".into());
         }
-        if !self.secrets.is_empty() && self.max_age.is_none() {
+        if !secrets.is_empty() && self.max_age.is_none() {
             faults.push("a route with secrets needs a max_age".into());
         }
         let max_age = self.max_age.map(std::time::Duration::try_from).transpose();
@@ -268,20 +290,20 @@ impl RouteEntry {
             channel: self.channel,
             template: snake_case(&self.template),
             recipients,
-            reply_to: self.reply_to.map(|entry| entry.field),
-            inline_qr: self.inline_qr,
+            reply_to: self.reply_to.map(|entry| field_name(&entry.field)),
+            inline_qr,
             calendar,
             lifecycle: self.lifecycle,
             reminder: self.reminder,
             priority: self.priority,
-            priority_from: self.priority_from,
+            priority_from: self.priority_from.as_deref().map(field_name),
             variables,
-            secrets: self.secrets,
+            secrets,
             max_age,
-            business_key: self.business_key,
+            business_key: self.business_key.as_deref().map(key_pattern),
             on_unknown: self.on_unknown,
             rate_limited: self.rate_limited,
-            correlation: self.correlation,
+            correlation: self.correlation.iter().map(|name| snake_case(name)).collect(),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr, path::Path};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Map, Value};
 
-use super::{Event, Time};
+use super::{Event, Time, snake_case};
 use crate::config::Settings;
 
 /// How the value of a variable is found where the event has none; in routes.toml as text.
@@ -48,10 +48,10 @@ impl Derived {
             };
         }
         let Some((function, argument)) = text.split_once('(') else {
-            return Ok(Self::Field(text.to_owned()));
+            return Ok(Self::Field(snake_case(text)));
         };
         let argument = argument.strip_suffix(')').ok_or_else(|| format!("{text:?} lacks its )"))?;
-        let argument = argument.trim().to_owned();
+        let argument = snake_case(argument.trim());
         match function {
             "device" => Ok(Self::Device(argument)),
             "browser" => Ok(Self::Browser(argument)),

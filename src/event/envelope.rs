@@ -78,6 +78,14 @@ pub fn parse(body: &[u8], properties: &Properties, queue: &str) -> Result<Event,
     }
     let value: Value =
         serde_json::from_slice(body).map_err(|error| InvalidEvent::NotJson(error.to_string()))?;
+    // Of what was sent: how names are read must not change the ids of events that were sent before.
+    let is_nameless = |key| value.get(key).is_none_or(Value::is_null);
+    let has_id = properties.message_id.as_deref().is_some_and(|id| !id.is_empty());
+    let derived = if !has_id && is_nameless("event_id") && is_nameless("specversion") {
+        id::from_body(&value, queue)
+    } else {
+        String::new()
+    };
     let value = match value {
         Value::Object(fields) => Value::Object(snake_fields(fields)),
         other => return Err(InvalidEvent::NotAnObject(json_type(&other))),
@@ -88,12 +96,11 @@ pub fn parse(body: &[u8], properties: &Properties, queue: &str) -> Result<Event,
             .content_type
             .as_deref()
             .is_some_and(|kind| kind.starts_with("application/cloudevents+json"));
-    if is_cloudevent { cloudevent(value) } else { plain(value, properties, queue) }
+    if is_cloudevent { cloudevent(value) } else { plain(value, properties, derived) }
 }
 
-fn plain(value: Value, properties: &Properties, queue: &str) -> Result<Event, InvalidEvent> {
-    let derived =
-        |value: &Value| EventId { value: id::from_body(value, queue), source: IdSource::Body };
+/// `derived` is the id of an event that has none.
+fn plain(value: Value, properties: &Properties, derived: String) -> Result<Event, InvalidEvent> {
     let fields = object(&value)?;
     // The messages of the Redis stream say their template instead.
     let kind = match name(fields, "event_type")? {
@@ -105,7 +112,7 @@ fn plain(value: Value, properties: &Properties, queue: &str) -> Result<Event, In
         (None, Some(id)) if !id.is_empty() => {
             EventId { value: id.to_owned(), source: IdSource::MessageId }
         }
-        _ => derived(&value),
+        _ => EventId { value: derived, source: IdSource::Body },
     };
     let occurred_at = match time(fields, "occurred_at")? {
         None => properties.timestamp.and_then(seconds),
@@ -235,6 +242,14 @@ mod tests {
         assert_eq!(event.kind, "booking.confirmed");
         let again = read(r#"{"seats":["A1"],"event_type":"booking.confirmed"}"#).unwrap();
         assert_eq!(event.id, again.id);
+    }
+
+    #[test]
+    fn the_id_of_a_body_is_that_of_the_names_it_was_sent_with() {
+        let body = serde_json::json!({"EventType": "x", "FullName": "Ana"});
+        let event = parse(body.to_string().as_bytes(), &Properties::default(), "q").unwrap();
+        assert_eq!(event.id.value, id::from_body(&body, "q"));
+        assert_eq!(event.text("full_name"), Some("Ana"));
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub(crate) use time::Time;
 /// Longest name, in bytes: an event's id, its type, its booking. They become parts of keys and headers.
 const MAX_NAME_BYTES: usize = 255;
 
+/// The languages that mails are written in.
+pub const LANGUAGES: [&str; 2] = ["en", "es"];
+
 /// One event as upstream published it.
 #[derive(Debug, Clone)]
 pub struct Event {

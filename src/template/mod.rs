@@ -36,8 +36,7 @@ use crate::{
     event::Event,
 };
 
-/// The languages that every template exists in.
-pub const LANGUAGES: [&str; 2] = ["en", "es"];
+pub use crate::event::LANGUAGES;
 
 /// A mail's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,11 +209,6 @@ impl Templates {
         let overrides =
             overrides.map(|((name, language), it)| (name.clone(), *language, it.clone()));
         shipped.chain(overrides).collect()
-    }
-
-    /// The shipped template of this name in this language.
-    pub fn shipped(&self, name: &str, language: &str) -> Option<&Compiled> {
-        self.shipped.get(name)?.get(language).map(|compiled| &**compiled)
     }
 
     fn render_with(
