@@ -12,7 +12,7 @@ use crate::{
     template::{
         LANGUAGES,
         database::{Stored, TemplateStore},
-        source::{self, Source},
+        source::{self, Files, Source},
     },
 };
 
@@ -113,9 +113,14 @@ impl Database {
         let (name, language) = checked(place)?;
         let files = source::read(Some(from)).map_err(|error| data(format!("{error:#}")))?;
         // As if the folder were the template's own.
-        let files =
+        let files: Files =
             files.into_iter().map(|(path, text)| (format!("{name}/{path}"), text)).collect();
-        let found = Source::of_files(&files, &name, language);
+        let shipped = &self.loaded.files;
+        let found = Source::of_files(&files, &name, language).and_then(|found| {
+            let own = files.into_iter().filter(|(path, _)| path.ends_with(".hbs"));
+            let files = (**shipped).clone().into_iter().chain(own).collect();
+            found.for_store(&files, shipped, &name, language)
+        });
         let found = found.map_err(|faults| data(faults.join("\n")))?;
         let tried = self.loaded.templates.accept(&name, language, &found, self.loaded.trial());
         tried.map_err(|faults| data(faults.join("\n")))?;

@@ -48,12 +48,7 @@ impl Compiled {
         let subject = subject.map_err(|e| at("subject", e));
         let text = includes.laid_out(&source.text, "txt").and_then(bounded);
         let text = text.map_err(|e| at("txt", e));
-        let html = match source.markup {
-            Markup::Mjml if is_whole(&source.html) => includes.expanded(&source.html, "mjml"),
-            Markup::Mjml => includes.laid_out(&source.html, "mjml"),
-            Markup::Html => includes.expanded(&source.html, "html"),
-        };
-        let html = html.and_then(bounded).and_then(|html| match source.markup {
+        let html = includes.html(source).and_then(bounded).and_then(|html| match source.markup {
             Markup::Mjml => to_html(&html),
             Markup::Html => Ok(html),
         });
@@ -158,10 +153,6 @@ fn all<T>(
         (Ok(a), Ok(b), Ok(c)) => Ok((a, b, c)),
         (a, b, c) => Err([a.err(), b.err(), c.err()].into_iter().flatten().flatten().collect()),
     }
-}
-
-fn is_whole(mjml: &str) -> bool {
-    mjml.trim_start().starts_with("<mjml")
 }
 
 /// MJML to HTML; Handlebars expressions go through it as text.

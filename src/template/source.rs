@@ -123,6 +123,45 @@ impl Source {
     }
 }
 
+impl Source {
+    /// What is stored of a template in a folder: `files` with the folder's, `shipped` those that are
+    /// there when it is loaded. HTML that includes files of the folder, its preheader say, becomes
+    /// a whole mail.
+    ///
+    /// # Errors
+    /// The subject or the text part includes a file of the folder, or some include is nowhere.
+    pub fn for_store(
+        mut self,
+        files: &Files,
+        shipped: &Files,
+        template: &str,
+        language: &str,
+    ) -> Result<Self, Vec<String>> {
+        let with = Includes { files, template, language };
+        let without = Includes { files: shipped, template, language };
+        let html = with.html(&self).map_err(|fault| vec![fault])?;
+        let mut faults = Vec::new();
+        let subject = [&with, &without].map(|it| it.expanded(&self.subject, "subject"));
+        let text = [&with, &without].map(|it| it.laid_out(&self.text, "txt"));
+        for (part, [with, without]) in [("subject", subject), ("txt", text)] {
+            if with != without {
+                faults.push(format!(
+                    "{language}.{part}.hbs includes another file of the folder, which would not \
+                     be stored: put its words into the part itself"
+                ));
+            }
+        }
+        if without.html(&self).as_ref() != Ok(&html) {
+            self.html = html;
+        }
+        if faults.is_empty() { Ok(self) } else { Err(faults) }
+    }
+}
+
+fn is_whole(mjml: &str) -> bool {
+    mjml.trim_start().starts_with("<mjml")
+}
+
 /// Puts in what a text includes by `{{> name}}`, so that what is compiled is one flat text.
 pub(super) struct Includes<'a> {
     pub(super) files: &'a Files,
@@ -131,6 +170,18 @@ pub(super) struct Includes<'a> {
 }
 
 impl Includes<'_> {
+    /// The HTML part, in the shared layout unless it is a whole mail.
+    ///
+    /// # Errors
+    /// An include that is nowhere, or includes itself.
+    pub(super) fn html(&self, source: &Source) -> Result<String, String> {
+        match source.markup {
+            Markup::Mjml if is_whole(&source.html) => self.expanded(&source.html, "mjml"),
+            Markup::Mjml => self.laid_out(&source.html, "mjml"),
+            Markup::Html => self.expanded(&source.html, "html"),
+        }
+    }
+
     /// The part within the shared layout of its kind, if there is one.
     ///
     /// # Errors

@@ -151,6 +151,10 @@ async fn templates_are_pushed_tried_activated_and_listed() {
     let refused = run(&usher, &push, 65).await;
     assert!(refused.contains("\"nothing\" is not declared by route"), "{refused}");
 
+    write("es.txt.hbs", "{{> seats}}");
+    write("seats.txt.hbs", "{{list seats}}");
+    let refused = run(&usher, &push, 65).await;
+    assert!(refused.contains("es.txt.hbs includes another file of the folder"), "{refused}");
     write("es.txt.hbs", "{{list seats}}");
     assert!(run(&usher, &push, 0).await.contains("booking_confirmation/es version 1 stored"));
     assert!(run(&usher, &push, 0).await.contains("version 2 stored"));
@@ -175,6 +179,12 @@ async fn templates_are_pushed_tried_activated_and_listed() {
     let actions = world.actions().await;
     let actions: Vec<String> = actions.iter().map(|action| text(action, "action")).collect();
     assert_eq!(actions, ["push", "push", "activate", "deactivate"]);
+
+    // The folder's own preheader goes along.
+    write("es.preheader.hbs", "Tus sillas");
+    assert!(run(&usher, &push, 0).await.contains("version 3 stored"));
+    let whole = [show.as_slice(), &["--version", "3"]].concat();
+    assert!(run(&usher, &whole, 0).await.contains("<mj-preview>Tus sillas</mj-preview>"));
     let unknown = [["templates", "activate"].as_slice(), &name, &["--version", "9"]].concat();
     run(&usher, &unknown, 65).await;
 }
