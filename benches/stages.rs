@@ -114,7 +114,8 @@ fn main() {
         else {
             continue;
         };
-        let event = usher::template::sample(text).expect("a valid event");
+        let mut event = usher::template::sample(text).expect("a valid event");
+        line.catalog.translate(&mut event);
         let variables = route.variables(&event, &line.sources, "en").expect("complete");
         criterion.bench_function(&format!("render {}", route.name), |bench| {
             bench.iter(|| line.templates.render(route, &variables, &event));

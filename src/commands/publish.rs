@@ -8,6 +8,7 @@ use super::{EXIT_DATA, EXIT_UNAVAILABLE, Failure, load, quiet_logs, render::read
 use crate::{
     broker::amqp::{AmqpBroker, Topology},
     cli::PublishArgs,
+    event::{self, Properties},
 };
 
 pub(super) async fn publish(
@@ -20,14 +21,16 @@ pub(super) async fn publish(
     let topology = Topology::new(loaded.catalog.queues(), &loaded.settings.retry_schedule);
     let mut messages = Vec::new();
     for (number, event) in events.iter().enumerate() {
-        let kind = event.get("event_type").or_else(|| event.get("type")).and_then(Value::as_str);
-        let queue = match (&args.queue, kind.and_then(|kind| loaded.catalog.queue_of(kind))) {
+        let body = event.to_string().into_bytes();
+        let parsed = event::parse(&body, &Properties::default(), "publish");
+        let kind = parsed.as_ref().map(|event| event.kind.as_str());
+        let queue = match (&args.queue, kind.ok().and_then(|kind| loaded.catalog.queue_of(kind))) {
             (Some(queue), _) => queue.as_str(),
             (None, Some(queue)) => queue,
             (None, None) => {
                 let reason = match kind {
-                    Some(kind) => format!("no route for event type {kind:?}"),
-                    None => "no event_type".to_owned(),
+                    Ok(kind) => format!("no route for event type {kind:?}"),
+                    Err(invalid) => invalid.to_string(),
                 };
                 let hint = "nothing was published; --queue names a queue all the same";
                 return Err(Failure::new(
@@ -36,7 +39,7 @@ pub(super) async fn publish(
                 ));
             }
         };
-        messages.push(load::message(event.to_string().into_bytes(), queue));
+        messages.push(load::message(body, queue));
     }
     let broker = AmqpBroker::new(loaded.settings.rabbitmq_url.clone(), Arc::new(topology));
     for (number, message) in messages.iter().enumerate() {
