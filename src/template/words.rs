@@ -33,6 +33,9 @@ pub(super) struct Locales {
 /// Most locales that are kept; a language has fewer regions.
 const MAX_LOCALES: usize = 64;
 
+/// Longest tag that is looked at, in bytes (RFC 5646 section 4.4.1); of a longer one the language.
+const MAX_TAG_BYTES: usize = 35;
+
 impl Locales {
     /// `default` is a tag such as `es-CO`, for events that name none, or none that there are
     /// templates for.
@@ -50,6 +53,7 @@ impl Locales {
         let Some((tag, language)) = tag.and_then(|tag| Some((tag, supported(tag)?))) else {
             return self.default.clone();
         };
+        let tag = if tag.len() > MAX_TAG_BYTES { language } else { tag };
         if tag == self.default.tag || (tag == language && language == self.default.language) {
             return self.default.clone();
         }
@@ -173,18 +177,21 @@ impl Words {
         if parts.is_empty() { format!("0 {}", names[2].1) } else { self.list(&parts) }
     }
 
-    /// An amount: `$25.50`, `$45.000`, `12,00 €`. It is never a float: its digits are taken from
-    /// the JSON as they stand. Text that is no number stays as it is.
+    /// An amount: `$25.50`, `$45.000`, `12,00 €`. The digits of a text count as they
+    /// stand, those of a JSON number as serde_json reads it, an `f64`. Text that is no number stays as it is.
     pub(super) fn money(&self, amount: &str, currency: &str) -> String {
         let Ok(amount) = amount.trim().parse::<Decimal>() else { return amount.to_owned() };
         let currency = currency.to_ascii_uppercase();
-        // ISO 4217 minor units; pesos of Colombia and Chile are written without cents.
+        // ISO 4217 minor units; pesos of Colombia are written without cents.
         let decimals = match currency.as_str() {
-            "CLP" | "COP" | "JPY" | "KRW" | "PYG" => 0,
+            "BIF" | "CLP" | "COP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG"
+            | "RWF" | "UGX" | "UYI" | "VND" | "VUV" | "XAF" | "XOF" | "XPF" => 0,
+            "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
+            "CLF" | "UYW" => 4,
             _ => 2,
         };
         // Amounts with cents are shown with them, whatever is usual.
-        let decimals = if amount.fract().is_zero() { decimals } else { 2 };
+        let decimals = if amount.fract().is_zero() { decimals } else { decimals.max(2) };
         let rounded =
             amount.round_dp_with_strategy(decimals, RoundingStrategy::MidpointAwayFromZero);
         let digits = format!("{:.*}", decimals as usize, rounded.abs());
@@ -231,6 +238,7 @@ mod tests {
     #[test]
     fn regional_locales_fall_back_to_their_language() {
         let locales = Locales::new("es-CO");
+        let long = format!("en-US-x-{}", "a-".repeat(40));
         let of = |tag| {
             let words = locales.of(tag);
             (words.language, words.tag.clone())
@@ -240,6 +248,7 @@ mod tests {
         assert_eq!(of(Some("es_MX")), ("es", "es-MX".to_owned()));
         assert_eq!(of(Some("en")), ("en", "en".to_owned()));
         assert_eq!(of(Some("EN-us")), ("en", "en-US".to_owned()));
+        assert_eq!(of(Some(&long)), ("en", "en".to_owned()));
         assert_eq!(of(Some("fr")), ("es", "es-CO".to_owned()));
         assert_eq!(of(Some("es-<script>")), ("es", "es".to_owned()));
     }
@@ -256,6 +265,9 @@ mod tests {
             ("-3", "GBP", "en", "-£3.00"),
             ("0.005", "USD", "en", "$0.01"),
             ("12", "XYZ", "en", "12.00 XYZ"),
+            ("1.5", "KWD", "en", "1.500 KWD"),
+            ("2", "BHD", "en", "2.000 BHD"),
+            ("1500", "XOF", "en", "1,500 XOF"),
             ("free", "USD", "en", "free"),
         ] {
             assert_eq!(words(locale).money(amount, currency), written);
