@@ -201,7 +201,7 @@ impl TemplateStore {
             }
             let flat = &compiled.flat;
             let document = doc! {
-                "_id": &compiled.version, "name": name, "language": *language,
+                "_id": &compiled.version, "name": name, "locale": *language,
                 "subject": &flat.subject, "html": &flat.html, "text": &flat.text,
                 "first_loaded_at": DateTime::now(),
             };
@@ -227,12 +227,20 @@ pub struct Watcher {
     versions_kept: bool,
     /// Whether the last look failed.
     is_blind: bool,
+    keeping_failed: bool,
 }
 
 impl Watcher {
     /// Nothing is loaded yet.
     pub fn new(store: TemplateStore, metrics: Metrics) -> Self {
-        Self { store, metrics, seen: Vec::new(), versions_kept: false, is_blind: false }
+        Self {
+            store,
+            metrics,
+            seen: Vec::new(),
+            versions_kept: false,
+            is_blind: false,
+            keeping_failed: false,
+        }
     }
 
     /// Loads what is active for the first time; waits for the server.
@@ -248,7 +256,13 @@ impl Watcher {
     pub async fn watch(mut self, templates: &Templates, trial: Trial<'_>) {
         loop {
             if !self.versions_kept {
-                self.versions_kept = self.store.keep_versions(templates).await.is_ok();
+                let kept = self.store.keep_versions(templates).await;
+                if let Err(error) = &kept
+                    && !self.keeping_failed
+                {
+                    tracing::warn!(%error, "texts of templates can't be kept in template_versions");
+                }
+                (self.versions_kept, self.keeping_failed) = (kept.is_ok(), kept.is_err());
             }
             tokio::time::sleep(POLL).await;
             let looked = self.look(templates, trial).await;
