@@ -45,7 +45,9 @@ for (const name of names) {
       if (!DISPENSABLE.includes(title)) findings.add(`${name}: ${title} is unknown to ${client}`);
     }
   }
-  if (/(src|href)="(?!https?:|cid:|data:|mailto:|#)/.test(html) || /<(link|script|iframe|form)\b/i.test(html)) {
+  // Links may lead anywhere; nothing may be loaded from anywhere.
+  const loads = /\b(src|srcset|background|poster)\s*=\s*["']?(?!["']?(cid:|data:))/i.test(html) || /url\(|@import/i.test(html);
+  if (loads || /href="(?!https?:|mailto:|#)/.test(html) || /<(link|script|iframe|form)\b/i.test(html)) {
     findings.add(`${name}: loads or runs something`);
   }
 }
