@@ -119,6 +119,14 @@ async fn what_is_published_by_command_is_delivered() {
     let _usher = world.usher().smtp(&smtp).start().await;
     smtp.until_accepted(2).await;
 
+    // Those that say their type in another way too.
+    let stream = include_str!("../../templates/booking_confirmation/samples/stream_full.json");
+    let pascal = r#"{"EventType": "booking.confirmed"}"#;
+    std::fs::write(&file, format!("{stream}\n{pascal}")).unwrap();
+    let output = world.usher().output(&["publish", "events.ndjson"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().count(), 2);
+
     std::fs::write(&file, r#"[{"event_type": "booking.exploded"}]"#).unwrap();
     let output = world.usher().output(&["publish", "events.ndjson"]).await;
     assert_eq!(output.status.code(), Some(65));

@@ -209,7 +209,10 @@ async fn the_gallery_shows_every_mail_and_follows_its_files() {
         assert!(index.contains(word), "{word}");
     }
 
-    let mut watching = usher.child(&["render", "--all", "--watch", "--out", "watched"]);
+    let mut watching = usher.command(&["render", "--all", "--watch", "--out", "watched"]);
+    let errors = folder.path().join("errors");
+    watching.stderr(std::fs::File::create(&errors).unwrap());
+    let mut watching = watching.stdout(std::process::Stdio::null()).spawn().unwrap();
     let index = folder.path().join("watched/index.html");
     let until_shown = async |word: &str| {
         eventually(word, async || {
@@ -220,6 +223,11 @@ async fn the_gallery_shows_every_mail_and_follows_its_files() {
     until_shown("Booking confirmed").await;
     let subject = templates.join("booking_confirmation/en.subject.hbs");
     std::fs::write(&subject, "{{broken").unwrap();
+    eventually("the fault is said", async || {
+        let said = std::fs::read_to_string(&errors).ok()?;
+        said.contains("en.subject: ").then_some(())
+    })
+    .await;
     std::fs::write(&subject, "Changed {{booking_id}}").unwrap();
     until_shown("Changed BOOK-").await;
     watching.kill().unwrap();

@@ -56,7 +56,7 @@ impl Builder {
     }
 
     /// The command, with nothing of the developer's own environment but the path and the home.
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_usher"));
         command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
         for name in ["PATH", "HOME"] {
@@ -74,12 +74,6 @@ impl Builder {
         // The test's own servers must go on answering meanwhile.
         let output = tokio::task::spawn_blocking(move || command.output());
         output.await.expect("no panic").expect("the binary starts")
-    }
-
-    /// Starts a command and leaves it running, silent.
-    pub(crate) fn child(&self, arguments: &[&str]) -> Child {
-        let mut command = self.command(arguments);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts")
     }
 
     /// Starts `usher run` and waits until it listens, not until its services answer.
