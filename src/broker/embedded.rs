@@ -150,6 +150,7 @@ impl EmbeddedBroker {
                 let message = Message {
                     queue: row.get(1)?,
                     redelivered: row.get(2)?,
+                    received_at: Timestamp::now(),
                     properties: serde_json::from_str(&properties)?,
                     ticket: ticket.as_deref().map(serde_json::from_str::<Ticket>).transpose()?,
                     body: row.get(5)?,

@@ -32,6 +32,8 @@ pub struct Message {
     pub queue: String,
     /// Whether it may have been taken before.
     pub redelivered: bool,
+    /// When it was taken.
+    pub received_at: Timestamp,
     /// On usher's own queues: which delivery it stands for. Headers on source queues are not
     /// looked at, for a publisher could forge them.
     pub ticket: Option<Ticket>,
@@ -45,7 +47,7 @@ impl Message {
 
     /// When the event arrived, however often it was handed off since.
     pub fn arrived_at(&self) -> Timestamp {
-        self.ticket.as_ref().and_then(|ticket| ticket.arrived_at).unwrap_or_else(Timestamp::now)
+        self.ticket.as_ref().and_then(|ticket| ticket.arrived_at).unwrap_or(self.received_at)
     }
 }
 

@@ -2,18 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The part of a route's event in the life of a booking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The part of a route's event in the life of a booking, in the order in which they mostly come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lifecycle {
     /// It begins.
     Confirmed,
     /// It takes place at another time.
     Rescheduled,
-    /// It ends.
-    Cancelled,
     /// It is told of again.
     Reminder,
+    /// It ends.
+    Cancelled,
 }
 
 impl Lifecycle {

@@ -1,5 +1,7 @@
 //! `usher demo`: the whole line on sample events, with no service at all.
 
+mod reminders;
+
 use std::{
     collections::HashMap,
     path::Path,
@@ -30,6 +32,7 @@ use crate::{
     event::{self, Properties},
     health::Health,
     metrics::Metrics,
+    pipeline::Pipeline,
     template::source,
 };
 
@@ -74,23 +77,30 @@ pub(super) async fn demo(_: Option<&Path>, args: DemoArgs) -> Result<ExitCode, F
     let samples = samples(&loaded);
     let sender = loaded.sender.clone();
     let mails = Arc::new(Mutex::new(Vec::new()));
-    let (broker, audit) = (store.broker.clone(), store.audit.clone());
-    let handler = build(loaded, store, &args.out.join("mail"), mails.clone())?;
+    let (broker, audit, plan) = (store.broker.clone(), store.audit.clone(), store.plan.clone());
+    let pipeline = build(loaded, store, &args.out.join("mail"), mails.clone())?;
+    let handler = build::handler(pipeline.clone());
 
     let mut fed = Vec::new();
-    for (title, body) in
-        samples.iter().chain(&OTHERS.map(|(title, body)| (title.to_owned(), body.to_owned())))
-    {
+    for (title, body) in &samples {
         fed.push(Fed { title: title.clone(), event_id: event_id(body) });
         broker.publish_event(body.clone().into_bytes()).await?;
+        // Several are about one booking, and side by side one might overtake the other.
+        drain(&broker, handler.clone(), 1).await?;
     }
-    drain(&broker, handler.clone(), fed.len()).await?;
+    for (title, body) in OTHERS {
+        fed.push(Fed { title: title.to_owned(), event_id: event_id(body) });
+        broker.publish_event(body.to_owned().into_bytes()).await?;
+    }
+    drain(&broker, handler.clone(), OTHERS.len()).await?;
     let sent_before = count(&mails);
     // The same event again: it is known, so nothing goes out.
     let again = &samples[0];
     broker.publish_event(again.1.clone().into_bytes()).await?;
     drain(&broker, handler, 1).await?;
     let sent_twice = count(&mails) - sent_before;
+    let (played, as_played) = reminders::play(&broker, &pipeline, &plan).await?;
+    fed.extend(played);
 
     let records = audit.all().await?;
     say(&table(&fed, &records));
@@ -109,8 +119,11 @@ pub(super) async fn demo(_: Option<&Path>, args: DemoArgs) -> Result<ExitCode, F
         started.elapsed().as_secs_f64()
     ));
     say(&format!("see the mails: {}", index.display()));
-    let as_expected =
-        sent_twice == 0 && waiting.dead == 1 && waiting.poison == 1 && waiting.to_process == 0;
+    let as_expected = sent_twice == 0
+        && as_played
+        && waiting.dead == 1
+        && waiting.poison == 1
+        && waiting.to_process == 0;
     Ok(if as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -144,11 +157,13 @@ fn remove(removed: std::io::Result<()>) -> std::io::Result<()> {
     }
 }
 
-/// Every sample of every route, once.
+/// Every sample of every route, once, in the order of a booking's life.
 fn samples(loaded: &Loaded) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut seen = std::collections::HashSet::new();
-    for route in loaded.catalog.routes() {
+    let mut routes = loaded.catalog.routes();
+    routes.sort_by_key(|route| route.lifecycle);
+    for route in routes {
         for (path, text) in source::samples(&loaded.files, &route.template) {
             if seen.insert(event_id(text)) {
                 let title = path.trim_end_matches(".json").replace("/samples/", ": ");
@@ -170,7 +185,7 @@ fn build(
     store: Embedded,
     mail: &Path,
     mails: Arc<Mutex<Vec<Shown>>>,
-) -> Result<Handler, Failure> {
+) -> Result<Arc<Pipeline>, Failure> {
     let files = FileChannel::new(loaded.sender.clone(), mail.to_owned())?;
     let email = Arc::new(DemoChannel { files, mails, refusals: Arc::default() });
     let health = Health::default();
@@ -184,7 +199,7 @@ fn build(
         health,
         metrics: Metrics::default(),
     };
-    Ok(build::handler(build::pipeline(loaded, parts)))
+    Ok(build::pipeline(loaded, parts))
 }
 
 async fn drain(

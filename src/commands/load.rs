@@ -120,5 +120,12 @@ pub(super) fn message(body: Vec<u8>, queue: &str) -> Message {
         timestamp: u64::try_from(jiff::Timestamp::now().as_second()).ok(),
         ..Properties::default()
     };
-    Message { body, properties, queue: queue.to_owned(), redelivered: false, ticket: None }
+    Message {
+        body,
+        properties,
+        queue: queue.to_owned(),
+        redelivered: false,
+        received_at: jiff::Timestamp::now(),
+        ticket: None,
+    }
 }

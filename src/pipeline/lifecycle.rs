@@ -90,6 +90,7 @@ impl Pipeline {
             properties: planned.properties.clone(),
             queue: planned.ticket.origin.clone(),
             redelivered: false,
+            received_at: Timestamp::now(),
             ticket: Some(planned.ticket.clone()),
         };
         let event = event::parse(&message.body, &message.properties, message.origin());
@@ -129,6 +130,7 @@ impl Pipeline {
             properties: last.properties.clone(),
             queue: last.ticket.origin.clone(),
             redelivered: false,
+            received_at: Timestamp::now(),
             ticket: None,
         };
         let Ok(mut event) = event::parse(last.body.as_bytes(), &last.properties, message.origin())
@@ -170,6 +172,7 @@ impl Pipeline {
             },
             queue: message.origin().to_owned(),
             redelivered: false,
+            received_at: Timestamp::now(),
             ticket: None,
         };
         let Ok(event) = event::parse(&message.body, &message.properties, message.origin()) else {

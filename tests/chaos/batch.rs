@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -11,6 +12,9 @@ use crate::support::{
 
 /// The team, who are told of each reschedule.
 pub(crate) const ADMINS: [&str; 2] = ["ana@cine.test", "bob@cine.test"];
+
+/// When planned mail is due: after its event was taken, even on a loaded machine.
+const LATER: SignedDuration = SignedDuration::from_secs(8);
 
 /// Where a delivery ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,17 +45,19 @@ pub(crate) enum Kind {
     Resend,
     /// One mail to the customer and one to each of [`ADMINS`].
     FanOut,
+    /// For a few seconds later.
+    Planned,
 }
 
 /// A dozen of everything.
 pub(crate) const MIX: [Kind; 12] = [
-    Kind::Plain,
+    Kind::Planned,
     Kind::Later,
     Kind::FanOut,
     Kind::Garbage,
     Kind::Low,
     Kind::Refused,
-    Kind::Plain,
+    Kind::Planned,
     Kind::Resend,
     Kind::Stranger,
     Kind::Low,
@@ -100,6 +106,10 @@ impl Published {
             Kind::Garbage => Value::Null,
             Kind::Low => with(mail, &json!({"event_type": "booking.reminder"})),
             Kind::Resend => with(mail, &json!({"event_type": "booking.cancelled"})),
+            Kind::Planned => {
+                let due = Timestamp::now() + LATER;
+                with(mail, &json!({"deliver_at": due.to_string()}))
+            }
             Kind::FanOut => own(rescheduled(&id, &recipient)),
         };
         let body = if kind == Kind::Garbage { format!("{{ {id}") } else { body.to_string() };

@@ -15,6 +15,7 @@ mod daemon;
 mod dice;
 mod instance;
 mod kills;
+mod later;
 mod networks;
 mod oracle;
 mod oracle_tested;

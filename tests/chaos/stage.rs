@@ -190,8 +190,13 @@ impl Stage {
         Instance::start(self.folder.path(), number, &self.settings, extra)
     }
 
+    /// A collection of this stage's database.
+    pub(crate) fn collection(&self, name: &str) -> Collection<Document> {
+        self.client.database(&self.name).collection(name)
+    }
+
     fn deliveries(&self) -> Collection<Document> {
-        self.client.database(&self.name).collection("deliveries")
+        self.collection("deliveries")
     }
 
     /// Every audit record.

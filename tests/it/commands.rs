@@ -228,6 +228,13 @@ async fn the_demo_shows_everything_and_needs_nothing() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let shown = stdout(&output);
         assert!(shown.contains("1 dead letter, 1 poison message"), "{shown}");
+        for told in [
+            "void, overtaken by event demo-moved (booking.rescheduled)",
+            "published",
+            "void, overtaken by event demo-cancelled (booking.cancelled)",
+        ] {
+            assert!(shown.contains(&format!("Z: {told}\n")), "{told} in\n{shown}");
+        }
     }
     let gallery = std::fs::read_to_string(folder.path().join("usher-demo/index.html")).unwrap();
     assert!(gallery.contains("<html"), "{gallery}");

@@ -39,6 +39,7 @@ pub(super) fn message(delivery: &mut Delivery, queue: &str) -> Message {
         ticket,
         queue: queue.to_owned(),
         redelivered: delivery.redelivered,
+        received_at: jiff::Timestamp::now(),
         body: std::mem::take(&mut delivery.data),
     }
 }
