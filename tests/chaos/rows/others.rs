@@ -70,7 +70,9 @@ async fn row_15_stopped_after_the_latch_then_reads_250() {
     })
     .await;
     // What a person would do next is refused, for it was sent.
-    let id = text(&stage.records().await[0], "delivery_id");
+    // Written beside the hand-off, so it may come after it.
+    let record = eventually("its record", async || stage.records().await.into_iter().next()).await;
+    let id = text(&record, "delivery_id");
     let output = stage.command(&["parked", "resend", &id, "--reason", "test", "--yes"]).await;
     assert!(output.contains("refused"), "{output}");
     let counts = judged("15", &stage, &published, instances, Limits::default()).await;
@@ -122,7 +124,9 @@ async fn row_25_replayed_from_dead() {
     let broker = stage.broker().await;
     eventually("a dead letter", async || (broker.depth("usher.dead").await == 1).then_some(()))
         .await;
-    let id = text(&stage.records().await[0], "delivery_id");
+    // Written beside the hand-off, so it may come after it.
+    let record = eventually("its record", async || stage.records().await.into_iter().next()).await;
+    let id = text(&record, "delivery_id");
     stage.command(&["dead-letters", "replay", &id, "--reason", "test", "--yes"]).await;
     eventually("the replay is sent", async || (stage.smtp.accepted().len() == 1).then_some(()))
         .await;
@@ -138,7 +142,9 @@ async fn row_25_resent_from_parked() {
     let broker = stage.broker().await;
     eventually("a parked letter", async || (broker.depth("usher.parked").await == 1).then_some(()))
         .await;
-    let id = text(&stage.records().await[0], "delivery_id");
+    // Written beside the hand-off, so it may come after it.
+    let record = eventually("its record", async || stage.records().await.into_iter().next()).await;
+    let id = text(&record, "delivery_id");
     stage.command(&["parked", "resend", &id, "--reason", "test", "--yes"]).await;
     eventually("it is sent", async || (stage.smtp.accepted().len() == 1).then_some(())).await;
     let counts = judged("25 parked", &stage, &published, vec![instance], may_park(0)).await;
