@@ -43,11 +43,11 @@ const SCHEMA: &str = "
         booking_id TEXT,
         state TEXT NOT NULL,
         due_ms INTEGER NOT NULL,
-        claim_at_ms INTEGER,
+        claim_at_ms INTEGER NOT NULL,
         purge_ms INTEGER,
         planned TEXT NOT NULL
     );
-    CREATE INDEX IF NOT EXISTS planned_due ON planned (claim_at_ms);
+    CREATE INDEX IF NOT EXISTS planned_due ON planned (state, claim_at_ms);
     CREATE INDEX IF NOT EXISTS planned_by_booking ON planned (booking_id);
     CREATE TABLE IF NOT EXISTS bookings (
         booking_id TEXT PRIMARY KEY,

@@ -47,7 +47,7 @@ impl Pipeline {
         let planned = Planned {
             delivery_id: delivery.id.clone(),
             due,
-            claim_at: Some(due),
+            claim_at: due,
             state: State::Planned,
             reason: None,
             booking_id: event.booking_id(),

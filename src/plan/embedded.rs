@@ -54,12 +54,12 @@ impl Plan for EmbeddedPlan {
         self.call(move |connection| {
             let due: Vec<Planned> = all(
                 connection,
-                "SELECT planned FROM planned WHERE claim_at_ms <= ?1
+                "SELECT planned FROM planned WHERE state IN ('planned', 'claimed') AND claim_at_ms <= ?1
                  ORDER BY claim_at_ms LIMIT ?2",
                 params![now.as_millisecond(), BATCH as i64],
             )?;
             for planned in &due {
-                let (state, claim_at) = (State::Claimed, Some(lease_from(now)));
+                let (state, claim_at) = (State::Claimed, lease_from(now));
                 put(connection, &Planned { state, claim_at, ..planned.clone() })?;
             }
             Ok(due)
@@ -161,7 +161,7 @@ fn put(connection: &Connection, planned: &Planned) -> anyhow::Result<()> {
             planned.booking_id,
             planned.state.as_str(),
             planned.due.as_millisecond(),
-            planned.claim_at.map(Timestamp::as_millisecond),
+            planned.claim_at.as_millisecond(),
             planned.purge_at.map(Timestamp::as_millisecond),
             serde_json::to_string(planned)?
         ],
@@ -180,7 +180,7 @@ fn end(
     let known = get(connection, delivery)?.filter(|known| known.state == from);
     let Some(known) = known else { return Ok(false) };
     let purge_at = Some(after(Timestamp::now(), KEPT));
-    put(connection, &Planned { state, reason, purge_at, claim_at: None, ..known })?;
+    put(connection, &Planned { state, reason, purge_at, ..known })?;
     Ok(true)
 }
 
@@ -239,7 +239,7 @@ mod tests {
         Planned {
             delivery_id,
             due,
-            claim_at: Some(due),
+            claim_at: due,
             state: State::Planned,
             reason: None,
             booking_id: Some("B".into()),

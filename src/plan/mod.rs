@@ -40,10 +40,8 @@ pub struct Planned {
     pub delivery_id: DeliveryId,
     /// When it is to go out.
     pub due: Timestamp,
-    /// When it may be claimed: `due`, or when the lease of the one who did runs out; never once it is
-    /// published or void.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claim_at: Option<Timestamp>,
+    /// When it may be claimed: `due`, or when the lease of the one who did runs out.
+    pub claim_at: Timestamp,
     /// What became of it.
     pub state: State,
     /// Why it is void.

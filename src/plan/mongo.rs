@@ -60,7 +60,7 @@ impl MongoPlan {
     /// The server did not answer or refused.
     pub async fn prepare(&self) -> Result<(), PlanError> {
         let indexes = [
-            index(doc! {"claim_at": 1}),
+            index(doc! {"state": 1, "claim_at": 1}),
             index(doc! {"state": 1, "due": 1}),
             index(doc! {"booking_id": 1, "planned_at": -1}),
             purge_index("purge_at"),
@@ -84,7 +84,7 @@ impl MongoPlan {
     /// The server did not answer.
     pub async fn send_now(&self, delivery: &DeliveryId) -> Result<bool, PlanError> {
         let now = date(Timestamp::now());
-        self.update(delivery, doc! {"$set": {"due": now, "claim_at": now}}).await
+        self.update(delivery, doc! {"due": now, "claim_at": now}).await
     }
 
     async fn read(
@@ -99,9 +99,9 @@ impl MongoPlan {
     }
 
     /// Changes one that nobody has claimed yet.
-    async fn update(&self, delivery: &DeliveryId, change: Document) -> Result<bool, PlanError> {
+    async fn update(&self, delivery: &DeliveryId, fields: Document) -> Result<bool, PlanError> {
         let filter = doc! {"_id": delivery.as_str(), "state": State::Planned.as_str()};
-        let updated = self.planned.update_one(filter, change).await;
+        let updated = self.planned.update_one(filter, doc! {"$set": fields}).await;
         Ok(updated.map_err(failed)?.matched_count > 0)
     }
 }
@@ -134,7 +134,7 @@ impl Plan for MongoPlan {
     }
 
     async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, PlanError> {
-        let due = doc! {"claim_at": {"$lte": date(now)}};
+        let due = doc! {"state": {"$in": WAITING}, "claim_at": {"$lte": date(now)}};
         let only_ids = self.planned.find(due.clone()).projection(doc! {"_id": 1});
         let found =
             only_ids.sort(doc! {"claim_at": 1}).limit(BATCH as i64).await.map_err(failed)?;
@@ -158,12 +158,16 @@ impl Plan for MongoPlan {
     async fn published(&self, deliveries: &[DeliveryId]) -> Result<(), PlanError> {
         let ids: Vec<&str> = deliveries.iter().map(DeliveryId::as_str).collect();
         let filter = doc! {"_id": {"$in": ids}, "state": State::Claimed.as_str()};
-        self.planned.update_many(filter, end(State::Published, None)).await.map_err(failed)?;
+        let purge_at = date(after(Timestamp::now(), KEPT));
+        let mark = doc! {"$set": {"state": State::Published.as_str(), "purge_at": purge_at}};
+        self.planned.update_many(filter, mark).await.map_err(failed)?;
         Ok(())
     }
 
     async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, PlanError> {
-        self.update(delivery, end(State::Void, Some(reason))).await
+        let purge_at = date(after(Timestamp::now(), KEPT));
+        let void = doc! {"state": State::Void.as_str(), "reason": reason, "purge_at": purge_at};
+        self.update(delivery, void).await
     }
 
     async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, PlanError> {
@@ -221,14 +225,6 @@ impl Plan for MongoPlan {
             }
         }
     }
-}
-
-/// Nothing more is to happen to it.
-fn end(state: State, reason: Option<&str>) -> Document {
-    let purge_at = date(after(Timestamp::now(), KEPT));
-    let mut set = doc! {"state": state.as_str(), "purge_at": purge_at};
-    set.extend(reason.map(|reason| ("reason".to_owned(), reason.into())));
-    doc! {"$set": set, "$unset": {"claim_at": ""}}
 }
 
 /// Whichever of these there are, in their order.

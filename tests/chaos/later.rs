@@ -28,7 +28,7 @@ const COUNT: usize = 600;
 /// For how long a service is away.
 const AWAY: Duration = Duration::from_secs(1);
 /// How long 10 000 may take with a MongoDB stand-in of a few hundred writes a second.
-const ALL_GONE: Duration = Duration::from_secs(1500);
+const ALL_GONE: Duration = Duration::from_secs(600);
 /// Mails in the SMTP window at once, so the most that one kill can leave unknown.
 const WINDOW: usize = 4;
 
