@@ -3,10 +3,11 @@
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use crate::{
+    audit::mongo::MongoAudit,
     broker::Message,
     catalog::{Catalog, EMBEDDED_ROUTES},
     channel::email::Sender,
-    commands::Failure,
+    commands::{Failure, quiet_logs},
     config::{self, Environment, Settings, Warning},
     event::{Properties, Sources},
     template::{
@@ -41,6 +42,19 @@ impl Loaded {
 pub(super) fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
     let read = config::load(config, &Environment::from_process());
     read.map(|(settings, _)| settings).map_err(|faults| Failure::config(faults.to_string()))
+}
+
+/// Everything, and the audit, for a command on a person's terminal.
+///
+/// # Errors
+/// Every fault found, one a line.
+pub(super) async fn with_audit(config: Option<&Path>) -> Result<(Loaded, MongoAudit), Failure> {
+    let loaded = load(config)?;
+    quiet_logs(&loaded.settings);
+    let settings = &loaded.settings;
+    let audit = MongoAudit::new(settings.mongodb_uri.expose(), &settings.mongodb_database).await;
+    let audit = audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))?;
+    Ok((loaded, audit))
 }
 
 /// Reads everything.

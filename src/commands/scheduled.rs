@@ -7,7 +7,7 @@ use std::{path::Path, process::ExitCode};
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
 
-use super::{EXIT_DATA, EXIT_UNAVAILABLE, Failure, load, quiet_logs, say, shelf::delivery_id};
+use super::{EXIT_DATA, EXIT_UNAVAILABLE, Failure, load, say, shelf::delivery_id};
 use crate::{
     audit::{Record, mongo::MongoAudit, query::Action},
     catalog::DeliveryId,
@@ -32,11 +32,7 @@ pub(super) async fn scheduled(
     config: Option<&Path>,
     command: ScheduledCommand,
 ) -> Result<ExitCode, Failure> {
-    let loaded = load::load(config)?;
-    quiet_logs(&loaded.settings);
-    let settings = &loaded.settings;
-    let audit = MongoAudit::new(settings.mongodb_uri.expose(), &settings.mongodb_database).await;
-    let audit = audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))?;
+    let (_, audit) = load::with_audit(config).await?;
     let desk = Desk { plan: MongoPlan::new(audit.database()), audit };
     match command {
         ScheduledCommand::List { filter, overdue: false, limit, json } => {

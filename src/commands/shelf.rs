@@ -8,7 +8,7 @@ use std::{collections::HashSet, path::Path, process::ExitCode, sync::Arc, time::
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{EXIT_DATA, EXIT_UNAVAILABLE, Failure, load, quiet_logs, say};
+use super::{EXIT_DATA, EXIT_UNAVAILABLE, Failure, load, say};
 use crate::{
     audit::{AuditError, Record, Status, mongo::MongoAudit, query::Action},
     broker::{
@@ -38,11 +38,7 @@ pub(super) async fn shelf(
     shelf: Shelf,
     command: ShelfCommand,
 ) -> Result<ExitCode, Failure> {
-    let loaded = load::load(config)?;
-    quiet_logs(&loaded.settings);
-    let settings = &loaded.settings;
-    let audit = MongoAudit::new(settings.mongodb_uri.expose(), &settings.mongodb_database).await;
-    let audit = audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))?;
+    let (loaded, audit) = load::with_audit(config).await?;
     let desk = Desk { shelf, audit, loaded };
     match command {
         ShelfCommand::List { since, limit, json } => desk.list(since, limit, json).await,

@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use mongodb::bson::{DateTime, doc};
 
-use super::{EXIT_DATA, EXIT_UNAVAILABLE, Failure, load, quiet_logs, say};
+use super::{EXIT_DATA, EXIT_UNAVAILABLE, Failure, load, say};
 use crate::{
     audit::{mongo::MongoAudit, query::Action},
     cli::{TemplatePlace, TemplatesCommand},
@@ -26,11 +26,7 @@ pub(super) async fn templates(
     config: Option<&Path>,
     command: TemplatesCommand,
 ) -> Result<ExitCode, Failure> {
-    let loaded = load::load(config)?;
-    quiet_logs(&loaded.settings);
-    let settings = &loaded.settings;
-    let audit = MongoAudit::new(settings.mongodb_uri.expose(), &settings.mongodb_database).await;
-    let audit = audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))?;
+    let (loaded, audit) = load::with_audit(config).await?;
     let database = Database { store: TemplateStore::new(audit.database()), audit, loaded };
     match command {
         TemplatesCommand::List { json } => database.list(json).await?,
