@@ -5,6 +5,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::support::{
+    DEADLINE,
     events::{SEED_BOOKING, SEED_PAYMENT, booking, rescheduled},
     eventually, exported,
     smtp::{ClosedPort, Phase, SmtpServer},
@@ -198,7 +199,7 @@ async fn the_embedded_mode_ends_when_told_although_its_input_is_open() {
     eventually("the mail folder", async || mail.exists().then_some(())).await;
     let pid = usher.id().expect("it runs").to_string();
     tokio::process::Command::new("kill").arg(&pid).status().await.expect("kill");
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), usher.wait()).await;
+    let ended = tokio::time::timeout(DEADLINE, usher.wait()).await;
     assert!(ended.expect("it ends in time").expect("a status").success());
 }
 

@@ -12,8 +12,14 @@ pub(crate) mod world;
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use mongodb::{
+    Collection,
+    bson::{DateTime, Document, doc},
+};
+
 /// How long anything may take on a slow machine. What is waited for usually comes in milliseconds.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Between two looks at a condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -30,6 +36,13 @@ pub(crate) fn redis_database(number: u8) -> String {
     let url = exported("TEST_REDIS_URL");
     let server = url.rsplit_once('/').map_or(url.as_str(), |(server, _)| server);
     format!("{server}/{number}")
+}
+
+/// Everything that is planned is due then, as `usher scheduled send-now` does it for one.
+pub(crate) async fn make_due(planned: &Collection<Document>, due: Timestamp) {
+    let due = DateTime::from_millis(due.as_millisecond());
+    let set = doc! {"$set": {"due": due, "claim_at": due}};
+    planned.update_many(doc! {"state": "planned"}, set).await.expect("an answer");
 }
 
 /// Looks again and again until the condition gives something.
