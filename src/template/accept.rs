@@ -2,8 +2,9 @@
 //! routes do not declare.
 
 use super::{
-    Compiled, LANGUAGES, Templates, names,
+    Compiled, LANGUAGES, Templates,
     source::{self, Files, Source},
+    tree,
 };
 use crate::{
     catalog::{Catalog, Route},
@@ -77,7 +78,7 @@ impl Templates {
     ) -> Vec<String> {
         let template = &route.template;
         let undeclared = compiled.names.iter().filter(|name| {
-            !route.variables.contains_key(*name) && !names::GLOBALS.contains(&name.as_str())
+            !route.variables.contains_key(*name) && !tree::GLOBALS.contains(&name.as_str())
         });
         let mut faults: Vec<String> = undeclared
             .map(|name| {

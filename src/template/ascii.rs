@@ -44,28 +44,31 @@ pub(super) fn template(html: &str) -> String {
     ascii
 }
 
-/// A value as text within HTML: no markup, no control characters, ASCII.
-pub(super) fn escape(value: &str) -> String {
-    let mut escaped = String::with_capacity(value.len() + 8);
+/// Prints a value as text within HTML: no markup, no control characters, ASCII.
+pub(super) fn escape(value: &str, out: &mut String) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" -_.,:;/#()+@".contains(&byte);
+    if value.bytes().all(is_plain) {
+        out.push_str(value);
+        return;
+    }
     let mut letters = value.chars().peekable();
     while let Some(letter) = letters.next() {
         match letter {
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '&' => escaped.push_str("&amp;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
             // Within attributes without quotes these would end the value.
-            '`' => escaped.push_str("&#96;"),
-            '=' => escaped.push_str("&#61;"),
-            '\n' | '\t' => escaped.push(letter),
+            '`' => out.push_str("&#96;"),
+            '=' => out.push_str("&#61;"),
+            '\n' | '\t' => out.push(letter),
             '\r' if letters.peek() == Some(&'\n') => {}
-            '\r' => escaped.push('\n'),
-            _ if letter.is_control() => escaped.push_str("&#65533;"),
-            _ => push(&mut escaped, letter),
+            '\r' => out.push('\n'),
+            _ if letter.is_control() => out.push_str("&#65533;"),
+            _ => push(out, letter),
         }
     }
-    escaped
 }
 
 fn push(out: &mut String, letter: char) {
@@ -103,6 +106,11 @@ mod tests {
 
     #[test]
     fn values_are_never_markup() {
+        let escape = |value| {
+            let mut out = String::new();
+            super::escape(value, &mut out);
+            out
+        };
         assert_eq!(
             escape("<b a='1' c=`2`>\"&\" \u{f1}\u{1f600}"),
             "&lt;b a&#61;&#39;1&#39; c&#61;&#96;2&#96;&gt;&quot;&amp;&quot; &#241;&#128512;"

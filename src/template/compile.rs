@@ -6,8 +6,9 @@ use handlebars::Template;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ascii, names,
+    ascii,
     source::{Files, Includes, Markup, Source},
+    tree::{self, Node},
 };
 
 /// Longest part, in bytes, with its includes; mail programs cut longer ones off anyway.
@@ -18,9 +19,9 @@ const MAX_NESTING: usize = 100;
 /// One template in one language, ready to render.
 #[derive(Debug)]
 pub struct Compiled {
-    pub(super) subject: Template,
-    pub(super) html: Template,
-    pub(super) text: Template,
+    pub(super) subject: Vec<Node>,
+    pub(super) html: Vec<Node>,
+    pub(super) text: Vec<Node>,
     /// The variables that it uses.
     pub(super) names: BTreeSet<String>,
     /// A hash of its flat text: equal mails have equal versions.
@@ -65,14 +66,13 @@ impl Compiled {
     pub fn of_flat(template: &str, language: &str, flat: Source) -> Result<Self, Vec<String>> {
         let mut names = BTreeSet::new();
         let mut part = |kind: &str, text: &str| {
-            let name = format!("{template}/{language}.{kind}");
-            let fault = |reason: String| format!("templates/{name}: {reason}");
-            let mut compiled = Template::compile_with_name(text, name.clone())
-                .map_err(|error| vec![fault(error.reason().to_string())])?;
-            let found = names::settle(&mut compiled)
+            let fault = |reason| format!("templates/{template}/{language}.{kind}: {reason}");
+            let read =
+                Template::compile(text).map_err(|error| vec![fault(error.reason().to_string())])?;
+            let (nodes, found) = tree::tree(&read)
                 .map_err(|faults| faults.into_iter().map(fault).collect::<Vec<_>>())?;
             names.extend(found);
-            Ok(compiled)
+            Ok(nodes)
         };
         let subject = part("subject", flat.subject.trim_end());
         let html = part("html", &flat.html);

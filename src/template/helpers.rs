@@ -1,111 +1,129 @@
-//! The helpers that templates may call beside the library's own: `list`, `lines` and `plural`. They return
-//! values, so that what they give is escaped like any other value.
+//! The helpers that templates may call: Handlebars' own that compare and connect, and `list`, `lines`
+//! and `plural`. Each gives a value, which is escaped like any other. There is no `log`, which would
+//! write values to the log, and no `lookup` and `with`, whose names are not known before rendering.
 
-use std::sync::Arc;
+use std::{borrow::Cow, cmp::Ordering};
 
-use handlebars::{
-    Context, Handlebars, Helper, HelperDef, RenderContext, RenderError, RenderErrorReason,
-    ScopedJson,
-};
 use serde_json::Value;
 
-use super::words::{Locales, Words};
+use super::words::Words;
 
-/// A registry in strict mode that knows the helpers; it holds no templates. Helpers find the
-/// locale's words by the context's `locale`.
-pub(super) fn registry(locales: &Arc<Locales>) -> Handlebars<'static> {
-    let mut registry = Handlebars::new();
-    registry.set_strict_mode(true);
-    // `{{list seats}}`: `A1, A2 y B5`.
-    registry.register_helper(
-        "list",
-        Box::new(Function {
-            locales: locales.clone(),
-            call: |parameters: &[&Value], words: &Words| {
-                let items = parameters.first().and_then(|value| value.as_array());
-                let items = items.ok_or("takes a list")?.iter().map(plain);
-                Ok(words.list(&items.collect::<Result<Vec<_>, _>>()?).into())
-            },
-        }),
-    );
-    // `{{#each (lines message)}}`: the lines of a text, for HTML would run them together.
-    registry.register_helper(
-        "lines",
-        Box::new(Function {
-            locales: locales.clone(),
-            call: |parameters: &[&Value], _: &Words| {
-                let text = plain(parameters.first().ok_or("takes a text")?)?;
-                Ok(text.trim().lines().map(|line| Value::from(line.trim_end())).collect())
-            },
-        }),
-    );
-    // `{{plural days_left "día" "días"}}`: `1 día`, `2 días`.
-    registry.register_helper(
-        "plural",
-        Box::new(Function {
-            locales: locales.clone(),
-            call: |parameters: &[&Value], words: &Words| {
-                let [number, one, many] = parameters else {
-                    return Err("takes a number and two words");
-                };
-                let number = plain(number)?;
-                let is_one = number.parse().is_ok_and(|number| words.is_one(number));
-                Ok(format!("{number} {}", plain(if is_one { one } else { many })?).into())
-            },
-        }),
-    );
-    registry
+/// A helper that gives a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Function {
+    /// `eq`, `ne`: whether the two are the same; `true` where they have to be.
+    Same(bool),
+    /// `gt`, `gte`, `lt`, `lte`: whether the first relates to the second in one of two ways.
+    Ordered(Ordering, Ordering),
+    /// Whether all are true.
+    And,
+    /// Whether any is true.
+    Or,
+    /// Whether it is not true.
+    Not,
+    /// `{{list seats}}`: `A1, A2 y B5`.
+    List,
+    /// `{{#each (lines message)}}`: the lines of a text, for HTML would run them together.
+    Lines,
+    /// `{{plural days_left "día" "días"}}`: `1 día`, `2 días`.
+    Plural,
 }
 
-/// A helper that is a function of its parameters and the mail's locale.
-struct Function<F> {
-    locales: Arc<Locales>,
-    call: F,
-}
+impl Function {
+    /// By the name that it has in templates.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        use Ordering::{Equal, Greater, Less};
+        Some(match name {
+            "eq" => Self::Same(true),
+            "ne" => Self::Same(false),
+            "gt" => Self::Ordered(Greater, Greater),
+            "gte" => Self::Ordered(Greater, Equal),
+            "lt" => Self::Ordered(Less, Less),
+            "lte" => Self::Ordered(Less, Equal),
+            "and" => Self::And,
+            "or" => Self::Or,
+            "not" => Self::Not,
+            "list" => Self::List,
+            "lines" => Self::Lines,
+            "plural" => Self::Plural,
+            _ => return None,
+        })
+    }
 
-impl<F> HelperDef for Function<F>
-where
-    F: Fn(&[&Value], &Words) -> Result<Value, &'static str> + Send + Sync,
-{
-    fn call_inner<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        context: &'rc Context,
-        _: &mut RenderContext<'reg, 'rc>,
-    ) -> Result<ScopedJson<'rc>, RenderError> {
-        let parameters: Vec<&Value> =
-            helper.params().iter().map(handlebars::PathAndJson::value).collect();
-        let words = self.locales.of(context.data().get("locale").and_then(Value::as_str));
-        let value = (self.call)(&parameters, &words).map_err(|reason| {
-            RenderErrorReason::Other(format!("helper {:?} {reason}", helper.name()))
-        })?;
-        Ok(ScopedJson::Derived(value))
+    /// What it makes of these values.
+    ///
+    /// # Errors
+    /// What it takes instead.
+    pub(super) fn call(self, values: &[Cow<'_, Value>], words: &Words) -> Result<Value, String> {
+        let refused = |takes: &str| Err(format!("a helper {takes}: {self:?}"));
+        Ok(match (self, values) {
+            (Self::Same(wanted), [one, other]) => ((one == other) == wanted).into(),
+            (Self::Ordered(either, or), [one, other]) => {
+                let order = compare(one, other);
+                (order == Some(either) || order == Some(or)).into()
+            }
+            (Self::And, values) => values.iter().all(|value| is_true(value)).into(),
+            (Self::Or, values) => values.iter().any(|value| is_true(value)).into(),
+            (Self::Not, [value]) => (!is_true(value)).into(),
+            (Self::List, [value]) => {
+                let Value::Array(items) = &**value else { return refused("takes a list") };
+                let items: Option<Vec<String>> = items.iter().map(plain).collect();
+                match items {
+                    Some(items) => words.list(&items).into(),
+                    None => return refused("takes a list of texts and numbers"),
+                }
+            }
+            (Self::Lines, [value]) => match plain(value) {
+                Some(text) => {
+                    text.trim().lines().map(|line| Value::from(line.trim_end())).collect()
+                }
+                None => return refused("takes a text"),
+            },
+            (Self::Plural, [number, one, many]) => {
+                match (plain(number), one.as_str(), many.as_str()) {
+                    (Some(number), Some(one), Some(many)) => {
+                        let is_one = number.parse().is_ok_and(|number| words.is_one(number));
+                        format!("{number} {}", if is_one { one } else { many }).into()
+                    }
+                    _ => return refused("takes a number and two words"),
+                }
+            }
+            _ => return refused(&format!("does not take {} values", values.len())),
+        })
     }
 }
 
-fn plain(value: &Value) -> Result<String, &'static str> {
+/// As Handlebars has it: not `false`, 0, empty or nothing at all.
+pub(super) fn is_true(value: &Value) -> bool {
     match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Number(number) => Ok(number.to_string()),
-        Value::Bool(flag) => Ok(flag.to_string()),
-        _ => Err("takes texts and numbers"),
+        Value::Null => false,
+        Value::Bool(flag) => *flag,
+        Value::Number(number) => number.as_f64().is_some_and(f64::is_normal),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(entries) => !entries.is_empty(),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Numbers, also those written as text, by size; texts by their letters.
+fn compare(one: &Value, other: &Value) -> Option<Ordering> {
+    let number = |value: &Value| match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    match (one, other) {
+        (Value::String(one), Value::String(other)) => Some(one.cmp(other)),
+        (Value::Bool(one), Value::Bool(other)) => Some(one.cmp(other)),
+        _ => number(one)?.partial_cmp(&number(other)?),
+    }
+}
 
-    #[test]
-    fn the_lines_of_a_text_are_a_list() {
-        let registry = registry(&Arc::new(Locales::new("en")));
-        let show = |text: &str| {
-            let template =
-                "{{#each (lines text)}}{{#unless @first}}<br>{{/unless}}{{this}}{{/each}}";
-            registry.render_template(template, &serde_json::json!({"text": text})).unwrap()
-        };
-        assert_eq!(show(" a & b\r\n\n<c>  \n"), "a &amp; b<br><br>&lt;c&gt;");
-        assert_eq!(show(""), "");
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
     }
 }

@@ -1,24 +1,25 @@
 //! Templates: subject, HTML and text of every mail in every language, compiled once.
 //!
 //! What is compiled is one flat text for each part: includes are put in and MJML is turned into
-//! HTML at load. Before a template is rendered, the variables of its route are turned into words
-//! by their types (words.rs); names that its route does not declare are refused (names.rs).
+//! HTML at load, and it is kept as a tree (tree.rs); names that its route does not declare are
+//! refused. Before a template is rendered (evaluate.rs), the variables of its route are turned into
+//! words by their types (words.rs).
 
 mod accept;
 mod ascii;
 mod compile;
 pub mod database;
+mod evaluate;
 #[cfg(test)]
 mod golden;
 mod helpers;
-mod names;
 pub mod source;
+mod tree;
 mod words;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use handlebars::{Context, Handlebars, RenderContext, Renderable, StringOutput, Template};
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
@@ -26,6 +27,7 @@ pub use self::accept::{Trial, sample};
 pub use self::compile::Compiled;
 use self::{
     database::Overrides,
+    evaluate::{Scope, evaluate},
     source::Files,
     words::{Locales, Words},
 };
@@ -100,7 +102,7 @@ fn brand(brand: &Brand) -> Value {
         &brand.colour,
         readable_on(&brand.colour),
     ];
-    let fields = names::BRAND.into_iter().zip(values);
+    let fields = tree::BRAND.into_iter().zip(values);
     fields.map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<Map<_, _>>().into()
 }
 
@@ -118,9 +120,6 @@ fn readable_on(colour: &str) -> &'static str {
 
 /// All templates, compiled.
 pub struct Templates {
-    // Escaping belongs to a registry, and only HTML is escaped.
-    html: Handlebars<'static>,
-    plain: Handlebars<'static>,
     shipped: HashMap<String, HashMap<&'static str, Arc<Compiled>>>,
     overrides: ArcSwap<Overrides>,
     globals: Globals,
@@ -134,10 +133,6 @@ impl Templates {
     /// Every fault found, one a line.
     pub fn compile(files: &Files, globals: Globals) -> Result<Self, Vec<String>> {
         let locales = Arc::new(Locales::new(&globals.locale));
-        let mut html = helpers::registry(&locales);
-        html.register_escape_fn(ascii::escape);
-        let mut plain = helpers::registry(&locales);
-        plain.register_escape_fn(handlebars::no_escape);
         let mut faults = Vec::new();
         let mut shipped: HashMap<String, HashMap<&'static str, Arc<Compiled>>> = HashMap::new();
         for template in source::names(files) {
@@ -154,7 +149,7 @@ impl Templates {
             }
         }
         if faults.is_empty() {
-            Ok(Self { html, plain, shipped, overrides: ArcSwap::default(), globals, locales })
+            Ok(Self { shipped, overrides: ArcSwap::default(), globals, locales })
         } else {
             Err(faults)
         }
@@ -219,19 +214,23 @@ impl Templates {
         variables: &Map<String, Value>,
         event: &Event,
     ) -> Result<Rendered, TemplateError> {
-        // Made once: by itself each rendering would copy all of it.
-        let mut context = Context::from(Value::Object(self.bind(words, route, variables, event)));
+        let mut scope = self.scope(words, route, variables, event);
+        let part = |kind: &str, nodes, scope: &Scope<'_>, print| {
+            evaluate(nodes, scope, print).map_err(|reason| TemplateError::Render {
+                name: format!("{}/{}.{kind}", route.template, words.language),
+                reason,
+            })
+        };
+        let plain: evaluate::Print = |value, out| out.push_str(value);
         // An event that brings its own subject has it, whichever template is used.
         let own = variables.get("subject").and_then(Value::as_str).filter(|own| !own.is_empty());
         let subject = match own {
             Some(own) => one_line(own),
-            None => one_line(&render_part(&self.plain, &compiled.subject, &context)?),
+            None => one_line(&part("subject", &compiled.subject, &scope, plain)?),
         };
-        if let Value::Object(context) = context.data_mut() {
-            context.insert("subject".to_owned(), Value::String(subject.clone()));
-        }
-        let html = render_part(&self.html, &compiled.html, &context)?;
-        let text = render_part(&self.plain, &compiled.text, &context)?;
+        scope.values.push(("subject", Cow::Owned(subject.as_str().into())));
+        let html = part("html", &compiled.html, &scope, ascii::escape)?;
+        let text = part("txt", &compiled.text, &scope, plain)?;
         let template = TemplateRef {
             name: route.template.clone(),
             locale: words.tag.clone(),
@@ -241,64 +240,48 @@ impl Templates {
     }
 
     /// What a template sees: the variables in words, and what every template sees.
-    fn bind(
-        &self,
-        words: &Words,
+    fn scope<'a>(
+        &'a self,
+        words: &'a Words,
         route: &Route,
-        variables: &Map<String, Value>,
-        event: &Event,
-    ) -> Map<String, Value> {
+        variables: &'a Map<String, Value>,
+        event: &'a Event,
+    ) -> Scope<'a> {
         let zone = event.zone().or_else(|| self.globals.zone.clone());
         let currency = variables.get("currency").and_then(Value::as_str);
         let currency = currency.filter(|code| !code.is_empty()).unwrap_or(&self.globals.currency);
-        let mut context = Map::new();
+        let mut values = Vec::with_capacity(variables.len() + tree::GLOBALS.len());
+        for name in ["full_name", "username", "email"] {
+            values.push((name, Cow::Owned(event.text(name).unwrap_or_default().into())));
+        }
         for (name, value) in variables {
             let kind = route.variables.get(name).map(|variable| variable.kind);
-            let bound = match (kind, value) {
+            let in_words = match (kind, value) {
                 (Some(VariableType::Time), Value::String(text)) if !text.is_empty() => {
-                    words.time(text, zone.as_ref()).into()
+                    Some(words.time(text, zone.as_ref()))
                 }
                 (Some(VariableType::Amount), Value::Number(number)) => {
-                    words.money(&number.to_string(), currency).into()
+                    Some(words.money(&number.to_string(), currency))
                 }
                 (Some(VariableType::Amount), Value::String(text)) if !text.is_empty() => {
-                    words.money(text, currency).into()
+                    Some(words.money(text, currency))
                 }
-                (Some(VariableType::Duration), value) => match value.as_i64() {
-                    Some(seconds) => words.duration(seconds).into(),
-                    None => value.clone(),
-                },
-                (_, value) => value.clone(),
+                (Some(VariableType::Duration), value) => {
+                    value.as_i64().map(|seconds| words.duration(seconds))
+                }
+                _ => None,
             };
-            context.insert(name.clone(), bound);
+            let value = in_words.map_or(Cow::Borrowed(value), |words| Cow::Owned(words.into()));
+            values.push((name.as_str(), value));
         }
         let now = event.happened_at().to_zoned(zone.unwrap_or(TimeZone::UTC));
-        context.insert("locale".into(), words.tag.as_str().into());
-        context.insert("brand".into(), self.globals.brand.clone());
-        context.insert("current_year".into(), now.year().into());
-        context.insert("current_date".into(), words.day(now.date()).into());
-        for name in ["full_name", "username", "email"] {
-            let value = event.text(name).unwrap_or_default();
-            context.entry(name).or_insert_with(|| value.into());
-        }
-        context
+        values.extend([
+            ("locale", Cow::Owned(words.tag.as_str().into())),
+            ("current_year", Cow::Owned(now.year().into())),
+            ("current_date", Cow::Owned(words.day(now.date()).into())),
+        ]);
+        Scope { words, brand: &self.globals.brand, values }
     }
-}
-
-fn render_part(
-    registry: &Handlebars<'_>,
-    template: &Template,
-    context: &Context,
-) -> Result<String, TemplateError> {
-    let mut out = StringOutput::new();
-    let mut scratch = RenderContext::new(template.name.as_ref());
-    let rendered = template.render(registry, context, &mut scratch, &mut out);
-    let fault = |reason: String| TemplateError::Render {
-        name: template.name.clone().unwrap_or_default(),
-        reason,
-    };
-    rendered.map_err(|error| fault(error.to_string()))?;
-    out.into_string().map_err(|error| fault(error.to_string()))
 }
 
 /// A header is one line: whatever a value holds, no line break and no control character gets in.
