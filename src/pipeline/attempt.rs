@@ -104,6 +104,8 @@ impl Pipeline {
             let sending = Instant::now();
             let latch = self.latch(delivery, hold);
             let outcome = slot.send(&outgoing, Box::pin(latch)).await;
+            // The largest thing that a message holds, and its record may have to wait.
+            drop(outgoing);
             story.timings.send_ms = millis(sending);
             crash_point!("after_reply");
             let schedule = &self.policy.retry_schedule;
