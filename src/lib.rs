@@ -52,3 +52,4 @@ pub mod shutdown;
 pub mod sqlite;
 pub mod telemetry;
 pub mod template;
+pub mod tls;

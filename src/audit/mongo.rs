@@ -7,12 +7,13 @@ use mongodb::{
     Client, Database,
     bson::{Document, doc},
     error::ErrorKind,
-    options::{ClientOptions, WriteConcern},
+    options::{ClientOptions, Tls, TlsOptions, WriteConcern},
 };
 
 use super::{Audit, AuditError, Record};
 use crate::{
     catalog::DeliveryId,
+    config::{Endpoint, TlsFiles},
     mongo::{Batches, index, insert_all, purge_index},
 };
 
@@ -35,8 +36,11 @@ impl MongoAudit {
     ///
     /// # Errors
     /// The URI can't be used.
-    pub async fn new(uri: &str, database: &str) -> Result<Self, AuditError> {
-        let mut options = ClientOptions::parse(uri).await.map_err(failed)?;
+    pub async fn new(server: &Endpoint, database: &str) -> Result<Self, AuditError> {
+        let mut options = ClientOptions::parse(server.url.expose()).await.map_err(failed)?;
+        if let Some(Tls::Enabled(tls)) = &mut options.tls {
+            add_certificates(tls, &server.tls);
+        }
         options.app_name = Some("usher".to_owned());
         options.server_selection_timeout = Some(SERVER_SELECTION);
         options.connect_timeout = Some(SERVER_SELECTION);
@@ -105,6 +109,13 @@ impl MongoAudit {
         }
         Ok(())
     }
+}
+
+/// The settings' files go before those that the URI names.
+fn add_certificates(tls: &mut TlsOptions, files: &TlsFiles) {
+    let TlsFiles { ca, cert, .. } = files.clone();
+    tls.ca_file_path = ca.or(tls.ca_file_path.take());
+    tls.cert_key_file_path = cert.or(tls.cert_key_file_path.take());
 }
 
 #[async_trait]

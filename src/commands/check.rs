@@ -75,7 +75,7 @@ pub(super) async fn check(config: Option<&Path>, args: &CheckArgs) -> Result<Exi
 
 async fn connections(settings: &Settings) -> Vec<Check> {
     let rabbitmq =
-        async { amqp::test(&settings.rabbitmq_url).await.map_err(|error| format!("{error:#}")) };
+        async { amqp::test(&settings.rabbitmq).await.map_err(|error| format!("{error:#}")) };
     let redis = async {
         let windows = Windows {
             dedup: settings.dedup_window,
@@ -83,13 +83,12 @@ async fn connections(settings: &Settings) -> Vec<Check> {
             instance_ttl: settings.instance_ttl,
             gone_after: settings.instance_renewal * 2,
         };
-        let ledger = RedisLedger::new(settings.redis_url.expose(), windows)
-            .map_err(|error| error.to_string())?;
+        let ledger =
+            RedisLedger::new(&settings.redis, windows).map_err(|error| error.to_string())?;
         ledger.has_epoch().await.map(drop).map_err(|error| error.to_string())
     };
     let mongodb = async {
-        let audit =
-            MongoAudit::new(settings.mongodb_uri.expose(), &settings.mongodb_database).await;
+        let audit = MongoAudit::new(&settings.mongodb, &settings.mongodb_database).await;
         audit.map_err(|error| error.to_string())?.ping().await.map_err(|error| error.to_string())
     };
     let smtp = async {

@@ -52,7 +52,7 @@ pub(super) async fn with_audit(config: Option<&Path>) -> Result<(Loaded, MongoAu
     let loaded = load(config)?;
     quiet_logs(&loaded.settings);
     let settings = &loaded.settings;
-    let audit = MongoAudit::new(settings.mongodb_uri.expose(), &settings.mongodb_database).await;
+    let audit = MongoAudit::new(&settings.mongodb, &settings.mongodb_database).await;
     let audit = audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))?;
     Ok((loaded, audit))
 }

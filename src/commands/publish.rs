@@ -41,7 +41,7 @@ pub(super) async fn publish(
         };
         messages.push(load::message(body, queue));
     }
-    let broker = AmqpBroker::new(loaded.settings.rabbitmq_url.clone(), Arc::new(topology));
+    let broker = AmqpBroker::new(loaded.settings.rabbitmq.clone(), Arc::new(topology));
     for (number, message) in messages.iter().enumerate() {
         broker.publish_event(message).await.map_err(|error| {
             let error =

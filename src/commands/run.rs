@@ -70,10 +70,10 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         instance_ttl: settings.instance_ttl,
         gone_after: settings.instance_renewal * 2,
     };
-    let ledger = RedisLedger::new(settings.redis_url.expose(), windows)
+    let ledger = RedisLedger::new(&settings.redis, windows)
         .map_err(|error| Failure::config(format!("REDIS_URL: {error:#}")))?;
     let ledger = Arc::new(ledger);
-    let audit = MongoAudit::new(settings.mongodb_uri.expose(), &settings.mongodb_database)
+    let audit = MongoAudit::new(&settings.mongodb, &settings.mongodb_database)
         .await
         .map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
     let watcher = Watcher::new(TemplateStore::new(audit.database()), metrics.clone());
@@ -83,6 +83,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     for watching in [
         watch::planned(plan.clone(), metrics.clone()).boxed(),
         watch::retries(audit.clone(), metrics.clone()).boxed(),
+        watch::certificates(settings.mongodb.tls.clone()).boxed(),
     ] {
         tokio::spawn(background.clone().run_until_cancelled_owned(watching));
     }
@@ -97,7 +98,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     let alive = tokio::spawn(background.clone().run_until_cancelled_owned(alive));
 
     let topology = Arc::new(Topology::new(loaded.catalog.queues(), &settings.retry_schedule));
-    let broker = Arc::new(AmqpBroker::new(settings.rabbitmq_url.clone(), topology.clone()));
+    let broker = Arc::new(AmqpBroker::new(settings.rabbitmq.clone(), topology.clone()));
     let warm_up = email.clone();
     tokio::spawn(async move { drop(warm_up.ready().await) });
     let parts = Parts {
@@ -129,7 +130,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     });
     let places = usize::from(settings.prefetch) * topology.queues();
     let consumers = Consumers {
-        url: settings.rabbitmq_url.clone(),
+        server: settings.rabbitmq.clone(),
         topology,
         prefetch: settings.prefetch,
         prefetch_low: low_prefetch(&settings),

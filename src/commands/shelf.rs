@@ -104,10 +104,10 @@ impl Desk {
             args.deliveries.iter().map(|text| delivery_id(text)).collect::<Result<_, _>>()?;
         let unavailable = |error: anyhow::Error| Failure::new(EXIT_UNAVAILABLE, error);
         let settings = &self.loaded.settings;
-        let taken = Taken::open(&settings.rabbitmq_url, self.shelf).await.map_err(unavailable)?;
+        let taken = Taken::open(&settings.rabbitmq, self.shelf).await.map_err(unavailable)?;
         let found = taken.find(&wanted).await.map_err(unavailable)?;
         let topology = Topology::new(self.loaded.catalog.queues(), &settings.retry_schedule);
-        let broker = AmqpBroker::new(settings.rabbitmq_url.clone(), Arc::new(topology));
+        let broker = AmqpBroker::new(settings.rabbitmq.clone(), Arc::new(topology));
         let mut missing = wanted;
         let mut refused = false;
         for (message, handle) in found {

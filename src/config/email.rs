@@ -2,7 +2,7 @@
 
 use super::settings::{Dkim, Email, EmailBackend, Smtp, SmtpTls};
 use super::validate::{HOUR, MILLISECOND, Reader};
-use super::values as v;
+use super::{tls, values as v};
 
 /// The seed's server, meant when a login is given but no server.
 const LOGIN_SERVER: &str = "smtp.gmail.com";
@@ -96,9 +96,9 @@ fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
     let credentials = username.zip(r.read("SMTP_PASSWORD", v::secret));
     let server = r.read("SMTP_SERVER", v::host);
     let port = r.value("SMTP_PORT", v::whole(1..=u16::MAX));
-    let tls = tls(r, port);
+    let encryption = encryption(r, port);
     let verify = r.value("SMTP_VERIFY_SSL", v::boolean);
-    let ca_file = r.read("SMTP_CA_FILE", v::path);
+    let tls_files = tls::files(r, "SMTP");
     let timeout = r.value("SMTP_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
     let dot_timeout = r.value("SMTP_DOT_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
     let connections = r.value("SMTP_CONNECTIONS", v::whole(1..=1000));
@@ -106,9 +106,9 @@ fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
     Some(Smtp {
         server,
         port,
-        tls,
+        tls: encryption,
         verify,
-        ca_file,
+        tls_files,
         credentials,
         timeout,
         dot_timeout,
@@ -116,7 +116,7 @@ fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
     })
 }
 
-fn tls(r: &mut Reader, port: u16) -> SmtpTls {
+fn encryption(r: &mut Reader, port: u16) -> SmtpTls {
     let stated = r.value(
         "SMTP_TLS",
         v::one_of(&[
@@ -152,7 +152,7 @@ fn dkim(r: &mut Reader) -> Option<Dkim> {
 }
 
 /// All of these or none.
-fn check_together(r: &mut Reader, names: &[&str]) {
+pub(super) fn check_together(r: &mut Reader, names: &[&str]) {
     let (set, unset): (Vec<_>, Vec<_>) = names.iter().partition(|name| r.is_set(name));
     if let Some(given) = set.first() {
         for missing in unset {

@@ -8,6 +8,7 @@ mod email;
 mod layers;
 mod names;
 mod settings;
+mod tls;
 mod validate;
 mod values;
 
@@ -19,7 +20,8 @@ pub(crate) use values::humane;
 pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
 pub use settings::{
-    Brand, Dkim, Email, EmailBackend, LogFormat, PRE_SEND_BUDGET, Secret, Settings, Smtp, SmtpTls,
+    Brand, Dkim, Email, EmailBackend, Endpoint, LogFormat, PRE_SEND_BUDGET, Secret, Settings, Smtp,
+    SmtpTls, TlsFiles,
 };
 
 /// Reads and judges the settings: embedded defaults, overridden by `file`, overridden by `env`.
@@ -147,7 +149,7 @@ mod tests {
         assert_eq!(settings.email.from_address, "noreply@localhost.localdomain");
         assert_eq!(settings.brand.name, "Movie Ticket Booking System");
         assert_eq!(settings.contact_emails, ["noreply@localhost.localdomain"]);
-        assert_eq!(settings.rabbitmq_url.expose(), "amqp://localhost:5672/%2f");
+        assert_eq!(settings.rabbitmq.url.expose(), "amqp://localhost:5672/%2f");
         assert_eq!(settings.mongodb_database, "usher");
         assert_eq!(settings.retry_schedule, [5, 25, 125, 600, 3600].map(Duration::from_secs));
         assert_eq!(settings.http_listen, "127.0.0.1:8002".parse().ok());
@@ -259,10 +261,10 @@ mod tests {
     fn redis_is_composed_of_parts_unless_a_url_is_given() {
         let parts = [("REDIS_HOST", "cache"), ("REDIS_PASSWORD", "a%2/@b"), ("REDIS_DB", "3")];
         let (settings, _) = from_env(&parts).unwrap();
-        assert_eq!(settings.redis_url.expose(), "redis://:a%252%2F%40b@cache:6379/3");
+        assert_eq!(settings.redis.url.expose(), "redis://:a%252%2F%40b@cache:6379/3");
         let (settings, warnings) =
             from_env(&[&parts[..], &[("REDIS_URL", "rediss://other:1")]].concat()).unwrap();
-        assert_eq!(settings.redis_url.expose(), "rediss://other:1");
+        assert_eq!(settings.redis.url.expose(), "rediss://other:1");
         assert!(warned(&warnings, "REDIS_URL"));
     }
 

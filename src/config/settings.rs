@@ -41,13 +41,13 @@ impl fmt::Debug for Secret {
 pub struct Settings {
     /// The broker (`RABBITMQ_URL`), scheme `amqp` or `amqps`. An empty path is stored as `/%2f`,
     /// the vhost `/`: clients disagree on what an empty path means.
-    pub rabbitmq_url: Secret,
+    pub rabbitmq: Endpoint,
     /// The ledger's Redis (`REDIS_URL`, else composed of `REDIS_HOST`, `_PORT`, `_PASSWORD` and
-    /// `_DB`).
-    pub redis_url: Secret,
+    /// `_DB`), scheme `redis` or `rediss`.
+    pub redis: Endpoint,
     /// The audit's MongoDB (`MONGODB_URI`), scheme `mongodb` or `mongodb+srv`.
-    pub mongodb_uri: Secret,
-    /// The database named in the path of [`mongodb_uri`](Self::mongodb_uri), else `usher`.
+    pub mongodb: Endpoint,
+    /// The database named in the path of [`mongodb`](Self::mongodb), else `usher`.
     pub mongodb_database: String,
     /// How mail leaves and in whose name.
     pub email: Email,
@@ -114,6 +114,26 @@ impl Settings {
     }
 }
 
+/// A service and how to reach it.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoint {
+    /// Its URL, login and all; says whether the connection is encrypted.
+    pub url: Secret,
+    /// What an encrypted connection is made with.
+    pub tls: TlsFiles,
+}
+
+/// PEM files for an encrypted connection, found usable at start.
+#[derive(Debug, Clone, Default)]
+pub struct TlsFiles {
+    /// Authorities to trust (`…_CA_FILE`).
+    pub ca: Option<PathBuf>,
+    /// The client certificate, with what leads to its authority (`…_CERT_FILE`).
+    pub cert: Option<PathBuf>,
+    /// Its private key (`…_KEY_FILE`); `None`: in the certificate's file.
+    pub key: Option<PathBuf>,
+}
+
 /// How mail leaves and in whose name.
 #[derive(Debug, Clone)]
 pub struct Email {
@@ -168,8 +188,8 @@ pub struct Smtp {
     pub tls: SmtpTls,
     /// Whether the server's certificate is checked (`SMTP_VERIFY_SSL`).
     pub verify: bool,
-    /// PEM file of certificate authorities to trust besides the system's (`SMTP_CA_FILE`).
-    pub ca_file: Option<PathBuf>,
+    /// Certificates; the authority is trusted besides the system's.
+    pub tls_files: TlsFiles,
     /// User name and password (`SMTP_USERNAME`, `SMTP_PASSWORD`); `None`: no login.
     pub credentials: Option<(String, Secret)>,
     /// Time allowed for connecting and for each reply but the last (`SMTP_TIMEOUT`).

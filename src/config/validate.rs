@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::layers::{Layers, Origin};
 use super::names::{Kind, NAMES, Name};
-use super::settings::{Brand, Email, EmailBackend, LogFormat, PRE_SEND_BUDGET, Secret, Settings};
-use super::{Report, email, values as v};
+use super::settings::{
+    Brand, Email, EmailBackend, Endpoint, LogFormat, PRE_SEND_BUDGET, Secret, Settings,
+};
+use super::{Report, email, tls, values as v};
 
 /// The pepper in `defaults.toml`.
 const PUBLIC_PEPPER: &str = "usher-public-pepper";
@@ -20,7 +22,12 @@ const LONGEST_RETENTION: Duration = Duration::from_secs(24_855 * 86_400);
 /// is still judged; the caller throws the result away.
 pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
     let r = &mut Reader { layers, report };
-    let (mongodb_uri, database) = r.value("MONGODB_URI", v::mongodb_uri);
+    let url = r.value("RABBITMQ_URL", v::amqp_url);
+    let rabbitmq = Endpoint { tls: tls::files_for(r, "RABBITMQ", &url), url };
+    let url = redis_url(r);
+    let redis = Endpoint { tls: tls::files_for(r, "REDIS", &url), url };
+    let (url, database) = r.value("MONGODB_URI", v::mongodb_uri);
+    let mongodb = Endpoint { tls: tls::files_for(r, "MONGODB", &url), url };
     let email = email::email(r);
     let admin_emails = r.value("ADMIN_EMAILS", v::list(v::mail_address));
     let contact_emails: Vec<String> = r.value("CONTACT_EMAILS", v::list(v::mail_address));
@@ -38,9 +45,9 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         );
     }
     Settings {
-        rabbitmq_url: r.value("RABBITMQ_URL", v::amqp_url),
-        redis_url: redis_url(r),
-        mongodb_uri,
+        rabbitmq,
+        redis,
+        mongodb,
         mongodb_database: database.unwrap_or_else(|| "usher".to_owned()),
         drain_timeout: drain_timeout(r, &email.backend),
         hold: hold(r, &email.backend),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{
-    Client, ConnectionInfo, Script, ScriptInvocation, Value,
+    Client, ClientTlsConfig, ConnectionInfo, Script, ScriptInvocation, TlsCertificates, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
     io::tcp::TcpSettings,
 };
@@ -12,7 +12,11 @@ use redis::{
 use super::{
     Admission, Input, Ledger, LedgerError, MAX_CLAIMS, Next, RateLimit, Reply, SUSPECT_CLAIMS,
 };
-use crate::catalog::DeliveryId;
+use crate::{
+    catalog::DeliveryId,
+    config::Endpoint,
+    tls::{Pem, Renewed},
+};
 
 /// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].
 const EPOCH: &str = "usher:epoch";
@@ -35,7 +39,7 @@ pub struct Windows {
 
 /// The ledger in Redis.
 pub struct RedisLedger {
-    connection: ConnectionManager,
+    connection: Renewed<ConnectionManager>,
     script: Script,
     rate: Script,
     windows: Windows,
@@ -45,19 +49,15 @@ impl RedisLedger {
     /// Connects lazily: Redis may be down at start, inputs fail until it is up.
     ///
     /// # Errors
-    /// The URL can't be used.
-    pub fn new(url: &str, windows: Windows) -> Result<Self, LedgerError> {
-        let info: ConnectionInfo = url.parse().map_err(failed)?;
+    /// The URL or the certificates can't be used.
+    pub fn new(server: &Endpoint, windows: Windows) -> Result<Self, LedgerError> {
+        let info: ConnectionInfo = server.url.expose().parse().map_err(failed)?;
         // A connection that swallows commands would else be kept for as long as the kernel resends.
         let tcp = TcpSettings::default().set_user_timeout(RESPONSE_TIMEOUT);
-        let client = Client::open(info.set_tcp_settings(tcp)).map_err(failed)?;
-        // One try each: the pipeline's own loop decides how long to wait.
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_max_delay(Duration::from_secs(1))
-            .set_connection_timeout(Some(Duration::from_secs(5)))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(failed)?;
+        let info = info.set_tcp_settings(tcp);
+        let connect = move |pem: &Pem| connect(&info, pem).map_err(|error| error.to_string());
+        let connection = Renewed::new("redis", server.tls.clone(), connect);
+        let connection = connection.map_err(|reason| LedgerError(anyhow::Error::msg(reason)))?;
         let script = Script::new(include_str!("ledger.lua"));
         let rate = Script::new(include_str!("rate.lua"));
         Ok(Self { connection, script, rate, windows })
@@ -69,7 +69,7 @@ impl RedisLedger {
     /// # Errors
     /// Redis did not answer.
     pub async fn keep_epoch(&self, audit_is_empty: bool) -> Result<(), LedgerError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection.last();
         let ask_until = if audit_is_empty { 0 } else { now_ms() + millis(self.windows.dedup) };
         let made: Option<String> = redis::cmd("SET")
             .arg(EPOCH)
@@ -89,7 +89,7 @@ impl RedisLedger {
     /// # Errors
     /// Redis did not answer.
     pub async fn has_epoch(&self) -> Result<bool, LedgerError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection.last();
         redis::cmd("EXISTS").arg(EPOCH).query_async(&mut connection).await.map_err(failed)
     }
 
@@ -136,7 +136,7 @@ impl RedisLedger {
 #[async_trait]
 impl Ledger for RedisLedger {
     async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection.last();
         let call = self.invocation(delivery, &input);
         let answer: Vec<Value> = call.invoke_async(&mut connection).await.map_err(failed)?;
         read_reply(&answer)
@@ -147,7 +147,7 @@ impl Ledger for RedisLedger {
         recipient_hash: &str,
         limit: RateLimit,
     ) -> Result<Admission, LedgerError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection.last();
         let mut call = self.rate.key(format!("usher:rate:{recipient_hash}"));
         call.arg(limit.interval_ms()).arg(limit.period_ms());
         let wait: u64 = call.invoke_async(&mut connection).await.map_err(failed)?;
@@ -158,7 +158,8 @@ impl Ledger for RedisLedger {
     }
 
     async fn renew(&self, instance: &str) -> Result<(), LedgerError> {
-        let mut connection = self.connection.clone();
+        // Often enough to look at the certificates, and seldom enough.
+        let mut connection = self.connection.now();
         redis::pipe()
             .cmd("SET")
             .arg(format!("usher:instance:{instance}"))
@@ -174,6 +175,28 @@ impl Ledger for RedisLedger {
             .await
             .map_err(failed)
     }
+}
+
+/// A connection that is made when it is first used, and again when it is lost.
+fn connect(info: &ConnectionInfo, pem: &Pem) -> redis::RedisResult<ConnectionManager> {
+    let client = if *pem == Pem::default() {
+        Client::open(info.clone())?
+    } else {
+        let client_tls = pem.identity.clone();
+        let certificates = TlsCertificates {
+            client_tls: client_tls
+                .map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key }),
+            root_cert: pem.ca.clone(),
+        };
+        Client::build_with_tls(info.clone(), certificates)?
+    };
+    // One try each: the pipeline's own loop decides how long to wait.
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(1)
+        .set_max_delay(Duration::from_secs(1))
+        .set_connection_timeout(Some(Duration::from_secs(5)))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
+    ConnectionManager::new_lazy_with_config(client, config)
 }
 
 fn next_to_script(next: Next) -> (&'static str, u32) {

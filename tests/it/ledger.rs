@@ -11,6 +11,7 @@ use redis::AsyncCommands;
 use tokio::runtime::Runtime;
 use usher::{
     catalog::DeliveryId,
+    config::{Endpoint, Secret, TlsFiles},
     ledger::{
         Claim, Entry, Facts, Input, Ledger, Next, Owner, Reply, State,
         redis::{RedisLedger, Windows},
@@ -213,10 +214,11 @@ fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
         gone_after: std::time::Duration::from_millis(gone_after_ms),
     };
     let url = redis_database(database);
+    let server = Endpoint { url: Secret::new(url.as_str()), tls: TlsFiles::default() };
     let (ledger, redis) = runtime.block_on(async {
         let client = redis::Client::open(url.as_str()).expect("TEST_REDIS_URL");
         let connection = client.get_multiplexed_async_connection().await;
-        let ledger = RedisLedger::new(&url, windows).expect("TEST_REDIS_URL");
+        let ledger = RedisLedger::new(&server, windows).expect("TEST_REDIS_URL");
         (ledger, connection.expect("Redis at TEST_REDIS_URL"))
     });
     let config = Config { cases: 400, failure_persistence: None, ..Config::default() };

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// Settings for the real server; it is found by name, for the certificate names it.
-fn real(world: &World, port: &str) -> Builder {
+pub(crate) fn real(world: &World, port: &str) -> Builder {
     world
         .usher()
         .set("SMTP_SERVER", exported("TEST_SMTP_SERVER"))
@@ -26,12 +26,12 @@ fn real(world: &World, port: &str) -> Builder {
 }
 
 /// An address that no other test writes to: all share the real server's folder.
-fn somebody() -> String {
+pub(crate) fn somebody() -> String {
     format!("{}@example.com", uuid::Uuid::new_v4().simple())
 }
 
 /// The mails that the real server has taken for an address.
-fn delivered_to(address: &str) -> Vec<String> {
+pub(crate) fn delivered_to(address: &str) -> Vec<String> {
     let folder = PathBuf::from(exported("TEST_SMTP_MAILDIR"));
     let files =
         std::fs::read_dir(folder).expect("TEST_SMTP_MAILDIR").map(|file| file.expect("a file"));
@@ -41,7 +41,7 @@ fn delivered_to(address: &str) -> Vec<String> {
     mails.filter(|mail| mail.contains(&line)).collect()
 }
 
-async fn assert_delivered(world: &World, usher: Builder) {
+pub(crate) async fn assert_delivered(world: &World, usher: Builder) {
     let recipient = somebody();
     let mut usher = usher.start().await;
     world.broker.publish(BOOKINGS, booking("e-1", &recipient).to_string()).await;

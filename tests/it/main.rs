@@ -29,4 +29,5 @@ mod scheduled;
 mod second_opinion;
 mod shelf;
 mod templates;
+mod tls;
 mod unicode;

@@ -102,7 +102,9 @@ def listens(port: int) -> bool:
     return True
 
 
-def start_rabbitmq(directory: Path, port: int, management: int, dist: int, epmd_port: int) -> Service:
+def start_rabbitmq(
+    directory: Path, certificates: Path, port: int, tls_port: int, management: int, dist: int, epmd_port: int
+) -> Service:
     directory.mkdir()
     # A node daemon of its own: the machine's would outlive the tests, and know other brokers.
     epmd = Service("epmd", directory, ["epmd", "-address", "127.0.0.1", "-port", str(epmd_port)])
@@ -113,6 +115,12 @@ def start_rabbitmq(directory: Path, port: int, management: int, dist: int, epmd_
     (directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
     (directory / "rabbitmq.conf").write_text(
         f"listeners.tcp.1 = 127.0.0.1:{port}\n"
+        f"listeners.ssl.1 = 127.0.0.1:{tls_port}\n"
+        f"ssl_options.cacertfile = {certificates}/ca.pem\n"
+        f"ssl_options.certfile = {certificates}/server.pem\n"
+        f"ssl_options.keyfile = {certificates}/server.key\n"
+        "ssl_options.verify = verify_peer\n"
+        "ssl_options.fail_if_no_peer_cert = true\n"
         "management.tcp.ip = 127.0.0.1\n"
         f"management.tcp.port = {management}\n"
         "disk_free_limit.absolute = 100MB\n"
@@ -155,11 +163,15 @@ def management_answers(port: int) -> bool:
         return False
 
 
-def start_redis(directory: Path, port: int) -> Service:
+def start_redis(directory: Path, certificates: Path, port: int, tls_port: int) -> Service:
     directory.mkdir()
     options = {
         "--bind": "127.0.0.1",
         "--port": str(port),
+        "--tls-port": str(tls_port),
+        "--tls-ca-cert-file": str(certificates / "ca.pem"),
+        "--tls-cert-file": str(certificates / "server.pem"),
+        "--tls-key-file": str(certificates / "server.key"),
         "--dir": str(directory),
         # As in production: the ledger must survive, and must not be evicted.
         "--appendonly": "yes",
@@ -180,13 +192,18 @@ def start_mongodb(directory: Path, port: int) -> Service:
 
 
 def make_certificates(directory: Path) -> None:
-    """ca.pem, and a certificate of its making for localhost: server.pem with server.key."""
+    """A certificate of an authority that is trusted, and what should not be taken for one.
+
+    ca.pem; by it: server.pem for localhost, expired.pem, elsewhere.pem for another host, and client.pem (with its key in
+    client-and-key.pem too). unknown.pem and stranger.pem are the same for a server and a client, by other-ca.pem. The key
+    of each is beside it.
+    """
     directory.mkdir()
     (directory / "openssl.cnf").write_text(
         "[req]\n"
         "distinguished_name = name\n"
         "[name]\n"
-        "[ca]\n"
+        "[authority]\n"
         "basicConstraints = critical,CA:TRUE\n"
         "keyUsage = critical,keyCertSign\n"
         "[server]\n"
@@ -194,29 +211,70 @@ def make_certificates(directory: Path) -> None:
         "keyUsage = critical,digitalSignature\n"
         "extendedKeyUsage = serverAuth\n"
         "subjectAltName = DNS:localhost,IP:127.0.0.1\n"
+        "[elsewhere]\n"
+        "basicConstraints = critical,CA:FALSE\n"
+        "extendedKeyUsage = serverAuth\n"
+        "subjectAltName = DNS:elsewhere.test\n"
+        "[client]\n"
+        "basicConstraints = critical,CA:FALSE\n"
+        "keyUsage = critical,digitalSignature\n"
+        "extendedKeyUsage = clientAuth\n"
+        # `openssl req` makes no certificate of the past; `openssl ca` does, and wants a database.
+        "[past]\n"
+        "database = past.txt\n"
+        "serial = past.serial\n"
+        "new_certs_dir = .\n"
+        "default_md = sha256\n"
+        "policy = any\n"
+        "[any]\n"
+        "commonName = supplied\n"
     )
-    new = "openssl req -config openssl.cnf -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split()
-    for specific in (
-        "-extensions ca -subj /CN=usher-test-ca -keyout ca.key -out ca.pem",
-        "-extensions server -subj /CN=localhost -keyout server.key -out server.pem -CA ca.pem -CAkey ca.key",
-    ):
-        done = subprocess.run([*new, *specific.split()], cwd=directory, capture_output=True, text=True)
+    (directory / "past.txt").touch()
+
+    def openssl(command: str) -> None:
+        done = subprocess.run(["openssl", *command.split()], cwd=directory, capture_output=True, text=True)
         if done.returncode != 0:
-            raise Failed(f"openssl has failed:\n{done.stderr}")
+            raise Failed(f"openssl {command} has failed:\n{done.stderr}")
+
+    request = "req -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    for authority in ("ca", "other-ca"):
+        openssl(f"{request} -x509 -days 2 -extensions authority -subj /CN={authority} -keyout {authority}.key -out {authority}.pem")
+    for name, kind, authority in (
+        ("server", "server", "ca"),
+        ("elsewhere", "elsewhere", "ca"),
+        ("client", "client", "ca"),
+        ("unknown", "server", "other-ca"),
+        ("stranger", "client", "other-ca"),
+    ):
+        signed = f"-CA {authority}.pem -CAkey {authority}.key"
+        openssl(f"{request} -x509 -days 2 -extensions {kind} -subj /CN={name} -keyout {name}.key -out {name}.pem {signed}")
+    openssl(f"{request} -subj /CN=expired -keyout expired.key -out expired.csr")
+    openssl(
+        "ca -batch -notext -config openssl.cnf -name past -create_serial -extensions server -cert ca.pem -keyfile ca.key"
+        " -startdate 20200101000000Z -enddate 20200102000000Z -in expired.csr -out expired.pem"
+    )
+    both = [(directory / name).read_text() for name in ("client.pem", "client.key")]
+    (directory / "client-and-key.pem").write_text("".join(both))
 
 
 def start(directory: Path) -> tuple[list[Service], dict[str, str]]:
     """Starts all at once, then waits for each; gives them and the command's environment."""
     ports = free_ports()
     amqp, management, redis, mongodb, starttls, implicit, plain = (next(ports) for _ in range(7))
-    services = [start_rabbitmq(directory / "rabbitmq", amqp, management, next(ports), next(ports))]
-    services.append(start_redis(directory / "redis", redis))
+    amqps, rediss, mongodb_tls, starttls_client, implicit_client = (next(ports) for _ in range(5))
+    certificates = directory / "certificates"
+    make_certificates(certificates)
+    services = [
+        start_rabbitmq(directory / "rabbitmq", certificates, amqp, amqps, management, next(ports), next(ports)),
+        start_redis(directory / "redis", certificates, redis, rediss),
+    ]
     mongodb_uri = os.environ.get("TEST_MONGODB_URI")
     if not mongodb_uri:
         mongodb_uri = f"mongodb://127.0.0.1:{mongodb}"
         services.append(start_mongodb(directory / "mongodb", mongodb))
-    certificates = directory / "certificates"
-    make_certificates(certificates)
+    # Where a real MongoDB is named, it is left alone, and this one leads nowhere.
+    front = [sys.executable, str(HERE / "tls_front.py"), str(certificates), str(mongodb_tls), str(mongodb)]
+    services.append(Service("mongodb-tls", certificates, front))
     smtp, mails = directory / "smtp", directory / "mails"
     smtp.mkdir()
     mails.mkdir()
@@ -225,6 +283,14 @@ def start(directory: Path) -> tuple[list[Service], dict[str, str]]:
         "TEST_AMQP_MANAGEMENT": f"http://guest:guest@127.0.0.1:{management}",
         "TEST_REDIS_URL": f"redis://127.0.0.1:{redis}/0",
         "TEST_MONGODB_URI": mongodb_uri,
+        # The same services, for those who have a certificate.
+        "TEST_CERTIFICATES": str(certificates),
+        "TEST_AMQPS_URL": f"amqps://guest:guest@localhost:{amqps}",
+        "TEST_REDISS_URL": f"rediss://localhost:{rediss}/0",
+        # Direct, or the driver would go to the address that the server knows itself by.
+        "TEST_MONGODB_TLS_URI": f"mongodb://localhost:{mongodb_tls}/?tls=true&directConnection=true",
+        "TEST_SMTP_CLIENT_PORT": str(starttls_client),
+        "TEST_SMTP_IMPLICIT_CLIENT_PORT": str(implicit_client),
         "TEST_SMTP_SERVER": "localhost",
         "TEST_SMTP_PORT": str(starttls),
         "TEST_SMTP_IMPLICIT_PORT": str(implicit),
@@ -241,7 +307,8 @@ def start(directory: Path) -> tuple[list[Service], dict[str, str]]:
         "rabbitmq": lambda: listens(amqp) and management_answers(management),
         "redis": lambda: listens(redis),
         "mongodb": lambda: listens(mongodb),
-        "smtp": lambda: listens(plain),  # the last of the three to be bound
+        "mongodb-tls": lambda: listens(mongodb_tls),
+        "smtp": lambda: listens(plain),  # the last of them to be bound
     }
     for service in services:
         service.wait_until(ready[service.name])

@@ -44,6 +44,10 @@ def authenticate(_server, _session, _envelope, _mechanism, login) -> AuthResult:
 async def serve(certificates: Path) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    # For those who have a certificate themselves.
+    mutual = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "ca.pem")
+    mutual.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    mutual.verify_mode = ssl.CERT_REQUIRED
     handler = MailFolder(Path(os.environ["TEST_SMTP_MAILDIR"]))
     loop = asyncio.get_running_loop()
 
@@ -66,6 +70,8 @@ async def serve(certificates: Path) -> None:
         await listen("TEST_SMTP_PORT", tls_context=tls, require_starttls=True, **login),
         # aiosmtpd does not notice TLS below it, so it must not insist on STARTTLS for a login.
         await listen("TEST_SMTP_IMPLICIT_PORT", implicit_tls=tls, auth_require_tls=False, **login),
+        await listen("TEST_SMTP_CLIENT_PORT", tls_context=mutual, require_starttls=True, **login),
+        await listen("TEST_SMTP_IMPLICIT_CLIENT_PORT", implicit_tls=mutual, auth_require_tls=False, **login),
         # The last one: services.py takes it for the sign that all are there.
         await listen("TEST_SMTP_PLAIN_PORT"),
     ]

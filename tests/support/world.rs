@@ -23,13 +23,24 @@ pub(crate) struct World {
     name: String,
     mongodb: Client,
     folder: TempDir,
+    /// Whether usher comes by TLS and with a certificate.
+    encrypted: bool,
     /// The broker as upstream sees it.
     pub(crate) broker: Broker,
 }
 
 impl World {
-    /// Makes all of it.
+    /// Makes all of it. With `TEST_TLS` set, as [`encrypted`](Self::encrypted).
     pub(crate) async fn new() -> Self {
+        Self::make(std::env::var_os("TEST_TLS").is_some()).await
+    }
+
+    /// One in which usher comes by TLS and with a certificate.
+    pub(crate) async fn encrypted() -> Self {
+        Self::make(true).await
+    }
+
+    async fn make(encrypted: bool) -> Self {
         let name = format!("usher-it-{}", uuid::Uuid::new_v4().simple());
         manage("PUT", &format!("vhosts/{name}"), None);
         let everything = r#"{"configure":".*","write":".*","read":".*"}"#;
@@ -37,6 +48,7 @@ impl World {
         let broker = Broker::connect(&amqp_url(&name)).await;
         let mongodb = Client::with_uri_str(exported("TEST_MONGODB_URI")).await;
         Self {
+            encrypted,
             mongodb: mongodb.expect("MongoDB at TEST_MONGODB_URI"),
             folder: tempfile::tempdir().expect("a temporary folder"),
             broker,
@@ -46,10 +58,17 @@ impl World {
 
     /// The binary with this world's services as its settings, not started yet.
     pub(crate) fn usher(&self) -> Builder {
-        Builder::new(self.folder())
-            .set("RABBITMQ_URL", amqp_url(&self.name))
-            .set("REDIS_URL", exported("TEST_REDIS_URL"))
-            .set("MONGODB_URI", mongodb_uri(&self.name))
+        let services = match self.encrypted {
+            true => certified(Builder::new(self.folder()))
+                .set("RABBITMQ_URL", format!("{}/{}", exported("TEST_AMQPS_URL"), self.name))
+                .set("REDIS_URL", exported("TEST_REDISS_URL"))
+                .set("MONGODB_URI", with_database(&exported("TEST_MONGODB_TLS_URI"), &self.name)),
+            false => Builder::new(self.folder())
+                .set("RABBITMQ_URL", amqp_url(&self.name))
+                .set("REDIS_URL", exported("TEST_REDIS_URL"))
+                .set("MONGODB_URI", self.mongodb_uri()),
+        };
+        services
             .set("USHER_PEPPER", &self.name)
             .set("HTTP_LISTEN", "127.0.0.1:0")
             .set("LOG_FORMAT", "json")
@@ -69,7 +88,7 @@ impl World {
 
     /// The database's.
     pub(crate) fn mongodb_uri(&self) -> String {
-        mongodb_uri(&self.name)
+        with_database(&exported("TEST_MONGODB_URI"), &self.name)
     }
 
     /// Has the broker close usher's connections; gives how many there were.
@@ -225,10 +244,25 @@ fn amqp_url(vhost: &str) -> String {
     format!("{}/{vhost}", exported("TEST_AMQP_URL").trim_end_matches('/'))
 }
 
-/// The server of `TEST_MONGODB_URI` and its options, with a database of our own.
-fn mongodb_uri(database: &str) -> String {
-    let uri = exported("TEST_MONGODB_URI");
-    let (place, options) = uri.split_once('?').unwrap_or((&uri, ""));
+/// Settings with which every service lets usher in by TLS.
+pub(crate) fn certified(mut usher: Builder) -> Builder {
+    for service in ["RABBITMQ", "REDIS", "MONGODB", "SMTP"] {
+        usher = usher
+            .set(&format!("{service}_CA_FILE"), certificate("ca.pem"))
+            .set(&format!("{service}_CERT_FILE"), certificate("client.pem"))
+            .set(&format!("{service}_KEY_FILE"), certificate("client.key"));
+    }
+    usher.unset("MONGODB_KEY_FILE").set("MONGODB_CERT_FILE", certificate("client-and-key.pem"))
+}
+
+/// A file in `TEST_CERTIFICATES`; services.py says what there is.
+pub(crate) fn certificate(name: &str) -> String {
+    format!("{}/{name}", exported("TEST_CERTIFICATES"))
+}
+
+/// The server of a URI and its options, with a database.
+fn with_database(uri: &str, database: &str) -> String {
+    let (place, options) = uri.split_once('?').unwrap_or((uri, ""));
     let server: Vec<&str> = place.splitn(4, '/').take(3).collect();
     format!("{}/{database}?{options}", server.join("/"))
 }

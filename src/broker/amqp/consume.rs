@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Topology, connect, headers, say_goodbye};
 use crate::{
     broker::Handler,
-    config::Secret,
+    config::Endpoint,
     health::{Backoff, Dependency},
 };
 
@@ -34,7 +34,7 @@ const STEADY: Duration = Duration::from_secs(10);
 /// Takes messages until told to stop.
 pub struct Consumers {
     /// Where the broker is.
-    pub url: Secret,
+    pub server: Endpoint,
     /// What is consumed.
     pub topology: Arc<Topology>,
     /// Messages under way at once for each queue.
@@ -80,7 +80,7 @@ impl Consumers {
     async fn session(&self, handler: &Handler) -> anyhow::Result<()> {
         let connection = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
-            connected = connect(&self.url, "consume") => connected?,
+            connected = connect(&self.server, "consume") => connected?,
         };
         self.topology.declare(&connection).await?;
         self.health.up();

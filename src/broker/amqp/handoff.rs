@@ -13,7 +13,7 @@ use lapin::{
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{Message, Topology, connect, headers, say_goodbye};
-use crate::{broker::HandOff, config::Secret};
+use crate::{broker::HandOff, config::Endpoint};
 
 /// Hand-offs under way at once.
 const CHANNELS: usize = 16;
@@ -25,14 +25,14 @@ pub(super) struct Publisher {
 }
 
 struct Channels {
-    url: Secret,
+    server: Endpoint,
     topology: Arc<Topology>,
     connection: Mutex<Option<Connection>>,
 }
 
 impl Publisher {
-    pub(super) fn new(url: Secret, topology: Arc<Topology>) -> Self {
-        let manager = Channels { url, topology, connection: Mutex::new(None) };
+    pub(super) fn new(server: Endpoint, topology: Arc<Topology>) -> Self {
+        let manager = Channels { server, topology, connection: Mutex::new(None) };
         // Without timeouts there is nothing about a pool that could fail to be built.
         let channels = Pool::builder(manager).max_size(CHANNELS).build();
         Self { channels: channels.unwrap_or_else(|_| unreachable!()) }
@@ -117,7 +117,7 @@ impl Manager for Channels {
     async fn create(&self) -> anyhow::Result<Channel> {
         let mut connection = self.connection.lock().await;
         if connection.as_ref().is_none_or(|connection| !connection.status().connected()) {
-            let fresh = connect(&self.url, "publish").await?;
+            let fresh = connect(&self.server, "publish").await?;
             // A queue that was deleted would make every mandatory publish come back.
             self.topology.declare(&fresh).await?;
             *connection = Some(fresh);

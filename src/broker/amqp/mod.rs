@@ -13,7 +13,10 @@ mod topology;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{
+    Connection, ConnectionProperties,
+    tcp::{OwnedIdentity, OwnedTLSConfig},
+};
 
 pub use consume::Consumers;
 pub use shelf::{Handle, Shelf, Taken};
@@ -21,7 +24,7 @@ pub use topology::Topology;
 
 use self::handoff::Publisher;
 use super::{Broker, BrokerError, HandOff, Message};
-use crate::config::Secret;
+use crate::{config::Endpoint, tls::Pem};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,8 +38,8 @@ pub struct AmqpBroker {
 
 impl AmqpBroker {
     /// Connects when there is something to publish.
-    pub fn new(url: Secret, topology: Arc<Topology>) -> Self {
-        Self { publisher: Publisher::new(url, topology) }
+    pub fn new(server: Endpoint, topology: Arc<Topology>) -> Self {
+        Self { publisher: Publisher::new(server, topology) }
     }
 
     /// Publishes an event to a source queue, confirmed.
@@ -64,8 +67,8 @@ impl Broker for AmqpBroker {
 ///
 /// # Errors
 /// Why it can't be done.
-pub async fn test(url: &Secret) -> anyhow::Result<()> {
-    let connection = connect(url, "check").await?;
+pub async fn test(server: &Endpoint) -> anyhow::Result<()> {
+    let connection = connect(server, "check").await?;
     say_goodbye(&connection, "done").await;
     Ok(())
 }
@@ -83,10 +86,17 @@ async fn say_goodbye(connection: &Connection, reason: &str) {
     }
 }
 
-async fn connect(url: &Secret, purpose: &str) -> anyhow::Result<Connection> {
+async fn connect(server: &Endpoint, purpose: &str) -> anyhow::Result<Connection> {
+    // Read for each connection, for certificates are renewed while usher runs.
+    let pem = Pem::read(&server.tls).map_err(anyhow::Error::msg)?;
+    let tls = OwnedTLSConfig {
+        identity: pem.identity.map(|(pem, key)| OwnedIdentity::PKCS8 { pem, key }),
+        cert_chain: pem.ca.map(|ca| String::from_utf8_lossy(&ca).into_owned()),
+    };
     let name = format!("usher {purpose} {}", env!("CARGO_PKG_VERSION"));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let connect = Connection::connect(url.expose(), properties);
+    let runtime = lapin::runtime::default_runtime()?;
+    let connect = Connection::connect_with_config(server.url.expose(), properties, tls, runtime);
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
     Ok(connected.map_err(|_| anyhow::anyhow!("no answer within {CONNECT_TIMEOUT:?}"))??)
 }

@@ -10,7 +10,7 @@ use lapin::{
 };
 
 use super::{connect, headers, say_goodbye, topology};
-use crate::{broker::Message, catalog::DeliveryId, config::Secret};
+use crate::{broker::Message, catalog::DeliveryId, config::Endpoint};
 
 /// One of the three queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,8 @@ impl Taken {
     ///
     /// # Errors
     /// The broker is not there, or the queue isn't.
-    pub async fn open(url: &Secret, shelf: Shelf) -> anyhow::Result<Self> {
-        let connection = connect(url, "operator").await?;
+    pub async fn open(server: &Endpoint, shelf: Shelf) -> anyhow::Result<Self> {
+        let connection = connect(server, "operator").await?;
         let channel = connection.create_channel().await?;
         Ok(Self { connection, channel, queue: shelf.queue() })
     }

@@ -1,26 +1,30 @@
 //! Reaching the mail server: connect, greet, encrypt, log in.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use lettre::transport::smtp::{
     Error,
     authentication::{Credentials, DEFAULT_MECHANISMS},
-    client::{AsyncSmtpConnection, Certificate, TlsParameters},
+    client::{AsyncSmtpConnection, Certificate, Identity, TlsParameters},
     extension::ClientId,
 };
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     reply::describe,
     smtp::{Connection, Line},
 };
-use crate::config::{Smtp, SmtpTls};
+use crate::{
+    config::{Smtp, SmtpTls},
+    tls::{Pem, Renewed},
+};
 
 /// How to reach and greet the server.
 pub(super) struct Server {
     settings: Smtp,
     hello: ClientId,
-    tls: Option<TlsParameters>,
+    tls: Option<Renewed<TlsParameters>>,
 }
 
 /// The server can't be used right now: it is down, or refuses us before any mail.
@@ -32,7 +36,13 @@ impl Server {
     pub(super) fn new(settings: Smtp) -> Result<Self, String> {
         let tls = match settings.tls {
             SmtpTls::None => None,
-            SmtpTls::Starttls | SmtpTls::Implicit => Some(tls_parameters(&settings)?),
+            SmtpTls::Starttls | SmtpTls::Implicit => {
+                let (server, verify) = (settings.server.clone(), settings.verify);
+                let make = move |pem: &Pem| {
+                    tls_parameters(&server, verify, pem).map_err(|error| format!("TLS: {error}"))
+                };
+                Some(Renewed::new("smtp", settings.tls_files.clone(), make)?)
+            }
         };
         Ok(Self { settings, hello: ClientId::default(), tls })
     }
@@ -44,7 +54,7 @@ impl Server {
         };
         let mut smtp = self.open().await?;
         if let (SmtpTls::Starttls, Some(tls)) = (settings.tls, &self.tls) {
-            let upgrade = smtp.starttls(tls.clone(), &self.hello);
+            let upgrade = smtp.starttls(tls.now(), &self.hello);
             within(settings.timeout, "STARTTLS", upgrade).await?.map_err(phase("STARTTLS"))?;
         }
         if let Some((username, password)) = &settings.credentials {
@@ -76,7 +86,7 @@ impl Server {
                 address,
                 Some(settings.timeout),
                 &self.hello,
-                self.tls.clone(),
+                self.tls.as_ref().map(Renewed::now),
                 None,
             );
             within(settings.timeout, "connect", connect).await?
@@ -93,16 +103,21 @@ impl Server {
     }
 }
 
-fn tls_parameters(settings: &Smtp) -> Result<TlsParameters, String> {
-    let mut tls = TlsParameters::builder(settings.server.clone())
-        .dangerous_accept_invalid_certs(!settings.verify)
-        .dangerous_accept_invalid_hostnames(!settings.verify);
-    if let Some(path) = &settings.ca_file {
-        let fault = |error: &dyn fmt::Display| format!("SMTP_CA_FILE {}: {error}", path.display());
-        let pem = std::fs::read(path).map_err(|error| fault(&error))?;
-        tls = tls.add_root_certificate(Certificate::from_pem(&pem).map_err(|error| fault(&error))?);
+fn tls_parameters(server: &str, verify: bool, pem: &Pem) -> Result<TlsParameters, Error> {
+    let mut tls = TlsParameters::builder(server.to_owned())
+        .dangerous_accept_invalid_certs(!verify)
+        .dangerous_accept_invalid_hostnames(!verify);
+    if let Some(ca) = &pem.ca {
+        tls = tls.add_root_certificate(Certificate::from_pem(ca)?);
     }
-    tls.build_rustls().map_err(|error| format!("TLS: {error}"))
+    if let Some((certificates, key)) = &pem.identity
+        && let Some(Ok(own)) = CertificateDer::pem_slice_iter(certificates).next()
+    {
+        // Despite its name: lettre takes what it is given for the certificate in DER, and sends no
+        // other with it.
+        tls = tls.identify_with(Identity::from_pem(&own, key)?);
+    }
+    tls.build_rustls()
 }
 
 async fn within<T>(

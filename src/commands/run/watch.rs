@@ -6,8 +6,10 @@ use jiff::Timestamp;
 
 use crate::{
     audit::mongo::MongoAudit,
+    config::TlsFiles,
     metrics::Metrics,
     plan::{OVERDUE, Plan},
+    tls::Pem,
 };
 
 /// How often.
@@ -41,5 +43,20 @@ pub(super) async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
             tracing::error!(overdue = overdue.len(), "retries are overdue");
         }
         known = overdue.len();
+    }
+}
+
+/// MongoDB's certificates, which its driver reads at start only.
+pub(super) async fn certificates(files: TlsFiles) {
+    let used = Pem::read(&files);
+    let mut ticks = tokio::time::interval(LOOK_AGAIN);
+    loop {
+        ticks.tick().await;
+        if Pem::read(&files) != used {
+            tracing::warn!(
+                "MongoDB's certificates have changed: usher uses them once it is restarted"
+            );
+            return;
+        }
     }
 }
