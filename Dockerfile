@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 
-FROM rust:1-slim-bookworm AS build
+FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 # Templates and configuration are embedded in the binary, so .dockerignore lets them in as well.
 COPY . .
@@ -12,14 +12,17 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && cp target/release/usher /usr/local/bin/usher
 
 FROM debian:bookworm-slim
+# Versions are not pinned: Debian's archive keeps only the last one of each, which has the security fixes.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates tzdata \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin usher
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /usr/local/bin/usher /usr/local/bin/usher
-USER usher
+# By number, so that Kubernetes can tell that it is not root. Usher writes nothing (unless EMAIL_BACKEND is file), so the
+# root file system may be read-only.
+USER 10001:10001
 ENV HTTP_LISTEN=0.0.0.0:8002
 EXPOSE 8002
-HEALTHCHECK CMD ["usher", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["usher", "healthcheck"]
 ENTRYPOINT ["usher"]
 CMD ["run"]

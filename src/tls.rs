@@ -65,11 +65,14 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
+/// How something is made of certificates.
+type Make<T> = Box<dyn Fn(&Pem) -> Result<T, String> + Send + Sync>;
+
 /// Something made of certificates, and made again when they have changed.
 pub struct Renewed<T> {
     service: &'static str,
     files: TlsFiles,
-    make: Box<dyn Fn(&Pem) -> Result<T, String> + Send + Sync>,
+    make: Make<T>,
     state: Mutex<State<T>>,
 }
 

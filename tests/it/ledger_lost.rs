@@ -13,6 +13,7 @@ use crate::support::{
 fn usher(world: &World, smtp: &SmtpServer, database: u8) -> Builder {
     let usher = world.usher().smtp(smtp).set("SMTP_TIMEOUT", "30s").set("SMTP_DOT_TIMEOUT", "30s");
     usher
+        .uncertified(&["REDIS"])
         .set("REDIS_URL", redis_database(database))
         .set("INSTANCE_TTL", "1500ms")
         .set("INSTANCE_RENEWAL", "500ms")

@@ -15,6 +15,7 @@ mod catalogue;
 mod commands;
 mod connections;
 mod crash;
+mod deploy;
 mod dkim;
 mod ledger;
 mod ledger_lost;

@@ -56,6 +56,7 @@ async fn each_service_that_is_down_is_named_and_none_ends_the_process() {
     let at = |scheme: &str| format!("{scheme}://127.0.0.1:{}", closed.port());
     let usher = world
         .usher()
+        .uncertified(&["RABBITMQ", "REDIS", "MONGODB"])
         .set("RABBITMQ_URL", at("amqp"))
         .set("REDIS_URL", at("redis"))
         .set("MONGODB_URI", at("mongodb"))

@@ -48,6 +48,16 @@ impl Builder {
         self
     }
 
+    /// Takes the certificates of these services back: their connections are not encrypted.
+    pub(crate) fn uncertified(mut self, services: &[&str]) -> Self {
+        for service in services {
+            for file in ["CA", "CERT", "KEY"] {
+                self.settings.remove(&format!("{service}_{file}_FILE"));
+            }
+        }
+        self
+    }
+
     /// Mail goes to this server, unencrypted.
     pub(crate) fn smtp(self, server: &SmtpServer) -> Self {
         self.set("SMTP_SERVER", "127.0.0.1")

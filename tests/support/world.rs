@@ -81,6 +81,11 @@ impl World {
             .set("REMINDER_BEFORE", "")
     }
 
+    /// Of the virtual host and of the database.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The virtual host's address.
     pub(crate) fn amqp_url(&self) -> String {
         amqp_url(&self.name)
@@ -233,7 +238,8 @@ pub(crate) fn brief(records: &[Document]) -> Vec<String> {
     records.iter().map(|record| fields.map(|field| text(record, field)).join(" ")).collect()
 }
 
-fn manage(method: &str, path: &str, json: Option<&str>) -> Answer {
+/// A request to the broker's management, which has to succeed.
+pub(crate) fn manage(method: &str, path: &str, json: Option<&str>) -> Answer {
     let url = format!("{}/api/{path}", exported("TEST_AMQP_MANAGEMENT"));
     let answer = request(method, &url, json).expect("RabbitMQ at TEST_AMQP_MANAGEMENT");
     assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");

@@ -1,0 +1,162 @@
+//! What `deploy/` gives usher's users is enough, and no more than that.
+
+use lapin::{
+    BasicProperties, Connection, ConnectionProperties,
+    options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use serde_json::json;
+use url::Url;
+
+use super::shelf::run;
+use crate::support::{
+    broker::Broker,
+    events::{BOOKINGS, booking},
+    exported,
+    smtp::{Phase, SmtpServer},
+    world::{World, brief, manage, text},
+};
+
+const PASSWORD: &str = "of-this-test";
+
+/// An address with another login.
+fn as_user(url: &str, name: &str) -> String {
+    let mut url = Url::parse(url).expect("a URL");
+    url.set_username(name).expect("it may have a user");
+    url.set_password(Some(PASSWORD)).expect("it may have a password");
+    url.to_string()
+}
+
+/// Imports `deploy/rabbitmq/definitions.json` for this virtual host; gives the addresses of its
+/// users `usher` and `publisher`.
+fn rabbitmq_users(world: &World) -> [String; 2] {
+    let vhost = world.name();
+    let users = ["usher", "publisher"].map(|user| format!("{user}-{vhost}"));
+    let definitions = include_str!("../../deploy/rabbitmq/definitions.json")
+        .replace(r#""vhost": "usher""#, &format!(r#""vhost": "{vhost}""#))
+        .replace(r#"{ "name": "usher" }"#, &format!(r#"{{ "name": "{vhost}" }}"#))
+        .replace(r#""name": "usher","#, &format!(r#""name": "{}","#, users[0]))
+        .replace(r#""user": "usher""#, &format!(r#""user": "{}""#, users[0]))
+        .replace(r#""publisher""#, &format!(r#""{}""#, users[1]));
+    manage("POST", "definitions", Some(&definitions));
+    for user in &users {
+        let login = json!({"password": PASSWORD, "tags": ""}).to_string();
+        manage("PUT", &format!("users/{user}"), Some(&login));
+    }
+    users.map(|user| as_user(&world.amqp_url(), &user))
+}
+
+/// Makes the user of `deploy/redis/users.acl`; gives its address.
+async fn redis_user(world: &World) -> String {
+    let line = include_str!("../../deploy/redis/users.acl")
+        .lines()
+        .find_map(|line| line.strip_prefix("user usher "))
+        .expect("a line for usher");
+    // The file has a hash that no password has.
+    let rules = line.split(' ').filter(|rule| !rule.starts_with('#'));
+    let client = redis::Client::open(exported("TEST_REDIS_URL")).expect("TEST_REDIS_URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
+    let mut made = redis::cmd("ACL");
+    made.arg("SETUSER").arg(world.name()).arg(format!(">{PASSWORD}"));
+    let _: () = made.arg(rules.collect::<Vec<_>>()).query_async(&mut connection).await.unwrap();
+    as_user(&exported("TEST_REDIS_URL"), world.name())
+}
+
+#[tokio::test]
+async fn the_permissions_in_deploy_are_enough_for_all_that_usher_does() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Rcpt).to("later@example.com").once().reply("451 4.7.1 later");
+    smtp.at(Phase::Rcpt).to("dead@example.com").once().reply("550 5.1.1 no such user");
+    smtp.at(Phase::Dot).to("unknown@example.com").once().cut();
+    let [rabbitmq, publisher] = rabbitmq_users(&world);
+    let settings = world
+        .usher()
+        .smtp(&smtp)
+        .uncertified(&["RABBITMQ", "REDIS"])
+        .set("RABBITMQ_URL", rabbitmq)
+        .set("REDIS_URL", redis_user(&world).await)
+        .set("RATE_LIMIT_PER_RECIPIENT", "100/1h")
+        .set("INSTANCE_RENEWAL", "500ms");
+    run(&settings, 0, &["check"]).await;
+    let mut usher = settings.start().await;
+
+    let upstream = Broker::connect(&publisher).await;
+    for name in ["later", "dead", "unknown"] {
+        let event = booking(name, &format!("{name}@example.com")).to_string();
+        let message = (event, BasicProperties::default());
+        upstream.publish_to("usher.events", "booking.confirmed", [message]).await;
+    }
+    let records = world.until_records(4).await;
+    assert_eq!(
+        brief(&records),
+        [
+            "dead@example.com 1 failed refused",
+            "later@example.com 1 retrying deferred",
+            "later@example.com 2 sent ",
+            "unknown@example.com 1 unknown unknown",
+        ]
+    );
+    let nonsense = ("nonsense", BasicProperties::default());
+    upstream.publish_to("usher.events", "booking.confirmed", [nonsense]).await;
+    world.broker.take_one("usher.poison").await;
+    for (shelf, order, record) in [("dead-letters", "replay", 0), ("parked", "resend", 3)] {
+        let id = text(&records[record], "delivery_id");
+        run(&settings, 0, &[shelf, order, &id, "--reason", "a test", "--yes"]).await;
+    }
+    let file = world.folder().join("event.json");
+    std::fs::write(&file, booking("by-hand", "hand@example.com").to_string()).unwrap();
+    run(&settings, 0, &["publish", &file.display().to_string()]).await;
+    // The retry, the replay, the resend and the one by hand; and the record of the nonsense.
+    smtp.until_accepted(4).await;
+    world.until_records(8).await;
+    for dependency in ["rabbitmq", "redis"] {
+        assert!(usher.get("/readyz?verbose").body.contains(&format!("[+] {dependency} ok")));
+    }
+    assert_eq!(usher.terminate().await.code(), Some(0));
+    for refusal in ["NOPERM", "ACCESS_REFUSED", "ACCESS-REFUSED"] {
+        assert!(!usher.log().contains(refusal), "{}", usher.log());
+    }
+}
+
+async fn channel(url: &str) -> lapin::Channel {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await;
+    connection.expect("RabbitMQ").create_channel().await.expect("a channel")
+}
+
+#[tokio::test]
+async fn the_users_in_deploy_may_do_nothing_else() {
+    let world = World::new().await;
+    let [rabbitmq, publisher] = rabbitmq_users(&world);
+    let refused = |error: lapin::Error| {
+        assert!(error.to_string().contains("ACCESS_REFUSED"), "{error}");
+    };
+    let channel_of_usher = channel(&rabbitmq).await;
+    let options = QueueDeclareOptions::durable();
+    let declared =
+        channel_of_usher.queue_declare("elsewhere".into(), options, FieldTable::default()).await;
+    refused(declared.expect_err("another's queue"));
+    let channel_of_publisher = channel(&publisher).await;
+    let got = channel_of_publisher.basic_get(BOOKINGS.into(), BasicGetOptions::default()).await;
+    refused(got.err().expect("a publisher that reads"));
+    let channel_of_publisher = channel(&publisher).await;
+    channel_of_publisher.confirm_select(Default::default()).await.unwrap();
+    let options = BasicPublishOptions::default();
+    let properties = BasicProperties::default();
+    let published = channel_of_publisher
+        .basic_publish("".into(), "usher.due.high".into(), options, b"forged", properties)
+        .await
+        .expect("it is on its way")
+        .await;
+    refused(published.expect_err("a forged hand-off"));
+
+    let client = redis::Client::open(redis_user(&world).await).expect("a URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
+    for command in ["FLUSHALL", "KEYS usher:*", "GET other", "CONFIG GET dir", "ACL LIST"] {
+        let mut words = command.split(' ');
+        let mut forbidden = redis::cmd(words.next().unwrap());
+        let answer = forbidden.arg(words.collect::<Vec<_>>()).exec_async(&mut connection).await;
+        let error = answer.expect_err(command);
+        assert_eq!(error.code(), Some("NOPERM"), "{command}: {error}");
+    }
+}
