@@ -47,6 +47,8 @@ pub enum Command {
     /// Templates in the database, which go before the files.
     #[command(subcommand)]
     Templates(TemplatesCommand),
+    /// Print the contract for publishers: AsyncAPI, with a JSON Schema for every event.
+    Asyncapi,
     /// Ask a running usher whether it lives; for containers.
     Healthcheck,
 }

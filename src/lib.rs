@@ -40,6 +40,7 @@ pub mod channel;
 pub mod cli;
 pub mod commands;
 pub mod config;
+mod contract;
 pub mod event;
 pub mod health;
 pub mod http;

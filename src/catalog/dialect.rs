@@ -11,9 +11,9 @@ use crate::event::{Event, LANGUAGES, snake_case};
 /// How the events of some types are written; `[[dialect]]` in the routes file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Dialect {
+pub(crate) struct Dialect {
     pub(super) events: Vec<String>,
-    fields: Option<String>,
+    pub(crate) fields: Option<String>,
     #[serde(default)]
     rename: BTreeMap<String, String>,
     locale: Option<String>,
@@ -26,6 +26,13 @@ impl Dialect {
         let rename = self.rename.into_iter();
         self.rename = rename.map(|(a, b)| (snake_case(&a), snake_case(&b))).collect();
         self
+    }
+
+    /// The names under which its events have a variable.
+    pub(crate) fn names_of<'a>(&'a self, variable: &'a str) -> Vec<&'a str> {
+        let theirs = self.rename.iter().filter(|(_, ours)| *ours == variable);
+        let theirs: Vec<_> = theirs.map(|(theirs, _)| theirs.as_str()).collect();
+        if theirs.is_empty() { vec![variable] } else { theirs }
     }
 
     /// Writes the event as if upstream had written it for the routes.

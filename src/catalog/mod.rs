@@ -5,6 +5,7 @@ mod calendar;
 mod delivery;
 mod dialect;
 mod file;
+mod kinds;
 mod lifecycle;
 mod route;
 mod variables;
@@ -13,10 +14,11 @@ use std::{collections::HashMap, sync::Arc};
 
 pub use calendar::{CalendarMethod, CalendarRule};
 pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
-use dialect::Dialect;
+pub(crate) use dialect::Dialect;
 pub use file::RouteFaults;
+pub(crate) use kinds::EventKind;
 pub use lifecycle::{Lifecycle, ReminderRule};
-pub use route::{ChannelKind, OnUnknown, Priority, Route, Variable, VariableType};
+pub use route::{ChannelKind, OnUnknown, Priority, Recipients, Route, Variable, VariableType};
 pub use variables::VariableFault;
 
 use crate::event::Event;

@@ -154,6 +154,20 @@ pub enum VariableType {
     Object,
 }
 
+impl VariableType {
+    /// All of them.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Text,
+        Self::Amount,
+        Self::Time,
+        Self::List,
+        Self::Url,
+        Self::Integer,
+        Self::Duration,
+        Self::Object,
+    ];
+}
+
 impl Route {
     /// One delivery for each recipient. A recipient that the event should name and doesn't is a
     /// delivery too: it ends as a dead letter, and the route's others go out.

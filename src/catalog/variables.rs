@@ -77,7 +77,7 @@ impl Route {
 
 impl VariableType {
     /// What stands for a value where there is none.
-    pub(super) fn nothing(self) -> Value {
+    pub(crate) fn nothing(self) -> Value {
         match self {
             Self::List => Value::Array(Vec::new()),
             Self::Object => Value::Object(Map::new()),

@@ -1,5 +1,6 @@
 //! One file for each subcommand, and the exit codes (sysexits.h).
 
+mod asyncapi;
 mod build;
 mod check;
 mod demo;
@@ -79,6 +80,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Parked(command) => shelf::shelf(config, Shelf::Parked, command).await,
         Command::Scheduled(command) => scheduled::scheduled(config, command).await,
         Command::Templates(command) => templates::templates(config, command).await,
+        Command::Asyncapi => asyncapi::asyncapi(config),
         Command::Healthcheck => healthcheck::healthcheck(config).await,
     };
     match ended {

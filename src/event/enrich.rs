@@ -63,6 +63,22 @@ impl Derived {
     }
 }
 
+impl fmt::Display for Derived {
+    /// As routes.toml has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name) => f.write_str(name),
+            Self::OccurredAt => f.write_str("occurred_at"),
+            Self::Brand(name) => write!(f, "brand.{name}"),
+            Self::Device(field) => write!(f, "device({field})"),
+            Self::Browser(field) => write!(f, "browser({field})"),
+            Self::Location(field) => write!(f, "location({field})"),
+            Self::Until(field) => write!(f, "until({field})"),
+            Self::DaysUntil(field) => write!(f, "days_until({field})"),
+        }
+    }
+}
+
 /// What values are derived from beside the event.
 #[derive(Default)]
 pub struct Sources {

@@ -14,6 +14,7 @@ mod broker;
 mod catalogue;
 mod commands;
 mod connections;
+mod contract;
 mod crash;
 mod deploy;
 mod dkim;

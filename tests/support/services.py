@@ -300,6 +300,8 @@ def start(directory: Path) -> tuple[list[Service], dict[str, str]]:
         "TEST_SMTP_CA": str(certificates / "ca.pem"),
         "TEST_SMTP_MAILDIR": str(mails),
         "TEST_PYTHON": sys.executable,
+        "TEST_NODE": str(Path(sys.executable).with_name("node")),
+        "TEST_NODE_MODULES": str(Path(sys.prefix) / "node" / "node_modules"),
     }
     services.append(Service("smtp", smtp, [sys.executable, str(HERE / "smtp_real.py"), str(certificates)], env))
 

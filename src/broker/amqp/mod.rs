@@ -20,6 +20,7 @@ use lapin::{
 
 pub use consume::Consumers;
 pub use shelf::{Handle, Shelf, Taken};
+pub(crate) use topology::EVENTS;
 pub use topology::Topology;
 
 use self::handoff::Publisher;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Publishers' exchange: routing keys lead to the source queues.
-const EVENTS: &str = "usher.events";
+pub(crate) const EVENTS: &str = "usher.events";
 /// What the delay queues let go of.
 const DUE: &str = "usher.due";
 /// What can't be delivered.

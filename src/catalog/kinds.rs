@@ -1,0 +1,47 @@
+//! The kinds of events that the routes are for, seen from those who publish them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Catalog, Dialect, Route};
+
+/// Event types that ask for the same.
+#[derive(Debug)]
+pub(crate) struct EventKind<'a> {
+    /// The type that its routes name first.
+    pub(crate) name: &'a str,
+    /// All of the types, that one included.
+    pub(crate) names: Vec<&'a str>,
+    /// What they ask for.
+    pub(crate) routes: &'a [Arc<Route>],
+    /// How they are written, where that is not in the words of the routes.
+    pub(crate) dialect: Option<&'a Dialect>,
+}
+
+impl EventKind<'_> {
+    /// The queue that its events are expected on.
+    pub(crate) fn queue(&self) -> &str {
+        &self.routes[0].queue
+    }
+}
+
+impl Catalog {
+    /// Every kind of event, sorted by name.
+    pub(crate) fn kinds(&self) -> Vec<EventKind<'_>> {
+        let mut groups: BTreeMap<Vec<&str>, Vec<&str>> = BTreeMap::new();
+        for (name, routes) in &self.by_event {
+            let routes = routes.iter().map(|route| route.name.as_str()).collect();
+            groups.entry(routes).or_default().push(name);
+        }
+        let kinds = groups.into_values().map(|mut names| {
+            names.sort_unstable();
+            let routes = &self.by_event[names[0]];
+            let first = names.iter().find(|name| **name == routes[0].event);
+            let name = first.copied().unwrap_or(names[0]);
+            let dialect = self.dialects.get(name).map(|dialect| &**dialect);
+            EventKind { name, names, routes, dialect }
+        });
+        let mut kinds: Vec<_> = kinds.collect();
+        kinds.sort_by_key(|kind| kind.name);
+        kinds
+    }
+}
