@@ -2,7 +2,10 @@
 
 use std::{
     fmt::Display,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,6 +14,7 @@ use std::{
 pub struct Dependency {
     name: &'static str,
     state: Arc<Mutex<State>>,
+    failures: Arc<AtomicU64>,
 }
 
 /// Whether a dependency answers.
@@ -29,7 +33,7 @@ pub enum State {
 impl Dependency {
     /// Not heard of yet.
     pub fn new(name: &'static str) -> Self {
-        Self { name, state: Arc::new(Mutex::new(State::Unknown)) }
+        Self { name, state: Arc::new(Mutex::new(State::Unknown)), failures: Arc::default() }
     }
 
     /// Its name: `rabbitmq`, `redis`, `mongodb` or `smtp`.
@@ -49,6 +53,7 @@ impl Dependency {
         // Servers like to repeat addresses in their refusals, and this one is shown to everybody.
         let reason = crate::audit::mask_addresses(&reason.to_string());
         if self.change(State::Down(reason.clone())) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(dependency = self.name, reason, "dependency is down, waiting for it");
         }
     }
@@ -61,6 +66,11 @@ impl Dependency {
     /// Whether it answers.
     pub fn state(&self) -> State {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often it stopped answering.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Whether the kind of state is another one than before; a new reason for being down is not.

@@ -14,6 +14,7 @@ use super::{Audit, AuditError, Record};
 use crate::{
     catalog::DeliveryId,
     config::{Endpoint, TlsFiles},
+    metrics::Metrics,
     mongo::{Batches, index, insert_all, purge_index},
 };
 
@@ -36,7 +37,11 @@ impl MongoAudit {
     ///
     /// # Errors
     /// The URI can't be used.
-    pub async fn new(server: &Endpoint, database: &str) -> Result<Self, AuditError> {
+    pub async fn new(
+        server: &Endpoint,
+        database: &str,
+        metrics: Metrics,
+    ) -> Result<Self, AuditError> {
         let mut options = ClientOptions::parse(server.url.expose()).await.map_err(failed)?;
         if let Some(Tls::Enabled(tls)) = &mut options.tls {
             add_certificates(tls, &server.tls);
@@ -51,7 +56,10 @@ impl MongoAudit {
         options.write_concern = Some(durable);
         let database = Client::with_options(options).map_err(failed)?.database(database);
         let deliveries = database.collection::<Record>(DELIVERIES);
-        let writer = Batches::new(move |records| insert_all(deliveries.clone(), records));
+        let writer = Batches::new(move |records| {
+            metrics.audit_batch(records.len());
+            insert_all(deliveries.clone(), records)
+        });
         Ok(Self { database, writer })
     }
 

@@ -131,6 +131,19 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Sent,
+        Self::Simulated,
+        Self::Retrying,
+        Self::Failed,
+        Self::Unknown,
+        Self::Suppressed,
+        Self::Superseded,
+        Self::Duplicate,
+        Self::Rejected,
+    ];
+
     /// Its name in records, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

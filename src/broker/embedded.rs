@@ -15,6 +15,9 @@ use crate::{catalog::Priority, event::Properties, sqlite::Database};
 /// The one source queue.
 pub const SOURCE: &str = "events";
 
+/// Where hand-offs wait until they are due.
+pub const DUE: &str = "due";
+
 /// Messages under way at once.
 const IN_FLIGHT: usize = 64;
 /// Longest wait before the file is looked at again.
@@ -236,8 +239,8 @@ impl EmbeddedBroker {
 impl Broker for EmbeddedBroker {
     async fn hand_off(&self, hand_off: &HandOff) -> Result<(), BrokerError> {
         let (queue, priority, wait) = match hand_off.destination {
-            Destination::Later(wait, priority) => ("due", priority, wait),
-            Destination::Low => ("due", Priority::Low, Duration::ZERO),
+            Destination::Later(wait, priority) => (DUE, priority, wait),
+            Destination::Low => (DUE, Priority::Low, Duration::ZERO),
             Destination::Dead => ("usher.dead", Priority::High, Duration::ZERO),
             Destination::Poison => ("usher.poison", Priority::High, Duration::ZERO),
             Destination::Parked => ("usher.parked", Priority::High, Duration::ZERO),

@@ -137,6 +137,15 @@ pub enum Destination {
     Parked,
 }
 
+impl Destination {
+    /// The queue that it comes to lie in first.
+    pub fn queue(self) -> String {
+        // An exchange in front of a queue has the queue's name.
+        let (exchange, key) = amqp::Topology::address(self);
+        if exchange.is_empty() { key } else { exchange }
+    }
+}
+
 /// One delivery on its way to one of usher's own queues.
 #[derive(Debug, Clone)]
 pub struct HandOff {

@@ -98,6 +98,11 @@ impl Catalog {
         routes
     }
 
+    /// Their names.
+    pub fn route_names(&self) -> impl Iterator<Item = &str> {
+        self.routes().into_iter().map(|route| route.name.as_str())
+    }
+
     /// The queues that the routes' events arrive on.
     pub fn queues(&self) -> &[SourceQueue] {
         &self.queues

@@ -67,14 +67,19 @@ pub(super) fn handler(pipeline: Arc<Pipeline>) -> Handler {
 }
 
 /// The mail channel that the settings ask for.
-pub(super) fn email_channel(loaded: &Loaded, health: &Health) -> Result<Arc<dyn Channel>, Failure> {
+pub(super) fn email_channel(
+    loaded: &Loaded,
+    health: &Health,
+    metrics: &Metrics,
+) -> Result<Arc<dyn Channel>, Failure> {
     let sender = loaded.sender.clone();
     if !matches!(loaded.settings.email.backend, EmailBackend::Smtp(_)) {
         health.smtp.unused();
     }
     Ok(match &loaded.settings.email.backend {
         EmailBackend::Smtp(smtp) => {
-            Arc::new(SmtpChannel::new(smtp, sender, health.smtp.clone()).map_err(Failure::config)?)
+            let channel = SmtpChannel::new(smtp, sender, health.smtp.clone());
+            Arc::new(channel.map_err(Failure::config)?.watched_by(metrics))
         }
         EmailBackend::File(folder) => {
             let channel = FileChannel::new(sender, folder.clone());

@@ -13,6 +13,7 @@ use crate::{
     cli::CheckArgs,
     config::{EmailBackend, Settings},
     ledger::redis::{RedisLedger, Windows},
+    metrics::Metrics,
 };
 
 /// How long each service may take to answer.
@@ -88,7 +89,8 @@ async fn connections(settings: &Settings) -> Vec<Check> {
         ledger.has_epoch().await.map(drop).map_err(|error| error.to_string())
     };
     let mongodb = async {
-        let audit = MongoAudit::new(&settings.mongodb, &settings.mongodb_database).await;
+        let (server, database) = (&settings.mongodb, &settings.mongodb_database);
+        let audit = MongoAudit::new(server, database, Metrics::default()).await;
         audit.map_err(|error| error.to_string())?.ping().await.map_err(|error| error.to_string())
     };
     let smtp = async {

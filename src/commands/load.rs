@@ -10,6 +10,7 @@ use crate::{
     commands::{Failure, quiet_logs},
     config::{self, Environment, Settings, Warning},
     event::{Properties, Sources},
+    metrics::Metrics,
     template::{
         Globals, Templates, Trial,
         source::{self, Files},
@@ -52,7 +53,8 @@ pub(super) async fn with_audit(config: Option<&Path>) -> Result<(Loaded, MongoAu
     let loaded = load(config)?;
     quiet_logs(&loaded.settings);
     let settings = &loaded.settings;
-    let audit = MongoAudit::new(&settings.mongodb, &settings.mongodb_database).await;
+    let (server, database) = (&settings.mongodb, &settings.mongodb_database);
+    let audit = MongoAudit::new(server, database, Metrics::default()).await;
     let audit = audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))?;
     Ok((loaded, audit))
 }

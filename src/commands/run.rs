@@ -57,9 +57,12 @@ pub(super) async fn run(config: Option<&Path>, args: RunArgs) -> Result<ExitCode
 async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, Failure> {
     let settings = loaded.settings.clone();
     let health = Health::default();
-    let metrics = Metrics::default();
+    let topology = Arc::new(Topology::new(loaded.catalog.queues(), &settings.retry_schedule));
+    let consumed: Vec<String> = topology.consumed().map(|(queue, _)| queue).collect();
+    let places = usize::from(settings.prefetch) * consumed.len();
+    let metrics = Metrics::new("rabbitmq", consumed, loaded.catalog.route_names());
     let instance = uuid::Uuid::new_v4().simple().to_string();
-    let email = build::email_channel(&loaded, &health)?;
+    let email = build::email_channel(&loaded, &health, &metrics)?;
     let background = CancellationToken::new();
     serve_http(&settings, &health, &metrics, &background).await?;
     tracing::info!(instance, version = env!("CARGO_PKG_VERSION"), "usher starts");
@@ -73,17 +76,21 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     let ledger = RedisLedger::new(&settings.redis, windows)
         .map_err(|error| Failure::config(format!("REDIS_URL: {error:#}")))?;
     let ledger = Arc::new(ledger);
-    let audit = MongoAudit::new(&settings.mongodb, &settings.mongodb_database)
+    let (server, database) = (&settings.mongodb, &settings.mongodb_database);
+    let audit = MongoAudit::new(server, database, metrics.clone())
         .await
         .map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
     let watcher = Watcher::new(TemplateStore::new(audit.database()), metrics.clone());
     let plan = Arc::new(MongoPlan::new(audit.database()));
     let audit = Arc::new(audit);
     tokio::spawn(prepare_database(audit.clone(), plan.clone(), health.clone()));
+    let broker = AmqpBroker::new(settings.rabbitmq.clone(), topology.clone());
+    let broker = Arc::new(broker.watched_by(&metrics));
     for watching in [
         watch::planned(plan.clone(), metrics.clone()).boxed(),
         watch::retries(audit.clone(), metrics.clone()).boxed(),
         watch::certificates(settings.mongodb.tls.clone()).boxed(),
+        watch::queues(broker.clone(), metrics.clone()).boxed(),
     ] {
         tokio::spawn(background.clone().run_until_cancelled_owned(watching));
     }
@@ -97,8 +104,6 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     );
     let alive = tokio::spawn(background.clone().run_until_cancelled_owned(alive));
 
-    let topology = Arc::new(Topology::new(loaded.catalog.queues(), &settings.retry_schedule));
-    let broker = Arc::new(AmqpBroker::new(settings.rabbitmq.clone(), topology.clone()));
     let warm_up = email.clone();
     tokio::spawn(async move { drop(warm_up.ready().await) });
     let parts = Parts {
@@ -128,7 +133,6 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
             process(message).await;
         })
     });
-    let places = usize::from(settings.prefetch) * topology.queues();
     let consumers = Consumers {
         server: settings.rabbitmq.clone(),
         topology,

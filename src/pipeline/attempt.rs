@@ -149,6 +149,9 @@ impl Pipeline {
         crash_point!("before_latch");
         let input = Input::Latch { owner: hold.owner.clone(), fence: hold.fence() };
         let granted = matches!(self.ledger(&delivery.id, input).await, Reply::Granted { .. });
+        if !granted {
+            self.metrics.claim_lost();
+        }
         crash_point!("after_latch");
         granted
     }

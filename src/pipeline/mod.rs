@@ -151,7 +151,7 @@ impl Pipeline {
     /// the message may be acknowledged. What is down is waited for.
     pub async fn process(&self, message: &Message) {
         crash_point!("after_receive");
-        self.metrics.received(&message.queue);
+        let _in_flight = self.metrics.received(&message.queue);
         let mut event = match event::parse(&message.body, &message.properties, message.origin()) {
             Ok(event) => event,
             Err(invalid) => {

@@ -1,7 +1,7 @@
 //! Waiting for what is down. Nothing here gives up: a message that is not settled stays with the
 //! broker, and its task is dropped when the process drains.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
@@ -28,8 +28,10 @@ impl Pipeline {
     }
 
     pub(super) async fn write(&self, record: Arc<Record>) {
+        let began = Instant::now();
         let write = || self.audit.write(record.clone());
         until_done::<_, AuditError, _>(&self.health.mongodb, write).await;
+        self.metrics.written(began.elapsed());
     }
 
     pub(super) async fn last_record(&self, delivery: &DeliveryId) -> Option<Record> {
@@ -74,6 +76,7 @@ impl Pipeline {
     pub(super) async fn hand_off(&self, hand_off: &HandOff) {
         let publish = || self.broker.hand_off(hand_off);
         until_done::<_, BrokerError, _>(&self.health.rabbitmq, publish).await;
+        self.metrics.handed_off(hand_off.destination.queue());
     }
 }
 

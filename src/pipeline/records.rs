@@ -1,6 +1,6 @@
 //! Tells the story of an attempt as an audit record.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -41,10 +41,8 @@ pub(super) struct Story<'a> {
 
 impl<'a> Story<'a> {
     pub(super) fn new(message: &'a Message, event: &'a Event, delivery: &'a Delivery) -> Self {
-        let queued = message.properties.timestamp.and_then(|seconds| {
-            let published = Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
-            Some(Timestamp::now().as_millisecond() - published.as_millisecond())
-        });
+        let queued = published_at(message)
+            .map(|published| Timestamp::now().as_millisecond() - published.as_millisecond());
         Self {
             message,
             event,
@@ -59,6 +57,13 @@ impl<'a> Story<'a> {
             data: Map::new(),
             smtp: None,
         }
+    }
+
+    /// How long after its publishing `sent` is, or after it was due if that was later.
+    pub(super) fn latency(&self, sent: Timestamp) -> Duration {
+        let published = published_at(self.message).unwrap_or_else(|| self.message.arrived_at());
+        let wanted = published.max(self.event.deliver_at.unwrap_or(published));
+        Duration::try_from(sent.duration_since(wanted)).unwrap_or_default()
     }
 
     /// Keeps the variables for the record; defaults are the route's and need no keeping.
@@ -238,6 +243,10 @@ fn event_ref(event: &Event, message: &Message) -> EventRef {
         source: source.to_owned(),
         time: event.occurred_at,
     }
+}
+
+fn published_at(message: &Message) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(message.properties.timestamp?).ok()?).ok()
 }
 
 /// The second part of a W3C `traceparent`: version, trace id, parent id, flags.

@@ -51,6 +51,7 @@ impl Pipeline {
             }
         );
         crash_point!("after_sent");
+        self.metrics.sent(story.delivery.priority, story.latency(record.at));
         self.told(&record);
         End::Recorded(status)
     }
@@ -95,7 +96,11 @@ impl Pipeline {
     /// Whether the decision is ours to make. Where the entry was lost it is, for nobody else knows.
     async fn decided(&self, story: &Story<'_>, next: Next, record: String, hold: &Hold) -> bool {
         let input = Input::Decide { owner: hold.owner.clone(), fence: hold.fence(), next, record };
-        self.ledger(&story.delivery.id, input).await != Reply::Lost
+        let lost = self.ledger(&story.delivery.id, input).await == Reply::Lost;
+        if lost {
+            self.metrics.claim_lost();
+        }
+        !lost
     }
 
     /// No attempt was made, so there is nothing to record: the same one comes again later.

@@ -24,6 +24,7 @@ mod ledger_properties;
 mod mail_parts;
 mod mail_server;
 mod main_line;
+mod observability;
 mod operation;
 mod plan;
 mod refusals;

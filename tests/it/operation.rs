@@ -33,10 +33,17 @@ async fn health_and_metrics_answer() {
     let metrics = usher.get("/metrics");
     assert!(metrics.head.contains("application/openmetrics-text"), "{}", metrics.head);
     for line in [
-        "usher_messages_received_total{queue=\"notification.booking_events\"} 1",
+        "usher_messaging_client_consumed_messages_total{messaging_system=\"rabbitmq\",messaging_operation_name=\"consume\",messaging_destination_name=\"notification.booking_events\"} 1",
+        "usher_messaging_process_duration_seconds_count{messaging_system=\"rabbitmq\",messaging_operation_name=\"process\",messaging_destination_name=\"notification.booking_events\"} 1",
+        "usher_messages_in_flight 0",
         "usher_deliveries_recorded_total{route=\"booking-confirmed\",status=\"sent\"} 1",
         "usher_dependency_up{dependency=\"smtp\"} 1",
         "usher_delivery_step_duration_seconds_count{step=\"send\"} 1",
+        "usher_delivery_step_duration_seconds_count{step=\"record\"} 1",
+        "usher_delivery_latency_seconds_count{priority=\"high\"} 1",
+        "usher_audit_batch_records_sum 1.0",
+        "usher_dependency_failures_total{dependency=\"smtp\"} 0",
+        "usher_pool_connections{pool=\"smtp\",state=\"idle\"} 1",
         "# EOF",
     ] {
         assert!(metrics.body.lines().any(|found| found == line), "{line} in\n{}", metrics.body);

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleError, RecycleResult};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
+    options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use tokio::{sync::Mutex, time::timeout};
@@ -69,6 +69,33 @@ impl Publisher {
             self.channels.manager().declare_again().await;
         }
         outcome.with_context(|| format!("publishing to exchange {exchange:?} with key {key:?}"))
+    }
+
+    /// How many messages wait in each queue.
+    pub(super) async fn depths(&self) -> anyhow::Result<Vec<(String, u32)>> {
+        let channel = self.channels.get().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let mut depths = Vec::new();
+        for queue in self.channels.manager().topology.queues() {
+            let looked =
+                channel.queue_declare(queue.as_str().into(), passive, FieldTable::default());
+            match looked.await {
+                Ok(found) => depths.push((queue, found.message_count())),
+                Err(error) => {
+                    // One that was deleted; the next look finds everything in place.
+                    drop(Object::take(channel));
+                    self.channels.manager().declare_again().await;
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(depths)
+    }
+
+    /// How the channels are used.
+    pub(super) fn usage(&self) -> impl Fn() -> deadpool::Status + Send + Sync + 'static {
+        let channels = self.channels.clone();
+        move || channels.status()
     }
 
     pub(super) async fn close(&self) {

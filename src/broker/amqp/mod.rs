@@ -25,7 +25,7 @@ pub use topology::Topology;
 
 use self::handoff::Publisher;
 use super::{Broker, BrokerError, HandOff, Message};
-use crate::{config::Endpoint, tls::Pem};
+use crate::{config::Endpoint, metrics::Metrics, tls::Pem};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +41,20 @@ impl AmqpBroker {
     /// Connects when there is something to publish.
     pub fn new(server: Endpoint, topology: Arc<Topology>) -> Self {
         Self { publisher: Publisher::new(server, topology) }
+    }
+
+    /// Has the use of its channels shown.
+    pub fn watched_by(self, metrics: &Metrics) -> Self {
+        metrics.watch_pool("publish", self.publisher.usage());
+        self
+    }
+
+    /// How many messages wait in each queue.
+    ///
+    /// # Errors
+    /// The broker is not there, or a queue is not.
+    pub async fn depths(&self) -> Result<Vec<(String, u32)>, BrokerError> {
+        self.publisher.depths().await.map_err(BrokerError)
     }
 
     /// Publishes an event to a source queue, confirmed.

@@ -47,15 +47,17 @@ impl Topology {
 
     /// The queues that events and hand-offs are taken from, and whether they may only be taken
     /// slowly.
-    pub(super) fn consumed(&self) -> impl Iterator<Item = (String, bool)> {
+    pub(crate) fn consumed(&self) -> impl Iterator<Item = (String, bool)> {
         let sources = self.sources.iter().map(|source| (source.name.clone(), false));
         let due = Priority::ALL.map(|priority| (due_queue(priority), priority == Priority::Low));
         sources.chain(due).chain([(LOW.to_owned(), true)])
     }
 
-    /// How many queues are consumed.
-    pub fn queues(&self) -> usize {
-        self.consumed().count()
+    /// All queues.
+    pub(super) fn queues(&self) -> impl Iterator<Item = String> {
+        let aside = [DEAD, POISON, PARKED].map(ToOwned::to_owned);
+        let delays = self.waits.iter().map(|wait| delay_queue(*wait));
+        self.consumed().map(|(queue, _)| queue).chain(aside).chain(delays)
     }
 
     /// Whether hand-off headers on this queue are usher's own.
@@ -64,7 +66,7 @@ impl Topology {
     }
 
     /// Exchange and routing key of a hand-off.
-    pub(super) fn address(destination: Destination) -> (String, String) {
+    pub(crate) fn address(destination: Destination) -> (String, String) {
         let queue = |name: &str| (String::new(), name.to_owned());
         match destination {
             Destination::Later(wait, priority) if wait.is_zero() => queue(&due_queue(priority)),

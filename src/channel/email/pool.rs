@@ -69,6 +69,13 @@ impl SmtpChannel {
         Ok(Self { sender, pool, gate: Arc::new(gate) })
     }
 
+    /// Has the use of its connections shown.
+    pub fn watched_by(self, metrics: &crate::metrics::Metrics) -> Self {
+        let pool = self.pool.clone();
+        metrics.watch_pool("smtp", move || pool.status());
+        self
+    }
+
     /// Opens a connection, logs in and says goodbye.
     ///
     /// # Errors

@@ -9,7 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::{serve_http, watch};
 use crate::{
     audit::embedded::EmbeddedAudit,
-    broker::{BrokerError, embedded::EmbeddedBroker},
+    broker::{
+        BrokerError,
+        embedded::{DUE, EmbeddedBroker, SOURCE},
+    },
     channel::{Channel, file::FileChannel},
     commands::{
         EXIT_UNAVAILABLE, Failure,
@@ -62,7 +65,8 @@ pub(super) async fn run(
     for service in [&health.rabbitmq, &health.redis, &health.mongodb] {
         service.unused();
     }
-    let metrics = Metrics::default();
+    let queues = [SOURCE, DUE].map(ToOwned::to_owned);
+    let metrics = Metrics::new("usher", queues, loaded.catalog.route_names());
     let background = CancellationToken::new();
     serve_http(&loaded.settings, &health, &metrics, &background).await?;
     let email: Arc<dyn Channel> = match &loaded.settings.email.backend {
@@ -72,7 +76,7 @@ pub(super) async fn run(
             tracing::info!(folder = %mail.display(), "mail is written to files, nothing is sent");
             Arc::new(FileChannel::new(loaded.sender.clone(), mail)?)
         }
-        _ => build::email_channel(&loaded, &health)?,
+        _ => build::email_channel(&loaded, &health, &metrics)?,
     };
     let input: Box<dyn AsyncRead + Send + Unpin> = match events {
         None => Box::new(tokio::io::stdin()),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     audit::mongo::MongoAudit,
+    broker::amqp::AmqpBroker,
     config::TlsFiles,
     metrics::Metrics,
     plan::{OVERDUE, Plan},
@@ -58,5 +59,15 @@ pub(super) async fn certificates(files: TlsFiles) {
             );
             return;
         }
+    }
+}
+
+/// How much waits in the queues.
+pub(super) async fn queues(broker: Arc<AmqpBroker>, metrics: Metrics) {
+    let mut ticks = tokio::time::interval(LOOK_AGAIN);
+    loop {
+        ticks.tick().await;
+        // What was true a while ago is not shown for long.
+        metrics.depths(broker.depths().await.unwrap_or_default());
     }
 }

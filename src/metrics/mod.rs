@@ -1,0 +1,282 @@
+//! What is counted, in OpenTelemetry's terms where it has some and in Prometheus's names; no address,
+//! id or subject is ever a label.
+//!
+//! What is counted for each event has its labels resolved at the start: nothing is allocated then.
+
+mod labels;
+mod registered;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    encoding::text,
+    metrics::{counter::Counter, histogram::Histogram},
+};
+
+use self::{
+    labels::{Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Taken, Urgency},
+    registered::Registered,
+};
+use crate::{
+    audit::{Record, Status},
+    catalog::Priority,
+    health::{Health, State},
+    plan::Outlook,
+};
+
+/// All metrics; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    all: Registered,
+    system: &'static str,
+    queues: HashMap<String, OfQueue>,
+    routes: HashMap<String, HashMap<Status, Counter>>,
+    latency: [Histogram; Priority::ALL.len()],
+    claim: Histogram,
+    render: Histogram,
+    send: Histogram,
+    record: Histogram,
+    pools: Mutex<Vec<(&'static str, PoolStatus)>>,
+}
+
+/// Says how a pool is used.
+type PoolStatus = Box<dyn Fn() -> deadpool::Status + Send + Sync>;
+
+#[derive(Clone)]
+struct OfQueue {
+    consumed: Counter,
+    process_duration: Histogram,
+}
+
+/// A message that is being processed, until this is dropped.
+pub struct InFlight<'m> {
+    metrics: &'m Metrics,
+    process_duration: Histogram,
+    began: Instant,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.metrics.0.all.in_flight.dec();
+        self.process_duration.observe(self.began.elapsed().as_secs_f64());
+    }
+}
+
+impl Default for Metrics {
+    /// Of commands, which nobody asks.
+    fn default() -> Self {
+        Self::new("", [], [])
+    }
+}
+
+impl Metrics {
+    /// Of a broker that goes by this name, its queues that are consumed, and these routes.
+    pub fn new<'r>(
+        system: &'static str,
+        consumed: impl IntoIterator<Item = String>,
+        routes: impl IntoIterator<Item = &'r str>,
+    ) -> Self {
+        let all = Registered::new();
+        let queues =
+            consumed.into_iter().map(|queue| (queue.clone(), of_queue(&all, system, queue)));
+        // What was not understood has none.
+        let routes = routes.into_iter().chain([""]).map(|route| {
+            let counter = |status| (status, of_record(&all, route, status));
+            (route.to_owned(), Status::ALL.map(counter).into())
+        });
+        let step = |step| all.steps.get_or_create_owned(&Taken { step });
+        let latency = Priority::ALL.map(|priority| {
+            all.latency.get_or_create_owned(&Urgency { priority: priority.as_str() })
+        });
+        Self(Arc::new(Inner {
+            queues: queues.collect(),
+            routes: routes.collect(),
+            latency,
+            claim: step("claim"),
+            render: step("render"),
+            send: step("send"),
+            record: step("record"),
+            pools: Mutex::default(),
+            system,
+            all,
+        }))
+    }
+
+    /// A message was taken from a queue; it is in flight until what this gives is dropped.
+    pub fn received(&self, queue: &str) -> InFlight<'_> {
+        let known = self.0.queues.get(queue).cloned();
+        let known = known.unwrap_or_else(|| of_queue(&self.0.all, self.0.system, queue.to_owned()));
+        known.consumed.inc();
+        self.0.all.in_flight.inc();
+        InFlight { metrics: self, process_duration: known.process_duration, began: Instant::now() }
+    }
+
+    /// The broker has a hand-off to this queue.
+    pub fn handed_off(&self, queue: String) {
+        let labels = messaging(self.0.system, "publish", queue);
+        self.0.all.handed_off.get_or_create(&labels).inc();
+    }
+
+    /// An event was of an ignored type.
+    pub fn ignored(&self) {
+        self.0.all.ignored.inc();
+    }
+
+    /// A delivery came again after its end.
+    pub fn redelivered(&self) {
+        self.0.all.redelivered.inc();
+    }
+
+    /// A claim was found to be somebody else's by now.
+    pub fn claim_lost(&self) {
+        self.0.all.claims_lost.inc();
+    }
+
+    /// A template of the database was not accepted.
+    pub fn template_refused(&self) {
+        self.0.all.templates_refused.inc();
+    }
+
+    /// A mail was made from a file instead of from the database.
+    pub fn template_fell_back(&self) {
+        self.0.all.templates_fell_back.inc();
+    }
+
+    /// So many records were written at once.
+    pub fn audit_batch(&self, records: usize) {
+        self.0.all.batches.observe(records as f64);
+    }
+
+    /// A record is in the audit, after this time.
+    pub fn written(&self, took: Duration) {
+        self.0.record.observe(took.as_secs_f64());
+    }
+
+    /// A delivery came to this.
+    pub fn recorded(&self, record: &Record) {
+        let (route, status) = (&record.route, record.status);
+        match self.0.routes.get(route).and_then(|statuses| statuses.get(&status)) {
+            Some(counter) => counter.inc(),
+            None => of_record(&self.0.all, route, status).inc(),
+        };
+        // What was not sent on purpose has a reason as well.
+        let is_failure = matches!(
+            status,
+            Status::Retrying | Status::Failed | Status::Unknown | Status::Rejected
+        );
+        if let Some(error) = record.error.as_ref().filter(|_| is_failure) {
+            let labels = Failure { error_type: error.kind.clone() };
+            self.0.all.errors.get_or_create(&labels).inc();
+        }
+        let timings = &record.timings;
+        for (step, ms) in [
+            (&self.0.claim, timings.claim_ms),
+            (&self.0.render, timings.render_ms),
+            (&self.0.send, timings.send_ms),
+        ] {
+            if ms > 0.0 {
+                step.observe(ms / 1000.0);
+            }
+        }
+    }
+
+    /// A mail is out, this long after somebody wanted it to be.
+    pub fn sent(&self, priority: Priority, latency: Duration) {
+        self.0.latency[priority as usize].observe(latency.as_secs_f64());
+    }
+
+    /// What is planned.
+    pub fn planned(&self, outlook: &Outlook) {
+        for (hour, count) in (0..).zip(outlook.hours) {
+            self.0.all.planned.get_or_create(&Hour { hour }).set(gauge(count));
+        }
+        self.0.all.planned_overdue.set(gauge(outlook.overdue));
+    }
+
+    /// So many retries should have been made by now.
+    pub fn overdue_retries(&self, count: usize) {
+        self.0.all.retries_overdue.set(gauge(count));
+    }
+
+    /// How many messages wait in which queue; nothing where nobody knows.
+    pub fn depths(&self, depths: impl IntoIterator<Item = (String, u32)>) {
+        self.0.all.depths.clear();
+        for (queue, messages) in depths {
+            self.0.all.depths.get_or_create(&Queue { queue }).set(messages.into());
+        }
+    }
+
+    /// This pool is asked how it is used whenever somebody looks.
+    pub fn watch_pool(
+        &self,
+        pool: &'static str,
+        status: impl Fn() -> deadpool::Status + Send + Sync + 'static,
+    ) {
+        self.pools().push((pool, Box::new(status)));
+    }
+
+    /// Everything in OpenMetrics text.
+    ///
+    /// # Errors
+    /// The text could not be written.
+    pub fn render(&self, health: &Health) -> Result<String, std::fmt::Error> {
+        let all = &self.0.all;
+        for dependency in health.all() {
+            let state = dependency.state();
+            if state != State::Unused {
+                let labels = Service { dependency: dependency.name() };
+                all.dependency_up.get_or_create(&labels).set(i64::from(state == State::Up));
+                let failures = all.dependency_failures.get_or_create(&labels);
+                failures.inner().store(dependency.failures(), Ordering::Relaxed);
+            }
+        }
+        for (pool, status) in self.pools().iter() {
+            let status = status();
+            let idle = status.available;
+            for (state, count) in [("used", status.size.saturating_sub(idle)), ("idle", idle)] {
+                all.pools.get_or_create(&Place { pool, state }).set(gauge(count));
+            }
+            all.pools_max.get_or_create(&Pool { pool }).set(gauge(status.max_size));
+            all.pools_waiting.get_or_create(&Pool { pool }).set(gauge(status.waiting));
+        }
+        let mut out = String::new();
+        text::encode(&mut out, &all.registry)?;
+        Ok(out)
+    }
+
+    fn pools(&self) -> std::sync::MutexGuard<'_, Vec<(&'static str, PoolStatus)>> {
+        self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn of_queue(all: &Registered, system: &'static str, queue: String) -> OfQueue {
+    let consume = messaging(system, "consume", queue.clone());
+    let process = messaging(system, "process", queue);
+    OfQueue {
+        consumed: all.consumed.get_or_create_owned(&consume),
+        process_duration: all.process_duration.get_or_create_owned(&process),
+    }
+}
+
+fn of_record(all: &Registered, route: &str, status: Status) -> Counter {
+    let labels = Recorded { route: route.to_owned(), status: status.as_str() };
+    all.recorded.get_or_create_owned(&labels)
+}
+
+fn messaging(system: &'static str, operation: &'static str, queue: String) -> Messaging {
+    Messaging {
+        messaging_system: system,
+        messaging_operation_name: operation,
+        messaging_destination_name: queue,
+    }
+}
+
+fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}

@@ -1,0 +1,90 @@
+//! What is shipped for those who watch, against what the daemon shows.
+
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+use crate::support::{
+    events::{BOOKINGS, booking},
+    eventually,
+    smtp::{Phase, SmtpServer},
+    world::World,
+};
+
+const DASHBOARD: &str = include_str!("../../deploy/grafana/usher.json");
+const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yml");
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
+
+/// Every metric of usher's that a text names.
+fn named(text: &str) -> BTreeSet<&str> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = text.split(|c| !is_name(c));
+    words.filter(|word| word.starts_with("usher_")).collect()
+}
+
+#[tokio::test]
+async fn dashboard_and_alerts_name_what_there_is_and_the_docs_explain_it() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Rcpt).to("nobody@example.com").reply("550 5.1.1 no such user");
+    let usher = world.usher().smtp(&smtp).start().await;
+    for recipient in ["nobody@example.com", "user@example.com"] {
+        world.broker.publish(BOOKINGS, booking(recipient, recipient).to_string()).await;
+    }
+    world.broker.publish(BOOKINGS, "no event").await;
+    let metrics = eventually("the queues are looked at again", async || {
+        let metrics = usher.get("/metrics").body;
+        let lies =
+            |queue| metrics.contains(&format!("usher_queue_messages{{queue=\"{queue}\"}} 1\n"));
+        (lies("usher.dead") && lies("usher.poison")).then_some(metrics)
+    })
+    .await;
+    for line in [
+        "usher_queue_messages{queue=\"usher.parked\"} 0",
+        "usher_queue_messages{queue=\"usher.delay.100ms\"} 0",
+        "usher_delivery_errors_total{error_type=\"refused\"} 1",
+        "usher_delivery_errors_total{error_type=\"rejected\"} 1",
+        "usher_messaging_client_sent_messages_total{messaging_system=\"rabbitmq\",messaging_operation_name=\"publish\",messaging_destination_name=\"usher.dead\"} 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+    }
+    assert!(!metrics.contains("example.com") && !metrics.contains("BOOK-1"), "{metrics}");
+
+    let shown = named(&metrics);
+    for name in named(DASHBOARD).union(&named(ALERTS)) {
+        assert!(shown.contains(name), "there is no {name}");
+    }
+    let names = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let explained = named(OPERATIONS);
+    for name in names {
+        let with = |end| explained.contains(format!("{name}{end}").as_str());
+        assert!(with("") || with("_total") || with("_info"), "{name} is not explained");
+    }
+}
+
+#[test]
+fn the_alerts_fire_when_they_should_and_each_has_a_page_in_the_runbook() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for arguments in [
+        ["check", "rules", "deploy/prometheus/alerts.yml"],
+        ["check", "config", "deploy/prometheus/prometheus.yml"],
+        ["test", "rules", "tests/support/alerts.yml"],
+    ] {
+        let told = Command::new("promtool").args(arguments).current_dir(folder).output();
+        let told = told.expect("promtool, which tests/run installs");
+        let words = String::from_utf8_lossy(&told.stdout) + String::from_utf8_lossy(&told.stderr);
+        assert!(told.status.success(), "promtool {arguments:?}: {words}");
+    }
+    let field = |name| ALERTS.lines().filter_map(move |line| line.trim_start().strip_prefix(name));
+    let alerts: Vec<&str> = field("- alert: ").collect();
+    let runbooks: Vec<&str> = field("runbook_url: ").collect();
+    assert_eq!(alerts.len(), runbooks.len());
+    let headings: Vec<String> = OPERATIONS
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .map(str::to_lowercase)
+        .collect();
+    for (alert, runbook) in alerts.iter().zip(runbooks) {
+        let anchor = runbook.strip_prefix("docs/operations.md#").expect("a place in the docs");
+        assert_eq!(anchor, alert.to_lowercase());
+        assert!(headings.iter().any(|heading| heading == anchor), "no runbook for {alert}");
+    }
+}
