@@ -54,3 +54,4 @@ pub mod sqlite;
 pub mod telemetry;
 pub mod template;
 pub mod tls;
+pub mod trace;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tracing::Level;
 
 use crate::{
     catalog::{ChannelKind, DeliveryId, Priority},
@@ -144,6 +145,20 @@ impl Status {
         Self::Rejected,
     ];
 
+    /// Whether something went wrong, rather than on purpose.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Retrying | Self::Failed | Self::Unknown | Self::Rejected)
+    }
+
+    /// How loudly a log tells of it.
+    pub fn level(self) -> Level {
+        match self {
+            Self::Failed | Self::Unknown | Self::Rejected => Level::ERROR,
+            Self::Retrying => Level::WARN,
+            _ => Level::INFO,
+        }
+    }
+
     /// Its name in records, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -222,10 +237,11 @@ pub fn mask_address(address: &str) -> String {
 pub fn mask_addresses(text: &str) -> String {
     let words = text.split_inclusive([' ', '<', '>', '(', ')', ',', ';', ':', '"', '\'']);
     let masked = words.map(|word| {
-        if !word.contains('@') {
+        let end = word.trim_end_matches([' ', '<', '>', '(', ')', ',', ';', ':', '"', '\'']);
+        // The sign alone is nobody's.
+        if !end.contains('@') || end == "@" {
             return word.to_owned();
         }
-        let end = word.trim_end_matches([' ', '<', '>', '(', ')', ',', ';', ':', '"', '\'']);
         format!("{}{}", mask_address(end), &word[end.len()..])
     });
     masked.collect()
@@ -249,7 +265,7 @@ mod tests {
             mask_addresses("550 5.1.1 <user@example.com>: no such user, ask root@example.org"),
             "550 5.1.1 <u***@example.com>: no such user, ask r***@example.org"
         );
-        assert_eq!(mask_addresses("no address"), "no address");
+        assert_eq!(mask_addresses("no address, it has no @"), "no address, it has no @");
     }
 
     #[test]

@@ -135,3 +135,14 @@ pub enum Outcome {
     /// The latch did not give its consent: nothing went out.
     Withheld,
 }
+
+impl Outcome {
+    /// What the server said.
+    pub fn reply(&self) -> Option<&Smtp> {
+        match self {
+            Self::Sent(reply) | Self::Unavailable(_, reply) => reply.as_ref(),
+            Self::Refused { reply, .. } => Some(reply),
+            _ => None,
+        }
+    }
+}

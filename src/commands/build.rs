@@ -14,6 +14,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{Pipeline, Policy},
     plan::Plan,
+    trace::Tracer,
 };
 
 /// Everything but the places that differ between embedded mode and services.
@@ -26,6 +27,7 @@ pub(super) struct Parts {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) health: Health,
     pub(super) metrics: Metrics,
+    pub(super) tracer: Tracer,
 }
 
 pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Arc<Pipeline> {
@@ -54,6 +56,7 @@ pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Arc<Pipeline> {
         broker: parts.broker,
         health: parts.health,
         metrics: parts.metrics,
+        tracer: parts.tracer,
         suspects: tokio::sync::RwLock::default(),
     })
 }
@@ -62,7 +65,7 @@ pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Arc<Pipeline> {
 pub(super) fn handler(pipeline: Arc<Pipeline>) -> Handler {
     Arc::new(move |message| {
         let pipeline = pipeline.clone();
-        Box::pin(async move { pipeline.process(&message).await })
+        Box::pin(async move { pipeline.process(message).await })
     })
 }
 

@@ -34,6 +34,7 @@ use crate::{
     metrics::Metrics,
     pipeline::Pipeline,
     template::source,
+    trace::Tracer,
 };
 
 /// The demo is the same everywhere, whatever the environment says.
@@ -198,6 +199,7 @@ fn build(
         broker: Arc::new(store.broker),
         health,
         metrics: Metrics::default(),
+        tracer: Tracer::default(),
     };
     Ok(build::pipeline(loaded, parts))
 }

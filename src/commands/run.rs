@@ -36,6 +36,7 @@ use crate::{
     plan::mongo::MongoPlan,
     shutdown, telemetry,
     template::database::{TemplateStore, Watcher},
+    trace::Tracer,
 };
 
 /// How long the last acknowledgements may take once the work is done.
@@ -62,6 +63,8 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     let places = usize::from(settings.prefetch) * consumed.len();
     let metrics = Metrics::new("rabbitmq", consumed, loaded.catalog.route_names());
     let instance = uuid::Uuid::new_v4().simple().to_string();
+    let tracer = Tracer::from_environment("rabbitmq", &instance)
+        .map_err(|error| Failure::config(format!("{error:#}")))?;
     let email = build::email_channel(&loaded, &health, &metrics)?;
     let background = CancellationToken::new();
     serve_http(&settings, &health, &metrics, &background).await?;
@@ -90,7 +93,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         watch::planned(plan.clone(), metrics.clone()).boxed(),
         watch::retries(audit.clone(), metrics.clone()).boxed(),
         watch::certificates(settings.mongodb.tls.clone()).boxed(),
-        watch::queues(broker.clone(), metrics.clone()).boxed(),
+        watch::queues(broker.clone(), health.rabbitmq.clone(), metrics.clone()).boxed(),
     ] {
         tokio::spawn(background.clone().run_until_cancelled_owned(watching));
     }
@@ -115,6 +118,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         broker: broker.clone(),
         health: health.clone(),
         metrics,
+        tracer: tracer.clone(),
     };
     let templates_loaded = Arc::new(SetOnce::new());
     let watching = watch_templates(loaded.clone(), watcher, templates_loaded.clone());
@@ -151,6 +155,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     background.cancel();
     // A renewal that is under way ends before the process does.
     let _ = alive.await;
+    tracer.close().await;
     tracing::info!("usher has stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -145,7 +145,9 @@ fn cloudevent(mut value: Value) -> Result<Event, InvalidEvent> {
     };
     let occurred_at = time(&fields, "occurred_at")?.or(time_of_envelope);
     let id = EventId { value: id, source: IdSource::Cloudevents };
-    event(id, kind, source, occurred_at, fields)
+    // An extension, and no reason to refuse an event.
+    let traceparent = envelope.get("traceparent").and_then(Value::as_str).map(ToOwned::to_owned);
+    Ok(Event { traceparent, ..event(id, kind, source, occurred_at, fields)? })
 }
 
 fn event(
@@ -165,6 +167,7 @@ fn event(
         occurred_at,
         deliver_at,
         deliver_before,
+        traceparent: None,
         fields,
     })
 }

@@ -42,6 +42,8 @@ pub struct Event {
     /// When it was first received; stands for the time at which it happened where nobody says that,
     /// and is the same for every attempt.
     pub arrived_at: Timestamp,
+    /// The CloudEvents extension `traceparent`.
+    pub traceparent: Option<String>,
     /// The event's fields: the whole body of plain JSON, the `data` of a CloudEvent.
     pub fields: Map<String, Value>,
 }

@@ -166,11 +166,7 @@ impl Metrics {
             None => of_record(&self.0.all, route, status).inc(),
         };
         // What was not sent on purpose has a reason as well.
-        let is_failure = matches!(
-            status,
-            Status::Retrying | Status::Failed | Status::Unknown | Status::Rejected
-        );
-        if let Some(error) = record.error.as_ref().filter(|_| is_failure) {
+        if let Some(error) = record.error.as_ref().filter(|_| status.is_failure()) {
             let labels = Failure { error_type: error.kind.clone() };
             self.0.all.errors.get_or_create(&labels).inc();
         }

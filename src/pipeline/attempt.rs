@@ -10,7 +10,7 @@ use super::{
     claim::Claimed,
     extras::extras,
     outcome::{self, Verdict, dead},
-    records::Story,
+    records::{Story, millis},
 };
 use crate::{
     audit::{Record, Status},
@@ -19,6 +19,7 @@ use crate::{
     channel::{Outcome, Outgoing},
     event::Event,
     ledger::{Admission, Input, Next, Reply},
+    trace::Span,
 };
 
 /// How long a suspect waits until it is alone; others wait behind it, so it is not for long.
@@ -42,10 +43,11 @@ impl Pipeline {
         event: &Event,
         delivery: &Delivery,
         hold: &Hold,
+        span: &Span,
     ) -> End {
         let mut first_try = true;
         loop {
-            let mut story = Story::new(message, event, delivery);
+            let mut story = Story::new(message, event, delivery, span);
             let waiting = Instant::now();
             let ready = self.channel(delivery.route.channel).ready();
             let Ok(slot) = timeout(self.policy.hold_time, ready).await else {
@@ -67,7 +69,7 @@ impl Pipeline {
             }
             let _until_settled = (company, alone);
             crash_point!("after_claim");
-            story.timings.claim_ms = millis(waiting);
+            story.timings.claim_ms = story.took("claim", waiting);
             let attempt = match claimed {
                 Claimed::Granted { fence, attempt } => {
                     hold.granted(fence, attempt);
@@ -107,6 +109,7 @@ impl Pipeline {
             // The largest thing that a message holds, and its record may have to wait.
             drop(outgoing);
             story.timings.send_ms = millis(sending);
+            story.span.sent(sending, outcome.reply());
             crash_point!("after_reply");
             let schedule = &self.policy.retry_schedule;
             let on_unknown = delivery.route.on_unknown;
@@ -207,7 +210,7 @@ impl Pipeline {
             tracing::error!(delivery_id = %delivery.id, error, "template in the database failed, the file is used");
         }
         story.rendered(&rendered);
-        story.timings.render_ms = millis(rendering);
+        story.timings.render_ms = story.took("render", rendering);
         let message_id = format!("<{}@{}>", delivery.id, self.policy.message_id_domain);
         Ok(Outgoing { recipient: recipient.clone(), rendered, message_id, extras })
     }
@@ -241,11 +244,12 @@ impl Pipeline {
         event: &Event,
         delivery: &Delivery,
         hold: &Hold,
+        span: &Span,
     ) -> End {
-        let mut story = Story::new(message, event, delivery);
+        let mut story = Story::new(message, event, delivery, span);
         story.reason = "processing it panicked".to_owned();
         if hold.fence() == 0 {
-            self.reject(message, Some(event), &story.reason).await;
+            self.reject(message, Some(event), &story.reason, span).await;
             return End::HandedOff;
         }
         story.attempt = hold.attempt();
@@ -290,7 +294,7 @@ impl Pipeline {
             }
             Claimed::Over(record) => {
                 self.metrics.redelivered();
-                self.write_again(record.as_deref()).await;
+                self.write_again(record.as_deref(), story.span).await;
                 End::Known
             }
             Claimed::Duplicate(record) => {
@@ -301,9 +305,4 @@ impl Pipeline {
             }
         }
     }
-}
-
-fn millis(since: Instant) -> f64 {
-    // Two decimals are plenty and keep records short.
-    (since.elapsed().as_secs_f64() * 100_000.0).round() / 100.0
 }

@@ -13,6 +13,7 @@ use crate::{
     catalog::{Delivery, Lifecycle, Lookup, Recipient, Route},
     event::{self, Event, Properties},
     plan::{Booking, NoReminder, Planned, State, Version, remind_at},
+    trace,
 };
 
 /// Fields that are about the mail which the event asks for, not about its booking.
@@ -98,7 +99,7 @@ impl Pipeline {
             let recipient = Recipient::Address(planned.ticket.recipient.clone());
             let (id, attempt) = (planned.delivery_id.clone(), planned.ticket.attempt);
             let delivery = Delivery::handed_off(id, route.clone(), &event, recipient, attempt);
-            let mut story = Story::new(&message, &event, &delivery);
+            let mut story = Story::new(&message, &event, &delivery, &trace::NONE);
             story.reason = reason;
             crash_point!("after_void");
             self.record_over(&story, Status::Superseded).await;

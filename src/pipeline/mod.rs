@@ -1,5 +1,16 @@
 //! One way through: receive, route, claim, render, send, record, settle.
 
+/// A log line at a level that is only known now.
+macro_rules! log {
+    ($level:expr, $($fields:tt)*) => {
+        match $level {
+            tracing::Level::ERROR => tracing::error!($($fields)*),
+            tracing::Level::WARN => tracing::warn!($($fields)*),
+            _ => tracing::info!($($fields)*),
+        }
+    };
+}
+
 mod attempt;
 mod calendar;
 mod claim;
@@ -25,6 +36,9 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use jiff::tz::TimeZone;
 use tokio::sync::RwLock;
+use tracing::Level;
+
+use self::records::trace_id;
 
 use crate::{
     audit::{Audit, Status},
@@ -37,6 +51,7 @@ use crate::{
     metrics::Metrics,
     plan::Plan,
     template::Templates,
+    trace::{Span, Tracer},
 };
 
 /// Everything that processing a message needs.
@@ -65,6 +80,8 @@ pub struct Pipeline {
     pub health: Health,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is traced.
+    pub tracer: Tracer,
     /// Suspects of ending the process go alone, all others side by side.
     pub suspects: RwLock<()>,
 }
@@ -149,13 +166,16 @@ impl End {
 impl Pipeline {
     /// Processes one message. When this returns, every delivery of it is settled and recorded, and
     /// the message may be acknowledged. What is down is waited for.
-    pub async fn process(&self, message: &Message) {
+    pub async fn process(&self, mut message: Message) {
         crash_point!("after_receive");
         let _in_flight = self.metrics.received(&message.queue);
-        let mut event = match event::parse(&message.body, &message.properties, message.origin()) {
+        let parsed = event::parse(&message.body, &message.properties, message.origin());
+        let span = self.tracer.process(&mut message, parsed.as_ref().ok());
+        let message = &message;
+        let mut event = match parsed {
             Ok(event) => event,
             Err(invalid) => {
-                self.reject(message, None, &invalid.to_string()).await;
+                self.reject(message, None, &invalid.to_string(), &span).await;
                 return;
             }
         };
@@ -164,14 +184,17 @@ impl Pipeline {
         let deliveries = match self.route(message, &event) {
             Ok(deliveries) => deliveries,
             Err(reason) => {
-                self.reject(message, Some(&event), &reason).await;
+                self.reject(message, Some(&event), &reason, &span).await;
                 return;
             }
         };
         if message.ticket.is_none() {
             self.follow(message, &event).await;
         }
-        let ends = deliveries.iter().map(|delivery| self.deliver(message, &event, delivery));
+        let ends = deliveries.iter().map(|delivery| {
+            let span = span.delivery(delivery);
+            self.deliver(message, &event, delivery, span)
+        });
         let ends = join_all(ends).await;
         self.log_event(message, &event, &ends);
         crash_point!("before_ack");
@@ -198,21 +221,33 @@ impl Pipeline {
         }
     }
 
-    async fn deliver(&self, message: &Message, event: &Event, delivery: &Delivery) -> End {
+    async fn deliver(
+        &self,
+        message: &Message,
+        event: &Event,
+        delivery: &Delivery,
+        span: Span,
+    ) -> End {
+        let end = self.end(message, event, delivery, &span).await;
+        span.outcome(end.as_str());
+        end
+    }
+
+    async fn end(&self, message: &Message, event: &Event, delivery: &Delivery, span: &Span) -> End {
         if let Some(due) = self.later(message, event, delivery) {
             return self.plan(message, event, delivery, due).await;
         }
         if delivery.priority == Priority::Low && message.ticket.is_none() {
-            self.hand_to_low(message, event, delivery).await;
+            self.hand_to_low(message, event, delivery, span).await;
             crash_point!("after_low");
             return End::HandedOff;
         }
         let hold = Hold::new(&self.policy.instance);
         // A panic must not leave the claim with a process that lives, nor end the event's others.
-        let attempt = AssertUnwindSafe(self.attempt(message, event, delivery, &hold));
+        let attempt = AssertUnwindSafe(self.attempt(message, event, delivery, &hold, span));
         match attempt.catch_unwind().await {
             Ok(end) => end,
-            Err(_) => self.panicked(message, event, delivery, &hold).await,
+            Err(_) => self.panicked(message, event, delivery, &hold, span).await,
         }
     }
 
@@ -224,14 +259,22 @@ impl Pipeline {
 
     /// One line for each event.
     fn log_event(&self, message: &Message, event: &Event, ends: &[End]) {
+        let statuses = ends.iter().filter_map(|end| match end {
+            End::Recorded(status) => Some(*status),
+            _ => None,
+        });
+        // The lesser level is the more serious one.
+        let level = statuses.map(Status::level).min().unwrap_or(Level::INFO);
         let ends: Vec<&str> = ends.iter().map(|end| end.as_str()).collect();
-        tracing::info!(
+        log!(
+            level,
             event.id = event.id.value,
             event.r#type = event.kind,
             queue = message.queue,
             redelivered = message.redelivered,
             deliveries = ends.len(),
             outcome = ends.join(" "),
+            trace_id = trace_id(message),
             "event processed"
         );
     }

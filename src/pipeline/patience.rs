@@ -13,6 +13,7 @@ use crate::{
     health::{Backoff, Dependency},
     ledger::{Admission, Input, LedgerError, RateLimit, Reply},
     plan::{Added, Booking, PlanError, Planned},
+    trace::Span,
 };
 
 impl Pipeline {
@@ -27,11 +28,12 @@ impl Pipeline {
         until_done::<_, LedgerError, _>(&self.health.redis, ask).await
     }
 
-    pub(super) async fn write(&self, record: Arc<Record>) {
+    pub(super) async fn write(&self, record: Arc<Record>, span: &Span) {
         let began = Instant::now();
         let write = || self.audit.write(record.clone());
         until_done::<_, AuditError, _>(&self.health.mongodb, write).await;
         self.metrics.written(began.elapsed());
+        span.step("record", began);
     }
 
     pub(super) async fn last_record(&self, delivery: &DeliveryId) -> Option<Record> {
@@ -73,10 +75,13 @@ impl Pipeline {
         until_done::<_, PlanError, _>(&self.health.mongodb, ask).await
     }
 
-    pub(super) async fn hand_off(&self, hand_off: &HandOff) {
+    pub(super) async fn hand_off(&self, hand_off: &HandOff, span: &Span) {
+        let began = Instant::now();
         let publish = || self.broker.hand_off(hand_off);
         until_done::<_, BrokerError, _>(&self.health.rabbitmq, publish).await;
-        self.metrics.handed_off(hand_off.destination.queue());
+        let queue = hand_off.destination.queue();
+        span.published(began, &queue);
+        self.metrics.handed_off(queue);
     }
 }
 

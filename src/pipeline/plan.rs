@@ -12,6 +12,7 @@ use crate::{
     catalog::{Delivery, Recipient},
     event::Event,
     plan::{Added, Planned, State, Version},
+    trace::NONE,
 };
 
 /// How often it is looked at what is due.
@@ -74,7 +75,7 @@ impl Pipeline {
             }
             Added::Known => End::Known,
             Added::Duplicate(first) => {
-                self.duplicate(Story::new(message, event, delivery), Some(&first)).await
+                self.duplicate(Story::new(message, event, delivery, &NONE), Some(&first)).await
             }
         }
     }
@@ -100,7 +101,7 @@ impl Pipeline {
         crash_point!("after_due_claimed");
         let published = stream::iter(due).map(async |planned| {
             let delivery = planned.delivery_id.clone();
-            self.hand_off(&planned.hand_off()).await;
+            self.hand_off(&planned.hand_off(), &NONE).await;
             crash_point!("after_due_published");
             delivery
         });

@@ -1,6 +1,9 @@
 //! Tells the story of an attempt as an audit record.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -13,6 +16,7 @@ use crate::{
     channel::Outcome,
     event::Event,
     template::Rendered,
+    trace::Span,
 };
 
 /// Largest value that a record keeps, in bytes of JSON.
@@ -26,6 +30,7 @@ pub(super) struct Story<'a> {
     pub(super) message: &'a Message,
     pub(super) event: &'a Event,
     pub(super) delivery: &'a Delivery,
+    pub(super) span: &'a Span,
     pub(super) attempt: u32,
     pub(super) timings: Timings,
     pub(super) message_id: Option<String>,
@@ -40,13 +45,19 @@ pub(super) struct Story<'a> {
 }
 
 impl<'a> Story<'a> {
-    pub(super) fn new(message: &'a Message, event: &'a Event, delivery: &'a Delivery) -> Self {
+    pub(super) fn new(
+        message: &'a Message,
+        event: &'a Event,
+        delivery: &'a Delivery,
+        span: &'a Span,
+    ) -> Self {
         let queued = published_at(message)
             .map(|published| Timestamp::now().as_millisecond() - published.as_millisecond());
         Self {
             message,
             event,
             delivery,
+            span,
             attempt: delivery.attempt,
             timings: Timings { queued_ms: queued, ..Timings::default() },
             message_id: None,
@@ -57,6 +68,12 @@ impl<'a> Story<'a> {
             data: Map::new(),
             smtp: None,
         }
+    }
+
+    /// A step ends now; gives how long it took.
+    pub(super) fn took(&self, step: &'static str, began: Instant) -> f64 {
+        self.span.step(step, began);
+        millis(began)
     }
 
     /// How long after its publishing `sent` is, or after it was due if that was later.
@@ -249,11 +266,14 @@ fn published_at(message: &Message) -> Option<Timestamp> {
     Timestamp::from_second(i64::try_from(message.properties.timestamp?).ok()?).ok()
 }
 
-/// The second part of a W3C `traceparent`: version, trace id, parent id, flags.
-fn trace_id(message: &Message) -> Option<String> {
-    let id = message.properties.traceparent.as_deref()?.split('-').nth(1)?;
-    let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_id.then(|| id.to_owned())
+/// The second part of a W3C `traceparent`: version, trace id, parent id, flags. It was read before.
+pub(super) fn trace_id(message: &Message) -> Option<String> {
+    message.properties.traceparent.as_deref()?.split('-').nth(1).map(ToOwned::to_owned)
+}
+
+pub(super) fn millis(since: Instant) -> f64 {
+    // Two decimals are plenty and keep records short.
+    (since.elapsed().as_secs_f64() * 100_000.0).round() / 100.0
 }
 
 /// A value as the record keeps it: the largest say how large they were, for a record that is too

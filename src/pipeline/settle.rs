@@ -15,9 +15,10 @@ use super::{
 use crate::{
     audit::{Record, Status, mask_address, mask_addresses},
     broker::{DEFER, Destination, HandOff, Message, Ticket},
-    catalog::Delivery,
+    catalog::{ChannelKind, Delivery, Priority},
     event::{Event, snake_case},
     ledger::{Input, Next, Reply},
+    trace::Span,
 };
 
 impl Pipeline {
@@ -46,13 +47,13 @@ impl Pipeline {
                 crash_point!("after_ledger_sent");
             },
             async {
-                self.write(record.clone()).await;
+                self.write(record.clone(), story.span).await;
                 crash_point!("after_audit_sent");
             }
         );
         crash_point!("after_sent");
         self.metrics.sent(story.delivery.priority, story.latency(record.at));
-        self.told(&record);
+        self.told(&record, story.span);
         End::Recorded(status)
     }
 
@@ -87,9 +88,12 @@ impl Pipeline {
             return End::HandedOff;
         }
         crash_point!("after_decide");
-        join!(self.publish_next(story, next, wait, story.attempt), self.write(record.clone()));
+        join!(
+            self.publish_next(story, next, wait, story.attempt),
+            self.write(record.clone(), story.span)
+        );
         crash_point!("after_next");
-        self.told(&record);
+        self.told(&record, story.span);
         End::Recorded(status)
     }
 
@@ -138,7 +142,8 @@ impl Pipeline {
             None => story.message.body.clone(),
         };
         let properties = story.message.properties.clone();
-        self.hand_off(&HandOff { ticket, destination, body, properties }).await;
+        let hand_off = HandOff { ticket, destination, body, properties };
+        self.hand_off(&hand_off, story.span).await;
         crash_point!("after_hand_off");
         self.ledger(&story.delivery.id, Input::Handed { attempt, next }).await;
         crash_point!("after_handed");
@@ -157,7 +162,10 @@ impl Pipeline {
             story.reason = error.message;
         }
         let wait = wait_before(next, attempt, &self.policy.retry_schedule);
-        join!(self.publish_next(&story, next, wait, attempt), self.write_again(Some(record)));
+        join!(
+            self.publish_next(&story, next, wait, attempt),
+            self.write_again(Some(record), story.span)
+        );
     }
 
     /// Not sent, on purpose: suppressed or superseded.
@@ -165,8 +173,8 @@ impl Pipeline {
         let record = Arc::new(story.record(self, status, true, Some(status.as_str())));
         let (owner, fence) = (hold.owner.clone(), hold.fence());
         let input = Input::Suppress { owner, fence, record: Story::to_json(&record) };
-        join!(self.ledger(&story.delivery.id, input), self.write(record.clone()));
-        self.told(&record);
+        join!(self.ledger(&story.delivery.id, input), self.write(record.clone(), story.span));
+        self.told(&record, story.span);
         End::Recorded(status)
     }
 
@@ -185,42 +193,49 @@ impl Pipeline {
     /// Over without a claim, so the ledger has nothing to learn.
     pub(super) async fn record_over(&self, story: &Story<'_>, status: Status) -> End {
         let record = Arc::new(story.record(self, status, true, Some(status.as_str())));
-        self.write(record.clone()).await;
-        self.told(&record);
+        self.write(record.clone(), story.span).await;
+        self.told(&record, story.span);
         End::Recorded(status)
     }
 
     /// Another copy holds the delivery: this one comes back later, unchanged.
     pub(super) async fn defer(&self, story: &Story<'_>) {
         let (delivery, message) = (story.delivery, story.message);
-        self.hand_off(&HandOff {
-            ticket: self.ticket(
-                message,
-                story.event,
-                delivery,
-                delivery.attempt,
-                "held by another copy",
-            ),
+        let attempt = delivery.attempt;
+        let hand_off = HandOff {
+            ticket: self.ticket(message, story.event, delivery, attempt, "held by another copy"),
             destination: Destination::Later(DEFER, delivery.priority),
             body: message.body.clone(),
             properties: message.properties.clone(),
-        })
-        .await;
+        };
+        self.hand_off(&hand_off, story.span).await;
     }
 
     /// Mail that may wait goes where it delays nobody.
-    pub(super) async fn hand_to_low(&self, message: &Message, event: &Event, delivery: &Delivery) {
-        self.hand_off(&HandOff {
+    pub(super) async fn hand_to_low(
+        &self,
+        message: &Message,
+        event: &Event,
+        delivery: &Delivery,
+        span: &Span,
+    ) {
+        let hand_off = HandOff {
             ticket: self.ticket(message, event, delivery, delivery.attempt, "low priority"),
             destination: Destination::Low,
             body: message.body.clone(),
             properties: message.properties.clone(),
-        })
-        .await;
+        };
+        self.hand_off(&hand_off, span).await;
     }
 
     /// The message can't be understood: an alarm, for it should never have been published.
-    pub(super) async fn reject(&self, message: &Message, event: Option<&Event>, reason: &str) {
+    pub(super) async fn reject(
+        &self,
+        message: &Message,
+        event: Option<&Event>,
+        reason: &str,
+        span: &Span,
+    ) {
         let record = Arc::new(self.rejection(message, event, reason));
         let ticket = match &message.ticket {
             Some(ticket) => Ticket { reason: reason.to_owned(), ..ticket.clone() },
@@ -248,51 +263,58 @@ impl Pipeline {
             body,
             properties: message.properties.clone(),
         };
-        join!(self.hand_off(&hand_off), self.write(record.clone()));
+        join!(self.hand_off(&hand_off, span), self.write(record.clone(), span));
         crash_point!("after_reject");
-        self.told(&record);
+        self.told(&record, span);
     }
 
     /// A record that the ledger kept, in case the audit lacks it.
-    pub(super) async fn write_again(&self, record: Option<&str>) {
+    pub(super) async fn write_again(&self, record: Option<&str>, span: &Span) {
         if let Some(record) = record.and_then(|json| serde_json::from_str(json).ok()) {
-            self.write(Arc::new(record)).await;
+            self.write(Arc::new(record), span).await;
         }
     }
 
-    /// One line and one count for each record.
-    fn told(&self, record: &Record) {
+    /// One count, one span and one line for each record, with the record's names; nothing of what the
+    /// mail says is among them.
+    fn told(&self, record: &Record, span: &Span) {
         self.metrics.recorded(record);
+        span.recorded(record);
         let error = record.error.as_ref();
         let smtp = record.smtp.as_ref();
-        macro_rules! line {
-            ($level:expr) => {
-                tracing::event!(
-                    $level,
-                    delivery_id = %record.delivery_id,
-                    event.id = record.event.id,
-                    event.r#type = record.event.kind,
-                    route = record.route,
-                    recipient = mask_address(&record.recipient),
-                    attempt = record.attempt,
-                    status = record.status.as_str(),
-                    r#final = record.is_final,
-                    smtp.code = smtp.map(|smtp| smtp.code),
-                    error.kind = error.map(|error| error.kind.as_str()),
-                    error.message = error.map(|error| mask_addresses(&error.message)),
-                    claim_ms = record.timings.claim_ms,
-                    render_ms = record.timings.render_ms,
-                    send_ms = record.timings.send_ms,
-                    trace_id = record.trace_id,
-                    "delivery recorded"
-                )
-            };
-        }
-        match record.status {
-            Status::Failed | Status::Unknown | Status::Rejected => line!(tracing::Level::ERROR),
-            Status::Retrying => line!(tracing::Level::WARN),
-            _ => line!(tracing::Level::INFO),
-        }
+        let template = record.template.as_ref();
+        log!(
+            record.status.level(),
+            delivery_id = %record.delivery_id,
+            event.id = record.event.id,
+            event.r#type = record.event.kind,
+            event.source = record.event.source,
+            route = record.route,
+            priority = record.priority.map(Priority::as_str),
+            channel = record.channel.map(ChannelKind::as_str),
+            template.name = template.map(|template| template.name.as_str()),
+            template.locale = template.map(|template| template.locale.as_str()),
+            template.version = template.map(|template| template.version.as_str()),
+            recipient = mask_address(&record.recipient),
+            attempt = record.attempt,
+            status = record.status.as_str(),
+            r#final = record.is_final,
+            smtp.server = smtp.map(|smtp| smtp.server.as_str()),
+            smtp.command = smtp.map(|smtp| smtp.command.as_str()),
+            smtp.code = smtp.map(|smtp| smtp.code),
+            smtp.enhanced = smtp.and_then(|smtp| smtp.enhanced.as_deref()),
+            message_id = record.message_id,
+            error.kind = error.map(|error| error.kind.as_str()),
+            error.message = error.map(|error| mask_addresses(&error.message)),
+            due = record.due.map(tracing::field::display),
+            timings.queued_ms = record.timings.queued_ms,
+            timings.claim_ms = record.timings.claim_ms,
+            timings.render_ms = record.timings.render_ms,
+            timings.send_ms = record.timings.send_ms,
+            worker = record.worker,
+            trace_id = record.trace_id,
+            "delivery recorded"
+        );
     }
 }
 

@@ -247,9 +247,13 @@ impl Watcher {
     pub async fn load(&mut self, templates: &Templates, trial: Trial<'_>) {
         let mut backoff = Backoff::default();
         while let Err(error) = self.look(templates, trial).await {
-            tracing::warn!(%error, "templates in the database can't be read yet");
+            if !self.is_blind {
+                tracing::warn!(%error, "templates in the database can't be read yet");
+            }
+            self.is_blind = true;
             tokio::time::sleep(backoff.step()).await;
         }
+        self.is_blind = false;
     }
 
     /// Looks for changes for ever. A server that is down changes nothing.

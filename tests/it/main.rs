@@ -33,4 +33,5 @@ mod second_opinion;
 mod shelf;
 mod templates;
 mod tls;
+mod traces;
 mod unicode;

@@ -106,6 +106,10 @@ async fn the_log_tells_of_every_attempt_and_gives_nobody_away() {
     assert_eq!(dead["attempt"], 1);
     assert_eq!(dead["status"], "failed");
     assert_eq!(dead["smtp.code"], 550);
+    assert_eq!(dead["template.name"], "booking_confirmation");
+    let of_events = usher.until_processed(5).await;
+    let of_dead = of_events.iter().find(|line| line["event.id"] == "dead").expect("a line");
+    assert_eq!((&of_dead["level"], &of_dead["outcome"]), (&"ERROR".into(), &"failed".into()));
     let log = usher.log();
     for private in ["secretive", "Hush-hush", "Ann Onymous", "Booking confirmed"] {
         assert!(!log.contains(private), "{private:?} is in the log:\n{log}");

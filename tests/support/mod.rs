@@ -2,6 +2,7 @@
 //! binary ([`usher`]), and a mail server that does as it is told ([`smtp`]).
 
 pub(crate) mod broker;
+pub(crate) mod collector;
 pub(crate) mod events;
 pub(crate) mod http;
 pub(crate) mod mail;

@@ -24,6 +24,7 @@ use crate::{
     ledger::embedded::EmbeddedLedger,
     metrics::Metrics,
     plan::embedded::EmbeddedPlan,
+    trace::Tracer,
 };
 
 /// What the embedded mode keeps in its folder.
@@ -67,6 +68,8 @@ pub(super) async fn run(
     }
     let queues = [SOURCE, DUE].map(ToOwned::to_owned);
     let metrics = Metrics::new("usher", queues, loaded.catalog.route_names());
+    let tracer = Tracer::from_environment("usher", &store.instance)
+        .map_err(|error| Failure::config(format!("{error:#}")))?;
     let background = CancellationToken::new();
     serve_http(&loaded.settings, &health, &metrics, &background).await?;
     let email: Arc<dyn Channel> = match &loaded.settings.email.backend {
@@ -96,6 +99,7 @@ pub(super) async fn run(
         broker: Arc::new(store.broker.clone()),
         health,
         metrics,
+        tracer: tracer.clone(),
     };
     let pipeline = build::pipeline(loaded, parts);
     let handler = build::handler(pipeline.clone());
@@ -131,6 +135,7 @@ pub(super) async fn run(
     if reader.is_finished() {
         reader.await??;
     }
+    tracer.close().await;
     let waiting = store.broker.waiting().await?;
     tracing::info!(
         waiting.to_process,

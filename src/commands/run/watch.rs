@@ -8,6 +8,7 @@ use crate::{
     audit::mongo::MongoAudit,
     broker::amqp::AmqpBroker,
     config::TlsFiles,
+    health::{Dependency, State},
     metrics::Metrics,
     plan::{OVERDUE, Plan},
     tls::Pem,
@@ -63,11 +64,16 @@ pub(super) async fn certificates(files: TlsFiles) {
 }
 
 /// How much waits in the queues.
-pub(super) async fn queues(broker: Arc<AmqpBroker>, metrics: Metrics) {
-    let mut ticks = tokio::time::interval(LOOK_AGAIN);
+pub(super) async fn queues(broker: Arc<AmqpBroker>, rabbitmq: Dependency, metrics: Metrics) {
     loop {
-        ticks.tick().await;
-        // What was true a while ago is not shown for long.
-        metrics.depths(broker.depths().await.unwrap_or_default());
+        let wait = if rabbitmq.state() == State::Up {
+            // What was true a while ago is not shown for long.
+            metrics.depths(broker.depths().await.unwrap_or_default());
+            LOOK_AGAIN
+        } else {
+            metrics.depths([]);
+            LOOK_AGAIN / 10
+        };
+        tokio::time::sleep(wait).await;
     }
 }
