@@ -1,9 +1,13 @@
 //! The command line.
 
+mod shelf;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use jiff::{Span, Timestamp, tz::TimeZone};
+
+pub use shelf::{CorrectionArgs, ShelfChoice, ShelfCommand, ShelfFilter};
 
 use crate::plan::State;
 
@@ -51,37 +55,6 @@ pub enum Command {
     Asyncapi,
     /// Ask a running usher whether it lives; for containers.
     Healthcheck,
-}
-
-/// What can be done with messages that lie aside.
-#[derive(Debug, Subcommand)]
-pub enum ShelfCommand {
-    /// List deliveries, newest first.
-    List {
-        /// Only those of this long ago or less, such as 7d or 12h.
-        #[arg(long, value_name = "TIME")]
-        since: Option<jiff::SignedDuration>,
-        /// At most this many.
-        #[arg(long, default_value_t = 100)]
-        limit: i64,
-        /// One JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show every record of one delivery.
-    Show {
-        /// Its id.
-        delivery: String,
-        /// One JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Send messages on their way again; refused for what was sent.
-    #[command(visible_alias = "resend")]
-    Replay(ChooseArgs),
-    /// Remove messages for good.
-    #[command(visible_alias = "dismiss")]
-    Drop(ChooseArgs),
 }
 
 /// What can be done with mail for later.

@@ -19,6 +19,9 @@ const CHUNK: usize = 200;
 /// The collection of what operators did.
 const ACTIONS: &str = "actions";
 
+/// Errors of mail that lies in `usher.poison`, though there was a delivery: it kills its process.
+const KILLS: [&str; 2] = ["panicked", "crash_loop"];
+
 /// Something that an operator did.
 #[derive(Debug, Clone)]
 pub struct Action {
@@ -33,33 +36,72 @@ pub struct Action {
     pub reason: String,
 }
 
+/// Which deliveries that lie aside.
+#[derive(Debug)]
+pub struct Aside<'a> {
+    /// `failed`, `rejected` or `unknown`: in which queue.
+    pub last_word: Status,
+    /// Of this route.
+    pub route: Option<&'a str>,
+    /// Of this event type.
+    pub kind: Option<&'a str>,
+    /// With this kind of error.
+    pub error: Option<&'a str>,
+    /// To this recipient.
+    pub recipient_hash: Option<String>,
+    /// Recorded then or later.
+    pub since: Option<Timestamp>,
+    /// Recorded before then.
+    pub until: Option<Timestamp>,
+}
+
+impl Aside<'_> {
+    fn filter(&self) -> Document {
+        let status = self.last_word.as_str();
+        let kills = doc! {"$in": KILLS.to_vec()};
+        let which = match self.last_word {
+            Status::Failed => doc! {"status": status, "error.kind": {"$nin": KILLS.to_vec()}},
+            Status::Rejected => {
+                let failed = doc! {"status": Status::Failed.as_str(), "error.kind": kills};
+                doc! {"$or": [{"status": status}, failed]}
+            }
+            _ => doc! {"status": status},
+        };
+        let mut all = vec![doc! {"final": true}, which];
+        let texts = [
+            ("route", self.route),
+            ("event.type", self.kind),
+            ("error.kind", self.error),
+            ("recipient_hash", self.recipient_hash.as_deref()),
+        ];
+        all.extend(texts.into_iter().filter_map(|(field, text)| Some(doc! {field: text?})));
+        let bounds = [("$gte", self.since), ("$lt", self.until)];
+        all.extend(bounds.into_iter().filter_map(|(is, at)| Some(doc! {"at": {is: date(at?)}})));
+        doc! {"$and": all}
+    }
+}
+
 impl MongoAudit {
-    /// Deliveries whose last word is `status`, newest first.
+    /// The last words of deliveries that lie aside, newest first; a limit of 0 is none.
     ///
     /// # Errors
     /// The server did not answer.
-    pub async fn with_status(
-        &self,
-        status: Status,
-        since: Option<Timestamp>,
-        limit: i64,
-    ) -> Result<Vec<Record>, AuditError> {
-        let mut filter = doc! {"status": status.as_str(), "final": true};
-        if let Some(since) = since {
-            filter.insert("at", doc! {"$gte": date(since)});
-        }
+    pub async fn aside(&self, aside: &Aside<'_>, limit: i64) -> Result<Vec<Record>, AuditError> {
         let view = self.database.collection::<Record>(DELIVERY_STATUS);
-        let found = view.find(filter).sort(doc! {"at": -1}).limit(limit).await.map_err(failed)?;
-        found.try_collect().await.map_err(failed)
+        let found = view.find(aside.filter()).sort(doc! {"at": -1}).limit(limit);
+        found.await.map_err(failed)?.try_collect().await.map_err(failed)
     }
 
-    /// Those of these deliveries that an operator has removed from where they lay.
+    /// Those of these deliveries that an operator has removed from where they lay, or corrected so
+    /// that they go on as another.
     ///
     /// # Errors
     /// The server did not answer.
     pub async fn removed(&self, records: &[Record]) -> Result<HashSet<String>, AuditError> {
         let ids: Vec<&str> = records.iter().map(|record| record.delivery_id.as_str()).collect();
-        let filter = doc! {"target": {"$in": ids}, "action": {"$in": ["drop", "dismiss"]}};
+        let is_over =
+            doc! {"$or": [{"action": {"$in": ["drop", "dismiss"]}}, {"became": {"$exists": true}}]};
+        let filter = doc! {"$and": [{"target": {"$in": ids}}, is_over]};
         let actions = self.database.collection::<Document>(ACTIONS);
         let found = actions.find(filter).await.map_err(failed)?;
         let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
@@ -119,13 +161,22 @@ impl MongoAudit {
     /// # Errors
     /// The server did not answer.
     pub async fn act(&self, action: &Action) -> Result<(), AuditError> {
-        let document = doc! {
+        self.act_with(action, Document::new()).await
+    }
+
+    /// The same with more fields.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn act_with(&self, action: &Action, details: Document) -> Result<(), AuditError> {
+        let mut document = doc! {
             "at": date(Timestamp::now()),
             "by": &action.by,
             "action": action.action,
             "target": &action.target,
             "reason": &action.reason,
         };
+        document.extend(details);
         self.database.collection(ACTIONS).insert_one(document).await.map_err(failed)?;
         Ok(())
     }

@@ -122,6 +122,17 @@ pub enum Recipient {
 }
 
 impl Recipient {
+    /// The address, or why there is none.
+    ///
+    /// # Errors
+    /// What is wrong with the event.
+    pub fn address(&self) -> Result<&str, String> {
+        match self {
+            Self::Address(address) => Ok(address),
+            Self::Missing(reason) => Err(reason.clone()),
+        }
+    }
+
     /// The address, or nothing.
     pub fn as_str(&self) -> &str {
         match self {

@@ -152,7 +152,11 @@ fn deliveries(loaded: &Loaded, event: &Event) -> Option<Vec<Delivery>> {
 }
 
 /// The mail as it would leave.
-fn outgoing(loaded: &Loaded, delivery: &Delivery, event: &Event) -> Result<Outgoing, Failure> {
+pub(super) fn outgoing(
+    loaded: &Loaded,
+    delivery: &Delivery,
+    event: &Event,
+) -> Result<Outgoing, Failure> {
     let data = |reason: String| Failure::new(EXIT_DATA, anyhow::anyhow!(reason));
     let language = loaded.templates.language(event);
     let variables = delivery

@@ -31,6 +31,7 @@ mod refusals;
 mod scheduled;
 mod second_opinion;
 mod shelf;
+mod shelf_corrected;
 mod templates;
 mod tls;
 mod traces;
