@@ -194,7 +194,7 @@ impl Desk {
     /// The deliveries that were named, or that the filter finds.
     async fn chosen(&self, choice: &ShelfChoice) -> Result<HashSet<DeliveryId>, Failure> {
         let is_filtered = choice.filter != ShelfFilter::default();
-        if is_filtered == !choice.deliveries.is_empty() {
+        if is_filtered != choice.deliveries.is_empty() {
             let error = anyhow::anyhow!("name deliveries, or else filter: one of the two");
             return Err(Failure::new(EXIT_DATA, error));
         }
@@ -240,7 +240,7 @@ impl Desk {
         for delivery in &missing {
             say(&format!("{delivery} is not in {}", self.shelf.queue()));
         }
-        if !plans.is_empty() && (choice.yes || confirmed().await) {
+        if !plans.is_empty() && (choice.yes || confirmed(plans.len()).await) {
             self.carry_out(choice, decision, plans).await?;
         } else if !plans.is_empty() {
             say("nothing was done; --yes does it");
@@ -312,12 +312,12 @@ fn done(decision: Decision) -> &'static str {
 }
 
 /// Whether somebody is there to say yes, and does.
-async fn confirmed() -> bool {
+async fn confirmed(count: usize) -> bool {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return false;
     }
-    let answer = tokio::task::spawn_blocking(|| {
-        let _ = write!(std::io::stderr(), "do it? [y/N] ");
+    let answer = tokio::task::spawn_blocking(move || {
+        let _ = write!(std::io::stderr(), "do it ({count})? [y/N] ");
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer).map(|_| answer)
     });

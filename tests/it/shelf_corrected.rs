@@ -112,7 +112,7 @@ async fn a_corrected_event_is_checked_and_goes_on_as_the_same_delivery() {
     assert_eq!(text(&records[1], "event.id"), text(&dead, "event.id"));
     let action = world.actions().await.remove(0);
     let mut corrected: Vec<_> = action.get_array("corrected").expect("a list").iter().collect();
-    corrected.sort_by_key(|name| name.to_string());
+    corrected.sort_by_key(ToString::to_string);
     assert_eq!(format!("{corrected:?}"), r#"[String("seats"), String("showtime")]"#);
 }
 

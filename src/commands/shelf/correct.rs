@@ -153,7 +153,7 @@ impl Desk {
             return Err(format!("events of type {:?} have another route", event.kind));
         }
         catalog.translate(&mut event);
-        let deliveries = catalog.deliveries(&[route.clone()], &event, &self.identity);
+        let deliveries = catalog.deliveries(std::slice::from_ref(route), &event, &self.identity);
         let delivery = deliveries.into_iter().find(|delivery| {
             matches!(route.recipients, Recipients::Field(_))
                 || delivery.recipient.as_str().eq_ignore_ascii_case(&ticket.recipient)

@@ -21,7 +21,8 @@ use crate::{
 pub(super) struct Plan {
     /// Which delivery it is on the shelf.
     pub(super) delivery: DeliveryId,
-    pub(super) way: Way,
+    /// Nowhere: it is removed.
+    pub(super) way: Option<Way>,
     /// What an operator corrects.
     pub(super) corrected: Vec<Change>,
     /// Where it was edited; of no use once it is done.
@@ -30,10 +31,8 @@ pub(super) struct Plan {
 
 /// Where a message goes from its shelf.
 pub(super) enum Way {
-    /// Nowhere.
-    Nowhere,
     /// One delivery goes on.
-    HandOff(Box<HandOff>),
+    HandOff(HandOff),
     /// An event begins anew.
     Event(Message),
 }
@@ -51,7 +50,7 @@ impl Plan {
             let fields = self.corrected.iter().map(|change| change.field.as_str());
             details.insert("corrected", fields.collect::<Vec<_>>());
         }
-        if let Way::HandOff(hand_off) = &self.way
+        if let Some(Way::HandOff(hand_off)) = &self.way
             && hand_off.ticket.delivery_id != self.delivery
         {
             details.extend(doc! {"became": hand_off.ticket.delivery_id.as_str()});
@@ -61,9 +60,9 @@ impl Plan {
 
     pub(super) async fn publish(&self, broker: &AmqpBroker) -> anyhow::Result<()> {
         match &self.way {
-            Way::Nowhere => {}
-            Way::HandOff(hand_off) => broker.hand_off(hand_off).await?,
-            Way::Event(message) => broker.publish_event(message).await?,
+            None => {}
+            Some(Way::HandOff(hand_off)) => broker.hand_off(hand_off).await?,
+            Some(Way::Event(message)) => broker.publish_event(message).await?,
         }
         Ok(())
     }
@@ -81,8 +80,7 @@ impl Desk {
     ) -> Result<Result<Plan, String>, Failure> {
         let delivery = ticket.delivery_id.clone();
         if decision == Decision::Remove {
-            let (way, corrected) = (Way::Nowhere, Vec::new());
-            return Ok(Ok(Plan { delivery, way, corrected, file: None }));
+            return Ok(Ok(Plan { delivery, way: None, corrected: Vec::new(), file: None }));
         }
         if ticket.masked {
             return Ok(Err("its secrets are masked, so it can't be sent again".to_owned()));
@@ -95,10 +93,10 @@ impl Desk {
             Some(correction) => self.corrected(&message, &ticket, correction, reason).await?,
         };
         let plan = match planned {
-            Ok((way, corrected, file)) => Plan { delivery, way, corrected, file },
+            Ok((way, corrected, file)) => Plan { delivery, way: Some(way), corrected, file },
             Err(reason) => return Ok(Err(reason)),
         };
-        if let Way::HandOff(hand_off) = &plan.way
+        if let Some(Way::HandOff(hand_off)) = &plan.way
             && hand_off.ticket.delivery_id != plan.delivery
             && self.was_sent(&hand_off.ticket.delivery_id).await?
         {
@@ -154,6 +152,6 @@ impl Way {
     pub(super) fn hand_off(ticket: Ticket, priority: Priority, message: Message) -> Self {
         let destination = Destination::Later(Duration::ZERO, priority);
         let Message { body, properties, .. } = message;
-        Self::HandOff(Box::new(HandOff { ticket, destination, body, properties }))
+        Self::HandOff(HandOff { ticket, destination, body, properties })
     }
 }
