@@ -1,5 +1,6 @@
 //! The command line.
 
+mod audit;
 mod shelf;
 
 use std::path::PathBuf;
@@ -7,6 +8,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use jiff::{Span, Timestamp, tz::TimeZone};
 
+pub use audit::{
+    AuditCommand, AuditFilter, EraseArgs, ExportArgs, ExportShape, FindArgs, Shape, ShowArgs,
+    StatsArgs,
+};
 pub use shelf::{CorrectionArgs, ShelfChoice, ShelfCommand, ShelfFilter};
 
 use crate::plan::State;
@@ -48,6 +53,9 @@ pub enum Command {
     /// Mail for later.
     #[command(subcommand)]
     Scheduled(ScheduledCommand),
+    /// What became of every delivery.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Templates in the database, which go before the files.
     #[command(subcommand)]
     Templates(TemplatesCommand),

@@ -2,11 +2,12 @@
 
 use std::{borrow::Borrow, collections::HashMap, time::Duration};
 
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
     Collection, IndexModel,
     bson::{self, Bson, Document},
-    error::ErrorKind,
+    error::{Error, ErrorKind},
     options::IndexOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -81,6 +82,45 @@ pub async fn insert_all<T: Serialize + Send + Sync>(
         Some(Some(reason)) => Err(anyhow::anyhow!(reason.clone())),
     };
     (0..count).map(answer).collect()
+}
+
+/// Whichever of the documents with these ids there are, in their order.
+pub async fn find_all(
+    collection: Collection<Document>,
+    ids: Vec<String>,
+) -> Vec<anyhow::Result<Option<Document>>> {
+    let found = async {
+        let found = collection.find(bson::doc! {"_id": {"$in": &ids}}).await?;
+        found.try_collect::<Vec<Document>>().await
+    };
+    match found.await {
+        Err(error) => ids.iter().map(|_| Err(error.clone().into())).collect(),
+        Ok(found) => {
+            let found: HashMap<&str, &Document> =
+                found.iter().filter_map(|one| Some((one.get_str("_id").ok()?, one))).collect();
+            ids.iter().map(|id| Ok(found.get(id.as_str()).map(|one| (*one).clone()))).collect()
+        }
+    }
+}
+
+/// What an index or a validator needs may be more than a server grants, and it goes on without: it
+/// answered, so to wait does not help. Says what was refused.
+///
+/// # Errors
+/// It did not answer.
+pub fn unless_refused<T>(what: &str, made: Result<T, Error>) -> Result<(), Error> {
+    // Unauthorized, CannotCreateIndex, IndexOptionsConflict, IndexKeySpecsConflict.
+    const REFUSALS: [i32; 4] = [13, 67, 85, 86];
+    match made {
+        Ok(_) => Ok(()),
+        Err(error) => match *error.kind {
+            ErrorKind::Command(ref refused) if REFUSALS.contains(&refused.code) => {
+                tracing::warn!(what, reason = refused.message, "MongoDB refuses to make it");
+                Ok(())
+            }
+            _ => Err(error),
+        },
+    }
 }
 
 /// A date as MongoDB has it.

@@ -2,14 +2,21 @@
 
 mod date;
 pub mod embedded;
+mod erase;
+pub mod erasure;
 pub mod mongo;
+mod prepare;
 pub mod query;
 mod record;
+pub mod search;
+pub mod stats;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
+pub use erase::{ERASED, Wanted};
 pub use record::{
     DeliveryError, EventRef, Record, Smtp, Status, TemplateRef, Timings, hide, mask_address,
     mask_addresses,
@@ -28,6 +35,11 @@ pub trait Audit: Send + Sync {
 
     /// Whether there is no record at all: a new installation.
     async fn is_empty(&self) -> Result<bool, AuditError>;
+
+    /// When the recipient with this hash was erased last. In the embedded mode nobody is.
+    async fn erased_at(&self, _recipient_hash: &str) -> Result<Option<Timestamp>, AuditError> {
+        Ok(None)
+    }
 }
 
 /// The audit can't be written or read right now; waiting may help.

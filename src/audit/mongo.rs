@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use mongodb::{
     Client, Database,
     bson::{Document, doc},
-    error::ErrorKind,
     options::{ClientOptions, Tls, TlsOptions, WriteConcern},
 };
 
@@ -15,13 +15,18 @@ use crate::{
     catalog::DeliveryId,
     config::{Endpoint, TlsFiles},
     metrics::Metrics,
-    mongo::{Batches, index, insert_all, purge_index},
+    mongo::{Batches, find_all, insert_all},
 };
 
 /// The collection of records.
 pub const DELIVERIES: &str = "deliveries";
 /// The view with the last word on each delivery.
 pub const DELIVERY_STATUS: &str = "delivery_status";
+
+/// The collection of what operators did.
+pub const ACTIONS: &str = "actions";
+/// The collection of who was erased, by the keyed hash of the address.
+pub const ERASURES: &str = "erasures";
 
 /// How long the driver looks for a server before an operation fails.
 const SERVER_SELECTION: Duration = Duration::from_secs(5);
@@ -30,6 +35,7 @@ const SERVER_SELECTION: Duration = Duration::from_secs(5);
 pub struct MongoAudit {
     pub(super) database: Database,
     writer: Batches<Arc<Record>, anyhow::Result<bool>>,
+    erasures: Batches<String, anyhow::Result<Option<Document>>>,
 }
 
 impl MongoAudit {
@@ -60,7 +66,9 @@ impl MongoAudit {
             metrics.audit_batch(records.len());
             insert_all(deliveries.clone(), records)
         });
-        Ok(Self { database, writer })
+        let tombstones = database.collection::<Document>(ERASURES);
+        let erasures = Batches::new(move |hashes| find_all(tombstones.clone(), hashes));
+        Ok(Self { database, writer, erasures })
     }
 
     /// The database, for the collections beside the records.
@@ -74,47 +82,6 @@ impl MongoAudit {
     /// It doesn't.
     pub async fn ping(&self) -> Result<(), AuditError> {
         self.database.run_command(doc! {"ping": 1}).await.map_err(failed)?;
-        Ok(())
-    }
-
-    /// Makes the indexes and the view where they are missing.
-    ///
-    /// # Errors
-    /// The server did not answer or refused.
-    pub async fn prepare(&self) -> Result<(), AuditError> {
-        let deliveries = self.database.collection::<Document>(DELIVERIES);
-        deliveries
-            .create_indexes([
-                index(doc! {"delivery_id": 1, "at": 1}),
-                index(doc! {"event.id": 1}),
-                index(doc! {"correlation.booking_id": 1, "at": 1}),
-                index(doc! {"recipient_hash": 1, "at": 1}),
-                index(doc! {"status": 1, "at": 1}),
-                index(doc! {"status": 1, "due": 1}),
-                purge_index("purge_at"),
-            ])
-            .await
-            .map_err(failed)?;
-        let views = self.database.list_collection_names().await.map_err(failed)?;
-        if !views.iter().any(|name| name == DELIVERY_STATUS) {
-            let made = self
-                .database
-                .create_collection(DELIVERY_STATUS)
-                .view_on(DELIVERIES.to_owned())
-                .pipeline(vec![
-                    doc! {"$match": {"status": {"$ne": "duplicate"}}},
-                    doc! {"$sort": {"at": 1}},
-                    doc! {"$group": {"_id": "$delivery_id", "last": {"$last": "$$ROOT"}, "records": {"$sum": 1}}},
-                    doc! {"$replaceRoot": {"newRoot": {"$mergeObjects": ["$last", {"_id": "$_id", "records": "$records"}]}}},
-                ])
-                .await;
-            // Another instance may have made it in the meantime.
-            if let Err(error) = made
-                && !matches!(*error.kind, ErrorKind::Command(ref refused) if refused.code == 48)
-            {
-                return Err(failed(error));
-            }
-        }
         Ok(())
     }
 }
@@ -146,6 +113,13 @@ impl Audit for MongoAudit {
         let deliveries = self.database.collection::<Document>(DELIVERIES);
         let any = deliveries.find_one(doc! {}).projection(doc! {"_id": 1}).await;
         Ok(any.map_err(failed)?.is_none())
+    }
+
+    async fn erased_at(&self, recipient_hash: &str) -> Result<Option<Timestamp>, AuditError> {
+        let found = self.erasures.ask(recipient_hash.to_owned()).await.map_err(failed)?;
+        let Some(tombstone) = found.map_err(failed)? else { return Ok(None) };
+        let at = tombstone.get_datetime("at").map_err(failed)?;
+        Timestamp::from_millisecond(at.timestamp_millis()).map(Some).map_err(failed)
     }
 }
 

@@ -8,7 +8,7 @@ use mongodb::bson::{Document, doc};
 
 use super::{
     AuditError, Record, Status,
-    mongo::{DELIVERIES, DELIVERY_STATUS, MongoAudit, failed},
+    mongo::{ACTIONS, DELIVERIES, DELIVERY_STATUS, MongoAudit, failed},
 };
 use crate::{catalog::DeliveryId, mongo::date};
 
@@ -16,8 +16,6 @@ use crate::{catalog::DeliveryId, mongo::date};
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Retries that are looked at together.
 const CHUNK: usize = 200;
-/// The collection of what operators did.
-const ACTIONS: &str = "actions";
 
 /// Errors of mail that lies in `usher.poison`, though there was a delivery: it kills its process.
 const KILLS: [&str; 2] = ["panicked", "crash_loop"];
@@ -28,9 +26,9 @@ pub struct Action {
     /// Who.
     pub by: String,
     /// What: `resend`, `dismiss`, `replay`, `drop`; `cancel`, `send-now`; `push`,
-    /// `activate`, `deactivate`.
+    /// `activate`, `deactivate`; `erase`.
     pub action: &'static str,
-    /// The delivery, or the template.
+    /// The delivery, the template, or the keyed hash of an address.
     pub target: String,
     /// Why.
     pub reason: String,
@@ -99,8 +97,8 @@ impl MongoAudit {
     /// The server did not answer.
     pub async fn removed(&self, records: &[Record]) -> Result<HashSet<String>, AuditError> {
         let ids: Vec<&str> = records.iter().map(|record| record.delivery_id.as_str()).collect();
-        let is_over =
-            doc! {"$or": [{"action": {"$in": ["drop", "dismiss"]}}, {"became": {"$exists": true}}]};
+        let gone = doc! {"action": {"$in": ["drop", "dismiss", "erase"]}};
+        let is_over = doc! {"$or": [gone, {"became": {"$exists": true}}]};
         let filter = doc! {"$and": [{"target": {"$in": ids}}, is_over]};
         let actions = self.database.collection::<Document>(ACTIONS);
         let found = actions.find(filter).await.map_err(failed)?;
@@ -126,22 +124,9 @@ impl MongoAudit {
         let records = self.database.collection::<Record>(DELIVERIES);
         let retries = records.find(filter).sort(doc! {"due": 1}).await.map_err(failed)?;
         let mut retries = retries.try_ready_chunks(CHUNK);
-        let deliveries = self.database.collection::<Document>(DELIVERIES);
         let mut overdue = Vec::new();
         while let Some(chunk) = retries.try_next().await.map_err(|error| failed(error.1))? {
-            let ids: Vec<&str> = chunk.iter().map(|retry| retry.delivery_id.as_str()).collect();
-            // What another event told of the same fact says nothing of the retry.
-            let heard = doc! {"delivery_id": {"$in": ids}, "status": {"$ne": "duplicate"}};
-            let heard = deliveries.find(heard).projection(doc! {"delivery_id": 1, "at": 1});
-            let heard: Vec<Document> =
-                heard.await.map_err(failed)?.try_collect().await.map_err(failed)?;
-            let is_last = |retry: &Record| {
-                !heard.iter().any(|other| {
-                    other.get_str("delivery_id").is_ok_and(|id| id == retry.delivery_id.as_str())
-                        && other.get_datetime("at").is_ok_and(|at| *at > date(retry.at))
-                })
-            };
-            overdue.extend(chunk.into_iter().filter(is_last));
+            overdue.extend(self.only_last(chunk).await?);
         }
         Ok(overdue)
     }
@@ -153,6 +138,16 @@ impl MongoAudit {
     pub async fn history(&self, delivery: &DeliveryId) -> Result<Vec<Record>, AuditError> {
         let deliveries = self.database.collection::<Record>(DELIVERIES);
         let found = deliveries.find(doc! {"delivery_id": delivery.as_str()}).sort(doc! {"at": 1});
+        found.await.map_err(failed)?.try_collect().await.map_err(failed)
+    }
+
+    /// What operators did about this target, oldest first.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn actions_on(&self, target: &str) -> Result<Vec<Document>, AuditError> {
+        let actions = self.database.collection::<Document>(ACTIONS);
+        let found = actions.find(doc! {"target": target}).sort(doc! {"at": 1});
         found.await.map_err(failed)?.try_collect().await.map_err(failed)
     }
 

@@ -76,6 +76,9 @@ pub struct Record {
     /// When the record may be deleted.
     #[serde(with = "super::date")]
     pub purge_at: Timestamp,
+    /// When what is personal was taken out of it.
+    #[serde(default, with = "super::date::option", skip_serializing_if = "Option::is_none")]
+    pub erased_at: Option<Timestamp>,
 }
 
 /// The event as the record names it.

@@ -14,7 +14,10 @@ use super::{
     Catalog, ChannelKind, Lifecycle, OnUnknown, Priority, ReminderRule, Route, SourceQueue,
     Variable, VariableType, calendar::CalendarTable, dialect::Dialect, route::Recipients,
 };
-use crate::event::{Derived, snake_case};
+use crate::{
+    config::duration,
+    event::{Derived, snake_case},
+};
 
 /// Everything that is wrong with a routes file.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,6 +79,7 @@ struct RouteEntry {
     #[serde(default = "yes")]
     rate_limited: bool,
     max_age: Option<SignedDuration>,
+    retention: Option<String>,
     business_key: Option<String>,
     #[serde(default)]
     correlation: Vec<String>,
@@ -274,6 +278,11 @@ impl RouteEntry {
             faults.push("max_age is negative".into());
             None
         });
+        let retention = self.retention.as_deref().map(duration).transpose();
+        let retention = retention.unwrap_or_else(|reason| {
+            faults.push(format!("retention {reason}"));
+            None
+        });
         if let Some(pattern) = &self.business_key
             && pattern.matches('{').count() != pattern.matches('}').count()
         {
@@ -300,6 +309,7 @@ impl RouteEntry {
             variables,
             secrets,
             max_age,
+            retention,
             business_key: self.business_key.as_deref().map(key_pattern),
             on_unknown: self.on_unknown,
             rate_limited: self.rate_limited,

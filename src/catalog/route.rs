@@ -50,6 +50,8 @@ pub struct Route {
     pub rate_limited: bool,
     /// Older events than this are not sent any more.
     pub max_age: Option<Duration>,
+    /// How long its records are kept, where that is not `AUDIT_RETENTION`.
+    pub retention: Option<Duration>,
     /// A pattern such as `payment:{transaction_id}:receipt`: events with the same key tell one fact.
     pub business_key: Option<String>,
     /// What happens when nobody can tell whether a mail went out.

@@ -52,11 +52,18 @@ pub(super) fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
 pub(super) async fn with_audit(config: Option<&Path>) -> Result<(Loaded, MongoAudit), Failure> {
     let loaded = load(config)?;
     quiet_logs(&loaded.settings);
-    let settings = &loaded.settings;
+    let audit = open_audit(&loaded.settings).await?;
+    Ok((loaded, audit))
+}
+
+/// The audit; the server may be down.
+///
+/// # Errors
+/// The URI can't be used.
+pub(super) async fn open_audit(settings: &Settings) -> Result<MongoAudit, Failure> {
     let (server, database) = (&settings.mongodb, &settings.mongodb_database);
     let audit = MongoAudit::new(server, database, Metrics::default()).await;
-    let audit = audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))?;
-    Ok((loaded, audit))
+    audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))
 }
 
 /// Reads everything.

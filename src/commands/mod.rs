@@ -1,6 +1,7 @@
 //! One file for each subcommand, and the exit codes (sysexits.h).
 
 mod asyncapi;
+mod audit;
 mod build;
 mod check;
 mod demo;
@@ -79,6 +80,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Poison(command) => shelf::shelf(config, Shelf::Poison, command).await,
         Command::Parked(command) => shelf::shelf(config, Shelf::Parked, command).await,
         Command::Scheduled(command) => scheduled::scheduled(config, command).await,
+        Command::Audit(command) => audit::audit(config, command).await,
         Command::Templates(command) => templates::templates(config, command).await,
         Command::Asyncapi => asyncapi::asyncapi(config),
         Command::Healthcheck => healthcheck::healthcheck(config).await,

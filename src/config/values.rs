@@ -20,7 +20,8 @@ pub(super) type Parsed<T> = Result<T, String>;
 const UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-pub(super) fn duration(text: &str) -> Parsed<Duration> {
+/// A number and a unit, such as `30s` or `7d`.
+pub(crate) fn duration(text: &str) -> Parsed<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit = if unit.is_empty() { "s" } else { unit };

@@ -93,6 +93,57 @@ impl RedisLedger {
         redis::cmd("EXISTS").arg(EPOCH).query_async(&mut connection).await.map_err(failed)
     }
 
+    /// The record of a delivery's outcome, if there is one.
+    ///
+    /// # Errors
+    /// Redis did not answer.
+    pub async fn record(&self, delivery: &DeliveryId) -> Result<Option<String>, LedgerError> {
+        let mut connection = self.connection.last();
+        let key = format!("usher:delivery:{delivery}");
+        let known: Option<String> = redis::cmd("HGET")
+            .arg(&key)
+            .arg("r")
+            .query_async(&mut connection)
+            .await
+            .map_err(failed)?;
+        Ok(known.filter(|record| !record.is_empty()))
+    }
+
+    /// Puts another record in the place of a delivery's, if there is one and `rewrite` gives one; says
+    /// whether. Nothing else changes, not even for how long it is kept.
+    ///
+    /// # Errors
+    /// Redis did not answer.
+    pub async fn rewrite_record(
+        &self,
+        delivery: &DeliveryId,
+        rewrite: impl Fn(&str) -> Option<String> + Send + Sync,
+    ) -> Result<bool, LedgerError> {
+        // Only if it is still the one that was read.
+        let swap = Script::new(
+            "if redis.call('HGET', KEYS[1], 'r') == ARGV[1] then
+               return redis.call('HSET', KEYS[1], 'r', ARGV[2])
+             end
+             return -1",
+        );
+        let key = format!("usher:delivery:{delivery}");
+        let mut connection = self.connection.last();
+        loop {
+            let Some(known) = self.record(delivery).await? else { return Ok(false) };
+            let Some(rewritten) = rewrite(&known) else { return Ok(false) };
+            let mut call = swap.key(&key);
+            let swapped: i64 = call
+                .arg(known)
+                .arg(rewritten)
+                .invoke_async(&mut connection)
+                .await
+                .map_err(failed)?;
+            if swapped >= 0 {
+                return Ok(true);
+            }
+        }
+    }
+
     fn invocation(&self, delivery: &DeliveryId, input: &Input) -> ScriptInvocation<'_> {
         let mut call = self.script.key(format!("usher:delivery:{delivery}"));
         let windows = [millis(self.windows.dedup), millis(self.windows.dedup_derived)];

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::{
     End, Hold, Pipeline,
     claim::Claimed,
+    erased,
     extras::extras,
     outcome::{self, Verdict, dead},
     records::{Story, millis},
@@ -70,6 +71,7 @@ impl Pipeline {
             let _until_settled = (company, alone);
             crash_point!("after_claim");
             story.timings.claim_ms = story.took("claim", waiting);
+            self.look_for_erasure(&mut story).await;
             let attempt = match claimed {
                 Claimed::Granted { fence, attempt } => {
                     hold.granted(fence, attempt);
@@ -83,9 +85,12 @@ impl Pipeline {
             };
             crash_event!(&event.id.value);
             story.attempt = attempt;
-            let prepared = match self.overtaken(&story).await {
-                Some(reason) => Err(Hindrance::Superseded(reason)),
-                None => self.prepare(&mut story),
+            let prepared = if story.is_erased {
+                Err(Hindrance::Suppressed(erased::REASON.to_owned()))
+            } else if let Some(reason) = self.overtaken(&story).await {
+                Err(Hindrance::Superseded(reason))
+            } else {
+                self.prepare(&mut story)
             };
             let outgoing = match prepared {
                 Ok(outgoing) => outgoing,

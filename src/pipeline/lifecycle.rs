@@ -38,7 +38,7 @@ impl Pipeline {
                 version: Version::of(event, message),
                 showtime: showtime.map(ToOwned::to_owned),
                 timezone: event.text("timezone").map(ToOwned::to_owned),
-                purge_at: self.purge_at(Timestamp::now()),
+                purge_at: self.purge_at(Timestamp::now(), None),
             };
             let booking = self.change_booking(booking).await;
             crash_point!("after_lifecycle");

@@ -14,6 +14,7 @@ macro_rules! log {
 mod attempt;
 mod calendar;
 mod claim;
+pub(crate) mod erased;
 mod extras;
 mod lifecycle;
 pub mod outcome;

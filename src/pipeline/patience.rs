@@ -40,6 +40,11 @@ impl Pipeline {
         until_done::<_, AuditError, _>(&self.health.mongodb, || self.audit.last(delivery)).await
     }
 
+    pub(super) async fn erased_at(&self, recipient_hash: &str) -> Option<Timestamp> {
+        let ask = || self.audit.erased_at(recipient_hash);
+        until_done::<_, AuditError, _>(&self.health.mongodb, ask).await
+    }
+
     pub(super) async fn add_planned(&self, planned: Planned) -> Added {
         self.until_planned(|| self.plan.add(planned.clone())).await
     }

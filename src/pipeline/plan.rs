@@ -6,8 +6,9 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{End, Pipeline, records::Story};
+use super::{End, Pipeline, erased, records::Story};
 use crate::{
+    audit::Status,
     broker::Message,
     catalog::{Delivery, Recipient},
     event::Event,
@@ -43,6 +44,12 @@ impl Pipeline {
         delivery: &Delivery,
         due: Timestamp,
     ) -> End {
+        let mut story = Story::new(message, event, delivery, &NONE);
+        self.look_for_erasure(&mut story).await;
+        if story.is_erased {
+            erased::REASON.clone_into(&mut story.reason);
+            return self.record_over(&story, Status::Suppressed).await;
+        }
         // It was parsed, so it is UTF-8.
         let body = String::from_utf8_lossy(&message.body).into_owned();
         let planned = Planned {
@@ -74,9 +81,7 @@ impl Pipeline {
                 End::Planned
             }
             Added::Known => End::Known,
-            Added::Duplicate(first) => {
-                self.duplicate(Story::new(message, event, delivery, &NONE), Some(&first)).await
-            }
+            Added::Duplicate(first) => self.duplicate(story, Some(&first)).await,
         }
     }
 

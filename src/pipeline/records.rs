@@ -25,6 +25,10 @@ const MAX_VALUE: usize = 16 * 1024;
 /// in a line.
 const MAX_SUBJECT: usize = 998;
 
+/// What a mail takes from its event beside the variables of its route: without it, it could not be
+/// rendered again.
+const BESIDE: [&str; 4] = ["full_name", "username", "email", "timezone"];
+
 /// What is known of one attempt so far.
 pub(super) struct Story<'a> {
     pub(super) message: &'a Message,
@@ -39,6 +43,8 @@ pub(super) struct Story<'a> {
     pub(super) secrets: Vec<String>,
     /// Nobody can tell whether it went out.
     pub(super) is_unknown: bool,
+    /// The recipient was erased: nothing about them is to be kept.
+    pub(super) is_erased: bool,
     rendered: Option<(String, crate::audit::TemplateRef)>,
     data: Map<String, Value>,
     smtp: Option<Smtp>,
@@ -64,6 +70,7 @@ impl<'a> Story<'a> {
             reason: String::new(),
             secrets: delivery.route.secret_values(event),
             is_unknown: false,
+            is_erased: false,
             rendered: None,
             data: Map::new(),
             smtp: None,
@@ -89,7 +96,16 @@ impl<'a> Story<'a> {
         let given = variables.iter().filter(|(name, value)| {
             declared.get(*name).is_none_or(|variable| variable.default.as_ref() != Some(*value))
         });
-        let kept = given.map(|(name, value)| (name.clone(), short(mask(value, &self.secrets))));
+        let given = given.map(|(name, value)| (name.clone(), value.clone()));
+        let beside = BESIDE.into_iter().filter(|name| !declared.contains_key(*name));
+        let beside = beside.filter_map(|name| {
+            let text = self.event.text(name)?;
+            // That it has this address the record says anyway.
+            let is_recipient = text == self.delivery.recipient.as_str();
+            (!is_recipient).then(|| (name.to_owned(), Value::from(text)))
+        });
+        let kept = given.chain(beside);
+        let kept = kept.map(|(name, value)| (name, short(mask(&value, &self.secrets))));
         self.data = kept.collect();
     }
 
@@ -144,7 +160,7 @@ impl<'a> Story<'a> {
             id = format!("{id}/{}", event.id.value);
         }
         let now = Timestamp::now();
-        Record {
+        let mut record = Record {
             id,
             delivery_id: delivery.id.clone(),
             event: event_ref(event, self.message),
@@ -169,8 +185,13 @@ impl<'a> Story<'a> {
             trace_id: trace_id(self.message),
             at: now,
             due: None,
-            purge_at: pipeline.purge_at(now),
+            purge_at: pipeline.purge_at(now, delivery.route.retention),
+            erased_at: None,
+        };
+        if self.is_erased {
+            record.erase(now);
         }
+        record
     }
 
     pub(super) fn to_json(record: &Record) -> String {
@@ -239,14 +260,15 @@ impl Pipeline {
             trace_id: trace_id(message),
             at: now,
             due: None,
-            purge_at: self.purge_at(now),
+            purge_at: self.purge_at(now, None),
+            erased_at: None,
         }
     }
 
-    /// Until when what is kept from `now` on is kept.
-    pub(super) fn purge_at(&self, now: Timestamp) -> Timestamp {
-        let retention =
-            SignedDuration::try_from(self.policy.retention).unwrap_or(SignedDuration::MAX);
+    /// Until when what is kept from `now` on is kept; a route may say for how long.
+    pub(super) fn purge_at(&self, now: Timestamp, retention: Option<Duration>) -> Timestamp {
+        let retention = retention.unwrap_or(self.policy.retention);
+        let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
         now.checked_add(retention).unwrap_or(Timestamp::MAX)
     }
 }

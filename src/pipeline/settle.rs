@@ -13,7 +13,7 @@ use super::{
     records::{Story, mask},
 };
 use crate::{
-    audit::{Record, Status, mask_address, mask_addresses},
+    audit::{ERASED, Record, Status, mask_address, mask_addresses},
     broker::{DEFER, Destination, HandOff, Message, Ticket},
     catalog::{ChannelKind, Delivery, Priority},
     event::{Event, snake_case},
@@ -134,6 +134,10 @@ impl Pipeline {
             attempt_of_ticket,
             &story.reason,
         );
+        if story.is_erased && lies_around(destination) {
+            ticket.recipient.clear();
+            ticket.reason = ERASED.to_owned();
+        }
         let body = match masked_body(story, destination) {
             Some(masked) => {
                 ticket.masked = true;
@@ -340,13 +344,23 @@ impl Pipeline {
     }
 }
 
-/// Dead and parked copies lie around for long: where the route has secrets, they are masked.
+/// Dead and parked copies lie around for long: where the route has secrets, they are masked, and of
+/// those who were erased nothing is left.
 fn masked_body(story: &Story<'_>, destination: Destination) -> Option<Vec<u8>> {
-    let lies_around = !matches!(destination, Destination::Later(..) | Destination::Low);
-    if story.secrets.is_empty() || !lies_around {
+    if !lies_around(destination) {
+        return None;
+    }
+    if story.is_erased {
+        return Some(b"{}".to_vec());
+    }
+    if story.secrets.is_empty() {
         return None;
     }
     // It was parsed before, so it can be again.
     let body = serde_json::from_slice(&story.message.body).ok()?;
     Some(mask(&body, &story.secrets).to_string().into_bytes())
+}
+
+fn lies_around(destination: Destination) -> bool {
+    !matches!(destination, Destination::Later(..) | Destination::Low)
 }

@@ -1,7 +1,5 @@
 //! The plan in MongoDB: the collections `planned` and `bookings`.
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -18,14 +16,15 @@ use super::{
 use crate::{
     catalog::DeliveryId,
     mongo::{
-        Batches, DUPLICATE_KEY, date, from_document, index, insert_all, purge_index, to_document,
+        Batches, DUPLICATE_KEY, date, find_all, from_document, index, insert_all, purge_index,
+        to_document, unless_refused,
     },
 };
 
 /// The collection of mail for later.
 pub const PLANNED: &str = "planned";
 /// The collection of bookings that were changed.
-const BOOKINGS: &str = "bookings";
+pub const BOOKINGS: &str = "bookings";
 /// The states of what is still to go out.
 const WAITING: [&str; 2] = ["planned", "claimed"];
 /// The times that are dates there.
@@ -37,7 +36,7 @@ pub struct MongoPlan {
     planned: Collection<Document>,
     bookings: Collection<Document>,
     inserts: Batches<Document, anyhow::Result<bool>>,
-    lookups: Batches<String, Result<Option<Document>, String>>,
+    lookups: Batches<String, anyhow::Result<Option<Document>>>,
 }
 
 impl MongoPlan {
@@ -65,9 +64,10 @@ impl MongoPlan {
             index(doc! {"booking_id": 1, "planned_at": -1}),
             purge_index("purge_at"),
         ];
-        self.planned.create_indexes(indexes).await.map_err(failed)?;
-        self.bookings.create_index(purge_index("purge_at")).await.map_err(failed)?;
-        Ok(())
+        let made = self.planned.create_indexes(indexes).await;
+        unless_refused("indexes of planned", made).map_err(failed)?;
+        let made = self.bookings.create_index(purge_index("purge_at")).await;
+        unless_refused("indexes of bookings", made).map_err(failed)
     }
 
     /// What matches, soonest first.
@@ -198,7 +198,7 @@ impl Plan for MongoPlan {
 
     async fn booking(&self, booking: &str) -> Result<Option<Booking>, PlanError> {
         let found = self.lookups.ask(booking.to_owned()).await.map_err(failed)?;
-        let found = found.map_err(|error| failed(anyhow::anyhow!(error)))?;
+        let found = found.map_err(failed)?;
         found.map(|one| from_document(one, &DATES).map_err(failed)).transpose()
     }
 
@@ -223,25 +223,6 @@ impl Plan for MongoPlan {
             if replaced.matched_count > 0 {
                 return Ok(booking);
             }
-        }
-    }
-}
-
-/// Whichever of these there are, in their order.
-async fn find_all(
-    collection: Collection<Document>,
-    ids: Vec<String>,
-) -> Vec<Result<Option<Document>, String>> {
-    let found = async {
-        let found = collection.find(doc! {"_id": {"$in": &ids}}).await?;
-        found.try_collect::<Vec<Document>>().await
-    };
-    match found.await {
-        Err(error) => ids.iter().map(|_| Err(error.to_string())).collect(),
-        Ok(found) => {
-            let found: HashMap<&str, &Document> =
-                found.iter().filter_map(|one| Some((one.get_str("_id").ok()?, one))).collect();
-            ids.iter().map(|id| Ok(found.get(id.as_str()).map(|one| (*one).clone()))).collect()
         }
     }
 }

@@ -185,6 +185,19 @@ impl TemplateStore {
         Ok(self.templates.update_many(these, doc! {"$set": change}).await?.matched_count)
     }
 
+    /// The text that mails of this version were made from.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn version(&self, version: &str) -> Result<Option<Source>, Error> {
+        let found = self.versions.find_one(doc! {"_id": version}).await?;
+        Ok(found.map(|found| {
+            let text = |part| found.get_str(part).unwrap_or_default().to_owned();
+            let (subject, html, text) = (text("subject"), text("html"), text("text"));
+            Source { subject, html, text, markup: Markup::Html }
+        }))
+    }
+
     /// Keeps the texts of all that is in use, so that any mail can be rendered again.
     async fn keep_versions(&self, templates: &Templates) -> Result<(), Error> {
         let in_use = templates.in_use();

@@ -6,6 +6,7 @@
 //! words by their types (words.rs).
 
 mod accept;
+mod again;
 mod ascii;
 mod compile;
 pub mod database;

@@ -9,6 +9,7 @@
 mod support;
 
 mod addresses;
+mod audit;
 mod bad_input;
 mod broker;
 mod catalogue;
@@ -18,6 +19,7 @@ mod contract;
 mod crash;
 mod deploy;
 mod dkim;
+mod erase;
 mod ledger;
 mod ledger_lost;
 mod ledger_properties;

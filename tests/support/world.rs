@@ -165,6 +165,41 @@ impl World {
         records
     }
 
+    /// Waits for a record of each of these events.
+    pub(crate) async fn until_records_of(&self, events: &[&str]) {
+        for event in events {
+            eventually(&format!("a record of {event}"), async || {
+                let found = self.deliveries().find_one(doc! {"event.id": event}).await;
+                found.expect("an answer")
+            })
+            .await;
+        }
+    }
+
+    /// Every document of a collection.
+    pub(crate) async fn all(&self, collection: &str) -> Vec<Document> {
+        let found = self.collection(collection).find(doc! {}).await.expect("an answer");
+        found.try_collect().await.expect("documents")
+    }
+
+    /// What the ledger keeps of the outcomes of these records' deliveries.
+    pub(crate) async fn ledger_records(&self, records: &[Document]) -> Vec<String> {
+        let client = redis::Client::open(exported("TEST_REDIS_URL")).expect("a URL");
+        let mut redis = client.get_multiplexed_async_connection().await.expect("Redis");
+        let mut kept = Vec::new();
+        for record in records {
+            let key = format!("usher:delivery:{}", text(record, "delivery_id"));
+            let found: Option<String> = redis::cmd("HGET")
+                .arg(key)
+                .arg("r")
+                .query_async(&mut redis)
+                .await
+                .expect("an answer");
+            kept.extend(found);
+        }
+        kept
+    }
+
     /// Waits for this many records and gives each one's status.
     pub(crate) async fn until_statuses(&self, count: usize) -> Vec<String> {
         self.until_records(count).await.iter().map(|record| text(record, "status")).collect()
