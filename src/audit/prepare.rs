@@ -28,11 +28,12 @@ impl MongoAudit {
     /// The server did not answer.
     pub async fn prepare(&self) -> Result<(), AuditError> {
         let deliveries = self.database.collection::<Document>(DELIVERIES);
-        let made = deliveries.create_indexes(indexes()).await;
+        let made = deliveries.create_indexes(of_deliveries()).await;
         unless_refused("indexes of deliveries", made).map_err(failed)?;
         let actions = self.database.collection::<Document>(ACTIONS);
-        let made = actions.create_index(index(doc! {"target": 1, "at": 1})).await;
-        unless_refused("index of actions", made).map_err(failed)?;
+        let indexes = [index(doc! {"target": 1, "at": 1}), index(doc! {"at": 1})];
+        let made = actions.create_indexes(indexes).await;
+        unless_refused("indexes of actions", made).map_err(failed)?;
         let erasures = self.database.collection::<Document>(ERASURES);
         let made = erasures.create_index(purge_index("purge_at")).await;
         unless_refused("index of erasures", made).map_err(failed)?;
@@ -90,7 +91,7 @@ impl MongoAudit {
 
 /// One for each way in which usher itself, its commands and the questions of docs/audit.md look for
 /// records.
-fn indexes() -> Vec<IndexModel> {
+fn of_deliveries() -> Vec<IndexModel> {
     // Few records are retries, so this stays small.
     let retries = doc! {"status": Status::Retrying.as_str()};
     let retries = IndexOptions::builder().partial_filter_expression(retries).build();

@@ -176,6 +176,11 @@ impl World {
         }
     }
 
+    /// What the database answers to a command.
+    pub(crate) async fn command(&self, command: Document) -> mongodb::error::Result<Document> {
+        self.mongodb.database(&self.name).run_command(command).await
+    }
+
     /// Every document of a collection.
     pub(crate) async fn all(&self, collection: &str) -> Vec<Document> {
         let found = self.collection(collection).find(doc! {}).await.expect("an answer");

@@ -1,0 +1,84 @@
+// The roles for usher's database, for mongosh:
+//
+//   mongosh "mongodb://admin@HOST/usher?authSource=admin" deploy/mongodb/roles.js
+//
+// To run it again brings the roles up to date. Users are made by hand, for instance:
+//
+//   db.createUser({user: "usher", pwd: passwordPrompt(), roles: ["usherWriter", "usherSetup"]})
+//   db.createUser({user: "ops", pwd: passwordPrompt(), roles: ["usherOperator"]})
+//   db.createUser({user: "dpo", pwd: passwordPrompt(), roles: ["usherEraser"]})
+//   db.createUser({user: "auditor", pwd: passwordPrompt(), roles: ["usherAuditor"]})
+//
+// usherWriter   the daemon: it adds records and never changes one.
+// usherSetup    makes indexes, the validator and the view when usher starts. Without it usher warns and runs, so a daemon
+//               may do without once a start with this role has made them; again after each new version.
+// usherOperator the commands dead-letters, poison, parked, scheduled and templates, and all that usherAuditor may.
+// usherEraser   the command audit erase: the only one who may change records.
+// usherAuditor  reads, and the commands audit find, show, stats and export.
+
+const ROLES = [
+  {
+    "role": "usherWriter",
+    "privileges": [
+      ["deliveries", "find", "insert"],
+      ["planned", "find", "insert", "update"],
+      ["bookings", "find", "insert", "update"],
+      ["erasures", "find"],
+      ["email_templates", "find"],
+      ["template_versions", "find", "insert"]
+    ],
+    "roles": []
+  },
+  {
+    "role": "usherSetup",
+    "privileges": [["", "createCollection", "createIndex", "collMod", "listCollections", "listIndexes"]],
+    "roles": []
+  },
+  {
+    "role": "usherAuditor",
+    "privileges": [
+      ["deliveries", "find"],
+      ["delivery_status", "find"],
+      ["actions", "find"],
+      ["planned", "find"],
+      ["bookings", "find"],
+      ["erasures", "find"],
+      ["email_templates", "find"],
+      ["template_versions", "find"]
+    ],
+    "roles": []
+  },
+  {
+    "role": "usherOperator",
+    "privileges": [
+      ["actions", "insert"],
+      ["planned", "update"],
+      ["email_templates", "insert", "update"]
+    ],
+    "roles": ["usherAuditor"]
+  },
+  {
+    "role": "usherEraser",
+    "privileges": [
+      ["deliveries", "update"],
+      ["planned", "remove"],
+      ["bookings", "update"],
+      ["actions", "insert", "update"],
+      ["erasures", "insert", "update"]
+    ],
+    "roles": ["usherAuditor"]
+  }
+];
+
+for (const { role, privileges, roles } of ROLES) {
+  const granted = privileges.map(([collection, ...actions]) => ({
+    resource: { db: db.getName(), collection },
+    actions,
+  }));
+  if (db.getRole(role)) {
+    db.updateRole(role, { privileges: granted, roles });
+  } else {
+    db.createRole({ role, privileges: granted, roles });
+  }
+  print(`${role}: done`);
+}
