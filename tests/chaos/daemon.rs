@@ -16,7 +16,7 @@ use super::dice::Dice;
 use crate::support::{exported, http::request};
 
 /// How long a service may take to start on a loaded machine.
-const START: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(180);
 /// Debian's own wrapper insists on the rabbitmq user; the script behind it does not.
 const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 

@@ -140,6 +140,9 @@ async fn sigterm_under_load_finishes_what_is_under_way() {
     for _ in 0..3 {
         let mut leaving = instances.remove(0);
         instances.push(stage.start(&[]));
+        // Earlier it would not know what the signal means.
+        let starts = async || leaving.log().contains("usher starts").then_some(());
+        eventually("the one that leaves has started", starts).await;
         let status = leaving.terminate().await;
         assert_eq!(status.code(), Some(0), "{}", leaving.log());
         assert!(leaving.log().contains("usher has stopped"), "{}", leaving.log());

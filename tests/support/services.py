@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 # Debian's own wrapper insists on the rabbitmq user; the script behind it does not.
 RABBITMQ_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
-START_TIMEOUT = 90.0
+START_TIMEOUT = 180.0
 STOP_GRACE = 15.0
 
 PR_SET_PDEATHSIG = 1
