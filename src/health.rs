@@ -76,6 +76,10 @@ impl Dependency {
     /// Whether the kind of state is another one than before; a new reason for being down is not.
     fn change(&self, state: State) -> bool {
         let mut current = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current == State::Unused && state == State::Up {
+            // What answers stands in for it.
+            return false;
+        }
         let changed = std::mem::discriminant(&*current) != std::mem::discriminant(&state);
         *current = state;
         changed
@@ -139,5 +143,26 @@ impl Backoff {
         let wait = self.next;
         self.next = (self.next * 2).min(BACKOFF.1);
         wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_counts_once_and_what_is_unused_stays_so() {
+        let redis = Dependency::new("redis");
+        for _ in 0..3 {
+            redis.down(&"no answer from <user@example.com>");
+        }
+        assert_eq!(redis.state(), State::Down("no answer from <u***@example.com>".into()));
+        assert_eq!(redis.failures(), 1);
+        redis.up();
+        redis.down(&"again");
+        assert_eq!(redis.failures(), 2);
+        redis.unused();
+        redis.up();
+        assert_eq!(redis.state(), State::Unused);
     }
 }
