@@ -41,11 +41,6 @@ impl Wanted {
         Self(address.trim().to_lowercase())
     }
 
-    /// Whether this is the address.
-    pub fn is(&self, text: &str) -> bool {
-        text.trim().to_lowercase() == self.0
-    }
-
     /// Whether the address stands in the text; one that it is only a part of does not count.
     pub fn is_in(&self, text: &str) -> bool {
         // Most texts have no address at all.

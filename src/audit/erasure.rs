@@ -66,7 +66,7 @@ impl MongoAudit {
             let text = |field| record.get_str(field).unwrap_or_default();
             let is_erased = record.contains_key("erased_at");
             let is_own =
-                text("recipient_hash") == erasure.hash || erasure.wanted.is(text("recipient"));
+                text("recipient_hash") == erasure.hash || erasure.wanted.is_in(text("recipient"));
             if !is_own && (is_erased || !is_within(erasure.wanted, &record)) {
                 continue;
             }
@@ -96,7 +96,7 @@ impl MongoAudit {
         events: &HashSet<(String, String)>,
         found: &mut Found,
     ) -> Result<(), AuditError> {
-        let known: HashSet<String> = found.others.iter().cloned().collect();
+        let known: HashSet<String> = found.own.iter().chain(&found.others).cloned().collect();
         let events: Vec<&(String, String)> = events.iter().collect();
         let deliveries = self.collection(DELIVERIES);
         for chunk in events.chunks(CHUNK) {
@@ -137,7 +137,7 @@ impl MongoAudit {
                     .and_then(|it| it.get_str(field).ok())
                     .unwrap_or_default()
             };
-            let is_own = erasure.wanted.is(of_ticket("recipient"));
+            let is_own = erasure.wanted.is_in(of_ticket("recipient"));
             let body = one.get_str("body").unwrap_or_default();
             if !is_own && !erasure.wanted.is_in_body(body.as_bytes()) {
                 continue;

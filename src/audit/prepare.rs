@@ -15,7 +15,7 @@ use super::{
 use crate::mongo::{index, purge_index, unless_refused};
 
 /// What a record looks like, for everybody who writes one.
-pub(super) const SCHEMA: &str = include_str!("../../deploy/mongodb/deliveries.schema.json");
+pub(super) const SCHEMA: &str = include_str!("deliveries.schema.json");
 
 /// The code of a name that is taken.
 const NAMESPACE_EXISTS: i32 = 48;
@@ -85,6 +85,9 @@ impl MongoAudit {
             "validationAction": "error",
         };
         let made = self.database.run_command(change).await;
+        if made.is_ok() {
+            tracing::info!("the validator of deliveries is set");
+        }
         unless_refused("validator of deliveries", made).map_err(failed)
     }
 }

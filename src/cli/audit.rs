@@ -58,8 +58,8 @@ pub struct FindArgs {
     #[arg(long)]
     pub records: bool,
     /// At most this many.
-    #[arg(long, default_value_t = 50)]
-    pub limit: usize,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
     /// How to print them.
     #[arg(long, value_enum, default_value_t = Shape::Table)]
     pub format: Shape,

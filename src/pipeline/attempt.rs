@@ -71,7 +71,6 @@ impl Pipeline {
             let _until_settled = (company, alone);
             crash_point!("after_claim");
             story.timings.claim_ms = story.took("claim", waiting);
-            self.look_for_erasure(&mut story).await;
             let attempt = match claimed {
                 Claimed::Granted { fence, attempt } => {
                     hold.granted(fence, attempt);
@@ -80,11 +79,13 @@ impl Pipeline {
                 other => {
                     // Nothing to send: somebody else may have the connection.
                     drop(slot);
+                    story.is_erased = self.is_late_copy(&story).await;
                     return self.settle_unclaimed(story, other, hold).await;
                 }
             };
             crash_event!(&event.id.value);
             story.attempt = attempt;
+            story.is_erased = self.is_late_copy(&story).await;
             let prepared = if story.is_erased {
                 Err(Hindrance::Suppressed(erased::REASON.to_owned()))
             } else if let Some(reason) = self.overtaken(&story).await {

@@ -45,7 +45,8 @@ impl Pipeline {
         due: Timestamp,
     ) -> End {
         let mut story = Story::new(message, event, delivery, &NONE);
-        self.look_for_erasure(&mut story).await;
+        // Always, for it would lie there until it is due.
+        story.is_erased = self.is_erased(&story).await;
         if story.is_erased {
             erased::REASON.clone_into(&mut story.reason);
             return self.record_over(&story, Status::Suppressed).await;

@@ -72,36 +72,48 @@ impl Drop for Server {
 
 /// The roles as `mongosh` would make them.
 fn roles() -> Vec<Value> {
-    let data = ROLES.split("const ROLES = ").nth(1).unwrap().split(";\n").next().unwrap();
+    let data = ROLES
+        .split("const ROLES = ")
+        .nth(1)
+        .expect("the form of roles.js")
+        .split(";\n")
+        .next()
+        .expect("the form of roles.js");
     serde_json::from_str(data).expect("JSON")
 }
 
 fn texts(value: &Value) -> Vec<&str> {
-    value.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+    value
+        .as_array()
+        .expect("the form of roles.js")
+        .iter()
+        .map(|text| text.as_str().expect("the form of roles.js"))
+        .collect()
 }
 
 async fn create(uri: &str) {
-    let database = Client::with_uri_str(uri).await.unwrap().database("usher");
+    let database = Client::with_uri_str(uri).await.expect("the server").database("usher");
     for role in roles() {
-        let privileges = role["privileges"].as_array().unwrap().iter().map(|granted| {
-            let granted = texts(granted);
-            let resource = doc! {"db": "usher", "collection": granted[0]};
-            Bson::from(doc! {"resource": resource, "actions": granted[1..].to_vec()})
-        });
+        let privileges =
+            role["privileges"].as_array().expect("the form of roles.js").iter().map(|granted| {
+                let granted = texts(granted);
+                let resource = doc! {"db": "usher", "collection": granted[0]};
+                Bson::from(doc! {"resource": resource, "actions": granted[1..].to_vec()})
+            });
         database
             .run_command(doc! {
-                "createRole": role["role"].as_str().unwrap(),
+                "createRole": role["role"].as_str().expect("the form of roles.js"),
                 "privileges": privileges.collect::<Vec<_>>(),
                 "roles": texts(&role["roles"]),
             })
             .await
-            .unwrap();
+            .expect("it is made");
     }
     for (user, role) in
         [("daemon", "usherWriter"), ("auditor", "usherAuditor"), ("dpo", "usherEraser")]
     {
         let user = doc! {"createUser": user, "pwd": "secret", "roles": [role]};
-        database.run_command(user).await.unwrap();
+        database.run_command(user).await.expect("it is made");
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod collector;
 pub(crate) mod events;
 pub(crate) mod http;
 pub(crate) mod mail;
+pub(crate) mod mongosh;
 pub(crate) mod python;
 pub(crate) mod smtp;
 pub(crate) mod usher;

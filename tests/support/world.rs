@@ -4,7 +4,7 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    Client, Collection,
+    Client, Collection, IndexModel,
     bson::{Bson, Document, doc},
 };
 use serde_json::Value;
@@ -179,6 +179,12 @@ impl World {
     /// What the database answers to a command.
     pub(crate) async fn command(&self, command: Document) -> mongodb::error::Result<Document> {
         self.mongodb.database(&self.name).run_command(command).await
+    }
+
+    /// The indexes of a collection.
+    pub(crate) async fn indexes(&self, collection: &str) -> Vec<IndexModel> {
+        let found = self.collection(collection).list_indexes().await.expect("an answer");
+        found.try_collect().await.expect("indexes")
     }
 
     /// Every document of a collection.

@@ -123,7 +123,8 @@ impl Desk {
                 if record.erased_at.is_some() && record.recipient.is_empty() {
                     return None;
                 }
-                match record.recipient_hash == erasure.hash || erasure.wanted.is(&record.recipient)
+                match record.recipient_hash == erasure.hash
+                    || erasure.wanted.is_in(&record.recipient)
                 {
                     true => record.erase(at),
                     false => record.forget(at),
@@ -149,10 +150,9 @@ impl Desk {
         let taken = Taken::open(server, shelf).await?;
         let mut found = Vec::new();
         while let Some((message, handle)) = taken.next(&self.identity).await? {
-            let is_theirs = message
-                .ticket
-                .as_ref()
-                .is_some_and(|ticket| wanted.is(&ticket.recipient) || wanted.is_in(&ticket.reason));
+            let is_theirs = message.ticket.as_ref().is_some_and(|ticket| {
+                wanted.is_in(&ticket.recipient) || wanted.is_in(&ticket.reason)
+            });
             if is_theirs || wanted.is_in_body(&message.body) {
                 found.push((message, handle));
             }

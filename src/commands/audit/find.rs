@@ -22,20 +22,21 @@ const SHORT_ID: usize = 12;
 const INDENT: &str = "                ";
 
 impl Desk {
-    pub(super) async fn find(&self, args: &FindArgs) -> Result<ExitCode, super::Failure> {
+    pub(super) async fn find(&self, args: &FindArgs) -> Result<ExitCode, Failure> {
         let filter = self.filter(&args.filter);
+        let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
         // What an event came to and what was a duplicate is told by records that are not the last.
         let every = args.records
             || args.filter.event.is_some()
             || args.filter.status.contains(&Status::Duplicate);
         let found = if every {
-            self.audit.newest(&filter, args.limit).await
+            self.audit.newest(&filter, limit).await
         } else {
-            self.audit.last_words(&filter, args.limit).await
+            self.audit.last_words(&filter, limit).await
         };
         let found = found.map_err(unavailable)?;
         match if args.json { Shape::Json } else { args.format } {
-            Shape::Table => print(&found, args.limit),
+            Shape::Table => print(&found, limit),
             Shape::Json => print_json(&found)?,
             Shape::Csv => {
                 say(csv::HEADER);
@@ -88,10 +89,10 @@ fn print(found: &[Record], limit: usize) {
     let table = screen.table(&columns, &rows, |row| Some(colour_of(found[row].status)));
     for (number, line) in table.lines().enumerate() {
         say(line);
-        if let Some(record) = found.get(number.wrapping_sub(1)).filter(|_| !is_wider(WIDE)) {
+        let about = found.get(number.wrapping_sub(1)).map(words).unwrap_or_default();
+        if !is_wider(WIDE) && !about.is_empty() {
             let width = screen.width.unwrap_or(WIDE).saturating_sub(INDENT.len());
-            let words = format!("{INDENT}{}", fit(words(record), width));
-            say(screen.paint(&words, Colour::Faint).trim_end());
+            say(&screen.paint(&format!("{INDENT}{}", fit(about, width)), Colour::Faint));
         }
     }
     if found.len() == limit {
