@@ -58,7 +58,8 @@ async fn redis_user(world: &World) -> String {
     let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
     let mut made = redis::cmd("ACL");
     made.arg("SETUSER").arg(world.name()).arg(format!(">{PASSWORD}"));
-    let _: () = made.arg(rules.collect::<Vec<_>>()).query_async(&mut connection).await.unwrap();
+    let _: () =
+        made.arg(rules.collect::<Vec<_>>()).query_async(&mut connection).await.expect("an answer");
     as_user(&exported("TEST_REDIS_URL"), world.name())
 }
 
@@ -138,7 +139,7 @@ async fn the_users_in_deploy_may_do_nothing_else() {
     refused(declared.expect_err("another's queue"));
     let channel_of_publisher = channel(&publisher).await;
     let got = channel_of_publisher.basic_get(BOOKINGS.into(), BasicGetOptions::default()).await;
-    refused(got.err().expect("a publisher that reads"));
+    refused(got.expect_err("a publisher that reads"));
     let channel_of_publisher = channel(&publisher).await;
     channel_of_publisher.confirm_select(Default::default()).await.unwrap();
     let options = BasicPublishOptions::default();
