@@ -229,17 +229,26 @@ impl MongoAudit {
         Ok(())
     }
 
-    /// Forgets the records of mail that was under way meanwhile; says how many there were.
+    /// The records of mail to them that was under way meanwhile.
     ///
     /// # Errors
     /// The server did not answer.
-    pub async fn forget_late(&self, hash: &str, at: Timestamp) -> Result<u64, AuditError> {
+    pub async fn find_late(&self, hash: &str) -> Result<Found, AuditError> {
         let late = doc! {"recipient_hash": hash, "erased_at": {"$exists": false}};
-        self.change(late, at, true).await
+        let deliveries = self.collection(DELIVERIES);
+        let late = deliveries.find(late).projection(doc! {"delivery_id": 1});
+        let mut late = late.await.map_err(failed)?;
+        let mut found = Found::default();
+        while let Some(record) = late.try_next().await.map_err(failed)? {
+            let text = |field| record.get_str(field).unwrap_or_default().to_owned();
+            found.own.push(text("_id"));
+            found.deliveries.insert(text("delivery_id"));
+        }
+        Ok(found)
     }
 
     /// What [`super::Record::erase`] and [`super::Record::forget`] do, where the records are.
-    async fn change(&self, which: Document, at: Timestamp, own: bool) -> Result<u64, AuditError> {
+    async fn change(&self, which: Document, at: Timestamp, own: bool) -> Result<(), AuditError> {
         let without = |field: &str, words: &str| {
             let there = doc! {"$eq": [{"$type": format!("${field}")}, "object"]};
             let merged = doc! {"$mergeObjects": [format!("${field}"), {words: ERASED}]};
@@ -255,8 +264,9 @@ impl MongoAudit {
         if own {
             set.insert("recipient", "");
         }
-        let done = self.collection(DELIVERIES).update_many(which, vec![doc! {"$set": set}]).await;
-        Ok(done.map_err(failed)?.modified_count)
+        let change = vec![doc! {"$set": set}];
+        self.collection(DELIVERIES).update_many(which, change).await.map_err(failed)?;
+        Ok(())
     }
 
     fn collection(&self, name: &str) -> Collection<Document> {

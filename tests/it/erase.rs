@@ -38,7 +38,8 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
         .usher()
         .smtp(&smtp)
         .set("RETRY_SCHEDULE", "1h")
-        .set("ADMIN_EMAILS", "admin@cine.test");
+        .set("ADMIN_EMAILS", "admin@cine.test")
+        .set("SMTP_DOT_TIMEOUT", "60s");
     let _usher = settings.start().await;
     let publish =
         async |event: serde_json::Value| world.broker.publish(BOOKINGS, event.to_string()).await;
@@ -72,8 +73,11 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
         (depths == [2, 1, 1, 1]).then_some(())
     })
     .await;
+    smtp.at(Phase::Dot).to("Ana@example.com").once().hold();
+    let dots = smtp.reached(Phase::Dot);
+    publish(named("held")).await;
+    smtp.until_reached(Phase::Dot, dots + 1).await;
     let before = world.records().await;
-    let sent_before = smtp.accepted().len();
 
     let erase = ["audit", "erase", "--recipient", "ANA@example.com", "--by", "dpo"];
     let erase = [&erase[..], &["--reason", "letter from ana@example.com, 2 May"]].concat();
@@ -125,6 +129,17 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
     let found = run(&settings, 0, &["audit", "find", "--recipient", ANA]).await;
     assert!(found.contains("(erased)"), "{found}");
 
+    // What was with the mail server meanwhile leaves a record, until it is erased again.
+    smtp.relent();
+    world.until_records_of(&["held"]).await;
+    assert_eq!(mentions(&world).await.len(), 1);
+    let again = run(&settings, 0, &[&erase[..], &["--yes"]].concat()).await;
+    assert!(again.contains("records of theirs            1"), "{again}");
+    assert_eq!(mentions(&world).await, Vec::<String>::new());
+    let ledger = world.ledger_records(&world.records().await).await;
+    assert!(!ledger.iter().any(|record| record.to_lowercase().contains(ANA)), "{ledger:?}");
+    let sent_before = smtp.accepted().len();
+
     // The retry that was on its way comes out of its delay, and a copy from before comes in late.
     let retry = world.broker.take_one("usher.delay.1h").await;
     let copies = [(retry.body, retry.properties)];
@@ -133,7 +148,7 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
     world.broker.publish_with(BOOKINGS, named("copy").to_string(), old.clone()).await;
     let later = json!({"deliver_at": "2090-01-01T00:00:00Z"});
     world.broker.publish_with(BOOKINGS, with(named("plan"), &later).to_string(), old).await;
-    let records = world.until_records(before.len() + 3).await;
+    let records = world.until_records(before.len() + 4).await;
     let suppressed: Vec<_> =
         records.iter().filter(|record| text(record, "status") == "suppressed").collect();
     assert_eq!(suppressed.len(), 3);

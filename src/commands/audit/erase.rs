@@ -97,9 +97,13 @@ impl Desk {
         let waited = Timestamp::now().duration_since(at);
         let rest = Duration::try_from(RECENT - waited).unwrap_or_default();
         tokio::time::sleep(rest).await;
-        let late = self.audit.forget_late(&hash, at).await.map_err(unavailable)?;
-        let late =
-            if late > 0 { format!(", and {late} that came meanwhile") } else { String::new() };
+        let late = self.audit.find_late(&hash).await.map_err(unavailable)?;
+        self.ledger_entries(&ledger, &late, &erasure, at, true).await?;
+        self.audit.forget(&late, at).await.map_err(unavailable)?;
+        let late = match late.own.len() {
+            0 => String::new(),
+            count => format!(", and {count} that came meanwhile"),
+        };
         say(&format!(
             "erased{late}; what is with the mail server right now may still leave a record: erase again to be sure"
         ));
