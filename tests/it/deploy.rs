@@ -111,6 +111,9 @@ async fn the_permissions_in_deploy_are_enough_for_all_that_usher_does() {
     // The retry, the replay, the resend and the one by hand; and the record of the nonsense.
     smtp.until_accepted(4).await;
     world.until_records(8).await;
+    run(&settings, 0, &["poison", "list"]).await;
+    let erase = ["audit", "erase", "--recipient", "dead@example.com", "--reason", "asked", "--yes"];
+    run(&settings, 0, &erase).await;
     for dependency in ["rabbitmq", "redis"] {
         assert!(usher.get("/readyz?verbose").body.contains(&format!("[+] {dependency} ok")));
     }
