@@ -36,7 +36,7 @@ impl Dependency {
         Self { name, state: Arc::new(Mutex::new(State::Unknown)), failures: Arc::default() }
     }
 
-    /// Its name: `rabbitmq`, `redis`, `mongodb` or `smtp`.
+    /// Its name: `rabbitmq`, `redis`, `mongodb`, `smtp` or `sms`.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -97,6 +97,8 @@ pub struct Health {
     pub mongodb: Dependency,
     /// The mail server.
     pub smtp: Dependency,
+    /// The gateway for text messages.
+    pub sms: Dependency,
 }
 
 impl Default for Health {
@@ -106,19 +108,21 @@ impl Default for Health {
             redis: Dependency::new("redis"),
             mongodb: Dependency::new("mongodb"),
             smtp: Dependency::new("smtp"),
+            sms: Dependency::new("sms"),
         }
     }
 }
 
 impl Health {
-    /// In the order in which they are shown.
-    pub fn all(&self) -> [&Dependency; 4] {
-        [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp]
+    /// In the order in which they are shown; text messages only where they are configured.
+    pub fn all(&self) -> impl Iterator<Item = &Dependency> {
+        let sms = Some(&self.sms).filter(|sms| sms.state() != State::Unused);
+        [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp].into_iter().chain(sms)
     }
 
     /// Whether everything that is needed answers.
     pub fn is_ready(&self) -> bool {
-        self.all().iter().all(|one| matches!(one.state(), State::Up | State::Unused))
+        self.all().all(|one| matches!(one.state(), State::Up | State::Unused))
     }
 }
 

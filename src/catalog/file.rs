@@ -93,6 +93,7 @@ fn yes() -> bool {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum RecipientEntry {
     Field(String),
+    Optional(String),
     Literal(String),
     Setting(String),
 }
@@ -210,6 +211,7 @@ impl RouteEntry {
         };
         let recipients = match self.recipient {
             RecipientEntry::Field(path) => Recipients::Field(field_name(&path)),
+            RecipientEntry::Optional(path) => Recipients::Optional(field_name(&path)),
             RecipientEntry::Literal(address) => Recipients::Fixed(vec![address]),
             RecipientEntry::Setting(name) => match settings.get(&name) {
                 Some(addresses) => Recipients::Fixed(addresses.clone()),

@@ -65,6 +65,8 @@ pub struct Route {
 pub enum Recipients {
     /// A field of the event; dots lead into objects.
     Field(String),
+    /// The same; an event without it asks for nothing.
+    Optional(String),
     /// These addresses: a literal, or a setting's list, which may be empty.
     Fixed(Vec<String>),
 }
@@ -75,6 +77,8 @@ pub enum Recipients {
 pub enum ChannelKind {
     /// Mail.
     Email,
+    /// Text messages.
+    Sms,
 }
 
 impl ChannelKind {
@@ -82,6 +86,7 @@ impl ChannelKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Email => "email",
+            Self::Sms => "sms",
         }
     }
 }
@@ -183,6 +188,11 @@ impl Route {
                 addresses.iter().map(|address| Recipient::Address(address.clone())).collect()
             }
             Recipients::Field(path) => vec![recipient(event, path)],
+            Recipients::Optional(path) => match find(event, path) {
+                None | Some(Value::Null) => Vec::new(),
+                Some(Value::String(text)) if text.trim().is_empty() => Vec::new(),
+                Some(_) => vec![recipient(event, path)],
+            },
         };
         recipients
             .into_iter()

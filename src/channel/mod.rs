@@ -2,7 +2,9 @@
 
 pub mod email;
 pub mod file;
+mod gate;
 pub mod simulated;
+pub mod sms;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;

@@ -7,7 +7,13 @@ use crate::{
     audit::Audit,
     broker::{Broker, Handler},
     catalog::Identity,
-    channel::{Channel, email::SmtpChannel, file::FileChannel, simulated::Simulated},
+    channel::{
+        Channel,
+        email::SmtpChannel,
+        file::FileChannel,
+        simulated::Simulated,
+        sms::{SimulatedSms, SmsChannel},
+    },
     config::EmailBackend,
     health::Health,
     ledger::Ledger,
@@ -24,6 +30,7 @@ pub(super) struct Parts {
     pub(super) audit: Arc<dyn Audit>,
     pub(super) plan: Arc<dyn Plan>,
     pub(super) email: Arc<dyn Channel>,
+    pub(super) sms: Arc<dyn Channel>,
     pub(super) broker: Arc<dyn Broker>,
     pub(super) health: Health,
     pub(super) metrics: Metrics,
@@ -53,6 +60,7 @@ pub(super) fn pipeline(loaded: Loaded, parts: Parts) -> Arc<Pipeline> {
         audit: parts.audit,
         plan: parts.plan,
         email: parts.email,
+        sms: parts.sms,
         broker: parts.broker,
         health: parts.health,
         metrics: parts.metrics,
@@ -94,6 +102,19 @@ pub(super) fn email_channel(
         EmailBackend::Simulated => {
             tracing::warn!("SMTP is not configured: mail is SIMULATED, nothing is sent");
             Arc::new(Simulated::new(sender))
+        }
+    })
+}
+
+/// The channel of text messages that the settings ask for.
+pub(super) fn sms_channel(loaded: &Loaded, health: &Health) -> Result<Arc<dyn Channel>, Failure> {
+    Ok(match &loaded.settings.sms {
+        Some(gateway) => {
+            Arc::new(SmsChannel::new(gateway, health.sms.clone()).map_err(Failure::config)?)
+        }
+        None => {
+            health.sms.unused();
+            Arc::new(SimulatedSms)
         }
     })
 }

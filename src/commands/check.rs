@@ -9,7 +9,7 @@ use super::{EXIT_CONFIG, EXIT_UNAVAILABLE, Failure, load, quiet_logs, say};
 use crate::{
     audit::mongo::MongoAudit,
     broker::amqp,
-    channel::email::SmtpChannel,
+    channel::{email::SmtpChannel, sms::SmsChannel},
     cli::CheckArgs,
     config::{EmailBackend, Settings},
     ledger::redis::{RedisLedger, Windows},
@@ -108,14 +108,22 @@ async fn connections(settings: &Settings) -> Vec<Check> {
             EmailBackend::Simulated => Ok("not configured, mail is simulated".to_owned()),
         }
     };
+    let sms = async {
+        let Some(gateway) = &settings.sms else {
+            return Ok("not configured, text messages are simulated".to_owned());
+        };
+        SmsChannel::test(gateway).await?;
+        Ok(format!("{}, logged in", gateway.base_url))
+    };
     let up = |()| "answers".to_owned();
-    let (rabbitmq, redis, mongodb, smtp) = tokio::join!(
+    let (rabbitmq, redis, mongodb, smtp, sms) = tokio::join!(
         answer("rabbitmq", async { rabbitmq.await.map(up) }),
         answer("redis", async { redis.await.map(up) }),
         answer("mongodb", async { mongodb.await.map(up) }),
         answer("smtp", smtp),
+        answer("sms", sms),
     );
-    vec![rabbitmq, redis, mongodb, smtp]
+    vec![rabbitmq, redis, mongodb, smtp, sms]
 }
 
 async fn answer(name: &'static str, work: impl Future<Output = Result<String, String>>) -> Check {

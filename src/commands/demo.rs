@@ -26,7 +26,7 @@ use super::{
 use crate::{
     audit::{Record, Smtp, Status},
     broker::Handler,
-    channel::{Channel, Outcome, Outgoing, Slot, file::FileChannel},
+    channel::{Channel, Outcome, Outgoing, Slot, file::FileChannel, sms::SimulatedSms},
     cli::DemoArgs,
     config::Environment,
     event::{self, Properties},
@@ -196,6 +196,7 @@ fn build(
         audit: store.audit,
         plan: store.plan,
         email,
+        sms: Arc::new(SimulatedSms),
         broker: Arc::new(store.broker),
         health,
         metrics: Metrics::default(),

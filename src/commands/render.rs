@@ -11,7 +11,7 @@ use super::{
     quiet_logs, say, say_err,
 };
 use crate::{
-    catalog::{Delivery, Identity, Lookup},
+    catalog::{ChannelKind, Delivery, Identity, Lookup},
     channel::Outgoing,
     cli::RenderArgs,
     event::Event,
@@ -100,7 +100,8 @@ fn all(loaded: &Loaded, out: &Path, reload: bool) -> Result<ExitCode, Failure> {
             let locale = own.unwrap_or(language).to_owned();
             event.fields.insert("locale".into(), locale.into());
             for delivery in deliveries(loaded, &event).into_iter().flatten() {
-                if delivery.route.template == template {
+                let is_mail = delivery.route.channel == ChannelKind::Email;
+                if is_mail && delivery.route.template == template {
                     let title = format!(
                         "{} of {}",
                         sample_name.trim_end_matches(".json"),

@@ -66,6 +66,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     let tracer = Tracer::from_environment("rabbitmq", &instance)
         .map_err(|error| Failure::config(format!("{error:#}")))?;
     let email = build::email_channel(&loaded, &health, &metrics)?;
+    let sms = build::sms_channel(&loaded, &health)?;
     let background = CancellationToken::new();
     serve_http(&settings, &health, &metrics, &background).await?;
     tracing::info!(instance, version = env!("CARGO_PKG_VERSION"), "usher starts");
@@ -107,14 +108,16 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     );
     let alive = tokio::spawn(background.clone().run_until_cancelled_owned(alive));
 
-    let warm_up = email.clone();
-    tokio::spawn(async move { drop(warm_up.ready().await) });
+    for channel in [email.clone(), sms.clone()] {
+        tokio::spawn(async move { drop(channel.ready().await) });
+    }
     let parts = Parts {
         instance,
         ledger: ledger.clone(),
         audit,
         plan,
         email,
+        sms,
         broker: broker.clone(),
         health: health.clone(),
         metrics,

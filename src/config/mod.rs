@@ -8,6 +8,7 @@ mod email;
 mod layers;
 mod names;
 mod settings;
+mod sms;
 mod tls;
 mod validate;
 mod values;
@@ -21,7 +22,7 @@ pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
 pub use settings::{
     Brand, Dkim, Email, EmailBackend, Endpoint, LogFormat, PRE_SEND_BUDGET, Secret, Settings, Smtp,
-    SmtpTls, TlsFiles,
+    SmtpTls, TlsFiles, Twilio,
 };
 
 /// Reads and judges the settings: embedded defaults, overridden by `file`, overridden by `env`.

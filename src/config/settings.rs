@@ -51,6 +51,8 @@ pub struct Settings {
     pub mongodb_database: String,
     /// How mail leaves and in whose name.
     pub email: Email,
+    /// How text messages leave (`TWILIO_*`); `None`: they are simulated.
+    pub sms: Option<Twilio>,
     /// Who receives mail meant for the operators (`ADMIN_EMAILS`); empty: customer mail only.
     pub admin_emails: Vec<String>,
     /// Who receives contact requests (`CONTACT_EMAILS`, else the admins, else the sender); never
@@ -212,6 +214,23 @@ pub enum SmtpTls {
     Implicit,
     /// No encryption.
     None,
+}
+
+/// An account at a gateway for text messages.
+#[derive(Debug, Clone)]
+pub struct Twilio {
+    /// The account (`TWILIO_ACCOUNT_SID`).
+    pub account_sid: String,
+    /// Its password (`TWILIO_AUTH_TOKEN`).
+    pub auth_token: Secret,
+    /// The number, name or messaging service (`MG…`) that messages come from (`TWILIO_FROM`).
+    pub from: String,
+    /// Where the API is (`TWILIO_BASE_URL`), `http` or `https`.
+    pub base_url: String,
+    /// Time allowed for connecting and for the answer (`TWILIO_TIMEOUT`).
+    pub timeout: Duration,
+    /// Most requests at once (`TWILIO_CONNECTIONS`), 1 to 1000.
+    pub connections: usize,
 }
 
 /// What mail looks like.

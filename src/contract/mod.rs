@@ -166,7 +166,7 @@ fn summary(kind: &EventKind<'_>) -> String {
 
 fn of_route(route: &Route) -> String {
     let to = match &route.recipients {
-        Recipients::Field(path) => path.as_str(),
+        Recipients::Field(path) | Recipients::Optional(path) => path.as_str(),
         // The addresses themselves are nobody's business.
         Recipients::Fixed(_) => "addresses of usher's settings",
     };

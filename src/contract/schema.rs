@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    catalog::{Dialect, EventKind, Priority, Recipients, Route, Variable, VariableType},
+    catalog::{
+        ChannelKind, Dialect, EventKind, Priority, Recipients, Route, Variable, VariableType,
+    },
     event::{MAX_ATTACHMENT_NAME_BYTES, MAX_ATTACHMENTS},
 };
 
@@ -25,9 +27,7 @@ pub(super) fn shared() -> Map<String, Value> {
     let mut schemas = Map::new();
     for kind in VariableType::ALL {
         let schema = of_type(kind);
-        let blank = json!({"type": "string", "pattern": r"^\s*$"});
-        let optional = json!({"anyOf": [link(name_of(kind)), {"type": "null"}, blank]});
-        schemas.insert(format!("Optional{}", name_of(kind)), optional);
+        schemas.insert(format!("Optional{}", name_of(kind)), optional(&link(name_of(kind))));
         schemas.insert(name_of(kind).to_owned(), schema);
     }
     let moment = json!({
@@ -39,6 +39,9 @@ pub(super) fn shared() -> Map<String, Value> {
         ("Envelope", envelope()),
         ("CloudEvent", cloudevent()),
         ("Address", address()),
+        ("OptionalAddress", optional(&link("Address"))),
+        ("Number", number()),
+        ("OptionalNumber", optional(&link("Number"))),
         ("Attachment", attachment()),
     ];
     schemas.extend(fixed.map(|(name, schema)| (name.to_owned(), schema)));
@@ -71,8 +74,14 @@ pub(super) fn of_fields(kind: &EventKind<'_>) -> Value {
         fields.add(kind.dialect, name, &property, is_required);
     }
     for route in kind.routes {
-        if let Recipients::Field(path) = &route.recipients {
-            outer.insert(path, link("Address"));
+        match &route.recipients {
+            Recipients::Field(path) => outer.insert(path, link(recipient(route.channel))),
+            // Of a path only the last part can be missing.
+            Recipients::Optional(path) if !path.contains('.') => {
+                let name = format!("Optional{}", recipient(route.channel));
+                outer.properties.insert(path.clone(), link(&name));
+            }
+            Recipients::Optional(_) | Recipients::Fixed(_) => {}
         }
     }
     if let Some(name) = nested {
@@ -271,6 +280,10 @@ fn envelope() -> Value {
             "timezone": text("The IANA zone of times without an offset."),
             "deliver_at": moment("Not to be sent before this."),
             "deliver_before": moment("Not to be sent after this."),
+            "user_phone": {
+                "allOf": [link("OptionalNumber")],
+                "description": "For text messages, where a route asks for them.",
+            },
             "attachments": {
                 "type": ["array", "null"], "maxItems": MAX_ATTACHMENTS,
                 "items": link("Attachment"),
@@ -296,6 +309,26 @@ fn cloudevent() -> Value {
             },
             "data_base64": false,
         },
+    })
+}
+
+/// Where nothing is said, nothing is wrong.
+fn optional(schema: &Value) -> Value {
+    let blank = json!({"type": "string", "pattern": r"^\s*$"});
+    json!({"anyOf": [schema, {"type": "null"}, blank]})
+}
+
+fn recipient(channel: ChannelKind) -> &'static str {
+    match channel {
+        ChannelKind::Email => "Address",
+        ChannelKind::Sms => "Number",
+    }
+}
+
+fn number() -> Value {
+    json!({
+        "type": "string", "pattern": r"^\s*\+[1-9]\d{6,14}\s*$",
+        "description": "Who gets the text message: a number as E.164 writes it.",
     })
 }
 

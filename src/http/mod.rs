@@ -69,7 +69,6 @@ async fn healthz(State(app): State<App>) -> Response {
     let checks: BTreeMap<&str, Value> = app
         .health
         .all()
-        .into_iter()
         .map(|dependency| {
             let check = match dependency.state() {
                 health::State::Up => json!({"status": "up"}),

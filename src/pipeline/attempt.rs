@@ -16,7 +16,7 @@ use super::{
 use crate::{
     audit::{Record, Status},
     broker::{DEFER, Message},
-    catalog::{Delivery, Recipient},
+    catalog::{ChannelKind, Delivery, Recipient},
     channel::{Outcome, Outgoing},
     event::Event,
     ledger::{Admission, Input, Next, Reply},
@@ -107,7 +107,8 @@ impl Pipeline {
                 let verdict = Verdict::Next { next: later, wait, kind: "rate_limited" };
                 return self.settle(story, verdict, hold).await;
             }
-            story.message_id = Some(outgoing.message_id.clone());
+            let is_mail = delivery.route.channel == ChannelKind::Email;
+            story.message_id = is_mail.then(|| outgoing.message_id.clone());
             crash_point!("after_render");
             let sending = Instant::now();
             let latch = self.latch(delivery, hold);
@@ -169,7 +170,7 @@ impl Pipeline {
     fn prepare(&self, story: &mut Story<'_>) -> Result<Outgoing, Hindrance> {
         let (event, delivery) = (story.event, story.delivery);
         let rendering = Instant::now();
-        if !self.policy.enabled {
+        if !self.policy.enabled && delivery.route.channel == ChannelKind::Email {
             return Err(Hindrance::Suppressed("ENABLE_EMAIL_NOTIFICATIONS is off".to_owned()));
         }
         let happened_at = event.happened_at();

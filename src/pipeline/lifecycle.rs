@@ -188,8 +188,9 @@ impl Pipeline {
                 return false;
             }
         };
-        for delivery in self.catalog.deliveries(std::slice::from_ref(route), &event, &self.identity)
-        {
+        // Over every channel that reminds, as upstream's own event would.
+        let Lookup::Routes(routes) = self.catalog.lookup(&event.kind) else { return false };
+        for delivery in self.catalog.deliveries(routes, &event, &self.identity) {
             if matches!(delivery.recipient, Recipient::Address(_)) {
                 self.plan(&message, &event, &delivery, due).await;
             }

@@ -73,6 +73,8 @@ pub struct Pipeline {
     pub plan: Arc<dyn Plan>,
     /// The mail channel.
     pub email: Arc<dyn Channel>,
+    /// The channel of text messages.
+    pub sms: Arc<dyn Channel>,
     /// Where hand-offs go.
     pub broker: Arc<dyn Broker>,
     /// What the settings say.
@@ -255,6 +257,7 @@ impl Pipeline {
     fn channel(&self, kind: ChannelKind) -> &dyn Channel {
         match kind {
             ChannelKind::Email => &*self.email,
+            ChannelKind::Sms => &*self.sms,
         }
     }
 

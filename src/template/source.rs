@@ -95,6 +95,8 @@ pub enum Markup {
     Mjml,
     /// HTML, as it stands.
     Html,
+    /// There is none, nor a subject: a text message.
+    None,
 }
 
 impl Source {
@@ -104,6 +106,14 @@ impl Source {
     /// The names of the files that are missing.
     pub fn of_files(files: &Files, template: &str, language: &str) -> Result<Self, Vec<String>> {
         let part = |kind: &str| files.get(&format!("{template}/{language}.{kind}.hbs")).cloned();
+        if let Some(text) = part("sms") {
+            return Ok(Self {
+                subject: String::new(),
+                html: String::new(),
+                text,
+                markup: Markup::None,
+            });
+        }
         let missing = |kind: &str| format!("templates/{template}/{language}.{kind}.hbs is missing");
         let html = part("mjml").map(|mjml| (mjml, Markup::Mjml));
         let html = html.or_else(|| part("html").map(|html| (html, Markup::Html)));
@@ -137,6 +147,9 @@ impl Source {
         template: &str,
         language: &str,
     ) -> Result<Self, Vec<String>> {
+        if self.markup == Markup::None {
+            return Err(vec!["text messages are made from files only".to_owned()]);
+        }
         let with = Includes { files, template, language };
         let without = Includes { files: shipped, template, language };
         let html = with.html(&self).map_err(|fault| vec![fault])?;
@@ -178,7 +191,7 @@ impl Includes<'_> {
         match source.markup {
             Markup::Mjml if is_whole(&source.html) => self.expanded(&source.html, "mjml"),
             Markup::Mjml => self.laid_out(&source.html, "mjml"),
-            Markup::Html => self.expanded(&source.html, "html"),
+            Markup::Html | Markup::None => self.expanded(&source.html, "html"),
         }
     }
 

@@ -37,6 +37,7 @@ mod scheduled;
 mod second_opinion;
 mod shelf;
 mod shelf_corrected;
+mod sms;
 mod templates;
 mod tls;
 mod traces;

@@ -4,6 +4,7 @@
 pub(crate) mod broker;
 pub(crate) mod collector;
 pub(crate) mod events;
+pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod mail;
 pub(crate) mod mongosh;

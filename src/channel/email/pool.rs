@@ -1,9 +1,6 @@
 //! The mail channel: connections that are kept open, at most `SMTP_CONNECTIONS` at once.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use deadpool::managed::{
@@ -17,9 +14,9 @@ use super::{
     smtp::Connection,
 };
 use crate::{
-    channel::{Channel, Outcome, Outgoing, Slot},
+    channel::{Channel, Outcome, Outgoing, Slot, gate::Gate},
     config::Smtp,
-    health::{Backoff, Dependency},
+    health::Dependency,
 };
 
 /// A connection that lay idle for longer is asked for a sign of life before it is used: servers
@@ -37,21 +34,6 @@ struct Connections {
     server: Server,
 }
 
-/// While the server can't be used, everybody waits here instead of trying alone.
-struct Gate {
-    health: Dependency,
-    state: Mutex<Closed>,
-}
-
-/// Why and until when the gate is closed; the default is an open one.
-#[derive(Default)]
-struct Closed {
-    until: Option<Instant>,
-    backoff: Backoff,
-    /// The server let us in and then refused to work: only an answered mail proves it well again.
-    refused: bool,
-}
-
 impl SmtpChannel {
     /// Connects to nothing yet.
     ///
@@ -65,8 +47,7 @@ impl SmtpChannel {
             .queue_mode(QueueMode::Lifo)
             .build()
             .map_err(|error| error.to_string())?;
-        let gate = Gate { health, state: Mutex::default() };
-        Ok(Self { sender, pool, gate: Arc::new(gate) })
+        Ok(Self { sender, pool, gate: Arc::new(Gate::new(health)) })
     }
 
     /// Has the use of its connections shown.
@@ -84,40 +65,6 @@ impl SmtpChannel {
         let connection = Server::new(settings.clone())?.connect().await;
         connection.map_err(|error| error.to_string())?.quit().await;
         Ok(())
-    }
-}
-
-impl Gate {
-    /// Until when nobody should try.
-    fn closed_until(&self) -> Option<Instant> {
-        self.state().until.filter(|until| *until > Instant::now())
-    }
-
-    fn close(&self, reason: &dyn std::fmt::Display, refused: bool) {
-        self.health.down(reason);
-        let mut state = self.state();
-        state.refused |= refused;
-        // Those who tried at the same time are one failure.
-        if state.until.is_none_or(|until| until <= Instant::now()) {
-            let wait = state.backoff.step();
-            state.until = Some(Instant::now() + wait);
-        }
-    }
-
-    /// A new connection is open and logged in, so the server is there again.
-    fn connected(&self) {
-        if !self.state().refused {
-            self.open();
-        }
-    }
-
-    fn open(&self) {
-        self.health.up();
-        *self.state() = Closed::default();
-    }
-
-    fn state(&self) -> MutexGuard<'_, Closed> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

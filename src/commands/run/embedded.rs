@@ -81,6 +81,7 @@ pub(super) async fn run(
         }
         _ => build::email_channel(&loaded, &health, &metrics)?,
     };
+    let sms = build::sms_channel(&loaded, &health)?;
     let input: Box<dyn AsyncRead + Send + Unpin> = match events {
         None => Box::new(tokio::io::stdin()),
         Some(path) => {
@@ -96,6 +97,7 @@ pub(super) async fn run(
         audit: store.audit,
         plan: store.plan,
         email,
+        sms,
         broker: Arc::new(store.broker.clone()),
         health,
         metrics,

@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 use super::{Desk, plan::Way};
 use crate::{
     broker::{Message, Ticket},
-    catalog::{Delivery, Lookup, Recipients},
-    channel::email::check_recipient,
+    catalog::{ChannelKind, Delivery, Lookup, Recipients},
+    channel::{email, sms},
     cli::CorrectionArgs,
     commands::{EXIT_DATA, Failure, render},
     event::{self, Event, IdSource, Properties},
@@ -155,7 +155,7 @@ impl Desk {
         catalog.translate(&mut event);
         let deliveries = catalog.deliveries(std::slice::from_ref(route), &event, &self.identity);
         let delivery = deliveries.into_iter().find(|delivery| {
-            matches!(route.recipients, Recipients::Field(_))
+            !matches!(route.recipients, Recipients::Fixed(_))
                 || delivery.recipient.as_str().eq_ignore_ascii_case(&ticket.recipient)
         });
         let delivery = delivery.ok_or("its recipient is not in the settings any more")?;
@@ -206,7 +206,10 @@ impl Desk {
     /// Whether a mail can be made of it.
     fn check(&self, delivery: &Delivery, event: &Event) -> Result<(), String> {
         let recipient = delivery.recipient.address()?;
-        check_recipient(recipient)?;
+        match delivery.route.channel {
+            ChannelKind::Email => email::check_recipient(recipient)?,
+            ChannelKind::Sms => sms::check_recipient(recipient)?,
+        }
         let made = render::outgoing(&self.loaded, delivery, event);
         made.map(drop).map_err(|failure| failure.to_string())
     }
