@@ -5,6 +5,7 @@
 //! (`dismiss`) removes it. Both take a reason, which is recorded before anything is done, and do
 //! nothing without `--yes` or a terminal's confirmation.
 
+mod change;
 mod correct;
 mod plan;
 mod table;

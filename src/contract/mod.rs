@@ -1,6 +1,7 @@
 //! The contract for publishers: an AsyncAPI document that is made from the routes and the samples, so
 //! that it says what the routes say (<https://www.asyncapi.com/docs/reference/specification/v3.1.0>).
 
+mod blocks;
 mod schema;
 
 use serde_json::{Map, Value, json};
@@ -26,7 +27,7 @@ const BINDING: &str = "0.3.0";
 pub(crate) fn asyncapi(catalog: &Catalog, files: &Files) -> anyhow::Result<String> {
     let kinds = catalog.kinds();
     let mut messages = Map::new();
-    let mut schemas = schema::shared();
+    let mut schemas = blocks::shared();
     for kind in &kinds {
         let name = component(kind.name);
         messages.insert(name.clone(), plain(kind, files));
@@ -90,7 +91,7 @@ fn description() -> String {
 /// An event as plain JSON.
 fn plain(kind: &EventKind<'_>, files: &Files) -> Value {
     let says_type = json!({"enum": kind.names, "description": "The event's type."});
-    let mut payload = json!({"allOf": [schema::link(&component(kind.name))]});
+    let mut payload = json!({"allOf": [blocks::link(&component(kind.name))]});
     if kind.dialect.is_some() {
         // The messages of the Redis stream say their template instead.
         payload["properties"] = json!({"event_type": says_type, "template": says_type});
@@ -113,10 +114,10 @@ fn plain(kind: &EventKind<'_>, files: &Files) -> Value {
 /// The same as a CloudEvent.
 fn cloudevent(kind: &EventKind<'_>) -> Value {
     let payload = json!({
-        "allOf": [schema::link("CloudEvent")],
+        "allOf": [blocks::link("CloudEvent")],
         "properties": {
             "type": {"enum": kind.names, "description": "The event's type."},
-            "data": schema::link(&component(kind.name)),
+            "data": blocks::link(&component(kind.name)),
         },
     });
     json!({

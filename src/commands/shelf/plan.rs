@@ -4,11 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use mongodb::bson::{Document, doc};
 
-use super::{
-    Decision, Desk,
-    correct::{Change, Correction},
-    unavailable,
-};
+use super::{Decision, Desk, change::Change, correct::Correction, unavailable};
 use crate::{
     audit::Status,
     broker::{Broker, Destination, HandOff, Message, Ticket, amqp::AmqpBroker},

@@ -1,0 +1,126 @@
+//! Fields of an event, changed one by one.
+
+use std::fmt;
+
+use anyhow::{Context, bail};
+use serde_json::{Map, Value};
+
+/// One field, before and after.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// Its path; empty for the whole body.
+    pub(super) field: String,
+    before: Option<Value>,
+    after: Option<Value>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Option<Value>| value.as_ref().map(ToString::to_string);
+        let before = shown(&self.before).unwrap_or_else(|| "nothing".to_owned());
+        let after = shown(&self.after).unwrap_or_else(|| "nothing".to_owned());
+        let field = if self.field.is_empty() { "the body" } else { &self.field };
+        write!(f, "{field}: {before} -> {after}")
+    }
+}
+
+/// `field=value`: JSON where it is such, else a text.
+pub(super) fn assignment(text: &str) -> anyhow::Result<(String, Value)> {
+    let (field, value) =
+        text.split_once('=').with_context(|| format!("{text:?} is no FIELD=VALUE"))?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((field.to_owned(), value))
+}
+
+pub(super) fn set(mut event: Value, fields: &[(String, Value)]) -> anyhow::Result<Value> {
+    for (path, value) in fields {
+        let mut at = &mut event;
+        let mut parts = path.split('.').peekable();
+        while let Some(part) = parts.next() {
+            let Some(object) = at.as_object_mut() else {
+                bail!("{path:?} leads into something that is no object")
+            };
+            match (parts.peek(), value) {
+                (Some(_), _) => at = object.entry(part).or_insert_with(|| Map::new().into()),
+                (None, Value::Null) => {
+                    object.remove(part);
+                    break;
+                }
+                (None, value) => {
+                    // An amount, say, that was written as a text goes on being one.
+                    let was_text = object.get(part).is_some_and(Value::is_string);
+                    let value = match value {
+                        Value::Number(number) if was_text => Value::String(number.to_string()),
+                        other => other.clone(),
+                    };
+                    object.insert(part.to_owned(), value);
+                    break;
+                }
+            }
+        }
+    }
+    Ok(event)
+}
+
+/// Field by field; what lies in objects by its path.
+pub(super) fn changes(before: Option<&Value>, after: &Value) -> Vec<Change> {
+    fn compare(at: &str, before: Option<&Value>, after: Option<&Value>, found: &mut Vec<Change>) {
+        match (before, after) {
+            (Some(Value::Object(old)), Some(Value::Object(new))) => {
+                let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
+                for name in names {
+                    let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                    compare(&path, old.get(name), new.get(name), found);
+                }
+            }
+            (before, after) if before != after => found.push(Change {
+                field: at.to_owned(),
+                before: before.cloned(),
+                after: after.cloned(),
+            }),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    compare("", before, Some(after), &mut found);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{assignment, changes, set};
+
+    #[test]
+    fn fields_are_set_by_their_paths() {
+        let event = json!({"total": "25.50", "seats": "A1", "data": {"to": "a@b"}, "gone": 1});
+        let texts =
+            ["total=30", "seats=[\"A1\",\"A2\"]", "data.to=c@d", "data.new.x=007", "gone=null"];
+        let fields: Vec<_> = texts.iter().map(|text| assignment(text).unwrap()).collect();
+        let expected = json!({
+            "total": "30", "seats": ["A1", "A2"], "data": {"to": "c@d", "new": {"x": "007"}},
+        });
+        assert_eq!(set(event.clone(), &fields).unwrap(), expected);
+        let shown: Vec<_> =
+            changes(Some(&event), &expected).iter().map(ToString::to_string).collect();
+        for line in [
+            r#"total: "25.50" -> "30""#,
+            r#"seats: "A1" -> ["A1","A2"]"#,
+            r#"data.to: "a@b" -> "c@d""#,
+            r#"data.new: nothing -> {"x":"007"}"#,
+            "gone: 1 -> nothing",
+        ] {
+            assert!(shown.iter().any(|shown| shown == line), "{line} in {shown:#?}");
+        }
+        assert_eq!(shown.len(), 5);
+    }
+
+    #[test]
+    fn what_can_not_be_set_is_said() {
+        assert!(assignment("total").is_err());
+        let fields = [assignment("seats.first=A1").unwrap()];
+        assert!(set(json!({"seats": ["A1"]}), &fields).is_err());
+        assert_eq!(changes(Some(&json!({"a": 1})), &json!({"a": 1})), []);
+    }
+}
