@@ -1,0 +1,122 @@
+//! The line without its services, as the targets need it.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use usher::{
+    catalog::{Catalog, Delivery, EMBEDDED_ROUTES, Identity, Lookup},
+    channel::{
+        Extras, Outgoing,
+        email::{Composed, Sender},
+    },
+    config::{self, Environment},
+    event::{Event, Sources},
+    template::{Globals, Rendered, Templates, source},
+};
+
+/// Made once: it does not depend on the input.
+pub static LINE: LazyLock<Line> = LazyLock::new(Line::new);
+
+/// Routes, templates and a sender.
+pub struct Line {
+    pub catalog: Catalog,
+    pub files: source::Files,
+    templates: Templates,
+    sources: Sources,
+    identity: Identity,
+    sender: Sender,
+}
+
+impl Line {
+    fn new() -> Self {
+        let environment: Environment = [("SIMULATE", "always")].into_iter().collect();
+        let (settings, _) = config::load(None, &environment).expect("the defaults are valid");
+        let files = source::read(None).expect("the embedded templates are readable");
+        let templates =
+            Templates::compile(&files, Globals::new(&settings)).expect("templates compile");
+        Self {
+            catalog: Catalog::parse(EMBEDDED_ROUTES, &settings_of_routes()).expect("valid routes"),
+            files,
+            templates,
+            sources: Sources::new(&settings).expect("no file is named"),
+            identity: Identity::new("fuzz"),
+            sender: Sender::new("Cine", "noreply@example.test", None).expect("an address"),
+        }
+    }
+
+    /// What an event asks for.
+    pub fn deliveries(&self, event: &Event) -> Vec<Delivery> {
+        match self.catalog.lookup(&event.kind) {
+            Lookup::Routes(routes) => self.catalog.deliveries(routes, event, &self.identity),
+            Lookup::Ignored | Lookup::Unknown => Vec::new(),
+        }
+    }
+
+    /// The mail's parts; `None` where the event lacks something.
+    pub fn render(&self, delivery: &Delivery, event: &Event) -> Option<Rendered> {
+        let language = self.templates.language(event);
+        let variables = delivery.route.variables(event, &self.sources, language).ok()?;
+        let rendered = self.templates.render(&delivery.route, &variables, event);
+        Some(rendered.expect("a shipped template renders whatever the values"))
+    }
+
+    /// The mail as it would travel; `None` where the recipient is no address.
+    pub fn compose(
+        &self,
+        recipient: &str,
+        rendered: Rendered,
+        reply_to: Option<String>,
+    ) -> Option<Composed> {
+        let outgoing = Outgoing {
+            recipient: recipient.to_owned(),
+            message_id: "<fuzz@example.test>".to_owned(),
+            rendered,
+            extras: Extras { reply_to, ..Extras::default() },
+        };
+        self.sender.compose(&outgoing).ok()
+    }
+}
+
+/// The addresses behind `{ setting = "…" }` in the routes.
+pub fn settings_of_routes() -> HashMap<String, Vec<String>> {
+    let address = || vec!["admin@example.test".to_owned()];
+    HashMap::from([
+        ("ADMIN_EMAILS".to_owned(), address()),
+        ("CONTACT_EMAILS".to_owned(), address()),
+    ])
+}
+
+/// Nobody but usher has written headers, and no line ends but in CRLF.
+pub fn assert_mail_is_whole(mail: &[u8]) {
+    const NAMES: [&str; 11] = [
+        "From",
+        "To",
+        "Subject",
+        "Message-ID",
+        "Date",
+        "Reply-To",
+        "Auto-Submitted",
+        "X-Auto-Response-Suppress",
+        "MIME-Version",
+        "Content-Type",
+        "Content-Transfer-Encoding",
+    ];
+    for (index, byte) in mail.iter().enumerate() {
+        match byte {
+            b'\n' => assert!(index > 0 && mail[index - 1] == b'\r', "a bare LF at {index}"),
+            b'\r' => assert_eq!(mail.get(index + 1), Some(&b'\n'), "a bare CR at {index}"),
+            _ => {}
+        }
+    }
+    let text = String::from_utf8_lossy(mail);
+    let head = text.split("\r\n\r\n").next().unwrap_or_default();
+    let mut seen = Vec::new();
+    for line in head.split("\r\n").filter(|line| !line.starts_with([' ', '\t'])) {
+        let name = line.split(':').next().unwrap_or_default();
+        assert!(NAMES.contains(&name), "a header of somebody else's: {line:?}");
+        assert!(!seen.contains(&name), "{name} twice");
+        seen.push(name);
+    }
+    for line in text.split("\r\n") {
+        assert!(line.len() <= 998, "a line of {} bytes", line.len());
+    }
+}
