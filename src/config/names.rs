@@ -129,7 +129,7 @@ mod tests {
     fn the_reference_and_the_example_mention_every_name() {
         let defaults = include_str!("../../config/defaults.toml");
         let example = include_str!("../../.env.example");
-        let readme = include_str!("../../README.md");
+        let table = include_str!("../../docs/settings.md");
         for name in NAMES {
             let key = name.canonical.to_ascii_lowercase();
             assert!(has_line(defaults, &key, " = "), "defaults.toml lacks {key}");
@@ -139,7 +139,7 @@ mod tests {
                 name.canonical
             );
             let row = format!("| `{}`", name.canonical);
-            assert!(readme.contains(&row), "README.md lacks {}", name.canonical);
+            assert!(table.contains(&row), "docs/settings.md lacks {}", name.canonical);
             for alias in name.aliases {
                 assert!(
                     defaults.contains(alias) && example.contains(alias),
