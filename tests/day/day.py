@@ -66,11 +66,14 @@ class Usher:
         log = (self.folder / f"usher-{port}.log").open("wb")
         return subprocess.Popen([USHER, "run"], env=self.env | {"HTTP_LISTEN": f"127.0.0.1:{port}"}, stderr=log)
 
+    def tell(self, *arguments: str) -> str:
+        """What a command says."""
+        command = [USHER, *arguments]
+        return subprocess.run(command, env=self.env, stdout=subprocess.PIPE, text=True, check=True).stdout
+
     def ask(self, *arguments: str) -> list:
         """What a command with --json says."""
-        command = [USHER, *arguments, "--json", "--limit", "5000"]
-        told = subprocess.run(command, env=self.env, stdout=subprocess.PIPE, text=True, check=True)
-        return [json.loads(line) for line in told.stdout.splitlines()]
+        return [json.loads(line) for line in self.tell(*arguments, "--json", "--limit", "5000").splitlines()]
 
 
 def manage(method: str, path: str) -> list | None:
@@ -211,6 +214,32 @@ def answer(usher: Usher, statuses: Counter) -> None:
     planned = usher.ask("scheduled", "list")
     check(len(planned) > 0, f"{len(planned)} reminders are planned")
     check(not usher.ask("scheduled", "list", "--overdue"), "nothing is overdue")
+    say(usher.tell("audit", "stats", "--since", "24h"))
+    stats = json.loads(usher.tell("audit", "stats", "--since", "24h", "--json"))["stats"]
+    why = {error["kind"]: error["count"] for error in stats["errors"]}
+    expected = {"refused": 60, "retries_exhausted": 30, "missing_variable": 40, "invalid_recipient": 20, "rejected": 40}
+    check(why == expected | {"unknown": statuses["unknown"]}, f"what failed, and why: {why}")
+    found = usher.tell("audit", "find", "--booking", "booking-7", "--format", "json").splitlines()
+    sent = [json.loads(line) for line in found]
+    check([record["status"] for record in sent] == ["sent"], f"{len(sent)} mail was sent about one booking")
+    shown = usher.tell("audit", "show", sent[0]["delivery_id"])
+    check("Solaris" in shown and "booking-7" in shown, "and can be shown as it was")
+
+
+def repair(usher: Usher, moods: Moods) -> None:
+    """Replays what can be replayed, now that the mail server knows everybody."""
+    moods.lenient = True
+    accepted = sum(moods.accepted.values())
+    because = ("--since", "24h", "--reason", "the cause is gone", "--yes")
+    for error in ("refused", "retries_exhausted"):
+        usher.tell("dead-letters", "replay", "--error", error, *because)
+    usher.tell("dead-letters", "replay", "--error", "missing_variable", "--set", "amount=25.5", *because)
+    usher.tell("dead-letters", "drop", "--error", "invalid_recipient", *because)
+    until("what was replayed is accepted", lambda: sum(moods.accepted.values()) >= accepted + 60 + 30 + 40)
+    until("no dead letter is left", lambda: not usher.ask("dead-letters", "list", "--since", "24h"))
+    twice = [to for to, count in moods.accepted.items() if count > 1]
+    new = sum(moods.accepted.values()) - accepted
+    check(new == 130 and not twice, f"{new} dead letters were replayed and accepted, 20 dropped, none went out twice")
 
 
 def watch(prometheus: Prometheus, start: float, statuses: Counter) -> None:
@@ -266,6 +295,7 @@ def main() -> None:
         until("UsherPoison fires", lambda: prometheus.value('ALERTS{alertname="UsherPoison",alertstate="firing"}') == 1)
         time.sleep(5)  # so that the last steps of what is asked for have it
         watch(prometheus, start, statuses)
+        repair(usher, moods)
         time.sleep(keep)
         # What is still running ends with the services.
     say(f"{len(wrong)} wrong" if wrong else "all as it has to be")

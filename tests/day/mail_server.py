@@ -7,17 +7,18 @@ from aiosmtpd.controller import Controller
 
 class Moods:
     """`refused` are unknown here, `deferred` are told to come again once, `exhausted` always; of `vanished` the mail is
-    taken and no reply is given."""
+    taken and no reply is given. Once it is lenient, everybody is known and has room."""
 
     def __init__(self) -> None:
         self.deferred: set[str] = set()
         self.accepted: Counter[str] = Counter()
+        self.lenient = False
 
     async def handle_RCPT(self, _server, _session, envelope, address, _options) -> str:
         kind = address.split("-")[0]
-        if kind == "refused":
+        if kind == "refused" and not self.lenient:
             return "550 5.1.1 no such user"
-        if kind == "exhausted" or (kind == "deferred" and address not in self.deferred):
+        if (kind == "exhausted" and not self.lenient) or (kind == "deferred" and address not in self.deferred):
             self.deferred.add(address)
             return "451 4.3.0 try again later"
         envelope.rcpt_tos.append(address)
