@@ -114,12 +114,22 @@ pub struct ScheduledFilter {
     pub state: State,
 }
 
+/// A time, or so long from now.
 fn moment(text: &str) -> Result<Timestamp, String> {
+    time_or_span(text, |span| span)
+}
+
+/// A time, or so long ago.
+fn past(text: &str) -> Result<Timestamp, String> {
+    time_or_span(text, |span| -span.abs())
+}
+
+fn time_or_span(text: &str, from_now: impl Fn(Span) -> Span) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
     let span: Span = text.parse().map_err(|_| "is neither a time nor a length of time")?;
-    let then = Timestamp::now().to_zoned(TimeZone::UTC).checked_add(span);
+    let then = Timestamp::now().to_zoned(TimeZone::UTC).checked_add(from_now(span));
     then.map(|then| then.timestamp()).map_err(|error| error.to_string())
 }
 

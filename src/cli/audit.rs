@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use jiff::{Span, Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 
+use super::past;
 use crate::audit::Status;
 
 /// What can be asked of the audit.
@@ -152,14 +153,4 @@ fn status(text: &str) -> Result<Status, String> {
         let all = Status::ALL.map(Status::as_str).join(", ");
         format!("is none of {all}")
     })
-}
-
-/// A time, or so long ago.
-fn past(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let span: Span = text.parse().map_err(|_| "is neither a time nor a length of time")?;
-    let then = Timestamp::now().to_zoned(TimeZone::UTC).checked_sub(span.abs());
-    then.map(|then| then.timestamp()).map_err(|error| error.to_string())
 }

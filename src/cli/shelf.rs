@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use jiff::{Span, Timestamp, tz::TimeZone};
+use jiff::Timestamp;
+
+use super::past;
 
 /// What can be done with messages that lie aside.
 #[derive(Debug, Subcommand)]
@@ -101,13 +103,4 @@ pub struct CorrectionArgs {
     /// Set a field: JSON, or else a text; dots lead into objects, null takes it out. Can be repeated.
     #[arg(long, value_name = "FIELD=VALUE")]
     pub set: Vec<String>,
-}
-
-fn past(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let span: Span = text.parse().map_err(|_| "is neither a time nor a length of time")?;
-    let then = Timestamp::now().to_zoned(TimeZone::UTC).checked_sub(span);
-    then.map(|then| then.timestamp()).map_err(|error| error.to_string())
 }
