@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{
     batch::{Kind, batch},
     oracle::Limits,
     proxy::{Proxy, Weather},
     stage::Stage,
 };
-use crate::support::smtp::Phase;
+use crate::support::{eventually, http::request, smtp::Phase};
 
 /// How long each weather lasts.
 const SPELL: Duration = Duration::from_millis(2500);
@@ -80,4 +82,39 @@ async fn the_network_to_mongodb_is_bad() {
 async fn the_network_to_the_mail_server_is_bad() {
     // Each change of weather may fall between a dot and its reply.
     through("SMTP", "SMTP_PORT", 2 * FORECAST.len() * WINDOW).await;
+}
+
+/// A network that drops everything tells nobody: no reset, no end of file. All hand-offs once
+/// waited for ever behind one that had no answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_connection_is_given_up() {
+    let mut stage = Stage::new().await;
+    let proxy = stage.behind_a_proxy("RABBITMQ_URL").await;
+    // Heartbeats would notice, after minutes.
+    stage.set("RABBITMQ_URL", &format!("{}?heartbeat=0", stage.setting("RABBITMQ_URL")));
+    let published = batch(&[Kind::Refused], 12, &stage.smtp);
+    let (first, more) = published.split_at(1);
+    let instances = vec![stage.start(&[])];
+    stage.publish(first).await;
+    let dead = async || (stage.over().await == 1).then_some(());
+    eventually("the first is handed off", dead).await;
+    let publishing = async || {
+        let path = stage.management("vhosts", "connections");
+        let answer = request("GET", &path, None).ok()?;
+        let all: Vec<Value> = serde_json::from_str(&answer.body).ok()?;
+        let named = |one: &&Value| {
+            let name = one.pointer("/client_properties/connection_name").and_then(Value::as_str);
+            name.is_some_and(|name| name.starts_with("usher publish"))
+        };
+        u16::try_from(all.iter().find(named)?.get("peer_port")?.as_u64()?).ok()
+    };
+    proxy
+        .strand(eventually("the management shows the connection that publishes", publishing).await);
+    stage.publish(more).await;
+    let broker = stage.broker().await;
+    let dead =
+        async || (broker.depth("usher.dead").await as usize == published.len()).then_some(());
+    eventually("all are handed off, by the same process", dead).await;
+    let judgement = stage.verdict(&published, instances, Limits::default()).await;
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
 }

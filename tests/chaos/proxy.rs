@@ -43,6 +43,7 @@ pub(crate) enum Weather {
 pub(crate) struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
+    stranded: watch::Sender<Option<u16>>,
     open: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -53,10 +54,12 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let weather = watch::Sender::new(Weather::Fair);
+        let stranded = watch::Sender::new(None);
         let open = Arc::<AtomicUsize>::default();
         let server = server.to_owned();
-        let task = tokio::spawn(accept(listener, server, weather.subscribe(), open.clone()));
-        Self { address, weather, open, task }
+        let all = (weather.subscribe(), stranded.subscribe());
+        let task = tokio::spawn(accept(listener, server, all, open.clone()));
+        Self { address, weather, stranded, open, task }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -66,6 +69,12 @@ impl Proxy {
     /// From now on, for old and new connections.
     pub(crate) fn turn(&self, weather: Weather) {
         self.weather.send_replace(weather);
+    }
+
+    /// From now on nothing passes over this connection, known by its port towards the server, and
+    /// nobody is told. Others go on.
+    pub(crate) fn strand(&self, port: u16) {
+        self.stranded.send_replace(Some(port));
     }
 
     /// Resets every connection, with all that is still on its way, and is fair from then on.
@@ -86,14 +95,15 @@ impl Drop for Proxy {
 async fn accept(
     listener: TcpListener,
     server: String,
-    weather: watch::Receiver<Weather>,
+    (weather, stranded): (watch::Receiver<Weather>, watch::Receiver<Option<u16>>),
     open: Arc<AtomicUsize>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
         let (server, weather, open) = (server.clone(), weather.clone(), open.clone());
+        let stranded = stranded.clone();
         open.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            connection(client, &server, weather).await.ok();
+            connection(client, &server, weather, stranded).await.ok();
             open.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -103,6 +113,7 @@ async fn connection(
     client: TcpStream,
     server: &str,
     weather: watch::Receiver<Weather>,
+    mut stranded: watch::Receiver<Option<u16>>,
 ) -> io::Result<()> {
     // Whoever leaves before a goodbye leaves with a reset.
     client.set_zero_linger()?;
@@ -114,12 +125,20 @@ async fn connection(
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
     }
+    let port = server.local_addr()?.port();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let up = pump(from_client, to_server, weather.clone(), Way::ToServer);
     let down = pump(from_server, to_client, weather, Way::ToClient);
     // An error ends both; an end of file only its own way.
-    tokio::try_join!(up, down).map(drop)
+    let both = std::pin::pin!(async { tokio::try_join!(up, down) });
+    let stranded = async { stranded.wait_for(|stranded| *stranded == Some(port)).await.is_ok() };
+    tokio::select! {
+        ended = both => return ended.map(drop),
+        _ = stranded => {}
+    }
+    // Open for as long as the proxy is there, and not looked at.
+    std::future::pending().await
 }
 
 #[derive(Clone, Copy, PartialEq)]

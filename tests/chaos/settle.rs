@@ -15,8 +15,8 @@ use super::{
 };
 use crate::support::{broker::Broker, events::BOOKINGS, world::text};
 
-/// How long a case may take to settle; most take a tenth of it.
-pub(crate) const SETTLED: Duration = Duration::from_secs(90);
+/// How long a case may take to settle; most take a twentieth of it.
+pub(crate) const SETTLED: Duration = Duration::from_secs(180);
 
 /// Everything that must be empty in the end.
 const WORKING: [&str; 9] = [

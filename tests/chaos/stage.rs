@@ -125,6 +125,11 @@ impl Stage {
         self.settings.insert(name.to_owned(), value.to_string());
     }
 
+    /// What an instance would be told.
+    pub(crate) fn setting(&self, name: &str) -> &str {
+        &self.settings[name]
+    }
+
     /// The broker's URL with this stage's virtual host.
     pub(crate) fn amqp_url(&self) -> String {
         format!("{}/{}", self.services.amqp.trim_end_matches('/'), self.name)

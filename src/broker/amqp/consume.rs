@@ -18,7 +18,7 @@ use lapin::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Topology, connect, headers, say_goodbye};
+use super::{Topology, connect, headers, in_time, say_goodbye};
 use crate::{
     broker::Handler,
     config::Endpoint,
@@ -82,7 +82,7 @@ impl Consumers {
             () = self.stop.cancelled() => return Ok(()),
             connected = connect(&self.server, "consume") => connected?,
         };
-        self.topology.declare(&connection).await?;
+        in_time(self.topology.declare(&connection)).await?;
         self.health.up();
         let queues = self.topology.consumed().map(|(queue, slowly)| {
             let prefetch = if slowly { self.prefetch_low } else { self.prefetch };
@@ -115,22 +115,22 @@ impl Consumers {
         prefetch: u16,
         handler: &Handler,
     ) -> anyhow::Result<Channel> {
-        let channel = connection.create_channel().await?;
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        let mut consumer = channel
-            .basic_consume(
-                queue.as_str().into(),
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
+        let (channel, mut consumer) = in_time(async {
+            let channel = connection.create_channel().await?;
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+            let consumer =
+                channel.basic_consume(queue.as_str().into(), "".into(), options, arguments).await?;
+            Ok((channel, consumer))
+        })
+        .await?;
         loop {
             let delivery = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
                     // What the broker has sent meanwhile goes back when the connection closes.
-                    channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+                    let options = BasicCancelOptions::default();
+                    in_time(channel.basic_cancel(consumer.tag(), options)).await?;
                     return Ok(channel);
                 }
                 delivery = consumer.next() => delivery,
@@ -171,11 +171,11 @@ impl Consumers {
             };
             let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
             let settled = match done {
-                Ok(()) => delivery.acker.ack(BasicAckOptions::default()).await,
+                Ok(()) => in_time(delivery.acker.ack(BasicAckOptions::default())).await,
                 Err(_) => {
                     tracing::error!(queue, "processing a message panicked, it goes back");
                     tokio::time::sleep(AFTER_PANIC).await;
-                    delivery.acker.nack(requeue).await
+                    in_time(delivery.acker.nack(requeue)).await
                 }
             };
             crash_point!("after_ack");

@@ -1,9 +1,9 @@
 //! Publishing: persistent, mandatory, and confirmed one at a time on each channel, for under
 //! bursts a returned message can be matched to another one's confirm.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleError, RecycleResult};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
@@ -12,13 +12,11 @@ use lapin::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{Message, Topology, connect, headers, say_goodbye};
+use super::{ANSWER_TIMEOUT, GOODBYE, Message, Topology, connect, headers, in_time, say_goodbye};
 use crate::{broker::HandOff, config::Endpoint};
 
 /// Hand-offs under way at once.
 const CHANNELS: usize = 16;
-/// How long the broker may take to confirm.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Publisher {
     channels: Pool<Channels>,
@@ -55,37 +53,48 @@ impl Publisher {
         body: &[u8],
         properties: BasicProperties,
     ) -> anyhow::Result<()> {
-        let channel = self.channels.get().await.map_err(|error| anyhow::anyhow!("{error}"))?;
-        let confirmed =
-            timeout(CONFIRM_TIMEOUT, confirm(&channel, exchange, key, body, properties)).await;
-        let outcome = match confirmed {
-            Ok(outcome) => outcome,
-            Err(_) => Err(anyhow::anyhow!("no confirm within {CONFIRM_TIMEOUT:?}")),
+        let channel = self.channels.get().await.map_err(|error| anyhow!("{error}"))?;
+        let confirm = confirm(&channel, exchange, key, body, properties);
+        let outcome = match timeout(ANSWER_TIMEOUT, confirm).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => {
+                // A confirm that comes late must not be taken for the next one's.
+                drop(Object::take(channel));
+                // A queue of ours may have been deleted: the next try finds everything in place.
+                self.channels.manager().declare_again().await;
+                error
+            }
+            Err(_) => {
+                drop(Object::take(channel));
+                self.start_over().await;
+                anyhow!("no confirm within {ANSWER_TIMEOUT:?}")
+            }
         };
-        if outcome.is_err() {
-            // A confirm that comes late must not be taken for the next one's.
-            drop(Object::take(channel));
-            // A queue of ours may have been deleted: the next try finds everything in place.
-            self.channels.manager().declare_again().await;
-        }
-        outcome.with_context(|| format!("publishing to exchange {exchange:?} with key {key:?}"))
+        Err(outcome.context(format!("publishing to exchange {exchange:?} with key {key:?}")))
+    }
+
+    /// Leaves a connection that fell silent, with all channels, though it may look well: a network
+    /// that drops everything tells nobody.
+    async fn start_over(&self) {
+        self.channels.manager().connection.lock().await.take();
+        self.channels.retain(|_, _| false);
     }
 
     /// How many messages wait in each queue.
     pub(super) async fn depths(&self) -> anyhow::Result<Vec<(String, u32)>> {
-        let channel = self.channels.get().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+        let channel = self.channels.get().await.map_err(|error| anyhow!("{error}"))?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let mut depths = Vec::new();
         for queue in self.channels.manager().topology.queues() {
             let looked =
                 channel.queue_declare(queue.as_str().into(), passive, FieldTable::default());
-            match looked.await {
+            match in_time(looked).await {
                 Ok(found) => depths.push((queue, found.message_count())),
                 Err(error) => {
                     // One that was deleted; the next look finds everything in place.
                     drop(Object::take(channel));
                     self.channels.manager().declare_again().await;
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         }
@@ -99,8 +108,9 @@ impl Publisher {
     }
 
     pub(super) async fn close(&self) {
-        // Nothing is under way any more.
-        if let Some(connection) = self.channels.manager().connection.lock().await.take() {
+        // Nothing is under way any more, or what is waits for an answer that nobody else waits for.
+        let current = timeout(GOODBYE, self.channels.manager().connection.lock()).await;
+        if let Some(connection) = current.ok().and_then(|mut current| current.take()) {
             say_goodbye(&connection, "done").await;
         }
         self.channels.close();
@@ -128,12 +138,32 @@ async fn confirm(
 
 impl Channels {
     async fn declare_again(&self) {
-        let connection = self.connection.lock().await;
-        if let Some(connection) = connection.as_ref().filter(|one| one.status().connected())
-            && let Err(error) = self.topology.declare(connection).await
+        let mut current = self.connection.lock().await;
+        if let Some(connection) = current.as_ref().filter(|one| one.status().connected())
+            && let Err(error) = in_time(self.topology.declare(connection)).await
         {
             tracing::debug!(%error, "declaring again");
+            // The next one declares as well.
+            current.take();
         }
+    }
+
+    async fn open(&self, current: &mut Option<Connection>) -> anyhow::Result<Channel> {
+        let connection = match current {
+            Some(connection) if connection.status().connected() => connection,
+            _ => {
+                let fresh = connect(&self.server, "publish").await?;
+                // A queue that was deleted would make every mandatory publish come back.
+                in_time(self.topology.declare(&fresh)).await?;
+                current.insert(fresh)
+            }
+        };
+        in_time(async {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok(channel)
+        })
+        .await
     }
 }
 
@@ -142,17 +172,13 @@ impl Manager for Channels {
     type Error = anyhow::Error;
 
     async fn create(&self) -> anyhow::Result<Channel> {
-        let mut connection = self.connection.lock().await;
-        if connection.as_ref().is_none_or(|connection| !connection.status().connected()) {
-            let fresh = connect(&self.server, "publish").await?;
-            // A queue that was deleted would make every mandatory publish come back.
-            self.topology.declare(&fresh).await?;
-            *connection = Some(fresh);
+        let mut current = self.connection.lock().await;
+        let opened = self.open(&mut current).await;
+        if opened.is_err() {
+            // It has no more to say, or says nothing: everybody waits for this lock.
+            current.take();
         }
-        let connection = connection.as_ref().context("no connection")?;
-        let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(channel)
+        opened
     }
 
     async fn recycle(&self, channel: &mut Channel, _: &Metrics) -> RecycleResult<anyhow::Error> {

@@ -29,6 +29,9 @@ use crate::{config::Endpoint, metrics::Metrics, tls::Pem};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the broker may take to answer. A connection that is silent for longer is given up: its
+/// heartbeats would tell only after two minutes, and lapin not every caller.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the broker may take to answer a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -99,6 +102,11 @@ async fn say_goodbye(connection: &Connection, reason: &str) {
         Ok(Err(error)) => tracing::debug!(reason, %error, "a connection was lost before its end"),
         Err(_) => tracing::debug!(reason, "the broker did not answer a goodbye"),
     }
+}
+
+async fn in_time<T>(answer: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+    Ok(answer.map_err(|_| anyhow::anyhow!("no answer within {ANSWER_TIMEOUT:?}"))??)
 }
 
 async fn connect(server: &Endpoint, purpose: &str) -> anyhow::Result<Connection> {
