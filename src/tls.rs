@@ -102,6 +102,15 @@ impl<T: Clone> Renewed<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).made.clone()
     }
 
+    /// Makes it again, for what was made last is of no use any more.
+    pub fn again(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.read.as_ref().map_err(Clone::clone).and_then(&self.make) {
+            Ok(made) => state.made = made,
+            Err(reason) => tracing::warn!(service = self.service, reason, "connecting again"),
+        }
+    }
+
     /// What the files make now; while they can't be used, what they made before.
     pub fn now(&self) -> T {
         let read = Pem::read(&self.files);

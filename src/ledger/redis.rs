@@ -211,7 +211,7 @@ impl Ledger for RedisLedger {
     async fn renew(&self, instance: &str) -> Result<(), LedgerError> {
         // Often enough to look at the certificates, and seldom enough.
         let mut connection = self.connection.now();
-        redis::pipe()
+        let renewed = redis::pipe()
             .cmd("SET")
             .arg(format!("usher:instance:{instance}"))
             .arg(now_ms())
@@ -223,8 +223,12 @@ impl Ledger for RedisLedger {
             .arg(format!("usher:absent:{instance}"))
             .ignore()
             .query_async(&mut connection)
-            .await
-            .map_err(failed)
+            .await;
+        if renewed.as_ref().is_err_and(redis::RedisError::is_timeout) {
+            // Something that takes commands and never answers is not given up by itself.
+            self.connection.again();
+        }
+        renewed.map_err(failed)
     }
 }
 

@@ -118,3 +118,36 @@ async fn a_silent_connection_is_given_up() {
     let judgement = stage.verdict(&published, instances, Limits::default()).await;
     assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
 }
+
+async fn all_silent(setting: &str) {
+    let mut stage = Stage::new().await;
+    // Those of every 20 s would do as well, later.
+    stage.set("RABBITMQ_URL", &format!("{}?heartbeat=5", stage.setting("RABBITMQ_URL")));
+    let proxy = stage.behind_a_proxy(setting).await;
+    let published = batch(&TRAFFIC, 4 * TRAFFIC.len(), &stage.smtp);
+    let (first, more) = published.split_at(2 * TRAFFIC.len());
+    let instances = vec![stage.start(&[])];
+    stage.publish(first).await;
+    eventually("some are over", async || (stage.over().await > 0).then_some(())).await;
+    proxy.strand_all();
+    stage.publish(more).await;
+    let wanted: usize = published.iter().map(|event| event.deliveries.len()).sum();
+    eventually("all are over", async || (stage.over().await == wanted).then_some(())).await;
+    let judgement = stage.verdict(&published, instances, Limits::default()).await;
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_connections_to_rabbitmq_fall_silent() {
+    all_silent("RABBITMQ_URL").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_connections_to_redis_fall_silent() {
+    all_silent("REDIS_URL").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_connections_to_mongodb_fall_silent() {
+    all_silent("MONGODB_URI").await;
+}

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -39,11 +39,21 @@ pub(crate) enum Weather {
     HalfClose,
 }
 
+/// Connections over which nothing passes any more, and nobody is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stranded {
+    None,
+    /// By its port towards the server.
+    One(u16),
+    /// Opened before.
+    All(Instant),
+}
+
 /// A running proxy in front of one server.
 pub(crate) struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
-    stranded: watch::Sender<Option<u16>>,
+    stranded: watch::Sender<Stranded>,
     open: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -54,7 +64,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let weather = watch::Sender::new(Weather::Fair);
-        let stranded = watch::Sender::new(None);
+        let stranded = watch::Sender::new(Stranded::None);
         let open = Arc::<AtomicUsize>::default();
         let server = server.to_owned();
         let all = (weather.subscribe(), stranded.subscribe());
@@ -74,7 +84,12 @@ impl Proxy {
     /// From now on nothing passes over this connection, known by its port towards the server, and
     /// nobody is told. Others go on.
     pub(crate) fn strand(&self, port: u16) {
-        self.stranded.send_replace(Some(port));
+        self.stranded.send_replace(Stranded::One(port));
+    }
+
+    /// The same for all that are open.
+    pub(crate) fn strand_all(&self) {
+        self.stranded.send_replace(Stranded::All(Instant::now()));
     }
 
     /// Resets every connection, with all that is still on its way, and is fair from then on.
@@ -95,7 +110,7 @@ impl Drop for Proxy {
 async fn accept(
     listener: TcpListener,
     server: String,
-    (weather, stranded): (watch::Receiver<Weather>, watch::Receiver<Option<u16>>),
+    (weather, stranded): (watch::Receiver<Weather>, watch::Receiver<Stranded>),
     open: Arc<AtomicUsize>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
@@ -113,7 +128,7 @@ async fn connection(
     client: TcpStream,
     server: &str,
     weather: watch::Receiver<Weather>,
-    mut stranded: watch::Receiver<Option<u16>>,
+    mut stranded: watch::Receiver<Stranded>,
 ) -> io::Result<()> {
     // Whoever leaves before a goodbye leaves with a reset.
     client.set_zero_linger()?;
@@ -125,14 +140,19 @@ async fn connection(
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
     }
-    let port = server.local_addr()?.port();
+    let (port, opened) = (server.local_addr()?.port(), Instant::now());
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let up = pump(from_client, to_server, weather.clone(), Way::ToServer);
     let down = pump(from_server, to_client, weather, Way::ToClient);
     // An error ends both; an end of file only its own way.
     let both = std::pin::pin!(async { tokio::try_join!(up, down) });
-    let stranded = async { stranded.wait_for(|stranded| *stranded == Some(port)).await.is_ok() };
+    let mine = |stranded: &Stranded| match *stranded {
+        Stranded::None => false,
+        Stranded::One(one) => one == port,
+        Stranded::All(before) => opened < before,
+    };
+    let stranded = async { stranded.wait_for(mine).await.is_ok() };
     tokio::select! {
         ended = both => return ended.map(drop),
         _ = stranded => {}

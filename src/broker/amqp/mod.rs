@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use lapin::{
     Connection, ConnectionProperties,
     tcp::{OwnedIdentity, OwnedTLSConfig},
+    uri::AMQPUri,
 };
 
 pub use consume::Consumers;
@@ -29,9 +30,12 @@ use crate::{config::Endpoint, metrics::Metrics, tls::Pem};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the broker may take to answer. A connection that is silent for longer is given up: its
-/// heartbeats would tell only after two minutes, and lapin not every caller.
+/// How long the broker may take to answer. A connection that is silent for longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Seconds between heartbeats, where neither `RABBITMQ_URL` nor the broker wants less: a network that
+/// drops everything is noticed after twice that. <https://www.rabbitmq.com/docs/heartbeats> has 5 to
+/// 20.
+const HEARTBEAT: u16 = 20;
 /// How long the broker may take to answer a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -119,7 +123,9 @@ async fn connect(server: &Endpoint, purpose: &str) -> anyhow::Result<Connection>
     let name = format!("usher {purpose} {}", env!("CARGO_PKG_VERSION"));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = lapin::runtime::default_runtime()?;
-    let connect = Connection::connect_with_config(server.url.expose(), properties, tls, runtime);
+    let mut uri: AMQPUri = server.url.expose().parse().map_err(anyhow::Error::msg)?;
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    let connect = Connection::connect_uri_with_config(uri, properties, tls, runtime);
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
     Ok(connected.map_err(|_| anyhow::anyhow!("no answer within {CONNECT_TIMEOUT:?}"))??)
 }
