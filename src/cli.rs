@@ -61,6 +61,8 @@ pub enum Command {
     Templates(TemplatesCommand),
     /// Print the contract for publishers: AsyncAPI, with a JSON Schema for every event.
     Asyncapi,
+    /// Print the document of the HTTP API: OpenAPI.
+    Openapi,
     /// Ask a running usher whether it lives; for containers.
     Healthcheck,
 }

@@ -8,6 +8,7 @@ mod demo;
 mod gallery;
 mod healthcheck;
 mod load;
+mod openapi;
 mod publish;
 mod render;
 mod run;
@@ -83,6 +84,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Audit(command) => audit::audit(config, command).await,
         Command::Templates(command) => templates::templates(config, command).await,
         Command::Asyncapi => asyncapi::asyncapi(config),
+        Command::Openapi => openapi::openapi(),
         Command::Healthcheck => healthcheck::healthcheck(config).await,
     };
     match ended {

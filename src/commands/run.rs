@@ -68,7 +68,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     let email = build::email_channel(&loaded, &health, &metrics)?;
     let sms = build::sms_channel(&loaded, &health)?;
     let background = CancellationToken::new();
-    serve_http(&settings, &health, &metrics, &background).await?;
+    let listener = listen(&settings).await?;
     tracing::info!(instance, version = env!("CARGO_PKG_VERSION"), "usher starts");
 
     let windows = Windows {
@@ -84,9 +84,10 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     let audit = MongoAudit::new(server, database, metrics.clone())
         .await
         .map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
+    let audit = Arc::new(audit);
+    serve_http(&settings, listener, &health, &metrics, Some(&audit), &background)?;
     let watcher = Watcher::new(TemplateStore::new(audit.database()), metrics.clone());
     let plan = Arc::new(MongoPlan::new(audit.database()));
-    let audit = Arc::new(audit);
     tokio::spawn(prepare_database(audit.clone(), plan.clone(), health.clone()));
     let broker = AmqpBroker::new(settings.rabbitmq.clone(), topology.clone());
     let broker = Arc::new(broker.watched_by(&metrics));
@@ -192,18 +193,32 @@ fn low_prefetch(settings: &Settings) -> u16 {
     }
 }
 
-async fn serve_http(
-    settings: &Settings,
-    health: &Health,
-    metrics: &Metrics,
-    stop: &CancellationToken,
-) -> Result<(), Failure> {
-    let Some(address) = settings.http_listen else { return Ok(()) };
+async fn listen(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = settings.http_listen else { return Ok(None) };
     let listener = TcpListener::bind(address).await;
     let listener =
         listener.map_err(|error| Failure::config(format!("HTTP_LISTEN {address}: {error}")))?;
-    tracing::info!(address = %listener.local_addr()?, "listening");
-    tokio::spawn(http::serve(listener, health.clone(), metrics.clone(), stop.clone()));
+    Ok(Some(listener))
+}
+
+/// Answers by HTTP from now on; the API needs the audit.
+fn serve_http(
+    settings: &Settings,
+    listener: Option<TcpListener>,
+    health: &Health,
+    metrics: &Metrics,
+    audit: Option<&Arc<MongoAudit>>,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let Some(listener) = listener else { return Ok(()) };
+    let api = settings.api.as_ref().zip(audit).map(|(api, audit)| http::Api {
+        guard: http::Guard::new(api),
+        origins: api.origins.clone(),
+        audit: audit.clone(),
+    });
+    tracing::info!(address = %listener.local_addr()?, api = api.is_some(), "listening");
+    let watch = http::Watch { health: health.clone(), metrics: metrics.clone() };
+    tokio::spawn(http::serve(listener, watch, api, stop.clone()));
     Ok(())
 }
 

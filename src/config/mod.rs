@@ -4,6 +4,7 @@
 //! `config/defaults.toml` is the reference of every setting. [`load`] reports all faults of one run
 //! together, each with the place its value came from, and never prints a secret.
 
+mod api;
 mod email;
 mod layers;
 mod names;
@@ -21,8 +22,8 @@ pub(crate) use values::{duration, humane};
 pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
 pub use settings::{
-    Brand, Dkim, Email, EmailBackend, Endpoint, LogFormat, PRE_SEND_BUDGET, Secret, Settings, Smtp,
-    SmtpTls, TlsFiles, Twilio,
+    Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, Jwt, LogFormat, PRE_SEND_BUDGET,
+    Secret, Settings, Smtp, SmtpTls, TlsFiles, Twilio,
 };
 
 /// Reads and judges the settings: embedded defaults, overridden by `file`, overridden by `env`.
@@ -302,5 +303,40 @@ mod tests {
         );
         assert_eq!(settings.contact_emails, ["a@kino.es", "b@kino.es"]);
         assert_eq!(from_env(&[("HTTP_LISTEN", "off")]).unwrap().0.http_listen, None);
+    }
+
+    #[test]
+    fn the_api_is_off_until_it_is_asked_for_and_never_open_to_others() {
+        let api = |vars: &[(&str, &str)]| from_env(vars).unwrap().0.api;
+        let elsewhere = ("HTTP_LISTEN", "0.0.0.0:8002");
+        let tokens = ("API_TOKENS", "a-token-of-20-letters");
+        assert!(api(&[]).is_none());
+        assert!(api(&[elsewhere]).is_none(), "probes need no token");
+        assert!(api(&[("HTTP_API", "on")]).unwrap().is_open());
+        assert!(!api(&[tokens]).unwrap().is_open());
+        assert!(api(&[tokens, elsewhere]).is_some());
+        assert!(api(&[tokens, ("HTTP_API", "off")]).is_none());
+        let open = faults(&[elsewhere, ("HTTP_API", "on")]);
+        assert!(open.contains("HTTP_API") && open.contains("0.0.0.0:8002"), "{open}");
+        assert!(faults(&[("HTTP_LISTEN", "off"), ("HTTP_API", "on")]).contains("HTTP_LISTEN"));
+    }
+
+    #[test]
+    fn what_opens_the_api_is_checked_and_never_shown() {
+        let hash = format!("sha256:{}", "0a".repeat(32));
+        let two = format!("a-token-of-20-letters, {hash}");
+        let (settings, _) = from_env(&[("API_TOKENS", &two)]).unwrap();
+        assert_eq!(settings.api.unwrap().tokens.len(), 2);
+        for bad in ["hunter2", "sha256:00", "a-token-of-20-letters;hunter2"] {
+            let text = faults(&[("API_TOKENS", bad)]);
+            assert!(text.starts_with("API_TOKENS") && !text.contains("hunter2"), "{text}");
+        }
+        let text = faults(&[("JWT_SECRET", "hunter2")]);
+        assert_eq!(text.lines().count(), 3, "too short, no issuer, no audience: {text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        let names = [("JWT_ISSUER", "https://id.example.com"), ("JWT_AUDIENCE", "usher")];
+        let bad = [&names[..], &[("JWT_PUBLIC_KEY", "no PEM")]].concat();
+        assert!(faults(&bad).starts_with("JWT_PUBLIC_KEY"));
+        assert!(faults(&[("CORS_ALLOWED_ORIGINS", "*")]).contains("CORS_ALLOWED_ORIGINS"));
     }
 }

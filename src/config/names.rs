@@ -111,6 +111,13 @@ pub const NAMES: &[Name] = {
         name("ROUTES_FILE", Plain, &[]),
         name("TEMPLATES_DIR", Plain, &[]),
         name("HTTP_LISTEN", Plain, &[]),
+        name("HTTP_API", Plain, &[]),
+        name("API_TOKENS", Secret, &[]),
+        name("JWT_SECRET", Secret, &[]),
+        name("JWT_PUBLIC_KEY", Secret, &[]),
+        name("JWT_ISSUER", Plain, &[]),
+        name("JWT_AUDIENCE", Plain, &[]),
+        name("CORS_ALLOWED_ORIGINS", List, &[]),
         name("LOG_FORMAT", Plain, &[]),
     ]
 };

@@ -104,6 +104,8 @@ pub struct Settings {
     pub templates_dir: Option<PathBuf>,
     /// Where health, metrics and the API listen (`HTTP_LISTEN`); `None` when `off`.
     pub http_listen: Option<SocketAddr>,
+    /// The API beside health and metrics (`HTTP_API`); `None`: it is not served.
+    pub api: Option<Api>,
     /// Shape of the log lines (`LOG_FORMAT`).
     pub log_format: LogFormat,
 }
@@ -231,6 +233,47 @@ pub struct Twilio {
     pub timeout: Duration,
     /// Most requests at once (`TWILIO_CONNECTIONS`), 1 to 1000.
     pub connections: usize,
+}
+
+/// Who may use the API.
+#[derive(Debug, Clone, Default)]
+pub struct Api {
+    /// Bearer tokens (`API_TOKENS`).
+    pub tokens: Vec<ApiToken>,
+    /// Signed tokens of somebody else's making (`JWT_*`).
+    pub jwt: Option<Jwt>,
+    /// Web origins besides its own whose pages may use it (`CORS_ALLOWED_ORIGINS`).
+    pub origins: Vec<String>,
+}
+
+impl Api {
+    /// Whether no token is asked for; then it is on loopback only.
+    pub fn is_open(&self) -> bool {
+        self.tokens.is_empty() && self.jwt.is_none()
+    }
+}
+
+/// A bearer token, of which only the SHA-256 is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiToken(pub [u8; 32]);
+
+impl fmt::Debug for ApiToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiToken(***)")
+    }
+}
+
+/// Which JSON Web Tokens count.
+#[derive(Debug, Clone)]
+pub struct Jwt {
+    /// The key of HS256 (`JWT_SECRET`).
+    pub secret: Option<Secret>,
+    /// The key of RS256 (`JWT_PUBLIC_KEY`), in PEM.
+    pub public_key: Option<Secret>,
+    /// Who has to have made them (`JWT_ISSUER`).
+    pub issuer: String,
+    /// Whom they have to be for (`JWT_AUDIENCE`).
+    pub audience: String,
 }
 
 /// What mail looks like.

@@ -7,7 +7,7 @@ use super::names::{Kind, NAMES, Name};
 use super::settings::{
     Brand, Email, EmailBackend, Endpoint, LogFormat, PRE_SEND_BUDGET, Secret, Settings,
 };
-use super::{Report, email, sms, tls, values as v};
+use super::{Report, api, email, sms, tls, values as v};
 
 /// The pepper in `defaults.toml`.
 const PUBLIC_PEPPER: &str = "usher-public-pepper";
@@ -44,6 +44,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
             "not changed: delivery ids are keyed with a public value, so they can be guessed",
         );
     }
+    let http_listen = r.value("HTTP_LISTEN", v::listen);
     Settings {
         rabbitmq,
         redis,
@@ -72,7 +73,8 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         reminder_before: r.value("REMINDER_BEFORE", v::or_none(v::duration_in(SECOND..=366 * DAY))),
         routes_file: r.read("ROUTES_FILE", v::path),
         templates_dir: r.read("TEMPLATES_DIR", v::path),
-        http_listen: r.value("HTTP_LISTEN", v::listen),
+        api: api::api(r, http_listen),
+        http_listen,
         log_format: r.value(
             "LOG_FORMAT",
             v::one_of(&[

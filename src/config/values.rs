@@ -177,6 +177,15 @@ pub(super) fn web_url(text: &str) -> Parsed<String> {
     url(text, &["https", "http"]).map(String::from)
 }
 
+/// Where a web page comes from (RFC 6454 6.2).
+pub(super) fn origin(text: &str) -> Parsed<String> {
+    let url = url(text, &["https", "http"])?;
+    match url.origin().ascii_serialization() {
+        origin if origin == text => Ok(origin),
+        _ => Err("must be an origin such as https://example.com, without a path".to_owned()),
+    }
+}
+
 pub(super) fn amqp_url(text: &str) -> Parsed<Secret> {
     let mut url = url(text, &["amqp", "amqps"])?;
     if matches!(url.path(), "" | "/") {

@@ -1,28 +1,56 @@
-//! The door for those who watch: liveness, readiness, health and metrics.
+//! What usher answers by HTTP: health and metrics for those who watch ([`watch`]), and the API, where
+//! it is switched on, in areas: each has its routes and handlers in a file, which have no more to do
+//! than to ask and to tell.
+//!
+//! The document of the API (OpenAPI) is made of the handlers.
 
-use std::collections::BTreeMap;
+mod auth;
+mod error;
+mod jwt;
+mod observe;
+mod session;
+mod watch;
+
+use std::sync::Arc;
 
 use axum::{
-    Json, Router,
-    extract::{RawQuery, State},
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse, Response},
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::from_fn_with_state,
     routing::get,
 };
-use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-use crate::{
-    health::{self, Health},
-    metrics::Metrics,
+use tower_http::cors::CorsLayer;
+use utoipa::openapi::{
+    InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
+    security::{Http, HttpAuthScheme, SecurityScheme},
 };
+use utoipa_axum::router::OpenApiRouter;
 
-#[derive(Clone)]
-struct App {
-    health: Health,
-    metrics: Metrics,
+pub use self::{
+    auth::{Caller, Guard},
+    error::{Fault, Json, Path, Problem, Query},
+    watch::Watch,
+};
+use crate::{audit::mongo::MongoAudit, metrics::Metrics};
+
+/// Most that a body may have, unless its area says less.
+const BODY_BYTES: usize = 64 * 1024;
+
+/// What the API is made of.
+pub struct Api {
+    /// Who may come in.
+    pub guard: Guard,
+    /// Origins of pages that may use it.
+    pub origins: Vec<String>,
+    /// What became of every delivery.
+    pub audit: Arc<MongoAudit>,
 }
+
+/// What each handler of the API has.
+type Shared = Arc<Api>;
 
 /// Answers until stopped. The listener is bound by the caller, so that a taken port stops the
 /// start.
@@ -31,68 +59,138 @@ struct App {
 /// The listener broke.
 pub async fn serve(
     listener: TcpListener,
-    health: Health,
-    metrics: Metrics,
+    watch: Watch,
+    api: Option<Api>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let app = Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/healthz", get(healthz))
-        .route("/metrics", get(metrics_text))
-        .with_state(App { health, metrics });
+    let app = router(watch, api).into_make_service_with_connect_info::<std::net::SocketAddr>();
     axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-/// Kubernetes' convention: one word, and with `?verbose` a line for each check.
-async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) -> Response {
-    let ready = app.health.is_ready();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut text = String::new();
-    if query.is_some_and(|query| query.split('&').any(|part| part.starts_with("verbose"))) {
-        for dependency in app.health.all() {
-            let (sign, word) = match dependency.state() {
-                health::State::Up => ('+', "ok".to_owned()),
-                health::State::Unused => ('+', "not used".to_owned()),
-                health::State::Unknown => ('-', "not reached yet".to_owned()),
-                health::State::Down(reason) => ('-', reason),
-            };
-            text.push_str(&format!("[{sign}] {} {word}\n", dependency.name()));
-        }
+fn router(watch: Watch, api: Option<Api>) -> Router {
+    let metrics: Metrics = watch.metrics.clone();
+    let mut app = watch::routes().split_for_parts().0.with_state(watch);
+    if let Some(api) = api {
+        app = app.merge(of_api(Arc::new(api)));
     }
-    text.push_str(if ready { "ok\n" } else { "not ready\n" });
-    (status, text).into_response()
+    let not_allowed = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not by this method");
+    app.fallback(async || Problem::not_found())
+        .method_not_allowed_fallback(async move || not_allowed)
+        .layer(from_fn_with_state(metrics, observe::observe))
 }
 
-/// `{"status": "healthy", "checks": {…}}`, naming each dependency.
-async fn healthz(State(app): State<App>) -> Response {
-    let checks: BTreeMap<&str, Value> = app
-        .health
-        .all()
-        .map(|dependency| {
-            let check = match dependency.state() {
-                health::State::Up => json!({"status": "up"}),
-                health::State::Unused => json!({"status": "unused"}),
-                health::State::Unknown => json!({"status": "unknown"}),
-                health::State::Down(reason) => json!({"status": "down", "error": reason}),
-            };
-            (dependency.name(), check)
-        })
-        .collect();
-    let (status, word) = if app.health.is_ready() {
-        (StatusCode::OK, "healthy")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
-    };
-    (status, Json(json!({"status": word, "checks": checks}))).into_response()
+/// What anybody may ask for.
+fn public() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().merge(session::routes())
 }
 
-async fn metrics_text(State(app): State<App>) -> Response {
-    match app.metrics.render(&app.health) {
-        Ok(text) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(CONTENT_TYPE, kind)], text).into_response()
+/// What needs a token.
+fn guarded() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().merge(session::guarded())
+}
+
+fn of_api(api: Shared) -> Router {
+    let guarded = guarded().split_for_parts().0;
+    let guarded = guarded.route_layer(from_fn_with_state(api.clone(), auth::require));
+    let document = openapi();
+    let cors = cors(&api.origins);
+    let routes = public().split_for_parts().0.merge(guarded);
+    let routes = routes.route("/openapi.json", get(async move || axum::Json(document)));
+    let routes = routes
+        .layer(from_fn_with_state(api.clone(), auth::on_this_machine))
+        .layer(DefaultBodyLimit::max(BODY_BYTES));
+    match cors {
+        Some(cors) => routes.layer(cors).with_state(api),
+        None => routes.with_state(api),
+    }
+}
+
+/// Browsers ask whether a page of another origin may; none may unless it is listed.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> =
+        origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()).collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let idempotency_key = HeaderName::from_static("idempotency-key");
+    let asked = [header::AUTHORIZATION, header::CONTENT_TYPE, idempotency_key];
+    let cors = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers(asked)
+        .allow_credentials(true)
+        .expose_headers([observe::REQUEST_ID.clone()]);
+    Some(cors)
+}
+
+/// The document of the API, in YAML.
+///
+/// # Errors
+/// It can't be written so.
+pub fn openapi_yaml() -> anyhow::Result<String> {
+    Ok(serde_saphyr::to_string(&openapi())?)
+}
+
+fn openapi() -> OpenApi {
+    let needs_token = |mut document: OpenApi| {
+        let needed = SecurityRequirement::new("token", [""; 0]);
+        for item in document.paths.paths.values_mut() {
+            for operation in [&mut item.get, &mut item.post, &mut item.put, &mut item.delete] {
+                if let Some(operation) = operation {
+                    operation.security = Some(vec![needed.clone()]);
+                }
+            }
         }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        document
+    };
+    let about = InfoBuilder::new()
+        .title("usher")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Notifications by HTTP, and what became of them."));
+    let mut document = OpenApiBuilder::new().info(about.build()).build();
+    document.merge(watch::routes().into_openapi());
+    document.merge(public().into_openapi());
+    document.merge(needs_token(guarded().into_openapi()));
+    let components = document.components.get_or_insert_default();
+    let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    components.add_security_scheme("token", scheme);
+    let mut add = Vec::new();
+    <Problem as utoipa::ToSchema>::schemas(&mut add);
+    add.push(("Problem".to_owned(), <Problem as utoipa::PartialSchema>::schema()));
+    components.schemas.extend(add);
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_in_the_repository_is_that_of_the_code() {
+        let committed = include_str!("../../docs/openapi.yaml");
+        let made = openapi_yaml().unwrap();
+        assert!(made == committed, "usher openapi >docs/openapi.yaml");
+    }
+
+    #[test]
+    fn whatever_is_not_public_says_that_it_needs_a_token() {
+        let open = public().into_openapi().paths.paths;
+        for (path, item) in guarded().into_openapi().paths.paths {
+            let known = open.get(&path);
+            for (method, guarded) in [("get", item.get), ("post", item.post)] {
+                let Some(operation) = guarded else { continue };
+                let documented = openapi().paths.paths.get(&path).cloned().unwrap();
+                let documented = if method == "get" { documented.get } else { documented.post };
+                assert!(documented.unwrap().security.is_some(), "{method} {path}");
+                let twice = known.and_then(|item| {
+                    if method == "get" { item.get.clone() } else { item.post.clone() }
+                });
+                assert!(
+                    twice.is_none(),
+                    "{method} {path} is public too: {:?}",
+                    operation.operation_id
+                );
+            }
+        }
     }
 }

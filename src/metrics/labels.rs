@@ -11,6 +11,15 @@ pub(super) struct Messaging {
     pub(super) messaging_destination_name: String,
 }
 
+/// OpenTelemetry's for what goes between a client and this server
+/// (<https://opentelemetry.io/docs/specs/semconv/http/http-metrics/>).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Answered {
+    pub(super) http_request_method: &'static str,
+    pub(super) http_route: String,
+    pub(super) http_response_status_code: u16,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Recorded {
     pub(super) route: String,

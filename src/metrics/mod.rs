@@ -12,13 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::http::{Method, StatusCode};
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, histogram::Histogram},
 };
 
 use self::{
-    labels::{Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Taken, Urgency},
+    labels::{
+        Answered, Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Taken, Urgency,
+    },
     registered::Registered,
 };
 use crate::{
@@ -65,6 +68,33 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.metrics.0.all.in_flight.dec();
         self.process_duration.observe(self.began.elapsed().as_secs_f64());
+    }
+}
+
+/// A request that is being answered, until this is dropped.
+pub struct Asked<'m> {
+    metrics: &'m Metrics,
+    method: &'static str,
+    route: &'m str,
+    began: Instant,
+}
+
+impl Asked<'_> {
+    /// It was answered.
+    pub fn answered(self, status: StatusCode) {
+        let labels = Answered {
+            http_request_method: self.method,
+            http_route: self.route.to_owned(),
+            http_response_status_code: status.as_u16(),
+        };
+        let took = self.began.elapsed().as_secs_f64();
+        self.metrics.0.all.http_duration.get_or_create(&labels).observe(took);
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.metrics.0.all.http_active.dec();
     }
 }
 
@@ -115,6 +145,15 @@ impl Metrics {
         known.consumed.inc();
         self.0.all.in_flight.inc();
         InFlight { metrics: self, process_duration: known.process_duration, began: Instant::now() }
+    }
+
+    /// A request came for this route; it is being answered until what this gives is dropped.
+    pub fn asked<'m>(&'m self, method: &Method, route: &'m str) -> Asked<'m> {
+        // Anybody can make methods up.
+        const KNOWN: [&str; 5] = ["GET", "POST", "DELETE", "HEAD", "OPTIONS"];
+        let method = KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER");
+        self.0.all.http_active.inc();
+        Asked { metrics: self, method, route, began: Instant::now() }
     }
 
     /// The broker has a hand-off to this queue.

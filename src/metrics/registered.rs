@@ -12,7 +12,8 @@ use prometheus_client::{
 };
 
 use super::labels::{
-    Build, Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Taken, Urgency,
+    Answered, Build, Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Taken,
+    Urgency,
 };
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -42,6 +43,8 @@ pub(super) struct Registered {
     pub(super) retries_overdue: Gauge,
     pub(super) templates_refused: Counter,
     pub(super) templates_fell_back: Counter,
+    pub(super) http_duration: Histograms<Answered>,
+    pub(super) http_active: Gauge,
 }
 
 impl Registered {
@@ -146,6 +149,17 @@ impl Registered {
                 &mut r,
                 "templates_fell_back",
                 "Mails made from a file because the template of the database failed",
+            ),
+            http_duration: timed(
+                &mut r,
+                "http_server_request_duration",
+                "From a request's head until its answer's, by route; its count is the requests answered",
+                quick,
+            ),
+            http_active: made(
+                &mut r,
+                "http_server_active_requests",
+                "Requests that are being answered",
             ),
             registry: r,
         }

@@ -205,6 +205,11 @@ fn messaging(system: &'static str, operation: &'static str, queue: String) -> Ve
     ]
 }
 
+/// The trace that W3C's `traceparent` tells of.
+pub fn trace_id(traceparent: &str) -> Option<String> {
+    read(traceparent).map(|context| context.trace_id().to_string())
+}
+
 /// W3C's `traceparent`, if it is one.
 fn read(traceparent: &str) -> Option<SpanContext> {
     let header = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);

@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use super::{serve_http, watch};
+use super::{listen, serve_http, watch};
 use crate::{
     audit::embedded::EmbeddedAudit,
     broker::{
@@ -71,7 +71,11 @@ pub(super) async fn run(
     let tracer = Tracer::from_environment("usher", &store.instance)
         .map_err(|error| Failure::config(format!("{error:#}")))?;
     let background = CancellationToken::new();
-    serve_http(&loaded.settings, &health, &metrics, &background).await?;
+    let listener = listen(&loaded.settings).await?;
+    if loaded.settings.api.is_some() {
+        tracing::warn!("the embedded mode has no HTTP API");
+    }
+    serve_http(&loaded.settings, listener, &health, &metrics, None, &background)?;
     let email: Arc<dyn Channel> = match &loaded.settings.email.backend {
         EmailBackend::Simulated => {
             health.smtp.unused();
