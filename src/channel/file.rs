@@ -56,7 +56,7 @@ impl Slot for FileSlot {
         let part = self.folder.join(format!(".{name}.part"));
         let whole = self.folder.join(format!("{name}.eml"));
         let written = async {
-            tokio::fs::write(&part, &mail.bytes).await?;
+            tokio::fs::write(&part, &mail.text).await?;
             tokio::fs::rename(&part, &whole).await
         };
         match written.await {

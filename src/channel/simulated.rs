@@ -54,7 +54,7 @@ impl Slot for SimulatedSlot {
             use std::io::Write;
             let mut out = std::io::stdout().lock();
             // A closed standard output is no reason to call the delivery failed.
-            let _ = out.write_all(&mail.bytes).and_then(|()| out.write_all(b"\n"));
+            let _ = out.write_all(mail.text.as_bytes()).and_then(|()| out.write_all(b"\n"));
         }
         Outcome::Simulated
     }

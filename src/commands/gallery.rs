@@ -68,8 +68,8 @@ pub(super) fn write(
         std::fs::write(file(".dark.html"), dark)?;
         std::fs::write(file(".txt"), &rendered.text)?;
         let mail = sender.compose(&shown.mail).map_err(anyhow::Error::msg)?;
-        std::fs::write(file(".eml"), &mail.bytes)?;
-        std::fs::write(file(".page.html"), page(&name, shown, &mail.bytes, reload))?;
+        std::fs::write(file(".eml"), &mail.text)?;
+        std::fs::write(file(".page.html"), page(&name, shown, mail.text.as_bytes(), reload))?;
         let (subject, title) = (html_escape(&rendered.subject), html_escape(&shown.title));
         // Writing to a String can't fail.
         let _ = writeln!(

@@ -32,7 +32,7 @@ pub struct Composed {
     /// Sender and recipient of the SMTP transaction.
     pub envelope: Envelope,
     /// Headers and body with CRLF line ends, dots not yet doubled.
-    pub bytes: Vec<u8>,
+    pub text: String,
 }
 
 impl Sender {
@@ -100,11 +100,11 @@ impl Sender {
         }
         let message =
             builder.multipart(parts(outgoing, &self.from)?).map_err(|error| error.to_string())?;
-        let mut bytes = message.formatted();
+        let mut text = String::from_utf8(message.formatted()).map_err(|error| error.to_string())?;
         if let Some(signer) = &self.signer {
-            bytes = signer.sign(&bytes)?;
+            text = signer.sign(&text)?;
         }
-        Ok(Composed { envelope: message.envelope().clone(), bytes })
+        Ok(Composed { envelope: message.envelope().clone(), text })
     }
 }
 
@@ -134,7 +134,7 @@ mod tests {
             },
             extras,
         };
-        String::from_utf8(sender.compose(&outgoing).unwrap().bytes).unwrap()
+        sender.compose(&outgoing).unwrap().text
     }
 
     #[test]

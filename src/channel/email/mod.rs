@@ -11,6 +11,7 @@ mod reply;
 mod server;
 mod smtp;
 mod text;
+mod wire;
 
 pub use address::check_recipient;
 pub use message::{Composed, Sender};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lettre::transport::smtp::{
     Error,
     authentication::{Credentials, DEFAULT_MECHANISMS},
-    client::{AsyncSmtpConnection, Certificate, Identity, TlsParameters},
+    client::{AsyncSmtpConnection, AsyncTokioStream, Certificate, Identity, TlsParameters},
     extension::ClientId,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -14,6 +14,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{
     reply::describe,
     smtp::{Connection, Line},
+    wire::{Encrypted, Wire, Written},
 };
 use crate::{
     config::{Smtp, SmtpTls},
@@ -52,7 +53,7 @@ impl Server {
         let phase = |phase: &'static str| {
             move |error: Error| Unavailable(format!("{phase}: {}", describe(&error)))
         };
-        let mut smtp = self.open().await?;
+        let (mut smtp, written) = self.open().await?;
         if let (SmtpTls::Starttls, Some(tls)) = (settings.tls, &self.tls) {
             let upgrade = smtp.starttls(tls.now(), &self.hello);
             within(settings.timeout, "STARTTLS", upgrade).await?.map_err(phase("STARTTLS"))?;
@@ -68,6 +69,7 @@ impl Server {
         let pipelining = offers.message().any(|line| line.eq_ignore_ascii_case("PIPELINING"));
         Ok(Connection {
             smtp,
+            written,
             server: format!("{}:{}", settings.server, settings.port),
             timeout: settings.timeout,
             dot_timeout: settings.dot_timeout,
@@ -76,30 +78,27 @@ impl Server {
         })
     }
 
-    async fn open(&self) -> Result<AsyncSmtpConnection, Unavailable> {
+    async fn open(&self) -> Result<(AsyncSmtpConnection, Written), Unavailable> {
         let settings = &self.settings;
         let address = (settings.server.as_str(), settings.port);
-        let opened = if settings.tls == SmtpTls::Implicit {
-            // lettre takes no stream of ours that is encrypted from its first byte, so here Nagle's
-            // algorithm stays on.
-            let connect = AsyncSmtpConnection::connect_tokio1(
-                address,
-                Some(settings.timeout),
-                &self.hello,
-                self.tls.as_ref().map(Renewed::now),
-                None,
-            );
-            within(settings.timeout, "connect", connect).await?
-        } else {
-            let stream = within(settings.timeout, "connect", TcpStream::connect(address)).await?;
-            let stream = stream.map_err(|error| Unavailable(format!("connect: {error}")))?;
-            // lettre writes the final dot in a segment of its own, which would wait 40 ms for a
-            // delayed ACK.
-            stream.set_nodelay(true).map_err(|error| Unavailable(format!("connect: {error}")))?;
-            let greet = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello);
-            within(settings.timeout, "greeting", greet).await?
+        let stream = within(settings.timeout, "connect", TcpStream::connect(address)).await?;
+        let stream = stream.map_err(|error| Unavailable(format!("connect: {error}")))?;
+        // Commands are small, and each waits for its reply.
+        stream.set_nodelay(true).map_err(|error| Unavailable(format!("connect: {error}")))?;
+        let (wire, written) = Wire::new(stream);
+        let stream: Box<dyn AsyncTokioStream> = match (settings.tls, &self.tls) {
+            (SmtpTls::Implicit, Some(tls)) => {
+                let encrypt = Encrypted::new(wire, tls.now());
+                let encrypted = within(settings.timeout, "TLS", encrypt).await?;
+                let failed = |error| Unavailable(format!("TLS: {}", describe(&error)));
+                Box::new(encrypted.map_err(failed)?)
+            }
+            _ => Box::new(wire),
         };
-        opened.map_err(|error| Unavailable(format!("greeting: {}", describe(&error))))
+        let greet = AsyncSmtpConnection::connect_with_transport(stream, &self.hello);
+        let greeted = within(settings.timeout, "greeting", greet).await?;
+        let failed = |error| Unavailable(format!("greeting: {}", describe(&error)));
+        Ok((greeted.map_err(failed)?, written))
     }
 }
 

@@ -13,17 +13,20 @@ use lettre::{
         response::Response,
     },
 };
+use memchr::memmem;
 use tokio::time::timeout;
 
 use super::{
     Composed,
     reply::{describe, judge, negative, positive},
+    wire::Written,
 };
 use crate::{audit::Smtp as Reply, channel::Outcome, config::PRE_SEND_BUDGET};
 
 /// An open connection, logged in.
 pub(super) struct Connection {
     pub(super) smtp: AsyncSmtpConnection,
+    pub(super) written: Written,
     pub(super) server: String,
     pub(super) timeout: Duration,
     pub(super) dot_timeout: Duration,
@@ -130,7 +133,7 @@ impl Connection {
         let mut parameters = Vec::new();
         // Bodies are encoded and names as well, so what is not ASCII is an address in a header
         // (RFC 6532). A server with SMTPUTF8 should have 8BITMIME too (RFC 6531 3.1).
-        if !mail.bytes.is_ascii() {
+        if !mail.text.is_ascii() {
             let offers = self.smtp.server_info();
             if !offers.supports_feature(Extension::SmtpUtfEight) {
                 return Err(without_smtputf8(mail).into());
@@ -148,25 +151,23 @@ impl Connection {
         Ok([("MAIL", from.to_string()), ("RCPT", to.to_string()), ("DATA", Data.to_string())])
     }
 
-    /// The body, the dot and the reply to it.
+    /// The body, the dot and the reply to it. Both go out in one write: a dot in a segment of its own
+    /// would be one more for everybody, and wait 40 ms for a delayed ACK where Nagle's algorithm is on.
     async fn body(&mut self, mail: &Composed) -> Outcome {
-        // Set when lettre asks for another part and there is none: everything but the dot has been
-        // handed to the socket, and the dot is next.
-        let mut dot_is_next = false;
-        let mut part = Some(mail.bytes.as_slice());
-        let parts = std::iter::from_fn(|| {
-            dot_is_next = part.is_none();
-            part.take()
-        });
-        let reply = timeout(self.dot_timeout, self.smtp.message_iter(parts)).await;
+        let text = Text(&mail.text);
+        let before = self.written.bytes();
+        let whole = text.len() as u64;
+        let reply = timeout(self.dot_timeout, self.smtp.command(text)).await;
+        // Encrypted it is longer: what counts as whole too early is parked, not sent again.
+        let dot_is_out = self.written.bytes() - before >= whole;
         match reply {
             Ok(Ok(response)) => Outcome::Sent(Some(positive(&self.server, ".", &response))),
             Ok(Err(error)) if error.status().is_some() => {
                 judge(negative(&self.server, ".", &error))
             }
-            Ok(Err(error)) if dot_is_next => Outcome::Unknown(describe(&error)),
+            Ok(Err(error)) if dot_is_out => Outcome::Unknown(describe(&error)),
             Ok(Err(error)) => Outcome::Interrupted(describe(&error)),
-            Err(_) if dot_is_next => {
+            Err(_) if dot_is_out => {
                 Outcome::Unknown(format!("no reply within {:?}", self.dot_timeout))
             }
             Err(_) => Outcome::Interrupted(format!("body not taken within {:?}", self.dot_timeout)),
@@ -220,5 +221,60 @@ pub(super) struct Line(pub(super) String);
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A mail as it goes over the wire: a dot more before each line that begins with one, and the dot
+/// that ends it (RFC 5321 4.5.2). lettre's own encoder looks at every byte.
+struct Text<'m>(&'m str);
+
+impl Text<'_> {
+    fn len(&self) -> usize {
+        let dots = memmem::find_iter(self.0.as_bytes(), "\r\n.").count();
+        self.0.len() + dots + usize::from(self.0.starts_with('.')) + self.end().len()
+    }
+
+    fn end(&self) -> &'static str {
+        if self.0.ends_with("\r\n") { ".\r\n" } else { "\r\n.\r\n" }
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.starts_with('.') {
+            f.write_str(".")?;
+        }
+        let mut written = 0;
+        for line_end in memmem::find_iter(self.0.as_bytes(), "\r\n.") {
+            let dot = line_end + 2;
+            f.write_str(&self.0[written..dot])?;
+            f.write_str(".")?;
+            written = dot;
+        }
+        f.write_str(&self.0[written..])?;
+        f.write_str(self.end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_at_the_beginning_of_lines_are_doubled_and_one_ends_it() {
+        for (mail, wire) in [
+            ("a\r\nb\r\n", "a\r\nb\r\n.\r\n"),
+            ("a", "a\r\n.\r\n"),
+            ("", "\r\n.\r\n"),
+            (".", "..\r\n.\r\n"),
+            (".\r\n.\r\n", "..\r\n..\r\n.\r\n"),
+            ("a\r\n.\r\n.ñ.\r\nb.\r\n", "a\r\n..\r\n..ñ.\r\nb.\r\n.\r\n"),
+            ("a\n.b\r.c\r\n", "a\n.b\r.c\r\n.\r\n"),
+            ("\r\n\r\n..a", "\r\n\r\n...a\r\n.\r\n"),
+        ] {
+            let text = Text(mail);
+            assert_eq!(text.to_string(), wire, "{mail:?}");
+            assert_eq!(text.len(), wire.len(), "{mail:?}");
+        }
     }
 }
