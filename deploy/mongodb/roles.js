@@ -25,7 +25,8 @@ const ROLES = [
       ["bookings", "find", "insert", "update"],
       ["erasures", "find"],
       ["email_templates", "find"],
-      ["template_versions", "find", "insert"]
+      ["template_versions", "find", "insert"],
+      ["read_marks", "find", "insert"]
     ],
     "roles": []
   },
@@ -44,7 +45,8 @@ const ROLES = [
       ["bookings", "find"],
       ["erasures", "find"],
       ["email_templates", "find"],
-      ["template_versions", "find"]
+      ["template_versions", "find"],
+      ["read_marks", "find"]
     ],
     "roles": []
   },

@@ -4,9 +4,11 @@ mod date;
 pub mod embedded;
 mod erase;
 pub mod erasure;
+pub mod listing;
 pub mod mongo;
 mod prepare;
 pub mod query;
+pub mod reading;
 mod record;
 pub mod search;
 pub mod stats;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use mongodb::error::ErrorKind;
 
 pub use erase::{ERASED, Wanted};
 pub use record::{
@@ -46,3 +49,13 @@ pub trait Audit: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[error("the audit did not answer: {0:#}")]
 pub struct AuditError(pub anyhow::Error);
+
+impl AuditError {
+    /// Whether the server gave up because it was allowed no more time.
+    pub fn is_overtime(&self) -> bool {
+        const MAX_TIME_EXPIRED: i32 = 50;
+        self.0.downcast_ref::<mongodb::error::Error>().is_some_and(|error| {
+            matches!(*error.kind, ErrorKind::Command(ref refused) if refused.code == MAX_TIME_EXPIRED)
+        })
+    }
+}

@@ -11,6 +11,7 @@ use mongodb::{
 use super::{
     AuditError, Status,
     mongo::{ACTIONS, DELIVERIES, DELIVERY_STATUS, ERASURES, MongoAudit, failed},
+    reading::READ_MARKS,
 };
 use crate::mongo::{index, purge_index, unless_refused};
 
@@ -37,6 +38,9 @@ impl MongoAudit {
         let erasures = self.database.collection::<Document>(ERASURES);
         let made = erasures.create_index(purge_index("purge_at")).await;
         unless_refused("index of erasures", made).map_err(failed)?;
+        let marks = self.database.collection::<Document>(READ_MARKS);
+        let made = marks.create_index(purge_index("purge_at")).await;
+        unless_refused("index of read_marks", made).map_err(failed)?;
         self.prepare_view().await.map_err(failed)?;
         self.prepare_validator().await
     }
@@ -105,6 +109,7 @@ fn of_deliveries() -> Vec<IndexModel> {
         index(doc! {"recipient": 1, "at": 1}),
         index(doc! {"recipient_hash": 1, "at": 1}),
         index(doc! {"status": 1, "at": 1}),
+        index(doc! {"route": 1, "at": 1}),
         index(doc! {"at": 1}),
         IndexModel::builder().keys(doc! {"due": 1}).options(retries).build(),
         purge_index("purge_at"),

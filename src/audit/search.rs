@@ -10,7 +10,10 @@ use super::{
     AuditError, Record, Status,
     mongo::{DELIVERIES, MongoAudit, failed},
 };
-use crate::{catalog::DeliveryId, mongo::date};
+use crate::{
+    catalog::{ChannelKind, DeliveryId},
+    mongo::date,
+};
 
 /// Deliveries whose last words are looked up together.
 const CHUNK: usize = 200;
@@ -26,6 +29,10 @@ pub struct Filter {
     pub recipient_hash: Option<String>,
     /// Of this event type.
     pub kind: Option<String>,
+    /// Of one of these routes.
+    pub routes: Option<Vec<String>>,
+    /// Over this channel.
+    pub channel: Option<ChannelKind>,
     /// With one of these statuses; empty: with any.
     pub statuses: Vec<Status>,
     /// Only those that close a run of attempts.
@@ -48,6 +55,15 @@ impl Filter {
         let texts = texts.into_iter().filter_map(|(field, text)| Some((field, text.as_ref()?)));
         let mut filter: Document =
             texts.map(|(field, text)| (field.to_owned(), text.into())).collect();
+        match self.routes.as_deref() {
+            None => {}
+            // One is looked up in the order of time, without a sort.
+            Some([route]) => drop(filter.insert("route", route)),
+            Some(routes) => drop(filter.insert("route", doc! {"$in": routes})),
+        }
+        if let Some(channel) = self.channel {
+            filter.insert("channel", channel.as_str());
+        }
         if !self.statuses.is_empty() {
             let statuses: Vec<&str> = self.statuses.iter().map(|status| status.as_str()).collect();
             filter.insert("status", doc! {"$in": statuses});

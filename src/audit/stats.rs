@@ -1,20 +1,24 @@
 //! What became of the deliveries of some time, counted by the server.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::TryStreamExt;
-use jiff::Timestamp;
-use mongodb::bson::{self, Document, doc};
+use mongodb::{
+    action::Action,
+    bson::{self, Bson, Document, doc},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
     AuditError, Status,
     mongo::{DELIVERIES, MongoAudit, failed},
+    search::Filter,
 };
-use crate::mongo::date;
 
-/// The steps of a delivery whose times are kept.
-pub const STEPS: [&str; 4] = ["queued", "claim", "render", "send"];
+/// The steps of a delivery whose times are told: those that records keep, and the whole way.
+pub const STEPS: [&str; 5] = ["queued", "claim", "render", "send", WHOLE];
+/// From the event to the last reply, as far as the event says when it was; else all steps together.
+const WHOLE: &str = "total";
 
 /// What became of the deliveries of some time. Each counts once, with the last word on it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +27,8 @@ pub struct Stats {
     pub statuses: BTreeMap<String, u64>,
     /// The same for each event type.
     pub types: Vec<Group>,
+    /// The same for each priority.
+    pub priorities: Vec<Group>,
     /// The same for each day or hour (UTC).
     pub times: Vec<Group>,
     /// Why deliveries were not sent, most frequent first.
@@ -59,6 +65,9 @@ pub struct Error {
 /// How long something took, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
+    /// On average.
+    #[serde(default)]
+    pub mean: f64,
     /// Half of all took at most this long.
     pub p50: f64,
     /// 95 of 100.
@@ -106,31 +115,36 @@ impl Outcomes {
 }
 
 impl MongoAudit {
-    /// Counts what was recorded within that time. `by_hour`: instead of by day.
+    /// Counts what was recorded of the deliveries that match; a filter by status would hide last
+    /// words. `by_hour`: instead of by day. `at_most`: how long the server may work on it.
     ///
     /// # Errors
-    /// The server did not answer.
+    /// The server did not answer, or it took longer.
     pub async fn stats(
         &self,
-        since: Timestamp,
-        until: Timestamp,
+        filter: &Filter,
         by_hour: bool,
+        at_most: Option<Duration>,
     ) -> Result<Stats, AuditError> {
-        let within = doc! {"$gte": date(since), "$lt": date(until)};
         let deliveries = self.database.collection::<Document>(DELIVERIES);
-        let found = deliveries.aggregate(pipeline(within.clone(), by_hour)).allow_disk_use(true);
+        let stages = pipeline(filter.to_document(), by_hour);
+        let found = deliveries
+            .aggregate(stages)
+            .allow_disk_use(true)
+            .optional(at_most, |found, at_most| found.max_time(at_most));
         let found = found.await.map_err(failed)?.try_next().await.map_err(failed)?;
         let found: Found = match found {
             Some(document) => bson::deserialize_from_document(document).map_err(failed)?,
             None => Found::default(),
         };
-        let duplicates = doc! {"status": Status::Duplicate.as_str(), "at": within};
-        let duplicates = deliveries.count_documents(duplicates).await.map_err(failed)?;
+        let duplicates = Filter { statuses: vec![Status::Duplicate], ..filter.clone() };
+        let duplicates = deliveries.count_documents(duplicates.to_document());
+        let duplicates = duplicates.await.map_err(failed)?;
         Ok(found.told(duplicates))
     }
 }
 
-fn pipeline(within: Document, by_hour: bool) -> Vec<Document> {
+fn pipeline(matching: Document, by_hour: bool) -> Vec<Document> {
     let delivered = doc! {"$in": ["$status", [Status::Sent.as_str(), Status::Simulated.as_str()]]};
     // Not sent on purpose is no error, though the records say why.
     let withheld = [Status::Suppressed.as_str(), Status::Superseded.as_str()];
@@ -140,20 +154,23 @@ fn pipeline(within: Document, by_hour: bool) -> Vec<Document> {
     let mut steps =
         doc! {"_id": null, "late": {"$sum": {"$cond": [{"$gt": ["$attempt", 1]}, 1, 0]}}};
     for step in STEPS {
-        let field = format!("$timings.{step}_ms");
-        let percentiles = doc! {"input": &field, "p": [0.5, 0.95, 0.99], "method": "approximate"};
+        let took = if step == WHOLE { whole() } else { format!("$timings.{step}_ms").into() };
+        let percentiles = doc! {"input": &took, "p": [0.5, 0.95, 0.99], "method": "approximate"};
         steps.insert(step, doc! {"$percentile": percentiles});
-        steps.insert(format!("{step}_max"), doc! {"$max": field});
+        steps.insert(format!("{step}_mean"), doc! {"$avg": &took});
+        steps.insert(format!("{step}_max"), doc! {"$max": took});
     }
     vec![
         // The index has the order, so nothing is sorted in memory.
-        doc! {"$match": {"at": within}},
+        doc! {"$match": matching},
         doc! {"$sort": {"at": 1}},
         doc! {"$match": {"status": {"$ne": Status::Duplicate.as_str()}}},
         doc! {"$group": {
             "_id": "$delivery_id",
             "status": {"$last": "$status"},
             "type": {"$last": "$event.type"},
+            "time": {"$last": "$event.time"},
+            "priority": {"$last": "$priority"},
             "at": {"$last": "$at"},
             "kind": {"$last": "$error.kind"},
             "code": {"$last": "$smtp.code"},
@@ -162,9 +179,10 @@ fn pipeline(within: Document, by_hour: bool) -> Vec<Document> {
         }},
         doc! {"$facet": {
             "types": [counted("$type"), sorted.clone()],
+            "priorities": [counted("$priority"), sorted.clone()],
             "times": [
-                {"$set": {"time": {"$dateToString": {"date": "$at", "format": unit}}}},
-                counted("$time"),
+                {"$set": {"unit": {"$dateToString": {"date": "$at", "format": unit}}}},
+                counted("$unit"),
                 sorted,
             ],
             "errors": [
@@ -177,10 +195,19 @@ fn pipeline(within: Document, by_hour: bool) -> Vec<Document> {
     ]
 }
 
+/// Of the whole way; the clock of whoever published may be ahead.
+fn whole() -> Bson {
+    let steps = ["queued", "claim", "render", "send"];
+    let steps = steps.map(|step| doc! {"$ifNull": [format!("$timings.{step}_ms"), 0]});
+    let took = doc! {"$ifNull": [{"$subtract": ["$at", "$time"]}, {"$add": steps.to_vec()}]};
+    doc! {"$max": [0, took]}.into()
+}
+
 /// What the server answers.
 #[derive(Debug, Default, Deserialize)]
 struct Found {
     types: Vec<Counted>,
+    priorities: Vec<Counted>,
     times: Vec<Counted>,
     errors: Vec<CountedError>,
     steps: Vec<Document>,
@@ -230,6 +257,7 @@ impl Found {
         Stats {
             statuses,
             types: grouped(self.types),
+            priorities: grouped(self.priorities),
             times: grouped(self.times),
             errors: self.errors.into_iter().map(of_kind).collect(),
             steps: steps.map(percentiles).unwrap_or_default(),
@@ -255,8 +283,9 @@ fn percentiles(steps: &Document) -> BTreeMap<String, Percentiles> {
     let of = |step: &str| {
         let found = steps.get_array(step).ok()?;
         let at = |place: usize| found.get(place).and_then(as_number);
+        let mean = number(steps, &format!("{step}_mean"))?;
         let max = number(steps, &format!("{step}_max"))?;
-        Some(Percentiles { p50: at(0)?, p95: at(1)?, p99: at(2)?, max })
+        Some(Percentiles { mean, p50: at(0)?, p95: at(1)?, p99: at(2)?, max })
     };
     STEPS.iter().filter_map(|step| Some(((*step).to_owned(), of(step)?))).collect()
 }
@@ -265,11 +294,11 @@ fn number(document: &Document, field: &str) -> Option<f64> {
     document.get(field).and_then(as_number)
 }
 
-fn as_number(value: &bson::Bson) -> Option<f64> {
+fn as_number(value: &Bson) -> Option<f64> {
     match value {
-        bson::Bson::Double(number) => Some(*number),
-        bson::Bson::Int32(number) => Some(f64::from(*number)),
-        bson::Bson::Int64(number) => Some(*number as f64),
+        Bson::Double(number) => Some(*number),
+        Bson::Int32(number) => Some(f64::from(*number)),
+        Bson::Int64(number) => Some(*number as f64),
         _ => None,
     }
 }

@@ -57,6 +57,11 @@ impl Identity {
         self.digest(&["recipient", &normalise(address)])
     }
 
+    /// A keyed hash of whoever reads, so that what they have read names nobody.
+    pub fn reader_hash(&self, principal: &str) -> String {
+        self.digest(&["reader", principal])
+    }
+
     /// The id of a message that never became an event.
     pub fn rejected(&self, body: &[u8], queue: &str) -> DeliveryId {
         let mut mac = self.mac.clone();

@@ -98,7 +98,17 @@ impl Catalog {
         routes
     }
 
-    /// Their names.
+    /// The mails that tell customers of a rescheduling: one for each such event.
+    pub fn reschedule_notices(&self) -> Vec<String> {
+        let is_notice = |route: &&&Arc<Route>| {
+            route.lifecycle == Some(Lifecycle::Rescheduled)
+                && route.channel == ChannelKind::Email
+                && !matches!(route.recipients, Recipients::Fixed(_))
+        };
+        self.routes().iter().filter(is_notice).map(|route| route.name.clone()).collect()
+    }
+
+    /// The names of all.
     pub fn route_names(&self) -> impl Iterator<Item = &str> {
         self.routes().into_iter().map(|route| route.name.as_str())
     }

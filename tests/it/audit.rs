@@ -12,7 +12,8 @@ use crate::{
 };
 
 fn lines(printed: &str) -> Vec<Value> {
-    printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    let read = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {printed}"));
+    printed.lines().map(read).collect()
 }
 
 fn ids(found: &[Value]) -> Vec<&str> {
@@ -125,6 +126,11 @@ async fn deliveries_are_found_shown_counted_and_exported() {
         (&stats["stats"]["sent_late"], &stats["stats"]["duplicates"]),
         (&json!(1), &json!(1))
     );
+    let expected = json!([
+        {"name": "", "statuses": {"rejected": 1}},
+        {"name": "high", "statuses": {"failed": 1, "sent": 4}},
+    ]);
+    assert_eq!(stats["stats"]["priorities"], expected);
     let errors = &stats["stats"]["errors"];
     assert!(
         errors.as_array().unwrap().contains(&json!({"kind": "refused", "code": 550, "count": 1}))
@@ -134,6 +140,8 @@ async fn deliveries_are_found_shown_counted_and_exported() {
         send["p50"].as_f64().unwrap() > 0.0 && send["p50"].as_f64() <= send["max"].as_f64(),
         "{send}"
     );
+    let whole = &stats["stats"]["steps"]["total"];
+    assert!(whole["mean"].as_f64() >= send["mean"].as_f64(), "{whole} {send}");
     let printed = run(&narrow, 0, &["audit", "stats"]).await;
     assert!(printed.contains("80.0 % of those that ended delivered"), "{printed}");
     assert!(printed.lines().all(|line| line.chars().count() <= 80), "{printed}");

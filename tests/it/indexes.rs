@@ -103,6 +103,7 @@ async fn each_query_of_usher_has_its_index_and_what_is_no_record_is_refused() {
         Filter { event: some("e"), ..Filter::default() },
         Filter { recipient_hash: some("h"), ..Filter::default() },
         Filter { kind: some("booking.confirmed"), since, ..Filter::default() },
+        Filter { routes: Some(vec!["r".to_owned()]), since, ..Filter::default() },
         Filter { statuses: vec![Status::Failed], since, ..Filter::default() },
         Filter { since, ..Filter::default() },
         Filter::default(),

@@ -49,6 +49,8 @@ impl Desk {
             event: wanted.event.clone(),
             recipient_hash: wanted.recipient.as_ref().map(hash),
             kind: wanted.kind.clone(),
+            routes: None,
+            channel: None,
             statuses: wanted.status.clone(),
             only_final: false,
             since: wanted.since,

@@ -11,7 +11,10 @@ use super::{
     unavailable,
 };
 use crate::{
-    audit::stats::{Group, Outcomes, STEPS, Stats},
+    audit::{
+        search::Filter,
+        stats::{Group, Outcomes, STEPS, Stats},
+    },
     cli::StatsArgs,
     commands::Failure,
 };
@@ -32,7 +35,8 @@ impl Desk {
             return Err(data("--since is not before --until".to_owned()));
         }
         let by_hour = until.duration_since(since) <= BY_HOUR;
-        let stats = self.audit.stats(since, until, by_hour).await.map_err(unavailable)?;
+        let within = Filter { since: Some(since), until: Some(until), ..Filter::default() };
+        let stats = self.audit.stats(&within, by_hour, None).await.map_err(unavailable)?;
         if args.json {
             let outcomes = Outcomes::of(&stats.statuses);
             let told = json!({
@@ -82,6 +86,8 @@ fn print(stats: &Stats, since: Timestamp, until: Timestamp, by_hour: bool) {
     let mut types = stats.types.clone();
     types.sort_by_key(|group| std::cmp::Reverse(Outcomes::of(&group.statuses).all()));
     chart(screen, &types);
+    heading(screen, "by priority");
+    chart(screen, &stats.priorities);
     let legend = "  █ delivered   ░ not: failed, withheld, rejected or under way";
     say(&screen.paint(legend, Colour::Faint));
     print_steps(screen, stats);
@@ -126,6 +132,7 @@ fn print_steps(screen: Screen, stats: &Stats) {
     let columns = [
         Column::whole(""),
         Column::whole(""),
+        Column::number("mean"),
         Column::number("half"),
         Column::number("95 %"),
         Column::number("99 %"),
@@ -135,11 +142,13 @@ fn print_steps(screen: Screen, stats: &Stats) {
         "queued" => "published to received",
         "claim" => "waited for a connection",
         "render" => "made the mail",
-        _ => "first command to last reply",
+        "send" => "first command to last reply",
+        _ => "event to last reply",
     };
     let rows = STEPS.iter().filter_map(|step| {
         let found = stats.steps.get(*step)?;
-        let numbers = [found.p50, found.p95, found.p99, found.max].map(|ms| format!("{ms:.1}"));
+        let numbers = [found.mean, found.p50, found.p95, found.p99, found.max];
+        let numbers = numbers.map(|ms| format!("{ms:.1}"));
         let names = [format!("  {step}"), meaning(step).to_owned()];
         Some(names.into_iter().chain(numbers).collect())
     });
