@@ -60,6 +60,16 @@ pub const POINTS: [&str; 23] = [
     "after_due_published",
 ];
 
+/// Those of the bridge, in the order in which an entry of a stream meets them.
+#[cfg(feature = "chaos")]
+pub const BRIDGE_POINTS: [&str; 5] = [
+    "after_stream_take_over",
+    "after_stream_read",
+    "after_stream_publish",
+    "after_stream_ack",
+    "after_stream_trim",
+];
+
 #[cfg(feature = "chaos")]
 pub(crate) fn reached(name: &str) {
     use std::sync::{

@@ -36,7 +36,7 @@ impl Dependency {
         Self { name, state: Arc::new(Mutex::new(State::Unknown)), failures: Arc::default() }
     }
 
-    /// Its name: `rabbitmq`, `redis`, `mongodb`, `smtp` or `sms`.
+    /// Its name: `rabbitmq`, `redis`, `mongodb`, `smtp`, `sms` or `stream`.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -99,6 +99,8 @@ pub struct Health {
     pub smtp: Dependency,
     /// The gateway for text messages.
     pub sms: Dependency,
+    /// The Redis whose streams are forwarded.
+    pub stream: Dependency,
 }
 
 impl Default for Health {
@@ -109,15 +111,17 @@ impl Default for Health {
             mongodb: Dependency::new("mongodb"),
             smtp: Dependency::new("smtp"),
             sms: Dependency::new("sms"),
+            stream: Dependency::new("stream"),
         }
     }
 }
 
 impl Health {
-    /// In the order in which they are shown; text messages only where they are configured.
+    /// In the order in which they are shown; text messages and streams only where they are configured.
     pub fn all(&self) -> impl Iterator<Item = &Dependency> {
-        let sms = Some(&self.sms).filter(|sms| sms.state() != State::Unused);
-        [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp].into_iter().chain(sms)
+        let more = [&self.sms, &self.stream].into_iter();
+        let more = more.filter(|one| one.state() != State::Unused);
+        [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp].into_iter().chain(more)
     }
 
     /// Whether everything that is needed answers.

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::{EXIT_CONFIG, EXIT_UNAVAILABLE, Failure, load, quiet_logs, say};
 use crate::{
     audit::mongo::MongoAudit,
+    bridge,
     broker::amqp,
     channel::{email::SmtpChannel, sms::SmsChannel},
     cli::CheckArgs,
@@ -115,15 +116,22 @@ async fn connections(settings: &Settings) -> Vec<Check> {
         SmsChannel::test(gateway).await?;
         Ok(format!("{}, logged in", gateway.base_url))
     };
+    let stream = async {
+        match &settings.stream {
+            None => Ok("not configured, no stream is read".to_owned()),
+            Some(stream) => bridge::test(stream).await,
+        }
+    };
     let up = |()| "answers".to_owned();
-    let (rabbitmq, redis, mongodb, smtp, sms) = tokio::join!(
+    let (rabbitmq, redis, mongodb, smtp, sms, stream) = tokio::join!(
         answer("rabbitmq", async { rabbitmq.await.map(up) }),
         answer("redis", async { redis.await.map(up) }),
         answer("mongodb", async { mongodb.await.map(up) }),
         answer("smtp", smtp),
         answer("sms", sms),
+        answer("stream", stream),
     );
-    vec![rabbitmq, redis, mongodb, smtp, sms]
+    vec![rabbitmq, redis, mongodb, smtp, sms, stream]
 }
 
 async fn answer(name: &'static str, work: impl Future<Output = Result<String, String>>) -> Check {

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     audit::{Audit, mongo::MongoAudit},
+    bridge::Bridge,
     broker::{
         Handler,
         amqp::{AmqpBroker, Consumers, Topology},
@@ -91,6 +92,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     tokio::spawn(prepare_database(audit.clone(), plan.clone(), health.clone()));
     let broker = AmqpBroker::new(settings.rabbitmq.clone(), topology.clone());
     let broker = Arc::new(broker.watched_by(&metrics));
+    let bridge = bridge(&loaded, &broker, &health, &metrics)?;
     for watching in [
         watch::planned(plan.clone(), metrics.clone()).boxed(),
         watch::retries(audit.clone(), metrics.clone()).boxed(),
@@ -141,6 +143,10 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
             process(message).await;
         })
     });
+    let forwarding = bridge.map(|bridge| {
+        let stop = stop.clone();
+        tokio::spawn(async move { bridge.run(stop).await })
+    });
     let consumers = Consumers {
         server: settings.rabbitmq.clone(),
         topology,
@@ -155,6 +161,10 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     consume(&consumers, handler, settings.drain_timeout).await;
     // What it has claimed would have to wait for the end of its lease.
     let _ = tokio::time::timeout(GOODBYE, poller).await;
+    if let Some(forwarding) = forwarding {
+        // The same, but for the lease: another instance takes it over.
+        let _ = tokio::time::timeout(GOODBYE, forwarding).await;
+    }
     broker.close().await;
     background.cancel();
     // A renewal that is under way ends before the process does.
@@ -162,6 +172,26 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     tracer.close().await;
     tracing::info!("usher has stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// From Redis Streams into the broker, where they are configured.
+fn bridge(
+    loaded: &Loaded,
+    broker: &Arc<AmqpBroker>,
+    health: &Health,
+    metrics: &Metrics,
+) -> Result<Option<Arc<Bridge>>, Failure> {
+    let Some(stream) = &loaded.settings.stream else {
+        health.stream.unused();
+        return Ok(None);
+    };
+    // Far longer than a living instance takes, unless the broker is down.
+    let left_after = loaded.settings.instance_ttl * 2;
+    let (catalog, broker) = (loaded.catalog.clone(), broker.clone());
+    let (health, metrics) = (health.stream.clone(), metrics.clone());
+    let bridge = Bridge::new(stream, catalog, broker, left_after, health, metrics);
+    let bridge = bridge.map_err(|error| Failure::config(format!("STREAM_URL: {error}")))?;
+    Ok(Some(Arc::new(bridge)))
 }
 
 /// Consumes until stopped, then drains under a deadline and hands the rest back.

@@ -10,6 +10,7 @@ mod layers;
 mod names;
 mod settings;
 mod sms;
+mod stream;
 mod tls;
 mod validate;
 mod values;
@@ -23,7 +24,7 @@ pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
 pub use settings::{
     Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, Jwt, LogFormat, PRE_SEND_BUDGET,
-    Secret, Settings, Smtp, SmtpTls, TlsFiles, Twilio,
+    Secret, Settings, Smtp, SmtpTls, Stream, TlsFiles, Twilio,
 };
 
 /// Reads and judges the settings: embedded defaults, overridden by `file`, overridden by `env`.
@@ -268,6 +269,19 @@ mod tests {
             from_env(&[&parts[..], &[("REDIS_URL", "rediss://other:1")]].concat()).unwrap();
         assert_eq!(settings.redis.url.expose(), "rediss://other:1");
         assert!(warned(&warnings, "REDIS_URL"));
+    }
+
+    #[test]
+    fn streams_are_off_until_a_server_is_named() {
+        let stream = |vars: &[(&str, &str)]| from_env(vars).unwrap().0.stream;
+        assert!(stream(&[("STREAM_KEYS", "a")]).is_none());
+        let url = ("STREAM_URL", "redis://cache");
+        assert_eq!(stream(&[url]).unwrap().keys, ["email:notifications"]);
+        assert_eq!(stream(&[url, ("STREAM_KEYS", "a, b:c")]).unwrap().keys, ["a", "b:c"]);
+        assert!(faults(&[url, ("STREAM_KEYS", ",")]).contains("must name a stream"));
+        assert!(faults(&[("STREAM_URL", "http://cache")]).starts_with("STREAM_URL"));
+        let unencrypted = faults(&[url, ("STREAM_CA_FILE", "/no/such")]);
+        assert!(unencrypted.contains("needs STREAM_URL with rediss://"), "{unencrypted}");
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Settings {
     pub mongodb: Endpoint,
     /// The database named in the path of [`mongodb`](Self::mongodb), else `usher`.
     pub mongodb_database: String,
+    /// Redis Streams that are forwarded to RabbitMQ (`STREAM_URL`, `STREAM_KEYS`); `None`: none are.
+    pub stream: Option<Stream>,
     /// How mail leaves and in whose name.
     pub email: Email,
     /// How text messages leave (`TWILIO_*`); `None`: they are simulated.
@@ -125,6 +127,15 @@ pub struct Endpoint {
     pub url: Secret,
     /// What an encrypted connection is made with.
     pub tls: TlsFiles,
+}
+
+/// Redis Streams that services write events into.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    /// Their Redis, scheme `redis` or `rediss`.
+    pub server: Endpoint,
+    /// Their keys; at least one.
+    pub keys: Vec<String>,
 }
 
 /// PEM files for an encrypted connection, found usable at start.

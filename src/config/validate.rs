@@ -7,7 +7,7 @@ use super::names::{Kind, NAMES, Name};
 use super::settings::{
     Brand, Email, EmailBackend, Endpoint, LogFormat, PRE_SEND_BUDGET, Secret, Settings,
 };
-use super::{Report, api, email, sms, tls, values as v};
+use super::{Report, api, email, sms, stream, tls, values as v};
 
 /// The pepper in `defaults.toml`.
 const PUBLIC_PEPPER: &str = "usher-public-pepper";
@@ -55,6 +55,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         geoip_file: r.read("GEOIP_FILE", v::path),
         brand: brand(r, &email),
         sms: sms::sms(r),
+        stream: stream::stream(r),
         email,
         admin_emails,
         contact_emails,

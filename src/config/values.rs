@@ -198,6 +198,14 @@ pub(super) fn redis_url(text: &str) -> Parsed<Secret> {
     url(text, &["redis", "rediss"]).map(Secret::new)
 }
 
+/// A stream's key. With an entry's id it is an event's id, which has its limits.
+pub(super) fn stream_key(text: &str) -> Parsed<String> {
+    match text.len() > 200 {
+        true => Err("must not be longer than 200 bytes".to_owned()),
+        false => line(text),
+    }
+}
+
 /// A Redis URL from its parts. `host` has passed [`host`].
 pub(super) fn redis_of_parts(
     host: &str,

@@ -104,7 +104,16 @@ fn plain(value: Value, properties: &Properties, derived: String) -> Result<Event
     let fields = object(&value)?;
     // The messages of the Redis stream say their template instead.
     let kind = match name(fields, "event_type")? {
-        None => name(fields, "template")?.ok_or(InvalidEvent::Missing("event_type"))?,
+        None => {
+            let template = name(fields, "template")?.ok_or(InvalidEvent::Missing("event_type"))?;
+            match fields.get("data") {
+                None | Some(Value::Null | Value::Object(_)) => template,
+                Some(other) => {
+                    let reason = format!("is a JSON {}, not an object", json_type(other));
+                    return Err(field("data", reason));
+                }
+            }
+        }
         Some(kind) => kind,
     };
     let id = match (name(fields, "event_id")?, properties.message_id.as_deref()) {

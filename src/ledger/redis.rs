@@ -3,20 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{
-    Client, ClientTlsConfig, ConnectionInfo, Script, ScriptInvocation, TlsCertificates, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    io::tcp::TcpSettings,
-};
+use redis::{Script, ScriptInvocation, Value, aio::ConnectionManager};
 
 use super::{
     Admission, Input, Ledger, LedgerError, MAX_CLAIMS, Next, RateLimit, Reply, SUSPECT_CLAIMS,
 };
-use crate::{
-    catalog::DeliveryId,
-    config::Endpoint,
-    tls::{Pem, Renewed},
-};
+use crate::{catalog::DeliveryId, config::Endpoint, redis::connect, tls::Renewed};
 
 /// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].
 const EPOCH: &str = "usher:epoch";
@@ -51,12 +43,7 @@ impl RedisLedger {
     /// # Errors
     /// The URL or the certificates can't be used.
     pub fn new(server: &Endpoint, windows: Windows) -> Result<Self, LedgerError> {
-        let info: ConnectionInfo = server.url.expose().parse().map_err(failed)?;
-        // A connection that swallows commands would else be kept for as long as the kernel resends.
-        let tcp = TcpSettings::default().set_user_timeout(RESPONSE_TIMEOUT);
-        let info = info.set_tcp_settings(tcp);
-        let connect = move |pem: &Pem| connect(&info, pem).map_err(|error| error.to_string());
-        let connection = Renewed::new("redis", server.tls.clone(), connect);
+        let connection = connect("redis", server, RESPONSE_TIMEOUT);
         let connection = connection.map_err(|reason| LedgerError(anyhow::Error::msg(reason)))?;
         let script = Script::new(include_str!("ledger.lua"));
         let rate = Script::new(include_str!("rate.lua"));
@@ -230,28 +217,6 @@ impl Ledger for RedisLedger {
         }
         renewed.map_err(failed)
     }
-}
-
-/// A connection that is made when it is first used, and again when it is lost.
-fn connect(info: &ConnectionInfo, pem: &Pem) -> redis::RedisResult<ConnectionManager> {
-    let client = if *pem == Pem::default() {
-        Client::open(info.clone())?
-    } else {
-        let client_tls = pem.identity.clone();
-        let certificates = TlsCertificates {
-            client_tls: client_tls
-                .map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key }),
-            root_cert: pem.ca.clone(),
-        };
-        Client::build_with_tls(info.clone(), certificates)?
-    };
-    // One try each: the pipeline's own loop decides how long to wait.
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(1)
-        .set_max_delay(Duration::from_secs(1))
-        .set_connection_timeout(Some(Duration::from_secs(5)))
-        .set_response_timeout(Some(RESPONSE_TIMEOUT));
-    ConnectionManager::new_lazy_with_config(client, config)
 }
 
 fn next_to_script(next: Next) -> (&'static str, u32) {

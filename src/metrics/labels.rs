@@ -52,6 +52,11 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Stream {
+    pub(super) stream: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Place {
     pub(super) pool: &'static str,
     pub(super) state: &'static str,

@@ -20,7 +20,8 @@ use prometheus_client::{
 
 use self::{
     labels::{
-        Answered, Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Taken, Urgency,
+        Answered, Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Stream, Taken,
+        Urgency,
     },
     registered::Registered,
 };
@@ -160,6 +161,20 @@ impl Metrics {
     pub fn handed_off(&self, queue: String) {
         let labels = messaging(self.0.system, "publish", queue);
         self.0.all.handed_off.get_or_create(&labels).inc();
+    }
+
+    /// An entry of a stream was forwarded to this queue.
+    pub fn forwarded(&self, stream: &str, queue: String) {
+        let consume = messaging("redis", "consume", stream.to_owned());
+        self.0.all.consumed.get_or_create(&consume).inc();
+        self.handed_off(queue);
+    }
+
+    /// How many entries each stream has.
+    pub fn streams(&self, lengths: Vec<(String, u64)>) {
+        for (stream, entries) in lengths {
+            self.0.all.stream_entries.get_or_create(&Stream { stream }).set(gauge(entries));
+        }
     }
 
     /// An event was of an ignored type.

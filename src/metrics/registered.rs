@@ -12,8 +12,8 @@ use prometheus_client::{
 };
 
 use super::labels::{
-    Answered, Build, Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Taken,
-    Urgency,
+    Answered, Build, Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Stream,
+    Taken, Urgency,
 };
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -38,6 +38,7 @@ pub(super) struct Registered {
     pub(super) dependency_up: Family<Service, Gauge>,
     pub(super) dependency_failures: Family<Service, Counter>,
     pub(super) depths: Family<Queue, Gauge>,
+    pub(super) stream_entries: Family<Stream, Gauge>,
     pub(super) planned: Family<Hour, Gauge>,
     pub(super) planned_overdue: Gauge,
     pub(super) retries_overdue: Gauge,
@@ -59,7 +60,7 @@ impl Registered {
             consumed: made(
                 &mut r,
                 "messaging_client_consumed_messages",
-                "Messages taken from each queue",
+                "Messages taken from each queue and stream",
             ),
             process_duration: timed(
                 &mut r,
@@ -70,7 +71,7 @@ impl Registered {
             handed_off: made(
                 &mut r,
                 "messaging_client_sent_messages",
-                "Hand-offs to each of usher's own queues, confirmed by the broker",
+                "Hand-offs to each of usher's own queues, and what came from streams to the others, confirmed by the broker",
             ),
             in_flight: made(&mut r, "messages_in_flight", "Messages that are being processed"),
             recorded: made(&mut r, "deliveries_recorded", "Audit records by route and status"),
@@ -124,6 +125,11 @@ impl Registered {
                 &mut r,
                 "queue_messages",
                 "Messages that wait in each queue, as all instances see it",
+            ),
+            stream_entries: made(
+                &mut r,
+                "stream_entries",
+                "Entries in each stream that is forwarded, as all instances see it",
             ),
             planned: made(
                 &mut r,

@@ -46,21 +46,22 @@ fn rabbitmq_users(world: &World) -> [String; 2] {
     users.map(|user| as_user(&world.amqp_url(), &user))
 }
 
-/// Makes the user of `deploy/redis/users.acl`; gives its address.
-async fn redis_user(world: &World) -> String {
-    let line = include_str!("../../deploy/redis/users.acl")
-        .lines()
-        .find_map(|line| line.strip_prefix("user usher "))
-        .expect("a line for usher");
+/// Makes a user of `deploy/redis/users.acl`; gives its address.
+async fn redis_user(world: &World, user: &str) -> String {
+    let file =
+        include_str!("../../deploy/redis/users.acl").replace("email:notifications", world.name());
+    let line = file.lines().find_map(|line| line.strip_prefix(&format!("user {user} ")));
+    let line = line.expect("a line for the user");
+    let name = format!("{user}-{}", world.name());
     // The file has a hash that no password has.
     let rules = line.split(' ').filter(|rule| !rule.starts_with('#'));
     let client = redis::Client::open(exported("TEST_REDIS_URL")).expect("TEST_REDIS_URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
     let mut made = redis::cmd("ACL");
-    made.arg("SETUSER").arg(world.name()).arg(format!(">{PASSWORD}"));
+    made.arg("SETUSER").arg(&name).arg(format!(">{PASSWORD}"));
     let _: () =
         made.arg(rules.collect::<Vec<_>>()).query_async(&mut connection).await.expect("an answer");
-    as_user(&exported("TEST_REDIS_URL"), world.name())
+    as_user(&exported("TEST_REDIS_URL"), &name)
 }
 
 #[tokio::test]
@@ -76,7 +77,9 @@ async fn the_permissions_in_deploy_are_enough_for_all_that_usher_does() {
         .smtp(&smtp)
         .uncertified(&["RABBITMQ", "REDIS"])
         .set("RABBITMQ_URL", rabbitmq)
-        .set("REDIS_URL", redis_user(&world).await)
+        .set("REDIS_URL", redis_user(&world, "usher").await)
+        .set("STREAM_URL", redis_user(&world, "usher_streams").await)
+        .set("STREAM_KEYS", world.name())
         .set("RATE_LIMIT_PER_RECIPIENT", "100/1h")
         .set("INSTANCE_RENEWAL", "500ms");
     run(&settings, 0, &["check"]).await;
@@ -98,6 +101,13 @@ async fn the_permissions_in_deploy_are_enough_for_all_that_usher_does() {
             "unknown@example.com 1 unknown unknown",
         ]
     );
+    let client = redis::Client::open(exported("TEST_REDIS_URL")).expect("TEST_REDIS_URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
+    let from_a_stream = booking("streamed", "streamed@example.com").to_string();
+    let mut add = redis::cmd("XADD");
+    add.arg(world.name()).arg("*").arg("payload").arg(from_a_stream);
+    add.exec_async(&mut connection).await.expect("an id");
+    smtp.until_accepted(2).await;
     let nonsense = ("nonsense", BasicProperties::default());
     upstream.publish_to("usher.events", "booking.confirmed", [nonsense]).await;
     world.broker.take_one("usher.poison").await;
@@ -108,13 +118,14 @@ async fn the_permissions_in_deploy_are_enough_for_all_that_usher_does() {
     let file = world.folder().join("event.json");
     std::fs::write(&file, booking("by-hand", "hand@example.com").to_string()).unwrap();
     run(&settings, 0, &["publish", &file.display().to_string()]).await;
-    // The retry, the replay, the resend and the one by hand; and the record of the nonsense.
-    smtp.until_accepted(4).await;
-    world.until_records(8).await;
+    // The retry, the one of the stream, the replay, the resend and the one by hand; and the record of
+    // the nonsense.
+    smtp.until_accepted(5).await;
+    world.until_records(9).await;
     run(&settings, 0, &["poison", "list"]).await;
     let erase = ["audit", "erase", "--recipient", "dead@example.com", "--reason", "asked", "--yes"];
     run(&settings, 0, &erase).await;
-    for dependency in ["rabbitmq", "redis"] {
+    for dependency in ["rabbitmq", "redis", "stream"] {
         assert!(usher.get("/readyz?verbose").body.contains(&format!("[+] {dependency} ok")));
     }
     assert_eq!(usher.terminate().await.code(), Some(0));
@@ -154,7 +165,7 @@ async fn the_users_in_deploy_may_do_nothing_else() {
         .await;
     refused(published.expect_err("a forged hand-off"));
 
-    let client = redis::Client::open(redis_user(&world).await).expect("a URL");
+    let client = redis::Client::open(redis_user(&world, "usher").await).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
     for command in ["FLUSHALL", "KEYS usher:*", "GET other", "CONFIG GET dir", "ACL LIST"] {
         let mut words = command.split(' ');

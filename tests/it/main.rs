@@ -38,6 +38,7 @@ mod second_opinion;
 mod shelf;
 mod shelf_corrected;
 mod sms;
+mod streams;
 mod templates;
 mod tls;
 mod traces;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, process::Command};
 
 use crate::support::{
     events::{BOOKINGS, booking},
-    eventually,
+    eventually, exported,
     smtp::{Phase, SmtpServer},
     world::World,
 };
@@ -25,12 +25,19 @@ async fn dashboard_and_alerts_name_what_there_is_and_the_docs_explain_it() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Rcpt).to("nobody@example.com").reply("550 5.1.1 no such user");
-    let usher = world.usher().smtp(&smtp).start().await;
+    let usher = world.usher().smtp(&smtp);
+    let usher = usher
+        .set("STREAM_URL", exported("TEST_REDIS_URL"))
+        .set("STREAM_KEYS", world.name())
+        .start()
+        .await;
     for recipient in ["nobody@example.com", "user@example.com"] {
         world.broker.publish(BOOKINGS, booking(recipient, recipient).to_string()).await;
     }
     world.broker.publish(BOOKINGS, "no event").await;
+    let entries = format!("usher_stream_entries{{stream=\"{}\"}} 0", world.name());
     let lines = [
+        entries.as_str(),
         "usher_queue_messages{queue=\"usher.dead\"} 1",
         "usher_queue_messages{queue=\"usher.poison\"} 1",
         "usher_queue_messages{queue=\"usher.parked\"} 0",

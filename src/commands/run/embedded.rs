@@ -63,7 +63,7 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Failure> {
     let store = open(folder, &loaded.settings)?;
     let health = Health::default();
-    for service in [&health.rabbitmq, &health.redis, &health.mongodb] {
+    for service in [&health.rabbitmq, &health.redis, &health.mongodb, &health.stream] {
         service.unused();
     }
     let queues = [SOURCE, DUE].map(ToOwned::to_owned);

@@ -1,0 +1,16 @@
+//! Redis Streams that are forwarded.
+
+use super::settings::{Endpoint, Stream};
+use super::validate::Reader;
+use super::{tls, values as v};
+
+/// The streams; `None` when no server is named.
+pub(super) fn stream(r: &mut Reader) -> Option<Stream> {
+    let url = r.read("STREAM_URL", v::redis_url);
+    let tls = tls::files_for(r, "STREAM", &url.clone().unwrap_or_default());
+    let keys = r.read("STREAM_KEYS", |text| match v::list(v::stream_key)(text)? {
+        keys if keys.is_empty() => Err("must name a stream".to_owned()),
+        keys => Ok(keys),
+    });
+    Some(Stream { server: Endpoint { url: url?, tls }, keys: keys? })
+}

@@ -1,0 +1,52 @@
+//! Connections to Redis.
+
+use std::time::Duration;
+
+use redis::{
+    Client, ClientTlsConfig, ConnectionInfo, RedisResult, TlsCertificates,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+    io::tcp::TcpSettings,
+};
+
+use crate::{
+    config::Endpoint,
+    tls::{Pem, Renewed},
+};
+
+/// A connection that is made when it is first used, and again when it is lost or its certificates
+/// have changed. An answer may take this long.
+///
+/// # Errors
+/// The URL or the certificates can't be used.
+pub(crate) fn connect(
+    service: &'static str,
+    server: &Endpoint,
+    answer: Duration,
+) -> Result<Renewed<ConnectionManager>, String> {
+    let info = server.url.expose().parse::<ConnectionInfo>().map_err(|error| error.to_string())?;
+    // A connection that swallows commands would else be kept for as long as the kernel resends.
+    let info = info.set_tcp_settings(TcpSettings::default().set_user_timeout(answer));
+    let make = move |pem: &Pem| manager(&info, pem, answer).map_err(|error| error.to_string());
+    Renewed::new(service, server.tls.clone(), make)
+}
+
+fn manager(info: &ConnectionInfo, pem: &Pem, answer: Duration) -> RedisResult<ConnectionManager> {
+    let client = if *pem == Pem::default() {
+        Client::open(info.clone())?
+    } else {
+        let client_tls = pem.identity.clone();
+        let certificates = TlsCertificates {
+            client_tls: client_tls
+                .map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key }),
+            root_cert: pem.ca.clone(),
+        };
+        Client::build_with_tls(info.clone(), certificates)?
+    };
+    // One try each: whoever needs the answer decides how long to wait.
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(1)
+        .set_max_delay(Duration::from_secs(1))
+        .set_connection_timeout(Some(Duration::from_secs(5)))
+        .set_response_timeout(Some(answer));
+    ConnectionManager::new_lazy_with_config(client, config)
+}
