@@ -8,7 +8,9 @@ use usher::crash::BRIDGE_POINTS;
 use super::{
     batch::{MIX, Published, batch},
     daemon::Daemon,
+    instance::Instance,
     oracle::Limits,
+    proxy::Weather,
     stage::Stage,
 };
 use crate::support::{eventually, exported};
@@ -106,5 +108,30 @@ async fn a_stream_that_was_flushed_or_whose_redis_came_back_empty_is_read_again(
     until_read(&mut redis, "the last third is read").await;
     let published: Vec<_> = all.into_iter().map(|(_, event)| event).collect();
     let judgement = stage.verdict(&published, instances, Limits::default()).await;
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_while_the_broker_is_away_is_forwarded_by_whoever_is_there_then() {
+    let mut stage = Stage::new().await;
+    let rabbitmq = stage.behind_a_proxy("RABBITMQ_URL").await;
+    let (url, key) = (exported("TEST_REDIS_URL"), stage.name.clone());
+    stage.set("STREAM_URL", &url);
+    stage.set("STREAM_KEYS", &key);
+    rabbitmq.turn(Weather::Reset);
+    let entries = entries(&key, batch(&MIX, MIX.len(), &stage.smtp), 1);
+    add(&mut connect(&url).await, &key, &entries).await;
+    let until_tried = async |instance: &Instance| {
+        let tries = || instance.log().contains("entries could not be forwarded, trying again");
+        eventually("it tries", async || tries().then_some(())).await;
+    };
+    let mut first = stage.start(&[]);
+    until_tried(&first).await;
+    assert_eq!(first.terminate().await.code(), Some(0), "{}", first.log());
+    let second = stage.start(&[]);
+    until_tried(&second).await;
+    rabbitmq.turn(Weather::Fair);
+    let published: Vec<_> = entries.into_iter().map(|(_, event)| event).collect();
+    let judgement = stage.verdict(&published, vec![second], Limits::default()).await;
     assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
 }

@@ -14,14 +14,14 @@ use crate::support::{
 };
 
 /// A cancellation, which goes out as mail and, with a number, as a text message.
-fn cancelled(id: &str, phone: &str) -> Value {
+pub(crate) fn cancelled(id: &str, phone: &str) -> Value {
     json!({
         "event_id": id, "event_type": "booking.cancelled", "booking_id": id, "movie_title": "Solaris",
         "user_email": format!("{id}@example.com"), "user_phone": phone,
     })
 }
 
-fn with_gateway(usher: Builder, url: &str) -> Builder {
+pub(crate) fn with_gateway(usher: Builder, url: &str) -> Builder {
     usher
         .set("TWILIO_ACCOUNT_SID", "AC1")
         .set("TWILIO_AUTH_TOKEN", "s3cret")
@@ -113,6 +113,43 @@ async fn a_gateway_that_asks_to_wait_is_waited_for_without_burning_an_attempt() 
         usher.find_log("dependency is up").iter().filter(|it| it["dependency"] == "sms").count(),
         2
     );
+}
+
+#[tokio::test]
+async fn answers_about_the_account_stop_the_channel_and_blame_no_message() {
+    let world = World::new().await;
+    let gateway = Gateway::start().await;
+    let refusal = r#"{"code": 20003, "message": "Authenticate", "status": 401}"#;
+    let number = "+14155550100";
+    gateway.script(
+        number,
+        &[
+            Act::Answer(401, "", refusal),
+            Act::Answer(404, "retry-after: 0\r\n", ""),
+            Act::Answer(503, "retry-after: 0\r\n", ""),
+        ],
+    );
+    let usher = with_gateway(world.usher(), &gateway.url()).start().await;
+    world.broker.publish(BOOKINGS, cancelled("c-1", number).to_string()).await;
+    let reason = usher.until_down("sms").await;
+    assert!(reason.contains("POST answered 401 Authenticate"), "{reason}");
+    assert_eq!(gateway.until_asked(number, 4).await.len(), 4);
+    let records = world.until_records(2).await;
+    assert_eq!(brief(&records), ["+14155550100 1 sent ", "c-1@example.com 1 simulated "]);
+    usher.until_ready().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_never_answers_leaves_it_unknown() {
+    let world = World::new().await;
+    let gateway = Gateway::start().await;
+    gateway.script("+14155550100", &[Act::Hold]);
+    let usher = with_gateway(world.usher(), &gateway.url()).set("TWILIO_TIMEOUT", "1s");
+    let _usher = usher.start().await;
+    world.broker.publish(BOOKINGS, cancelled("c-1", "+14155550100").to_string()).await;
+    let records = world.until_records(2).await;
+    assert_eq!(brief(&records), ["+14155550100 1 unknown unknown", "c-1@example.com 1 simulated "]);
+    assert_eq!(gateway.requests("+14155550100").len(), 1);
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ pub(crate) enum Act {
     Answer(u16, &'static str, &'static str),
     /// The request is read, and the connection ends without an answer.
     Cut,
+    /// The request is read, and nothing comes of it.
+    Hold,
 }
 
 /// One request for a message.
@@ -116,7 +118,11 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
         act
     };
     let usual = Act::Answer(201, "", r#"{"sid": "SM1", "status": "queued"}"#);
-    let Act::Answer(status, header, body) = act.unwrap_or(usual) else { return None };
+    let (status, header, body) = match act.unwrap_or(usual) {
+        Act::Answer(status, header, body) => (status, header, body),
+        Act::Cut => return None,
+        Act::Hold => std::future::pending().await,
+    };
     let length = body.len();
     let answer = format!(
         "HTTP/1.1 {status} X\r\n{header}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"

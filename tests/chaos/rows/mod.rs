@@ -4,6 +4,7 @@ mod crashes;
 mod flushes;
 mod others;
 mod outages;
+mod sms;
 
 use rustix::process::Signal;
 
