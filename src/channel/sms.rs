@@ -61,6 +61,11 @@ pub fn check_recipient(number: &str) -> Result<(), String> {
     is_number.then_some(()).ok_or_else(|| "invalid number: E.164 is a + and 7 to 15 digits".into())
 }
 
+/// How many segments a text takes: what is paid for.
+pub(crate) fn segments(text: &str) -> usize {
+    segments::count(text)
+}
+
 /// The text, or why there can't be a message of it.
 fn text(message: &Outgoing) -> Result<(&str, usize), String> {
     let text = message.rendered.text.trim();

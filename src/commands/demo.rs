@@ -26,6 +26,7 @@ use super::{
 use crate::{
     audit::{Record, Smtp, Status},
     broker::Handler,
+    catalog::ChannelKind,
     channel::{Channel, Outcome, Outgoing, Slot, file::FileChannel, sms::SimulatedSms},
     cli::DemoArgs,
     config::Environment,
@@ -111,9 +112,9 @@ pub(super) async fn demo(_: Option<&Path>, args: DemoArgs) -> Result<ExitCode, F
     let index = gallery::write(&args.out, "usher demo: the mails", &mails, &sender, false)
         .context("writing the gallery")?;
     say(&format!(
-        "{} events: {} mails, {} dead letter, {} poison message, {} records, in {:.1} s",
+        "{} events: {}, {} dead letter, {} poison message, {} records, in {:.1} s",
         fed.len() + 1,
-        mails.len(),
+        gallery::count(&mails),
         waiting.dead,
         waiting.poison,
         records.len(),
@@ -188,15 +189,18 @@ fn build(
     mails: Arc<Mutex<Vec<Shown>>>,
 ) -> Result<Arc<Pipeline>, Failure> {
     let files = FileChannel::new(loaded.sender.clone(), mail.to_owned())?;
-    let email = Arc::new(DemoChannel { files, mails, refusals: Arc::default() });
+    let channel = |inner, kind| {
+        let (mails, refusals) = (mails.clone(), Arc::default());
+        Arc::new(DemoChannel { inner, kind, mails, refusals })
+    };
     let health = Health::default();
     let parts = Parts {
         instance: store.instance,
         ledger: store.ledger,
         audit: store.audit,
         plan: store.plan,
-        email,
-        sms: Arc::new(SimulatedSms),
+        email: channel(Box::new(files), ChannelKind::Email),
+        sms: channel(Box::new(SimulatedSms), ChannelKind::Sms),
         broker: Arc::new(store.broker),
         health,
         metrics: Metrics::default(),
@@ -295,15 +299,17 @@ fn table(fed: &[Fed], records: &[Record]) -> String {
     lines.collect()
 }
 
-/// Files, behind a mail server that is busy twice for one recipient.
+/// A channel behind a server that is busy twice for one recipient.
 struct DemoChannel {
-    files: FileChannel,
+    inner: Box<dyn Channel>,
+    kind: ChannelKind,
     mails: Arc<Mutex<Vec<Shown>>>,
     refusals: Arc<Mutex<u32>>,
 }
 
 struct DemoSlot {
     slot: Box<dyn Slot>,
+    kind: ChannelKind,
     mails: Arc<Mutex<Vec<Shown>>>,
     refusals: Arc<Mutex<u32>>,
 }
@@ -311,12 +317,13 @@ struct DemoSlot {
 #[async_trait]
 impl Channel for DemoChannel {
     fn check_recipient(&self, address: &str) -> Result<(), String> {
-        self.files.check_recipient(address)
+        self.inner.check_recipient(address)
     }
 
     async fn ready(&self) -> Box<dyn Slot> {
-        let slot = self.files.ready().await;
-        Box::new(DemoSlot { slot, mails: self.mails.clone(), refusals: self.refusals.clone() })
+        let slot = self.inner.ready().await;
+        let (mails, refusals) = (self.mails.clone(), self.refusals.clone());
+        Box::new(DemoSlot { slot, kind: self.kind, mails, refusals })
     }
 }
 
@@ -338,9 +345,9 @@ impl Slot for DemoSlot {
             }
         }
         let outcome = self.slot.send(message, latch).await;
-        if matches!(outcome, Outcome::Sent(_)) {
+        if matches!(outcome, Outcome::Sent(_) | Outcome::Simulated) {
             let title = format!("to {}", message.recipient);
-            let mail = Shown { title, mail: message.clone() };
+            let mail = Shown { title, channel: self.kind, mail: message.clone() };
             self.mails.lock().unwrap_or_else(PoisonError::into_inner).push(mail);
         }
         outcome

@@ -1,5 +1,5 @@
 //! Pages that show mails as recipients see them: wide and narrow, light and dark, with subject,
-//! headers and text part.
+//! headers and text part; and text messages with their length.
 
 use std::{
     fmt::Write,
@@ -9,17 +9,30 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use handlebars::html_escape;
 
-use crate::channel::{
-    Outgoing,
-    email::{Sender, qr_png},
+use crate::{
+    catalog::ChannelKind,
+    channel::{
+        Outgoing,
+        email::{Sender, qr_png},
+        sms,
+    },
+    template::Rendered,
 };
 
-/// One mail of a gallery.
+/// One message of a gallery.
 pub(super) struct Shown {
     /// What it is called, beside its subject.
     pub(super) title: String,
-    /// The mail.
+    /// How it travels.
+    pub(super) channel: ChannelKind,
+    /// The message.
     pub(super) mail: Outgoing,
+}
+
+/// How many mails and how many text messages, in words.
+pub(super) fn count(shown: &[Shown]) -> String {
+    let mails = shown.iter().filter(|shown| shown.channel == ChannelKind::Email).count();
+    format!("{mails} mails, {} text messages", shown.len() - mails)
 }
 
 const STYLE: &str = "
@@ -33,6 +46,7 @@ const STYLE: &str = "
   header p, figcaption { margin: 0; font-size: 13px; opacity: .8; }
   article iframe { border: 0; width: 100%; height: 560px; background: #fff; }
   figure iframe { border: 0; height: 900px; background: #fff; display: block; }
+  blockquote { margin: 16px; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 18px; padding: 12px 16px; background: #8883; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8886; border-radius: 10px; padding: 16px; }
 ";
 
@@ -61,6 +75,11 @@ pub(super) fn write(
         let template = &rendered.template;
         let name = format!("{number:03}-{}-{}", template.name, template.locale);
         let file = |ending: &str| folder.join("gallery").join(format!("{name}{ending}"));
+        if shown.channel == ChannelKind::Sms {
+            std::fs::write(file(".txt"), &rendered.text)?;
+            index.push_str(&text_message(shown));
+            continue;
+        }
         let html = with_images(&shown.mail);
         std::fs::write(file(".html"), &html)?;
         // A browser has one colour scheme at a time.
@@ -93,6 +112,21 @@ fn head(heading: &str, reload: bool) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">{reload}<meta name=\"viewport\" \
          content=\"width=device-width, initial-scale=1\">\n<title>{heading}</title>\n<style>{STYLE}</style></head>\
          <body>\n<h1>{heading}</h1>\n"
+    )
+}
+
+/// A text message has no page: all of it is seen at once.
+fn text_message(shown: &Shown) -> String {
+    let Rendered { text, template, .. } = &shown.mail.rendered;
+    let text = text.trim();
+    format!(
+        "<article><header><h2>Text message, segments: {}</h2><p>{} · {} ({})</p></header><blockquote>{}\
+         </blockquote></article>\n",
+        sms::segments(text),
+        html_escape(&shown.title),
+        template.name,
+        template.locale,
+        html_escape(text)
     )
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     catalog::{ChannelKind, Delivery, Identity, Lookup},
-    channel::Outgoing,
+    channel::{Outgoing, sms},
     cli::RenderArgs,
     event::Event,
     pipeline::extras,
@@ -55,7 +55,17 @@ fn one(
         let route = &delivery.route.name;
         let mail = outgoing(&loaded, delivery, &event)?;
         let rendered = &mail.rendered;
+        let is_mail = delivery.route.channel == ChannelKind::Email;
         match out {
+            None if !is_mail => say(&format!(
+                "route: {route}\nto: {}\nsegments: {}\ntemplate: {} ({}, {})\n\n{}",
+                mail.recipient,
+                sms::segments(rendered.text.trim()),
+                rendered.template.name,
+                rendered.template.locale,
+                rendered.template.version,
+                rendered.text
+            )),
             None => say(&format!(
                 "route: {route}\nto: {}\nsubject: {}\ntemplate: {} ({}, {})\n\n{}\n--- html ---\n{}",
                 mail.recipient,
@@ -69,11 +79,12 @@ fn one(
             Some(folder) => {
                 std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
                 let locale = &rendered.template.locale;
-                for (ending, part) in [
-                    ("subject.txt", &rendered.subject),
+                let parts = [
                     ("txt", &rendered.text),
+                    ("subject.txt", &rendered.subject),
                     ("html", &rendered.html),
-                ] {
+                ];
+                for (ending, part) in &parts[..if is_mail { 3 } else { 1 }] {
                     let path = folder.join(format!("{route}.{locale}.{ending}"));
                     std::fs::write(&path, part).with_context(|| path.display().to_string())?;
                     say(&path.display().to_string());
@@ -100,21 +111,22 @@ fn all(loaded: &Loaded, out: &Path, reload: bool) -> Result<ExitCode, Failure> {
             let locale = own.unwrap_or(language).to_owned();
             event.fields.insert("locale".into(), locale.into());
             for delivery in deliveries(loaded, &event).into_iter().flatten() {
-                let is_mail = delivery.route.channel == ChannelKind::Email;
-                if is_mail && delivery.route.template == template {
+                if delivery.route.template == template {
                     let title = format!(
                         "{} of {}",
                         sample_name.trim_end_matches(".json"),
                         delivery.route.name
                     );
-                    mails.push(Shown { title, mail: outgoing(loaded, &delivery, &event)? });
+                    let channel = delivery.route.channel;
+                    let mail = outgoing(loaded, &delivery, &event)?;
+                    mails.push(Shown { title, channel, mail });
                 }
             }
         }
     }
     let index = gallery::write(out, "usher: every mail", &mails, &loaded.sender, reload)
         .context("writing the gallery")?;
-    say(&format!("{} mails: {}", mails.len(), index.display()));
+    say(&format!("{}: {}", gallery::count(&mails), index.display()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,7 +12,7 @@ use crate::{
     template::{
         LANGUAGES,
         database::{Stored, TemplateStore},
-        source::{self, Files, Source},
+        source::{self, Files, Markup, Source},
     },
 };
 
@@ -94,8 +94,11 @@ impl Database {
             (None, None) => Source::of_files(&self.loaded.files, &name, language)
                 .map_err(|_| data(format!("there is no template {name:?}")))?,
         };
-        let Source { subject, html, text, .. } = source;
-        say(&format!("{}\n--- html ---\n{html}\n--- text ---\n{text}", subject.trim_end()));
+        let Source { subject, html, text, markup } = source;
+        say(&match markup {
+            Markup::None => text,
+            _ => format!("{}\n--- html ---\n{html}\n--- text ---\n{text}", subject.trim_end()),
+        });
         Ok(())
     }
 
@@ -121,12 +124,17 @@ impl Database {
         let tried = self.loaded.templates.accept(&name, language, &found, self.loaded.trial());
         tried.map_err(|faults| data(faults.join("\n")))?;
         let now = DateTime::now();
+        let (text_content, sms_content) = match found.markup {
+            Markup::None => (String::new(), Some(found.text)),
+            _ => (found.text, None),
+        };
         let stored = Stored {
             name: name.clone(),
             locale: Some(language.to_owned()),
             subject: found.subject,
             html_content: found.html,
-            text_content: found.text,
+            text_content,
+            sms_content,
             description,
             is_active: false,
             created_at: Some(now),

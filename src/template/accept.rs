@@ -3,11 +3,11 @@
 
 use super::{
     Compiled, LANGUAGES, Templates,
-    source::{self, Files, Source},
+    source::{self, Files, Markup, Source},
     tree,
 };
 use crate::{
-    catalog::{Catalog, Route},
+    catalog::{Catalog, ChannelKind, Route},
     event::{self, Event, Properties, Sources},
 };
 
@@ -88,6 +88,15 @@ impl Templates {
                 )
             })
             .collect();
+        match (route.channel, compiled.flat.markup) {
+            (ChannelKind::Email, Markup::None) => {
+                faults.push(format!("route {:?} is for mail, this is a text message", route.name));
+            }
+            (ChannelKind::Sms, Markup::Mjml | Markup::Html) => {
+                faults.push(format!("route {:?} is for text messages, this is a mail", route.name));
+            }
+            _ => {}
+        }
         let mut tried = false;
         for (path, text) in source::samples(trial.files, template) {
             match self.try_sample(compiled, language, route, text, trial) {

@@ -47,18 +47,18 @@ impl Compiled {
         let includes = Includes { files, template, language };
         let subject = includes.expanded(&source.subject, "subject").and_then(bounded);
         let subject = subject.map_err(|e| at("subject", e));
-        let text = match source.markup {
-            Markup::None => includes.expanded(&source.text, "sms"),
-            Markup::Mjml | Markup::Html => includes.laid_out(&source.text, "txt"),
-        };
-        let text = text.and_then(bounded).map_err(|e| at("txt", e));
+        let text = includes.text(source).and_then(bounded).map_err(|e| at("txt", e));
         let html = includes.html(source).and_then(bounded).and_then(|html| match source.markup {
             Markup::Mjml => to_html(&html),
             Markup::Html | Markup::None => Ok(html),
         });
         let html = html.map(|html| ascii::template(&html)).map_err(|e| at("html", e));
         let (subject, html, text) = all(subject, html, text)?;
-        let flat = Source { subject, html, text, markup: Markup::Html };
+        let markup = match source.markup {
+            Markup::Mjml | Markup::Html => Markup::Html,
+            Markup::None => Markup::None,
+        };
+        let flat = Source { subject, html, text, markup };
         Self::of_flat(template, language, flat)
     }
 

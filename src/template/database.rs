@@ -26,6 +26,8 @@ use crate::{event::snake_case, health::Backoff, metrics::Metrics, mongo::DUPLICA
 pub const EMAIL_TEMPLATES: &str = "email_templates";
 /// The collection of every text that was ever loaded, by its version.
 const TEMPLATE_VERSIONS: &str = "template_versions";
+/// What a mail has.
+const MAIL_PARTS: [&str; 3] = ["subject", "html_content", "text_content"];
 /// How often changes are looked for.
 const POLL: Duration = Duration::from_secs(2);
 
@@ -44,11 +46,17 @@ pub struct Stored {
     #[serde(default)]
     pub version: i64,
     /// One line.
+    #[serde(default)]
     pub subject: String,
     /// MJML or HTML, whole or the content of the shared layout.
+    #[serde(default)]
     pub html_content: String,
     /// The text part.
+    #[serde(default)]
     pub text_content: String,
+    /// A text message, instead of these three.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sms_content: Option<String>,
     /// What it is for.
     #[serde(default)]
     pub description: Option<String>,
@@ -74,7 +82,14 @@ pub struct Stored {
 impl Stored {
     /// People write these documents by hand: one of a wrong shape must not hide the others.
     fn read(document: &RawDocumentBuf) -> Self {
-        bson::deserialize_from_slice(document.as_bytes()).unwrap_or_else(|error| {
+        let stored = bson::deserialize_from_slice(document.as_bytes());
+        let stored = stored.map_err(|error| error.to_string()).and_then(|stored: Self| {
+            let is_missing = |part: &&str| matches!(document.get(part), Ok(None));
+            let missing =
+                MAIL_PARTS.iter().find(|part| stored.sms_content.is_none() && is_missing(part));
+            missing.map_or(Ok(stored), |part| Err(format!("missing field `{part}`")))
+        });
+        stored.unwrap_or_else(|fault| {
             let text = |key| document.get_str(key).ok().map(ToOwned::to_owned);
             let id = document.get("_id").ok().flatten();
             let id = id.and_then(|id| Bson::try_from(id).ok()).unwrap_or_default();
@@ -83,7 +98,7 @@ impl Stored {
                 locale: text("locale"),
                 is_active: document.get_bool("is_active").unwrap_or_default(),
                 id,
-                fault: Some(error.to_string()),
+                fault: Some(fault),
                 ..Self::default()
             }
         })
@@ -96,6 +111,9 @@ impl Stored {
 
     /// What is compiled.
     pub fn source(&self) -> Source {
+        if let Some(text) = &self.sms_content {
+            return Source::text_message(text.clone());
+        }
         let html = self.html_content.clone();
         let is_mjml = html.trim_start().starts_with("<mj");
         let markup = if is_mjml { Markup::Mjml } else { Markup::Html };

@@ -100,6 +100,11 @@ pub enum Markup {
 }
 
 impl Source {
+    /// Of a text message.
+    pub fn text_message(text: String) -> Self {
+        Self { subject: String::new(), html: String::new(), text, markup: Markup::None }
+    }
+
     /// A template's files.
     ///
     /// # Errors
@@ -107,12 +112,7 @@ impl Source {
     pub fn of_files(files: &Files, template: &str, language: &str) -> Result<Self, Vec<String>> {
         let part = |kind: &str| files.get(&format!("{template}/{language}.{kind}.hbs")).cloned();
         if let Some(text) = part("sms") {
-            return Ok(Self {
-                subject: String::new(),
-                html: String::new(),
-                text,
-                markup: Markup::None,
-            });
+            return Ok(Self::text_message(text));
         }
         let missing = |kind: &str| format!("templates/{template}/{language}.{kind}.hbs is missing");
         let html = part("mjml").map(|mjml| (mjml, Markup::Mjml));
@@ -147,16 +147,14 @@ impl Source {
         template: &str,
         language: &str,
     ) -> Result<Self, Vec<String>> {
-        if self.markup == Markup::None {
-            return Err(vec!["text messages are made from files only".to_owned()]);
-        }
         let with = Includes { files, template, language };
         let without = Includes { files: shipped, template, language };
         let html = with.html(&self).map_err(|fault| vec![fault])?;
         let mut faults = Vec::new();
         let subject = [&with, &without].map(|it| it.expanded(&self.subject, "subject"));
-        let text = [&with, &without].map(|it| it.laid_out(&self.text, "txt"));
-        for (part, [with, without]) in [("subject", subject), ("txt", text)] {
+        let text = [&with, &without].map(|it| it.text(&self));
+        let text_part = if self.markup == Markup::None { "sms" } else { "txt" };
+        for (part, [with, without]) in [("subject", subject), (text_part, text)] {
             if with != without {
                 faults.push(format!(
                     "{language}.{part}.hbs includes another file of the folder, which would not \
@@ -192,6 +190,17 @@ impl Includes<'_> {
             Markup::Mjml if is_whole(&source.html) => self.expanded(&source.html, "mjml"),
             Markup::Mjml => self.laid_out(&source.html, "mjml"),
             Markup::Html | Markup::None => self.expanded(&source.html, "html"),
+        }
+    }
+
+    /// The text part; a text message has no layout.
+    ///
+    /// # Errors
+    /// An include that is nowhere, or includes itself.
+    pub(super) fn text(&self, source: &Source) -> Result<String, String> {
+        match source.markup {
+            Markup::None => self.expanded(&source.text, "sms"),
+            Markup::Mjml | Markup::Html => self.laid_out(&source.text, "txt"),
         }
     }
 

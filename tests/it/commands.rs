@@ -238,6 +238,9 @@ async fn the_demo_shows_everything_and_needs_nothing() {
         }
     }
     let gallery = std::fs::read_to_string(folder.path().join("usher-demo/index.html")).unwrap();
-    assert!(gallery.contains("<html"), "{gallery}");
+    assert!(
+        gallery.contains("<html") && gallery.contains("Text message, segments: 1"),
+        "{gallery}"
+    );
     assert!(mails(&folder.path().join("usher-demo/mail")).len() > 20);
 }

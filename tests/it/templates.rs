@@ -4,9 +4,11 @@ use std::process::Output;
 
 use mongodb::bson::{Document, doc};
 
+use super::sms::{cancelled, with_gateway};
 use crate::support::{
     events::{BOOKINGS, booking},
     eventually,
+    gateway::Gateway,
     smtp::SmtpServer,
     usher::{Builder, Usher},
     world::{World, text},
@@ -203,9 +205,11 @@ async fn the_gallery_shows_every_mail_and_follows_its_files() {
     copy_templates(&templates);
     let usher = Builder::new(folder.path()).set("TEMPLATES_DIR", templates.to_str().unwrap());
     let said = run(&usher, &["render", "--all", "--out", "once"], 0).await;
-    assert!(said.contains(" mails: once/index.html"), "{said}");
+    assert!(said.contains(" text messages: once/index.html"), "{said}");
     let index = std::fs::read_to_string(folder.path().join("once/index.html")).unwrap();
-    for word in ["booking_confirmation (es)", "booking_confirmation (en)"] {
+    for word in
+        ["booking_confirmation (es)", "booking_confirmation (en)", "booking_reminder_sms (es)"]
+    {
         assert!(index.contains(word), "{word}");
     }
 
@@ -261,4 +265,42 @@ async fn an_address_is_a_place_in_the_words_of_the_mail() {
     }
     let missing = usher.set("GEOIP_FILE", "missing.mmdb");
     assert!(run(&missing, &["check", "--offline"], 78).await.contains("GEOIP_FILE missing.mmdb"));
+}
+
+#[tokio::test]
+async fn text_messages_come_from_the_database_as_well() {
+    let world = World::new().await;
+    let usher = world.usher().set("USER", "ana");
+    let folder = world.folder().join("mine");
+    std::fs::create_dir(&folder).unwrap();
+    let sms = folder.join("en.sms.hbs");
+    std::fs::write(&sms, "No {{movie_title}}. {{> sign}}").unwrap();
+    std::fs::write(folder.join("sign.sms.hbs"), "Cine").unwrap();
+    let from = ["--locale", "en", "--from", folder.to_str().unwrap(), "--activate"];
+    let push = |name| [["templates", "push", name].as_slice(), &from].concat();
+    let refused = run(&usher, &push("BookingCancellationSms"), 65).await;
+    assert!(refused.contains("en.sms.hbs includes another file of the folder"), "{refused}");
+    std::fs::write(&sms, "No {{movie_title}}. Cine").unwrap();
+    let refused = run(&usher, &push("BookingCancellation"), 65).await;
+    assert!(refused.contains("is for mail, this is a text message"), "{refused}");
+    let said = run(&usher, &push("BookingCancellationSms"), 0).await;
+    assert!(said.contains("booking_cancellation_sms/en version 1 is active"), "{said}");
+    let show = ["templates", "show", "booking_cancellation_sms", "--locale", "en"];
+    assert_eq!(run(&usher, &show, 0).await, "No {{movie_title}}. Cine\n");
+
+    // A mail in its place is refused, and the good one stays.
+    let mail = doc! {"name": "BookingReminderSms", "text_content": "text {{movie_title}}"};
+    let mail = Document::from_iter(pasted("{{movie_title}}").into_iter().chain(mail));
+    let html = doc! {"html_content": "<p>{{movie_title}}</p>"};
+    let mail = Document::from_iter(mail.into_iter().chain(html));
+    world.collection("email_templates").insert_one(mail).await.unwrap();
+    let gateway = Gateway::start().await;
+    let usher = with_gateway(usher, &gateway.url()).start().await;
+    let event = cancelled("c-1", "+14155550100");
+    world.broker.publish(BOOKINGS, event.to_string()).await;
+    let asked = gateway.until_asked("+14155550100", 1).await;
+    assert_eq!(asked[0].form["Body"], "No Solaris. Cine");
+    let refused = usher.find_log("template in the database refused");
+    let reason = refused[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("is for text messages, this is a mail"), "{reason}");
 }
