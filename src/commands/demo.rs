@@ -80,7 +80,7 @@ pub(super) async fn demo(_: Option<&Path>, args: DemoArgs) -> Result<ExitCode, F
     let sender = loaded.sender.clone();
     let mails = Arc::new(Mutex::new(Vec::new()));
     let (broker, audit, plan) = (store.broker.clone(), store.audit.clone(), store.plan.clone());
-    let pipeline = build(loaded, store, &args.out.join("mail"), mails.clone())?;
+    let pipeline = build(loaded, store, &args.out.join("mail"), &mails)?;
     let handler = build::handler(pipeline.clone());
 
     let mut fed = Vec::new();
@@ -186,7 +186,7 @@ fn build(
     loaded: Loaded,
     store: Embedded,
     mail: &Path,
-    mails: Arc<Mutex<Vec<Shown>>>,
+    mails: &Arc<Mutex<Vec<Shown>>>,
 ) -> Result<Arc<Pipeline>, Failure> {
     let files = FileChannel::new(loaded.sender.clone(), mail.to_owned())?;
     let channel = |inner, kind| {
