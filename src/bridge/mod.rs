@@ -213,6 +213,7 @@ impl Bridge {
             streams.entry(&entry.key).or_default().push(&entry.id);
         }
         for (key, ids) in streams {
+            tracing::debug!(stream = key, entries = ids.len(), "entries forwarded");
             self.streams.acknowledge(key, &ids).await?;
             crash_point!("after_stream_ack");
             self.streams.trim(key).await?;
@@ -238,7 +239,14 @@ struct Published {
 /// # Errors
 /// Why they can't.
 pub async fn test(stream: &Stream) -> Result<String, String> {
-    let lengths = Streams::new(stream)?.lengths().await.map_err(|error| error.to_string())?;
-    let told = lengths.into_iter().map(|(key, length)| format!("{key} has {length} entries"));
-    Ok(told.collect::<Vec<_>>().join(", "))
+    let streams = Streams::new(stream)?;
+    let lengths = streams.lengths().await.map_err(|error| error.to_string())?;
+    let mut told = Vec::new();
+    for (key, length) in lengths {
+        let text = format!("{key} has {length} entries");
+        // Another program may have worked them off long ago.
+        let is_new = length > 0 && !streams.has_group(&key).await.map_err(|e| e.to_string())?;
+        told.push(if is_new { format!("{text}, a first start forwards them all") } else { text });
+    }
+    Ok(told.join("; "))
 }

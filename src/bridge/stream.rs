@@ -20,6 +20,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// An entry as Redis gives it; without fields where it was deleted meanwhile.
 type Given = Option<(String, Option<Fields>)>;
 
+/// A group as `XINFO GROUPS` tells it.
+type Group = HashMap<String, Value>;
+
 pub(super) struct Streams {
     keys: Vec<String>,
     /// A connection of its own, for whoever waits for entries keeps all others waiting.
@@ -119,8 +122,11 @@ impl Streams {
 
     /// Removes what every group has read and acknowledged, and nothing else.
     pub(super) async fn trim(&self, key: &str) -> Result<(), RedisError> {
-        let groups: Vec<HashMap<String, Value>> =
-            self.ask(cmd("XINFO").arg("GROUPS").arg(key)).await?;
+        let groups = self.groups(key).await?;
+        if !groups.iter().any(is_ours) {
+            // Lost right now: what the others need says nothing of what we do.
+            return Ok(());
+        }
         let mut first_needed = None;
         for group in groups {
             let field = |name: &str| group.get(name).cloned().unwrap_or(Value::Nil);
@@ -143,6 +149,15 @@ impl Streams {
         let mut trim = cmd("XTRIM");
         trim.arg(key).arg("MINID").arg(format!("{ms}-{number}"));
         self.ask::<u64>(&mut trim).await.map(drop)
+    }
+
+    /// Whether usher has read this stream before. There has to be one.
+    pub(super) async fn has_group(&self, key: &str) -> Result<bool, RedisError> {
+        Ok(self.groups(key).await?.iter().any(is_ours))
+    }
+
+    async fn groups(&self, key: &str) -> Result<Vec<Group>, RedisError> {
+        self.ask(cmd("XINFO").arg("GROUPS").arg(key)).await
     }
 
     /// How many entries each stream has.
@@ -169,6 +184,10 @@ async fn ask<T: FromRedisValue>(
         connection.again();
     }
     answer
+}
+
+fn is_ours(group: &Group) -> bool {
+    group.get("name").is_some_and(|name| *name == Value::BulkString(USHER.into()))
 }
 
 fn read_group(most: usize) -> Cmd {

@@ -73,6 +73,9 @@ async fn the_printed_message_becomes_a_mail_in_either_layout() {
     let mut upstream = Upstream::of(&world).await;
     // Written before there is a group.
     let whole = upstream.add(&[("data", PRINTED)]).await;
+    let check = upstream.bridged(world.usher().smtp(&smtp)).output(&["check"]).await;
+    let told = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(told.contains(" has 1 entries, a first start forwards them all\n"), "{told}");
     let usher = upstream
         .bridged(world.usher().smtp(&smtp))
         .set("STREAM_URL", exported("TEST_REDISS_URL"))
