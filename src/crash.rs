@@ -70,6 +70,16 @@ pub const BRIDGE_POINTS: [&str; 5] = [
     "after_stream_trim",
 ];
 
+/// The same for a request that comes by HTTP.
+#[cfg(feature = "chaos")]
+pub const REQUEST_POINTS: [&str; 5] = [
+    "after_request_kept",
+    "after_request_published",
+    "after_request_marked",
+    "after_request_claimed",
+    "after_request_republished",
+];
+
 #[cfg(feature = "chaos")]
 pub(crate) fn reached(name: &str) {
     use std::sync::{

@@ -10,14 +10,17 @@
 //! ```
 //! [`pipeline::Pipeline::process`] reads as that sentence. Dependencies point the same way: only
 //! [`broker::amqp`] knows lapin, only [`ledger::redis`] and the [`bridge`] Redis, only [`audit::mongo`]
-//! and the stores beside it ([`plan::mongo`], [`template::database`]) MongoDB, only [`channel::email`]
-//! lettre.
+//! and the stores beside it ([`plan::mongo`], [`requests`], [`template::database`]) MongoDB, only
+//! [`channel::email`] lettre.
 //!
 //! Mail for later leaves the line after `route` for the [`plan`] and comes back as a hand-off when
 //! it is due. What changes a booking is kept there as well, before the event's own mail is looked
 //! at, and read when a mail about a booking is about to be sent.
 //!
 //! What upstream writes into Redis Streams comes to the broker over the [`bridge`].
+//!
+//! [`http`] is a door beside the broker: what comes in there is kept in [`requests`] and published, so
+//! that it goes the same way as everything else.
 //!
 //! An **event** is what upstream published. A **delivery** is one message to one recipient over
 //! one channel that a route asks for; an event has none, one or more. An **attempt** is one try at
@@ -54,6 +57,7 @@ pub mod mongo;
 pub mod pipeline;
 pub mod plan;
 mod redis;
+pub mod requests;
 pub mod shutdown;
 pub mod sqlite;
 pub mod telemetry;

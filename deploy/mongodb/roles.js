@@ -23,6 +23,8 @@ const ROLES = [
       ["deliveries", "find", "insert"],
       ["planned", "find", "insert", "update"],
       ["bookings", "find", "insert", "update"],
+      ["requests", "find", "insert", "update"],
+      ["counters", "find", "insert", "update"],
       ["erasures", "find"],
       ["email_templates", "find"],
       ["template_versions", "find", "insert"],
@@ -43,6 +45,8 @@ const ROLES = [
       ["actions", "find"],
       ["planned", "find"],
       ["bookings", "find"],
+      ["requests", "find"],
+      ["counters", "find"],
       ["erasures", "find"],
       ["email_templates", "find"],
       ["template_versions", "find"],
@@ -64,6 +68,7 @@ const ROLES = [
     "privileges": [
       ["deliveries", "update"],
       ["planned", "remove"],
+      ["requests", "remove"],
       ["bookings", "update"],
       ["actions", "insert", "update"],
       ["erasures", "insert", "update"]

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     mongo::date,
     plan::mongo::{BOOKINGS, PLANNED},
+    requests::REQUESTS,
 };
 
 /// Documents that are changed together.
@@ -44,6 +45,8 @@ pub struct Found {
     pub planned: Vec<String>,
     /// Their bookings that were changed.
     pub bookings: Vec<String>,
+    /// Requests that came by HTTP from them, for them or about them.
+    pub requests: Vec<String>,
     /// What operators wrote about them, and what is left of it.
     pub actions: Vec<(Bson, String)>,
 }
@@ -85,6 +88,7 @@ impl MongoAudit {
         self.find_siblings(erasure, &events, &mut found).await?;
         self.find_planned(erasure, &mut bookings, &mut found).await?;
         self.find_bookings(&bookings, &mut found).await?;
+        self.find_requests(erasure, &mut found).await?;
         self.find_actions(erasure, &mut found).await?;
         Ok(found)
     }
@@ -174,6 +178,23 @@ impl MongoAudit {
         Ok(())
     }
 
+    async fn find_requests(
+        &self,
+        erasure: &Erasure<'_>,
+        found: &mut Found,
+    ) -> Result<(), AuditError> {
+        let requests = self.collection(REQUESTS);
+        let requests = requests.find(doc! {}).projection(doc! {"body": 1});
+        let mut requests = requests.await.map_err(failed)?;
+        while let Some(request) = requests.try_next().await.map_err(failed)? {
+            let body = request.get_str("body").unwrap_or_default();
+            if erasure.wanted.is_in_body(body.as_bytes()) {
+                found.requests.push(request.get_str("_id").unwrap_or_default().to_owned());
+            }
+        }
+        Ok(())
+    }
+
     async fn find_actions(
         &self,
         erasure: &Erasure<'_>,
@@ -212,6 +233,9 @@ impl MongoAudit {
     pub async fn forget(&self, found: &Found, at: Timestamp) -> Result<(), AuditError> {
         for chunk in found.planned.chunks(CHUNK) {
             self.collection(PLANNED).delete_many(these(chunk)).await.map_err(failed)?;
+        }
+        for chunk in found.requests.chunks(CHUNK) {
+            self.collection(REQUESTS).delete_many(these(chunk)).await.map_err(failed)?;
         }
         for chunk in found.bookings.chunks(CHUNK) {
             let words = doc! {"$unset": {"showtime": "", "timezone": ""}};

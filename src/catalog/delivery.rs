@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use uuid::Uuid;
 
 use super::{Priority, Route};
 use crate::event::{Event, IdSource};
@@ -60,6 +61,20 @@ impl Identity {
     /// A keyed hash of whoever reads, so that what they have read names nobody.
     pub fn reader_hash(&self, principal: &str) -> String {
         self.digest(&["reader", principal])
+    }
+
+    /// A keyed hash of where somebody is on the net.
+    pub fn client_hash(&self, address: &str) -> String {
+        self.digest(&["client", address])
+    }
+
+    /// The id of a request that its caller names by a key: the same key of the same caller gives the
+    /// same id, and the same for nobody else.
+    pub fn request(&self, kind: &str, caller: &str, key: &str) -> Uuid {
+        let mut bytes = [0; 16];
+        // 32 digits are 16 bytes.
+        let _ = hex::decode_to_slice(self.digest(&["request", kind, caller, key]), &mut bytes);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 
     /// The id of a message that never became an event.

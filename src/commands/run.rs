@@ -25,6 +25,7 @@ use crate::{
         Handler,
         amqp::{AmqpBroker, Consumers, Topology},
     },
+    catalog::Identity,
     cli::RunArgs,
     config::{EmailBackend, Settings},
     health::{Backoff, Health},
@@ -35,6 +36,7 @@ use crate::{
     },
     metrics::Metrics,
     plan::mongo::MongoPlan,
+    requests::{MongoRequests, Outbox},
     shutdown, telemetry,
     template::database::{TemplateStore, Watcher},
     trace::Tracer,
@@ -86,18 +88,34 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         .await
         .map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
     let audit = Arc::new(audit);
-    serve_http(&settings, listener, &health, &metrics, Some(&audit), &background)?;
     let watcher = Watcher::new(TemplateStore::new(audit.database()), metrics.clone());
     let plan = Arc::new(MongoPlan::new(audit.database()));
-    tokio::spawn(prepare_database(audit.clone(), plan.clone(), health.clone()));
     let broker = AmqpBroker::new(settings.rabbitmq.clone(), topology.clone());
     let broker = Arc::new(broker.watched_by(&metrics));
     let bridge = bridge(&loaded, &broker, &health, &metrics)?;
+    let requests = MongoRequests::new(audit.database(), settings.audit_retention);
+    let outbox = Outbox::new(requests, broker.clone(), health.rabbitmq.clone(), &loaded.catalog);
+    let outbox = Arc::new(outbox);
+    let stores = (audit.clone(), plan.clone(), outbox.clone());
+    tokio::spawn(prepare_database(stores, health.clone()));
+    let api = settings.api.as_ref().map(|api| http::Api {
+        guard: http::Guard::new(api),
+        origins: api.origins.clone(),
+        proxies: api.proxies.clone(),
+        contact_limit: api.contact_limit,
+        identity: Identity::new(settings.pepper.expose()),
+        ledger: ledger.clone(),
+        audit: audit.clone(),
+        outbox: outbox.clone(),
+    });
+    serve_http(listener, &health, &metrics, api, &background)?;
     for watching in [
         watch::planned(plan.clone(), metrics.clone()).boxed(),
         watch::retries(audit.clone(), metrics.clone()).boxed(),
         watch::certificates(settings.mongodb.tls.clone()).boxed(),
         watch::queues(broker.clone(), health.rabbitmq.clone(), metrics.clone()).boxed(),
+        watch::requests(outbox.clone(), metrics.clone()).boxed(),
+        outbox.clone().sweep(stop.clone()).boxed(),
     ] {
         tokio::spawn(background.clone().run_until_cancelled_owned(watching));
     }
@@ -231,21 +249,15 @@ async fn listen(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
     Ok(Some(listener))
 }
 
-/// Answers by HTTP from now on; the API needs the audit.
+/// Answers by HTTP from now on.
 fn serve_http(
-    settings: &Settings,
     listener: Option<TcpListener>,
     health: &Health,
     metrics: &Metrics,
-    audit: Option<&Arc<MongoAudit>>,
+    api: Option<http::Api>,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let Some(listener) = listener else { return Ok(()) };
-    let api = settings.api.as_ref().zip(audit).map(|(api, audit)| http::Api {
-        guard: http::Guard::new(api),
-        origins: api.origins.clone(),
-        audit: audit.clone(),
-    });
     tracing::info!(address = %listener.local_addr()?, api = api.is_some(), "listening");
     let watch = http::Watch { health: health.clone(), metrics: metrics.clone() };
     tokio::spawn(http::serve(listener, watch, api, stop.clone()));
@@ -260,11 +272,13 @@ async fn watch_templates(library: Loaded, mut watcher: Watcher, loaded: Arc<SetO
 }
 
 /// Indexes and views, as soon as MongoDB answers.
-async fn prepare_database(audit: Arc<MongoAudit>, plan: Arc<MongoPlan>, health: Health) {
+async fn prepare_database(stores: (Arc<MongoAudit>, Arc<MongoPlan>, Arc<Outbox>), health: Health) {
     let mut backoff = Backoff::default();
+    let (audit, plan, outbox) = stores;
     let prepare = async || {
         audit.prepare().await?;
-        anyhow::Ok(plan.prepare().await?)
+        plan.prepare().await?;
+        anyhow::Ok(outbox.requests().prepare().await?)
     };
     while let Err(error) = prepare().await {
         health.mongodb.down(&error);

@@ -28,7 +28,9 @@ pub(super) fn api(r: &mut Reader, listen: Option<SocketAddr>) -> Option<Api> {
     let tokens = r.value("API_TOKENS", v::list(token));
     let jwt = jwt(r);
     let origins = r.value("CORS_ALLOWED_ORIGINS", v::list(v::origin));
-    let api = Api { tokens, jwt, origins };
+    let contact_limit = r.value("CONTACT_RATE_LIMIT", v::or_none(v::rate_limit));
+    let proxies = r.value("TRUSTED_PROXIES", v::list(v::network));
+    let api = Api { tokens, jwt, origins, contact_limit, proxies };
     let secrets = ["API_TOKENS", "JWT_SECRET", "JWT_PUBLIC_KEY"];
     let is_open = !secrets.iter().any(|name| r.is_set(name));
     match (switch, listen) {

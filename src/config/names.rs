@@ -123,6 +123,8 @@ pub const NAMES: &[Name] = {
         name("JWT_ISSUER", Plain, &[]),
         name("JWT_AUDIENCE", Plain, &[]),
         name("CORS_ALLOWED_ORIGINS", List, &[]),
+        name("CONTACT_RATE_LIMIT", MayBeEmpty, &[]),
+        name("TRUSTED_PROXIES", List, &[]),
         name("LOG_FORMAT", Plain, &[]),
     ]
 };

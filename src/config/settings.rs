@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::tz::TimeZone;
 
 use crate::ledger::RateLimit;
@@ -255,6 +256,10 @@ pub struct Api {
     pub jwt: Option<Jwt>,
     /// Web origins besides its own whose pages may use it (`CORS_ALLOWED_ORIGINS`).
     pub origins: Vec<String>,
+    /// Most contact requests from one address (`CONTACT_RATE_LIMIT`); `None`: no limit.
+    pub contact_limit: Option<RateLimit>,
+    /// Who is believed when they say for whom they ask (`TRUSTED_PROXIES`).
+    pub proxies: Vec<IpNet>,
 }
 
 impl Api {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::ledger::RateLimit;
 
+use ipnet::IpNet;
 use url::Url;
 
 use super::settings::Secret;
@@ -71,7 +72,7 @@ pub(super) fn rate_limit(text: &str) -> Parsed<RateLimit> {
         let period = duration(period.trim()).ok().filter(|period| !period.is_zero())?;
         Some(RateLimit { count, period })
     });
-    parts.ok_or_else(|| "must be a number of mails and a time, such as 10/1h".to_owned())
+    parts.ok_or_else(|| "must be a number and a time, such as 10/1h".to_owned())
 }
 
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
@@ -175,6 +176,14 @@ fn url(text: &str, schemes: &[&str]) -> Parsed<Url> {
 
 pub(super) fn web_url(text: &str) -> Parsed<String> {
     url(text, &["https", "http"]).map(String::from)
+}
+
+/// One address, or all that begin with so many of its bits.
+pub(super) fn network(text: &str) -> Parsed<IpNet> {
+    let alone = text.parse().map(|address: IpAddr| IpNet::from(address));
+    alone
+        .or_else(|_| text.parse())
+        .map_err(|_| "must be an IP address or a network such as 10.0.0.0/8".to_owned())
 }
 
 /// Where a web page comes from (RFC 6454 6.2).

@@ -165,7 +165,7 @@ mod tests {
         };
         let tokens = vec![ApiToken([7; 32]), ApiToken(Sha256::digest(TOKEN).into())];
         let origins = vec!["https://tickets.example.com".to_owned()];
-        Guard::new(&Api { tokens, jwt: Some(jwt), origins })
+        Guard::new(&Api { tokens, jwt: Some(jwt), origins, ..Api::default() })
     }
 
     fn signed(header: &Value, claims: &Value, secret: &str) -> String {

@@ -5,9 +5,13 @@
 //! The document of the API (OpenAPI) is made of the handlers.
 
 mod auth;
+mod client;
 mod error;
+mod idempotency;
 mod jwt;
 mod observe;
+mod pages;
+mod requests;
 mod session;
 mod watch;
 
@@ -20,6 +24,7 @@ use axum::{
     middleware::from_fn_with_state,
     routing::get,
 };
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
@@ -32,9 +37,16 @@ use utoipa_axum::router::OpenApiRouter;
 pub use self::{
     auth::{Caller, Guard},
     error::{Fault, Json, Path, Problem, Query},
+    pages::{Page, Pages},
     watch::Watch,
 };
-use crate::{audit::mongo::MongoAudit, metrics::Metrics};
+use crate::{
+    audit::mongo::MongoAudit,
+    catalog::Identity,
+    ledger::{RateLimit, redis::RedisLedger},
+    metrics::Metrics,
+    requests::Outbox,
+};
 
 /// Most that a body may have, unless its area says less.
 const BODY_BYTES: usize = 64 * 1024;
@@ -45,8 +57,18 @@ pub struct Api {
     pub guard: Guard,
     /// Origins of pages that may use it.
     pub origins: Vec<String>,
+    /// Who is believed when they say for whom they ask.
+    pub proxies: Vec<IpNet>,
+    /// Most contact requests from one address.
+    pub contact_limit: Option<RateLimit>,
+    /// Makes ids.
+    pub identity: Identity,
+    /// Keeps the limits.
+    pub ledger: Arc<RedisLedger>,
     /// What became of every delivery.
     pub audit: Arc<MongoAudit>,
+    /// What is to be published.
+    pub outbox: Arc<Outbox>,
 }
 
 /// What each handler of the API has.
@@ -81,12 +103,12 @@ fn router(watch: Watch, api: Option<Api>) -> Router {
 
 /// What anybody may ask for.
 fn public() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().merge(session::routes())
+    OpenApiRouter::new().merge(session::routes()).merge(requests::public())
 }
 
 /// What needs a token.
 fn guarded() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().merge(session::guarded())
+    OpenApiRouter::new().merge(session::guarded()).merge(requests::guarded())
 }
 
 fn of_api(api: Shared) -> Router {

@@ -254,6 +254,11 @@ impl Metrics {
         self.0.all.retries_overdue.set(gauge(count));
     }
 
+    /// So many requests are still to be published.
+    pub fn requests_waiting(&self, count: u64) {
+        self.0.all.requests_waiting.set(gauge(count));
+    }
+
     /// How many messages wait in which queue; nothing where nobody knows.
     pub fn depths(&self, depths: impl IntoIterator<Item = (String, u32)>) {
         self.0.all.depths.clear();

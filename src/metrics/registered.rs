@@ -46,6 +46,7 @@ pub(super) struct Registered {
     pub(super) templates_fell_back: Counter,
     pub(super) http_duration: Histograms<Answered>,
     pub(super) http_active: Gauge,
+    pub(super) requests_waiting: Gauge,
 }
 
 impl Registered {
@@ -166,6 +167,11 @@ impl Registered {
                 &mut r,
                 "http_server_active_requests",
                 "Requests that are being answered",
+            ),
+            requests_waiting: made(
+                &mut r,
+                "requests_waiting",
+                "Requests that came by HTTP and are still to be published, as all instances see it",
             ),
             registry: r,
         }

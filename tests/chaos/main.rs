@@ -22,6 +22,7 @@ mod oracle;
 mod oracle_tested;
 mod points;
 mod proxy;
+mod requests;
 mod rows;
 mod settle;
 mod soak;

@@ -19,7 +19,15 @@ const ANA: &str = "ana@example.com";
 /// Where in the database something is said of her.
 async fn mentions(world: &World) -> Vec<String> {
     let mut found = Vec::new();
-    for name in ["deliveries", "planned", "bookings", "actions", "erasures", "template_versions"] {
+    for name in [
+        "deliveries",
+        "planned",
+        "bookings",
+        "requests",
+        "actions",
+        "erasures",
+        "template_versions",
+    ] {
         for document in world.all(name).await {
             let said = document.to_string().to_lowercase();
             if [ANA, "ana maría", "solaris"].iter().any(|word| said.contains(word)) {
@@ -50,6 +58,17 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
     publish(with(named("later"), &json!({"deliver_at": "2090-01-01T00:00:00Z"}))).await;
     publish(json!({"event_id": "odd", "event_type": "odd", "about": format!("<{ANA}>")})).await;
     publish(with(booking("bob", "bob@example.com"), &json!({"movie_title": "Stalker"}))).await;
+    for (id, address) in [("r-1", "Ana@example.com"), ("r-2", "bob@example.com")] {
+        let body =
+            json!({"name": "Ana María", "email": address, "message": "Solaris?"}).to_string();
+        let body = if id == "r-1" {
+            body
+        } else {
+            body.replace("Ana María", "Bob").replace("Solaris", "")
+        };
+        let request = doc! {"_id": id, "kind": "contact", "state": "queued", "body": body};
+        world.collection("requests").insert_one(request).await.expect("a request");
+    }
     world.until_records(5).await;
     smtp.at(Phase::Rcpt).once().reply("550 5.1.1 <ana@example.com> is unknown");
     publish(named("dead")).await;
@@ -93,6 +112,7 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
         "records about them           1",
         "planned mails                1",
         "changed bookings             1",
+        "requests by HTTP             1",
         "in usher.dead                1",
         "in usher.parked              1",
         "in usher.poison              1",
@@ -100,6 +120,7 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
         assert!(done.contains(line), "{line} in {done}");
     }
     assert_eq!(mentions(&world).await, Vec::<String>::new());
+    assert_eq!(world.all("requests").await.len(), 1, "another's request stays");
     let records = world.records().await;
     assert_eq!(records.len(), before.len(), "the fact of each delivery stays");
     let of = |event: &str, recipient: &str| {

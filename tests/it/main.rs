@@ -20,6 +20,7 @@ mod crash;
 mod deploy;
 mod dkim;
 mod erase;
+mod http;
 mod indexes;
 mod ledger;
 mod ledger_lost;

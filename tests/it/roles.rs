@@ -140,11 +140,15 @@ async fn the_daemon_runs_with_a_writers_rights_and_auditors_only_read() {
     server.stop().await;
     let server = Server::start(folder.path(), free, &["--auth"]).await;
 
-    let settings = world.usher().set("MONGODB_URI", server.uri("daemon"));
+    let settings = world.usher().set("MONGODB_URI", server.uri("daemon")).set("HTTP_API", "on");
     let usher = settings.start().await;
     assert!(!usher.find_log("MongoDB refuses to make it").is_empty());
     world.broker.publish(BOOKINGS, booking("evt-1", "ana@example.com").to_string()).await;
     usher.until_processed(1).await;
+    let contact = r#"{"name": "Bob", "email": "bob@example.com", "message": "Hello"}"#;
+    assert_eq!(usher.ask("POST", "/api/contact/", &[], Some(contact)).status, 202);
+    assert_eq!(usher.get("/api/contact/").json()["count"], 1);
+    usher.until_processed(2).await;
     let deliveries = async |user: &str| {
         let client = Client::with_uri_str(server.uri(user)).await.unwrap();
         client.database("usher").collection::<Document>("deliveries")

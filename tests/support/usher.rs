@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     eventually,
-    http::{Answer, request},
+    http::{Answer, request, request_with},
     smtp::SmtpServer,
 };
 
@@ -120,6 +120,18 @@ impl Builder {
 impl Usher {
     pub(crate) fn get(&self, path: &str) -> Answer {
         request("GET", &format!("http://{}{path}", self.address), None).expect("an answer")
+    }
+
+    /// Any request, with these headers and this body.
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        json: Option<&str>,
+    ) -> Answer {
+        let url = format!("http://{}{path}", self.address);
+        request_with(method, &url, headers, json).expect("an answer")
     }
 
     /// Where it listens.

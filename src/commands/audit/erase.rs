@@ -184,6 +184,7 @@ fn report(hash: &str, found: &Found, entries: u64, shelves: &[OnShelf]) {
     line("records of theirs", found.own.len(), "address and words go, the fact stays");
     line("records about them", found.others.len(), "the words go, the other's address stays");
     line("planned mails", found.planned.len(), "");
+    line("requests by HTTP", found.requests.len(), "the fact stays in the records");
     line("changed bookings", found.bookings.len(), "times go, that they were changed stays");
     line("actions", found.actions.len(), "the address goes out of the reasons");
     line("records in the ledger", usize::try_from(entries).unwrap_or(usize::MAX), "");

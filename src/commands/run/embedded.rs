@@ -75,7 +75,7 @@ pub(super) async fn run(
     if loaded.settings.api.is_some() {
         tracing::warn!("the embedded mode has no HTTP API");
     }
-    serve_http(&loaded.settings, listener, &health, &metrics, None, &background)?;
+    serve_http(listener, &health, &metrics, None, &background)?;
     let email: Arc<dyn Channel> = match &loaded.settings.email.backend {
         EmailBackend::Simulated => {
             health.smtp.unused();

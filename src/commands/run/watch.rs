@@ -11,6 +11,7 @@ use crate::{
     health::{Dependency, State},
     metrics::Metrics,
     plan::{OVERDUE, Plan},
+    requests::Outbox,
     tls::Pem,
 };
 
@@ -30,6 +31,17 @@ pub(super) async fn planned(plan: Arc<dyn Plan>, metrics: Metrics) {
             tracing::error!(overdue = outlook.overdue, "planned mail is overdue");
         }
         known = outlook.overdue;
+    }
+}
+
+/// Requests that came by HTTP and were not published yet.
+pub(super) async fn requests(outbox: Arc<Outbox>, metrics: Metrics) {
+    let mut ticks = tokio::time::interval(LOOK_AGAIN);
+    loop {
+        ticks.tick().await;
+        if let Ok(waiting) = outbox.requests().waiting().await {
+            metrics.requests_waiting(waiting);
+        }
     }
 }
 

@@ -1,0 +1,470 @@
+//! The contact form, and mails with a text of the caller's own: handed in, listed, looked at.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Extension,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{
+    Shared,
+    auth::Caller,
+    client::Client,
+    error::{Fault, Json, Path, Problem, Query},
+    idempotency::IdempotencyKey,
+    pages::{Page, Pages},
+};
+use crate::{
+    channel::email::check_recipient,
+    ledger::{Admission, Ledger},
+    requests::{Asked, Kind, Progress, Request, State as Outboxed, Submitted},
+};
+
+/// Longest name, subject, message and text, in characters.
+const NAME: usize = 100;
+const SUBJECT: usize = 255;
+const MESSAGE: usize = 5_000;
+const TEXT: usize = 20_000;
+/// Most that a mail of the caller's own may have in bytes, escapes and all.
+const NOTIFICATION_BYTES: usize = 256 * 1024;
+/// Longest language tag.
+const LOCALE: usize = 35;
+
+pub(super) fn public() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(submit_contact))
+}
+
+pub(super) fn guarded() -> OpenApiRouter<Shared> {
+    let notify = OpenApiRouter::new().routes(routes!(submit_notification));
+    OpenApiRouter::new()
+        .merge(notify.layer(DefaultBodyLimit::max(NOTIFICATION_BYTES)))
+        .routes(routes!(list_contact))
+        .routes(routes!(show_contact))
+        .routes(routes!(list_notifications))
+        .routes(routes!(show_notification))
+}
+
+/// What somebody wrote into the contact form.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct ContactForm {
+    /// Who writes.
+    #[schema(max_length = 100, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$", example = "Carlos Rivas")]
+    name: String,
+    /// Where an answer goes.
+    #[schema(format = "email", max_length = 254, example = "carlos@mail.com")]
+    email: String,
+    /// What they have to say.
+    #[schema(max_length = 5000, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$")]
+    message: String,
+    /// The language of the mail to the team: `en`, `es` or a tag such as `es-CO`.
+    #[schema(max_length = 35, pattern = r"^[A-Za-z0-9-]+$")]
+    locale: Option<String>,
+    /// An id of the caller's own: the same one again is the same request.
+    #[schema(format = "uuid")]
+    uuid: Option<String>,
+}
+
+/// A mail with a text of the caller's own.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Notification {
+    /// Who gets it.
+    #[schema(format = "email", max_length = 254, example = "user@example.com")]
+    to: String,
+    /// Its subject.
+    #[schema(
+        max_length = 255,
+        pattern = r"^[^\x00]*[^\s\x00][^\x00]*$",
+        example = "Nuevo post publicado"
+    )]
+    subject: String,
+    /// Its text.
+    #[schema(max_length = 20000, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$")]
+    body: String,
+    /// What else is to be shown, name by name.
+    metadata: Option<BTreeMap<String, Scalar>>,
+    /// How urgent it is.
+    priority: Option<Urgency>,
+    /// The language around the text: `en`, `es` or a tag such as `es-CO`.
+    #[schema(max_length = 35, pattern = r"^[A-Za-z0-9-]+$")]
+    locale: Option<String>,
+    /// An id of the caller's own: the same one again is the same request.
+    #[schema(format = "uuid")]
+    uuid: Option<String>,
+}
+
+/// A text, a number, true or false.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(untagged)]
+enum Scalar {
+    Text(String),
+    #[schema(value_type = f64)]
+    Number(serde_json::Number),
+    Flag(bool),
+}
+
+/// How urgent something is.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Urgency {
+    High,
+    Medium,
+    Low,
+}
+
+/// A request that was taken.
+#[derive(Debug, Serialize, ToSchema)]
+struct Accepted {
+    /// Its number.
+    id: i64,
+    /// `queued`, or `pending` while the broker is away.
+    #[schema(pattern = "^(pending|queued)$")]
+    status: &'static str,
+    /// The same in words.
+    message: String,
+    /// Its id; the event has the same.
+    #[schema(format = "uuid")]
+    uuid: String,
+}
+
+/// What became of a request.
+#[derive(Debug, Serialize, ToSchema)]
+struct Told {
+    /// Its number.
+    id: i64,
+    /// Its id; the event has the same.
+    #[schema(format = "uuid")]
+    uuid: String,
+    /// What was asked for: of the contact form `name`, `email` and `message`; of a mail `to`, `subject`,
+    /// `body` and `metadata`.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    body: Map<String, Value>,
+    /// `pending`: kept, not published yet. `queued`: on its way, retries included. `sent`, or `failed`.
+    #[schema(pattern = "^(pending|queued|sent|failed)$")]
+    status: &'static str,
+    /// How often it was tried again.
+    retry_count: i64,
+    /// Why it was not sent, or not yet.
+    error_message: Option<String>,
+    /// When it came.
+    #[schema(format = "date-time")]
+    created_at: String,
+    /// When something happened to it last.
+    #[schema(format = "date-time")]
+    updated_at: String,
+}
+
+/// Headers of what is handed in.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code)]
+struct Keyed {
+    /// By the same key the same request can be sent again, and is answered as it was before.
+    #[param(
+        rename = "Idempotency-Key",
+        max_length = 255,
+        pattern = r"^[\x21-\x7e]+$",
+        required = false
+    )]
+    idempotency_key: Option<String>,
+}
+
+/// Send the contact form
+///
+/// For everybody; limited by address.
+#[utoipa::path(post, path = "/api/contact/", tag = "contact", params(Keyed), request_body = ContactForm, responses(
+    (status = 202, description = "It is kept and on its way", body = Accepted),
+    Problem,
+))]
+async fn submit_contact(
+    State(api): State<Shared>,
+    client: Client,
+    key: IdempotencyKey,
+    headers: HeaderMap,
+    Json(form): Json<ContactForm>,
+) -> Result<Response, Problem> {
+    let (body, uuid) = form.checked()?;
+    if let Some(limit) = api.contact_limit {
+        let client = format!("contact:{}", api.identity.client_hash(&client.0.to_string()));
+        match api.ledger.admit(&client, limit).await {
+            Ok(Admission::Now) => {}
+            Ok(Admission::After(wait)) => {
+                let problem =
+                    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many from this address");
+                let seconds = wait.as_secs() + 1;
+                return Err(problem.with(header::RETRY_AFTER, seconds.into()));
+            }
+            // The limit keeps nuisance away, which is no reason to lose what somebody wrote.
+            Err(error) => tracing::warn!(%error, "the limit of contact requests is not kept"),
+        }
+    }
+    submit(&api, Kind::Contact, "", body, uuid, key, &headers).await
+}
+
+/// Send a mail
+#[utoipa::path(post, path = "/api/notify/", tag = "notify", params(Keyed), request_body = Notification, responses(
+    (status = 202, description = "It is kept and on its way", body = Accepted),
+    Problem,
+))]
+async fn submit_notification(
+    State(api): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    key: IdempotencyKey,
+    headers: HeaderMap,
+    Json(notification): Json<Notification>,
+) -> Result<Response, Problem> {
+    let (body, uuid) = notification.checked()?;
+    submit(&api, Kind::Notify, &caller.0, body, uuid, key, &headers).await
+}
+
+/// List contact requests
+///
+/// Newest first.
+#[utoipa::path(get, path = "/api/contact/", tag = "contact", params(Pages), responses(
+    (status = 200, description = "A page of them", body = Page<Told>), Problem,
+))]
+async fn list_contact(
+    State(api): State<Shared>,
+    Query(pages): Query<Pages>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<axum::Json<Page<Told>>, Problem> {
+    list(&api, Kind::Contact, &pages, &uri, &headers).await
+}
+
+/// List mails
+///
+/// Newest first.
+#[utoipa::path(get, path = "/api/notify/", tag = "notify", params(Pages), responses(
+    (status = 200, description = "A page of them", body = Page<Told>), Problem,
+))]
+async fn list_notifications(
+    State(api): State<Shared>,
+    Query(pages): Query<Pages>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<axum::Json<Page<Told>>, Problem> {
+    list(&api, Kind::Notify, &pages, &uri, &headers).await
+}
+
+/// Look at a contact request
+#[utoipa::path(get, path = "/api/contact/{id}/", tag = "contact", responses(
+    (status = 200, description = "It", body = Told), Problem,
+), params(("id" = String, Path, description = "Its number or its id")))]
+async fn show_contact(
+    State(api): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Told>, Problem> {
+    show(&api, Kind::Contact, &id).await
+}
+
+/// Look at a mail
+#[utoipa::path(get, path = "/api/notify/{id}/", tag = "notify", responses(
+    (status = 200, description = "It", body = Told), Problem,
+), params(("id" = String, Path, description = "Its number or its id")))]
+async fn show_notification(
+    State(api): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Told>, Problem> {
+    show(&api, Kind::Notify, &id).await
+}
+
+async fn submit(
+    api: &Shared,
+    kind: Kind,
+    caller: &str,
+    body: Map<String, Value>,
+    uuid: Option<Uuid>,
+    key: IdempotencyKey,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    if !api.outbox.is_wanted(kind) {
+        let detail = format!("no route asks for {}", kind.event_type());
+        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
+    }
+    let of_key = key.0.map(|key| api.identity.request(kind.as_str(), caller, &key));
+    if uuid.is_some() && of_key.is_some() {
+        return Err(Problem::invalid(vec![fault(
+            "uuid",
+            "says the same as Idempotency-Key: one of them",
+        )]));
+    }
+    let traceparent = headers.get("traceparent").and_then(|parent| parent.to_str().ok());
+    let traceparent = traceparent.filter(|parent| crate::trace::trace_id(parent).is_some());
+    let asked =
+        Asked { kind, body, id: uuid.or(of_key), traceparent: traceparent.map(ToOwned::to_owned) };
+    let submitted = api.outbox.submit(&asked).await;
+    match submitted.map_err(|error| Problem::unavailable("the database", &error))? {
+        Submitted::New(request) => Ok(accepted(&request, false)),
+        Submitted::Known(request) => Ok(accepted(&request, true)),
+        Submitted::InProgress => {
+            let problem =
+                Problem::new(StatusCode::CONFLICT, "the same request is being dealt with");
+            Err(problem.with(header::RETRY_AFTER, HeaderValue::from_static("1")))
+        }
+        Submitted::Other => {
+            let detail = "another request came with this key or uuid before";
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
+        }
+    }
+}
+
+fn accepted(request: &Request, again: bool) -> Response {
+    let what = match request.kind {
+        Kind::Contact => "Message",
+        Kind::Notify => "Notification",
+    };
+    let rest = match request.state {
+        Outboxed::Queued => "queued for processing",
+        Outboxed::Pending => "kept, and queued as soon as the broker answers",
+    };
+    let body = Accepted {
+        id: request.number,
+        status: request.state.as_str(),
+        message: format!("{what} {rest}"),
+        uuid: request.id.clone(),
+    };
+    let place = format!("/api/{}/{}/", request.kind.as_str(), request.number);
+    let mut response = (StatusCode::ACCEPTED, axum::Json(body)).into_response();
+    response
+        .headers_mut()
+        .extend(HeaderValue::try_from(place).ok().map(|at| (header::LOCATION, at)));
+    if again {
+        let replayed = HeaderName::from_static("idempotency-replayed");
+        response.headers_mut().insert(replayed, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+async fn list(
+    api: &Shared,
+    kind: Kind,
+    pages: &Pages,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<axum::Json<Page<Told>>, Problem> {
+    let (skip, size) = pages.window()?;
+    let found = api.outbox.requests().page(kind, skip, i64::from(size)).await;
+    let (count, found) = found.map_err(|error| Problem::unavailable("the database", &error))?;
+    let found = found.into_iter().map(Told::of).collect();
+    Ok(axum::Json(pages.page_of(count, found, uri, headers)?))
+}
+
+async fn show(api: &Shared, kind: Kind, id: &str) -> Result<axum::Json<Told>, Problem> {
+    let found = api.outbox.requests().find(kind, id).await;
+    let found = found.map_err(|error| Problem::unavailable("the database", &error))?;
+    found.map(Told::of).map(axum::Json).ok_or_else(Problem::not_found)
+}
+
+impl Told {
+    fn of((request, progress): (Request, Progress)) -> Self {
+        Self {
+            id: request.number,
+            uuid: request.id,
+            body: request.body,
+            status: progress.status,
+            retry_count: progress.retry_count,
+            error_message: progress.error,
+            created_at: request.created_at.to_string(),
+            updated_at: progress.updated_at.to_string(),
+        }
+    }
+}
+
+type Checked = Result<(Map<String, Value>, Option<Uuid>), Problem>;
+
+impl ContactForm {
+    /// The event's fields.
+    pub(super) fn checked(self) -> Checked {
+        let mut check = Check::default();
+        check.text("name", &self.name, NAME);
+        check.address("email", &self.email);
+        check.text("message", &self.message, MESSAGE);
+        check.locale(self.locale.as_deref());
+        check.done(self.uuid.as_deref())
+    }
+}
+
+impl Notification {
+    /// The event's fields.
+    pub(super) fn checked(self) -> Checked {
+        let mut check = Check::default();
+        check.address("to", &self.to);
+        check.text("subject", &self.subject, SUBJECT);
+        check.text("body", &self.body, TEXT);
+        check.also("metadata", &self.metadata.unwrap_or_default());
+        if let Some(priority) = self.priority {
+            check.also("priority", &priority);
+        }
+        check.locale(self.locale.as_deref());
+        check.done(self.uuid.as_deref())
+    }
+}
+
+/// The fields as they are found good, and what is wrong with the others.
+#[derive(Default)]
+struct Check {
+    body: Map<String, Value>,
+    faults: Vec<Fault>,
+}
+
+impl Check {
+    fn text(&mut self, field: &str, text: &str, longest: usize) {
+        let text = text.trim();
+        if text.is_empty() {
+            self.faults.push(fault(field, "may not be blank"));
+        } else if text.chars().count() > longest {
+            self.faults.push(fault(field, format!("has more than {longest} characters")));
+        } else if text.contains('\0') {
+            self.faults.push(fault(field, "has a null character"));
+        }
+        self.body.insert(field.to_owned(), text.into());
+    }
+
+    /// What its type says all about.
+    fn also(&mut self, field: &str, value: &impl Serialize) {
+        // Texts, numbers and truths: nothing that could fail.
+        let value = serde_json::to_value(value).unwrap_or_default();
+        self.body.insert(field.to_owned(), value);
+    }
+
+    fn address(&mut self, field: &str, address: &str) {
+        let address = address.trim();
+        if let Err(reason) = check_recipient(address) {
+            self.faults.push(fault(field, reason));
+        }
+        self.body.insert(field.to_owned(), address.into());
+    }
+
+    fn locale(&mut self, locale: Option<&str>) {
+        let Some(locale) = locale else { return };
+        let is_tag = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if locale.is_empty() || locale.len() > LOCALE || !locale.chars().all(is_tag) {
+            self.faults.push(fault("locale", "must be a language tag such as en or es-CO"));
+        }
+        self.body.insert("locale".to_owned(), locale.into());
+    }
+
+    fn done(mut self, uuid: Option<&str>) -> Checked {
+        let uuid = uuid.map(Uuid::try_parse).transpose();
+        if uuid.is_err() {
+            self.faults.push(fault("uuid", "must be a UUID"));
+        }
+        match uuid {
+            Ok(uuid) if self.faults.is_empty() => Ok((self.body, uuid)),
+            _ => Err(Problem::invalid(self.faults)),
+        }
+    }
+}
+
+fn fault(field: &str, detail: impl Into<String>) -> Fault {
+    Fault { field: field.to_owned(), detail: detail.into() }
+}

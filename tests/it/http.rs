@@ -1,0 +1,268 @@
+//! The HTTP API: what comes in is kept, published and told about; and who may ask.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{
+    eventually,
+    http::Answer,
+    smtp::{Phase, SmtpServer},
+    usher::{Builder, Usher},
+    world::{World, text},
+};
+
+/// The seed's own, as its README prints them.
+const CONTACT: &str = r#"{
+    "name": "Carlos Rivas",
+    "email": "carlos@mail.com",
+    "message": "Me interesa una colaboración"
+  }"#;
+const NOTIFY: &str = r#"{
+    "to": "user@example.com",
+    "subject": "Nuevo post publicado",
+    "body": "Se ha publicado un nuevo artículo: Introduction to Microservices"
+  }"#;
+const TOKEN: &str = "a-token-of-20-letters";
+const BEARER: (&str, &str) = ("Authorization", "Bearer a-token-of-20-letters");
+
+fn settings(world: &World, smtp: &SmtpServer) -> Builder {
+    world.usher().smtp(smtp).set("HTTP_API", "on").set("CONTACT_EMAILS", "team@cine.test")
+}
+
+fn post(usher: &Usher, path: &str, key: &str, body: &str) -> Answer {
+    let key = ("Idempotency-Key", key);
+    usher.ask(
+        "POST",
+        path,
+        if key.1.is_empty() { &[] } else { std::slice::from_ref(&key) },
+        Some(body),
+    )
+}
+
+async fn until_status(usher: &Usher, path: &str, status: &str) -> Value {
+    eventually(&format!("{path} is {status}"), async || {
+        let told = usher.get(path).json();
+        (told["status"] == status).then_some(told)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn requests_are_accepted_sent_and_listed_as_the_seed_prints_them() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = settings(&world, &smtp).start().await;
+    let first = post(&usher, "/api/contact/", "", CONTACT);
+    assert_eq!(first.status, 202, "{first:?}");
+    let accepted = first.json();
+    assert_eq!(accepted["id"], 1);
+    assert_eq!(accepted["status"], "queued");
+    assert_eq!(accepted["message"], "Message queued for processing");
+    let uuid = accepted["uuid"].as_str().expect("a text");
+    assert!(Uuid::try_parse(uuid).is_ok() && first.header("Location") == "/api/contact/1/");
+    let notified = post(&usher, "/api/notify/", "", NOTIFY).json();
+    assert_eq!((&notified["id"], &notified["status"]), (&json!(1), &json!("queued")));
+    assert_eq!(notified["message"], "Notification queued for processing");
+
+    let told = until_status(&usher, "/api/contact/1/", "sent").await;
+    assert_eq!(told, until_status(&usher, &format!("/api/contact/{uuid}/"), "sent").await);
+    until_status(&usher, "/api/notify/1/", "sent").await;
+    let mut mails = smtp.until_accepted(2).await;
+    mails.sort_by_key(|mail| mail.to.clone());
+    assert_eq!(mails[0].to, "team@cine.test");
+    assert_eq!(
+        (mails[1].to.as_str(), mails[1].subject().as_str()),
+        ("user@example.com", "Nuevo post publicado")
+    );
+    let contact: Value = serde_json::from_str(CONTACT).unwrap();
+    for field in ["name", "email", "message"] {
+        assert_eq!(told[field], contact[field]);
+    }
+    assert_eq!((&told["id"], &told["uuid"]), (&json!(1), &json!(uuid)));
+    assert_eq!((&told["retry_count"], &told["error_message"]), (&json!(0), &Value::Null));
+    let record = world.records().await.into_iter().find(|record| text(record, "event.id") == uuid);
+    assert_eq!(text(&record.expect("the request's id is the event's"), "route"), "contact-message");
+
+    for number in 2..=3 {
+        let body =
+            json!({"name": "Ana", "email": "ana@example.com", "message": number.to_string()});
+        assert_eq!(post(&usher, "/api/contact/", "", &body.to_string()).json()["id"], number);
+    }
+    let listed = usher.get("/api/contact/?page_size=2").json();
+    assert_eq!((&listed["count"], &listed["previous"]), (&json!(3), &Value::Null));
+    assert_eq!(
+        listed["results"]
+            .as_array()
+            .map(|found| found.iter().map(|one| one["id"].clone()).collect()),
+        Some(vec![json!(3), json!(2)])
+    );
+    let next = listed["next"].as_str().expect("a next page").split_once("/api").expect("a path").1;
+    let next = usher.get(&format!("/api{next}")).json();
+    assert_eq!((&next["results"][0], &next["next"]), (&told, &Value::Null));
+    assert!(next["previous"].as_str().is_some_and(|at| at.ends_with("?page=1&page_size=2")));
+    for path in [
+        "/api/contact/4/",
+        "/api/notify/2/",
+        "/api/contact/?page=9",
+        "/api/nothing/",
+        &format!("/api/notify/{uuid}/"),
+    ] {
+        let missing = usher.get(path);
+        assert_eq!(
+            (missing.status, missing.header("Content-Type")),
+            (404, "application/problem+json"),
+            "{path}"
+        );
+    }
+
+    // What is told later is what the audit knows then.
+    smtp.at(Phase::Rcpt).to("lost@example.com").reply("550 5.1.1 no such user");
+    let lost = NOTIFY.replace("user@example.com", "lost@example.com");
+    assert_eq!(post(&usher, "/api/notify/", "", &lost).status, 202);
+    let failed = until_status(&usher, "/api/notify/2/", "failed").await;
+    assert!(failed["error_message"].as_str().is_some_and(|why| why.contains("550")), "{failed}");
+    smtp.at(Phase::Rcpt).to("late@example.com").once().reply("451 4.2.1 later");
+    let late = NOTIFY.replace("user@example.com", "late@example.com");
+    assert_eq!(post(&usher, "/api/notify/", "", &late).status, 202);
+    assert_eq!(until_status(&usher, "/api/notify/3/", "sent").await["retry_count"], 1);
+}
+
+#[tokio::test]
+async fn a_request_that_comes_again_is_one_and_a_bad_one_is_explained() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = settings(&world, &smtp).start().await;
+    let first = post(&usher, "/api/notify/", "\"order-7\"", NOTIFY);
+    let again = post(&usher, "/api/notify/", "order-7", NOTIFY);
+    assert_eq!((first.status, again.status), (202, 202));
+    assert_eq!(first.json(), again.json());
+    assert_eq!(
+        (first.header("Idempotency-Replayed"), again.header("Idempotency-Replayed")),
+        ("", "true")
+    );
+    let other = NOTIFY.replace("Nuevo", "Otro");
+    assert_eq!(post(&usher, "/api/notify/", "order-7", &other).status, 422);
+    assert_eq!(post(&usher, "/api/contact/", "order-7", CONTACT).status, 202, "another's key");
+
+    let uuid = Uuid::new_v4().to_string();
+    let with_uuid = |body: &str| {
+        let mut body: Value = serde_json::from_str(body).unwrap();
+        body["uuid"] = uuid.as_str().into();
+        body.to_string()
+    };
+    let first = post(&usher, "/api/notify/", "", &with_uuid(NOTIFY));
+    assert_eq!(first.json()["uuid"], uuid);
+    assert_eq!(first.json(), post(&usher, "/api/notify/", "", &with_uuid(NOTIFY)).json());
+    assert_eq!(post(&usher, "/api/notify/", "", &with_uuid(&other)).status, 422);
+    assert_eq!(post(&usher, "/api/contact/", "", &with_uuid(CONTACT)).status, 422);
+    assert_eq!(post(&usher, "/api/notify/", "key", &with_uuid(NOTIFY)).status, 422);
+    // One that is being dealt with by somebody else.
+    let claimed = mongodb::bson::DateTime::from_millis(4_000_000_000_000);
+    let set = mongodb::bson::doc! {"$set": {"state": "pending", "claim_at": claimed}};
+    world.collection("requests").update_one(mongodb::bson::doc! {"_id": &uuid}, set).await.unwrap();
+    let busy = post(&usher, "/api/notify/", "", &with_uuid(NOTIFY));
+    assert_eq!((busy.status, busy.header("Retry-After")), (409, "1"));
+
+    let long = json!({"to": "nobody", "subject": " ", "body": "x".repeat(20_001), "uuid": "7"});
+    let refused = post(&usher, "/api/notify/", "", &long.to_string());
+    assert_eq!((refused.status, refused.header("Content-Type")), (422, "application/problem+json"));
+    let refused = refused.json();
+    let fields: Vec<_> =
+        refused["errors"].as_array().unwrap().iter().map(|fault| fault["field"].clone()).collect();
+    assert_eq!(fields, ["to", "subject", "body", "uuid"]);
+    for (body, status) in [("{", 400), ("[]", 422), ("{}", 422)] {
+        let refused = post(&usher, "/api/contact/", "", body);
+        assert_eq!(
+            (refused.status, refused.json()["status"].as_u64()),
+            (status, Some(u64::from(status))),
+            "{body}"
+        );
+    }
+    let huge = json!({"name": "Ana", "email": "ana@example.com", "message": "x".repeat(70_000)});
+    assert_eq!(post(&usher, "/api/contact/", "", &huge.to_string()).status, 413);
+    assert_eq!(usher.ask("PUT", "/api/contact/", &[], Some(CONTACT)).status, 405);
+    smtp.until_accepted(3).await;
+    assert_eq!(world.all("requests").await.len(), 3);
+}
+
+#[tokio::test]
+async fn only_the_contact_form_is_for_everybody_and_not_without_end() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = settings(&world, &smtp)
+        .set("HTTP_API", "auto")
+        .set("API_TOKENS", TOKEN)
+        .set("TRUSTED_PROXIES", "127.0.0.1")
+        .set("CORS_ALLOWED_ORIGINS", "https://cine.test")
+        .set("CONTACT_RATE_LIMIT", "2/1h")
+        .start()
+        .await;
+    for (method, path) in [
+        ("GET", "/api/contact/"),
+        ("GET", "/api/contact/1/"),
+        ("POST", "/api/notify/"),
+        ("GET", "/api/notify/"),
+        ("GET", "/api/session"),
+    ] {
+        let refused = usher.ask(method, path, &[], Some(NOTIFY));
+        assert_eq!(
+            (refused.status, refused.header("WWW-Authenticate")),
+            (401, "Bearer"),
+            "{method} {path}"
+        );
+    }
+    assert_eq!(usher.ask("POST", "/api/notify/", &[BEARER], Some(NOTIFY)).status, 202);
+    assert_eq!(usher.ask("GET", "/api/notify/", &[BEARER], None).json()["count"], 1);
+    let contact = |address| {
+        usher.ask("POST", "/api/contact/", &[("X-Forwarded-For", address)], Some(CONTACT))
+    };
+    let first = ["198.51.100.1"; 3].map(|address| contact(address));
+    assert_eq!(first.each_ref().map(|answer| answer.status), [202, 202, 429]);
+    assert!(first[2].header("Retry-After").parse::<u32>().is_ok_and(|seconds| seconds > 0));
+    assert_eq!(contact("198.51.100.2").status, 202);
+
+    let json = Some(r#"{"token": "a-token-of-20-letters"}"#);
+    assert_eq!(usher.ask("POST", "/api/session", &[], Some(r#"{"token": "another"}"#)).status, 401);
+    let strange = ("Origin", "https://example.com");
+    assert_eq!(usher.ask("POST", "/api/session", &[strange], json).status, 403);
+    let signed_in = usher.ask("POST", "/api/session", &[], json);
+    assert_eq!(signed_in.status, 204);
+    let cookie = signed_in.header("Set-Cookie");
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    let cookie = ("Cookie", cookie.split(';').next().unwrap());
+    assert_eq!(usher.ask("GET", "/api/session", &[cookie], None).status, 204);
+    assert_eq!(usher.ask("POST", "/api/notify/", &[cookie], Some(NOTIFY)).status, 403);
+    let own = ("Origin", "https://cine.test");
+    let answer = usher.ask("POST", "/api/notify/", &[cookie, own], Some(NOTIFY));
+    assert_eq!((answer.status, answer.header("Access-Control-Allow-Origin")), (202, own.1));
+    assert_eq!(usher.get("/openapi.json").json()["info"]["title"], "usher");
+
+    let lines = usher.find_log("request");
+    assert!(
+        lines.iter().any(|line| line["route"] == "/api/contact/{id}/" && line["status"] == 401)
+    );
+    let metrics = usher.get("/metrics").body;
+    assert!(metrics.contains(r#"usher_http_server_request_duration_seconds_count{http_request_method="POST",http_route="/api/notify/",http_response_status_code="202"} 2"#), "{metrics}");
+    let log = usher.log();
+    for said in ["carlos@mail.com", "user@example.com", "198.51.100", TOKEN] {
+        assert!(!log.contains(said), "{said} is in the log");
+    }
+}
+
+#[tokio::test]
+async fn the_api_is_off_until_it_is_asked_for_and_without_tokens_it_answers_this_machine_only() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let off = world.usher().smtp(&smtp).set("HTTP_LISTEN", "0.0.0.0:0").spawn().await;
+    assert_eq!(off.get("/livez").status, 200);
+    assert_eq!(off.get("/api/contact/").status, 404);
+    let open = settings(&world, &smtp).spawn().await;
+    let rebound = open.ask("GET", "/api/contact/", &[("Host", "evil.example.com")], None);
+    assert_eq!(rebound.status, 421);
+    let page =
+        open.ask("POST", "/api/notify/", &[("Origin", "https://evil.example.com")], Some(NOTIFY));
+    assert_eq!(page.status, 403);
+    let refused = settings(&world, &smtp).set("HTTP_LISTEN", "0.0.0.0:0").output(&["run"]).await;
+    assert_eq!(refused.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("HTTP_API"), "{refused:?}");
+}
