@@ -149,6 +149,22 @@ mod tests {
     }
 
     #[test]
+    fn what_no_broker_takes_is_kept_in_part_and_refused() {
+        let payload = vec![b' '; MOST_BYTES + 1];
+        let huge = entry(&[("payload", &payload)]);
+        assert_eq!(huge.body().len(), MOST_BYTES);
+        let said = parse(&huge.body(), &huge.properties(), "q").unwrap_err().to_string();
+        assert!(said.contains("more than the 4194304 that are read"), "{said}");
+    }
+
+    #[test]
+    fn a_trace_goes_on() {
+        let context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let traced = entry(&[("payload", b"{}"), ("traceparent", context.as_bytes())]);
+        assert_eq!(traced.properties().traceparent.as_deref(), Some(context));
+    }
+
+    #[test]
     fn an_id_that_is_a_number_is_no_time() {
         let counted = Entry { id: "7-1".into(), ..entry(&[]) };
         assert_eq!(counted.properties().timestamp, None);

@@ -27,8 +27,8 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Entries of a stream taken at once.
-const BATCH: usize = 100;
+/// Entries of a stream taken at once, so what bounds the memory that they take.
+const BATCH: usize = 32;
 /// Publishes under way at once; the channels are those of the hand-offs.
 const AT_ONCE: usize = 8;
 /// A session that lasted for longer was a good one: the next failure is a new one.

@@ -93,7 +93,7 @@ async fn the_printed_message_becomes_a_mail_in_either_layout() {
         ("subject", &subject),
         ("template", &template),
         ("data", &data),
-        ("priority", "high"),
+        ("priority", "low"),
         ("timestamp", "2024-12-01T12:00:00"),
     ];
     let flat = upstream.add(&flat).await;
@@ -105,13 +105,14 @@ async fn the_printed_message_becomes_a_mail_in_either_layout() {
     }
     assert_eq!(mails[0].html(), mails[1].html());
     let records = world.until_records(2).await;
-    let mut ids: Vec<_> = records.iter().map(|record| text(record, "event.id")).collect();
-    ids.sort();
-    assert_eq!(ids, [whole, flat].map(|id| format!("{}/{id}", upstream.key)));
+    let told = |record| (text(record, "event.id"), text(record, "priority"));
+    let mut events: Vec<_> = records.iter().map(told).collect();
+    events.sort();
+    let event = |id, priority: &str| (format!("{}/{id}", upstream.key), priority.to_owned());
+    assert_eq!(events, [event(whole, "high"), event(flat, "low")]);
     for (field, value) in [
         ("event.type", "confirmacion_compra"),
         ("event.id_source", "message_id"),
-        ("priority", "high"),
         ("status", "sent"),
         ("correlation.invoice_number", "CIN-20241201120000-ABC12345"),
     ] {
