@@ -14,15 +14,6 @@ use super::{
     search::Filter,
 };
 
-/// A part of a list.
-#[derive(Debug, Clone, Copy)]
-pub struct Page {
-    /// How many come before it.
-    pub skip: u64,
-    /// How many it has at most.
-    pub size: u32,
-}
-
 /// For whom something is listed.
 #[derive(Debug, Clone)]
 pub struct Reader {
@@ -56,8 +47,9 @@ pub struct Listed {
 }
 
 impl MongoAudit {
-    /// A page of the deliveries of which a record matches, and how many there are. Of their variables
-    /// those named in `variables`. `at_most`: how long the server may count.
+    /// Of the deliveries of which a record matches, those after the first `window.0`, at most `window.1`,
+    /// and how many there are. Of their variables those named in `variables`. `at_most`: how long the
+    /// server may count.
     ///
     /// # Errors
     /// The server did not answer, or it took longer.
@@ -65,12 +57,12 @@ impl MongoAudit {
         &self,
         filter: &Filter,
         reader: &Reader,
-        page: Page,
+        window: (u64, u32),
         variables: &[&str],
         at_most: Duration,
     ) -> Result<Listing, AuditError> {
         let deliveries = self.database.collection::<Document>(DELIVERIES);
-        let stages = pipeline(filter.to_document(), reader, page);
+        let stages = pipeline(filter.to_document(), reader, window);
         let found = deliveries.aggregate(stages).allow_disk_use(true).max_time(at_most);
         let found = found.await.map_err(failed)?.try_next().await.map_err(failed)?;
         let found: Found = match found {
@@ -121,11 +113,11 @@ impl MongoAudit {
     }
 }
 
-fn pipeline(matching: Document, reader: &Reader, page: Page) -> Vec<Document> {
+fn pipeline(matching: Document, reader: &Reader, (skip, size): (u64, u32)) -> Vec<Document> {
     let mut of_page = vec![
         doc! {"$sort": {"at": -1, "_id": 1}},
-        doc! {"$skip": i64::try_from(page.skip).unwrap_or(i64::MAX)},
-        doc! {"$limit": i64::from(page.size.max(1))},
+        doc! {"$skip": i64::try_from(skip).unwrap_or(i64::MAX)},
+        doc! {"$limit": i64::from(size.max(1))},
     ];
     if let Some(is_read) = reader.only {
         of_page.insert(0, doc! {"$match": {"is_read": is_read}});

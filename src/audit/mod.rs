@@ -11,6 +11,7 @@ pub mod query;
 pub mod reading;
 mod record;
 pub mod search;
+pub mod settlement;
 pub mod stats;
 
 use std::sync::Arc;

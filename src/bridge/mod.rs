@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::{entry::Entry, stream::Streams};
 use crate::{
     broker::{BrokerError, Message, amqp::AmqpBroker},
-    catalog::Catalog,
+    catalog::{Catalog, Identity},
     config::Stream,
     event,
     health::{Backoff, Dependency},
@@ -38,6 +38,7 @@ const STEADY: Duration = Duration::from_secs(10);
 pub struct Bridge {
     streams: Streams,
     catalog: Arc<Catalog>,
+    identity: Identity,
     broker: Arc<AmqpBroker>,
     health: Dependency,
     metrics: Metrics,
@@ -64,12 +65,14 @@ impl Bridge {
     pub fn new(
         stream: &Stream,
         catalog: Arc<Catalog>,
+        identity: Identity,
         broker: Arc<AmqpBroker>,
         left_after: Duration,
         health: Dependency,
         metrics: Metrics,
     ) -> Result<Self, String> {
-        Ok(Self { streams: Streams::new(stream)?, catalog, broker, health, metrics, left_after })
+        let streams = Streams::new(stream)?;
+        Ok(Self { streams, catalog, identity, broker, health, metrics, left_after })
     }
 
     /// Forwards until stopped; what it has taken by then, it still forwards.
@@ -90,7 +93,8 @@ impl Bridge {
         }
     }
 
-    /// Forwards at most so many entries that wait now; gives the ids of their events.
+    /// Forwards at most so many entries that wait now; gives the ids that their events have in the
+    /// audit.
     ///
     /// # Errors
     /// Redis or RabbitMQ did not answer. What had been taken is forwarded later.
@@ -186,17 +190,20 @@ impl Bridge {
         published
     }
 
-    /// The event's id, and the message to the queue that the routes have for it. What they don't know
+    /// The event's id, as the audit will know it, and the message to the queue that the routes have for it. What they don't know
     /// goes to the first, where the pipeline says what is wrong with it.
     fn message(&self, entry: &Entry) -> (String, Message) {
         let (body, properties) = (entry.body(), entry.properties());
         let event = event::parse(&body, &properties, "");
         let queue = event.as_ref().ok().and_then(|event| self.catalog.queue_of(&event.kind));
         let queue = queue.or_else(|| Some(&self.catalog.queues().first()?.name));
-        let id = event.map(|event| event.id.value).ok();
-        let id = id.or_else(|| properties.message_id.clone()).unwrap_or_default();
+        let queue = queue.unwrap_or_default().to_owned();
+        let id = match event {
+            Ok(event) => event.id.value,
+            Err(_) => self.identity.rejected(&body, &queue).to_string(),
+        };
         let message = Message {
-            queue: queue.unwrap_or_default().to_owned(),
+            queue,
             body,
             properties,
             redelivered: false,

@@ -107,6 +107,9 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         ledger: ledger.clone(),
         audit: audit.clone(),
         outbox: outbox.clone(),
+        reschedules: loaded.catalog.reschedule_notices(),
+        broker: broker.clone(),
+        bridge: bridge.clone(),
     });
     serve_http(listener, &health, &metrics, api, &background)?;
     for watching in [
@@ -207,7 +210,8 @@ fn bridge(
     let left_after = loaded.settings.instance_ttl * 2;
     let (catalog, broker) = (loaded.catalog.clone(), broker.clone());
     let (health, metrics) = (health.stream.clone(), metrics.clone());
-    let bridge = Bridge::new(stream, catalog, broker, left_after, health, metrics);
+    let identity = Identity::new(loaded.settings.pepper.expose());
+    let bridge = Bridge::new(stream, catalog, identity, broker, left_after, health, metrics);
     let bridge = bridge.map_err(|error| Failure::config(format!("STREAM_URL: {error}")))?;
     Ok(Some(Arc::new(bridge)))
 }

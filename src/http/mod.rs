@@ -11,8 +11,12 @@ mod idempotency;
 mod jwt;
 mod observe;
 mod pages;
+mod period;
 mod requests;
+mod reschedules;
 mod session;
+mod statistics;
+mod streams;
 mod watch;
 
 use std::sync::Arc;
@@ -32,7 +36,7 @@ use utoipa::openapi::{
     InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
     security::{Http, HttpAuthScheme, SecurityScheme},
 };
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 pub use self::{
     auth::{Caller, Guard},
@@ -42,6 +46,8 @@ pub use self::{
 };
 use crate::{
     audit::mongo::MongoAudit,
+    bridge::Bridge,
+    broker::amqp::AmqpBroker,
     catalog::Identity,
     ledger::{RateLimit, redis::RedisLedger},
     metrics::Metrics,
@@ -69,6 +75,12 @@ pub struct Api {
     pub audit: Arc<MongoAudit>,
     /// What is to be published.
     pub outbox: Arc<Outbox>,
+    /// The routes of mail that tells customers of a rescheduling.
+    pub reschedules: Vec<String>,
+    /// Knows how much waits.
+    pub broker: Arc<AmqpBroker>,
+    /// From Redis Streams, where they are configured.
+    pub bridge: Option<Arc<Bridge>>,
 }
 
 /// What each handler of the API has.
@@ -108,7 +120,26 @@ fn public() -> OpenApiRouter<Shared> {
 
 /// What needs a token.
 fn guarded() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().merge(session::guarded()).merge(requests::guarded())
+    OpenApiRouter::new()
+        .merge(session::guarded())
+        .merge(requests::guarded())
+        .merge(statistics::routes())
+        .merge(reschedules::routes())
+        .merge(streams::routes())
+}
+
+/// The same by a second path, in English.
+fn in_english(
+    (schemas, mut paths, methods): UtoipaMethodRouter<Shared>,
+    path: &str,
+) -> UtoipaMethodRouter<Shared> {
+    if let Some(mut item) = paths.paths.values().next().cloned() {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            operation.operation_id = operation.operation_id.take().map(|id| id + "_in_english");
+        }
+        paths.paths.insert(path.to_owned(), item);
+    }
+    (schemas, paths, methods)
 }
 
 fn of_api(api: Shared) -> Router {

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, Uri, header};
 use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{Fault, Problem};
@@ -71,14 +72,28 @@ impl Pages {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<Page<T>, Problem> {
+        let (next, previous) = self.neighbours(count, uri, headers)?;
+        Ok(Page { count, next, previous, results })
+    }
+
+    /// Where the next page and the one before are, of so many entries in all.
+    ///
+    /// # Errors
+    /// The page lies behind the last one.
+    pub fn neighbours(
+        &self,
+        count: u64,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(Option<String>, Option<String>), Problem> {
         let (page, size) = (self.page(), self.size());
         let last = count.div_ceil(u64::from(size)).max(1);
         if u64::from(page) > last {
             return Err(Problem::not_found());
         }
-        let at = |page: u32| self.address(page, uri, headers);
+        let at = |page: u32| address(page, uri, headers);
         let next = (u64::from(page) < last && page < LAST_PAGE).then(|| at(page + 1));
-        Ok(Page { count, next, previous: (page > 1).then(|| at(page - 1)), results })
+        Ok((next, (page > 1).then(|| at(page - 1))))
     }
 
     fn page(&self) -> u32 {
@@ -88,17 +103,19 @@ impl Pages {
     fn size(&self) -> u32 {
         self.page_size.unwrap_or(PAGE_SIZE)
     }
+}
 
-    /// As the caller sees it, in front of whatever is in between.
-    fn address(&self, page: u32, uri: &Uri, headers: &HeaderMap) -> String {
-        let header =
-            |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-        let scheme =
-            header("x-forwarded-proto").filter(|scheme| *scheme == "https").unwrap_or("http");
-        let place = header("host").map(|host| format!("{scheme}://{host}")).unwrap_or_default();
-        let size = self.page_size.map(|size| format!("&page_size={size}")).unwrap_or_default();
-        format!("{place}{}?page={page}{size}", uri.path())
-    }
+/// Another page of what was asked for, as the caller sees it in front of whatever is in between.
+fn address(page: u32, uri: &Uri, headers: &HeaderMap) -> String {
+    let header =
+        |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+    let scheme = header("x-forwarded-proto").filter(|scheme| *scheme == "https").unwrap_or("http");
+    let place = header("host").map(|host| format!("{scheme}://{host}")).unwrap_or_default();
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("page", &page.to_string());
+    let asked = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let query = query.extend_pairs(asked.filter(|(name, _)| name != "page")).finish();
+    format!("{place}{}?{query}", uri.path())
 }
 
 #[cfg(test)]
@@ -107,14 +124,17 @@ mod tests {
 
     #[test]
     fn pages_point_at_their_neighbours_and_there_is_none_behind_the_last() {
-        let uri: Uri = "/api/contact/?page=2".parse().unwrap();
+        let uri: Uri = "/api/contact/?page=2&page_size=10&q=%C3%B1%26".parse().unwrap();
         let headers = [(header::HOST, "usher.example.com".parse().unwrap())].into_iter().collect();
         let page = |page, count| {
             let pages = Pages { page: Some(page), page_size: Some(10) };
             pages.window().and_then(|_| pages.page_of(count, Vec::<u8>::new(), &uri, &headers))
         };
-        let at =
-            |page| Some(format!("http://usher.example.com/api/contact/?page={page}&page_size=10"));
+        let at = |page| {
+            Some(format!(
+                "http://usher.example.com/api/contact/?page={page}&page_size=10&q=%C3%B1%26"
+            ))
+        };
         let middle = page(2, 21).unwrap();
         assert_eq!((middle.count, middle.next, middle.previous), (21, at(3), at(1)));
         let last = page(3, 21).unwrap();

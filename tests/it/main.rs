@@ -39,6 +39,7 @@ mod second_opinion;
 mod shelf;
 mod shelf_corrected;
 mod sms;
+mod statistics;
 mod streams;
 mod templates;
 mod tls;

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use usher::{
     bridge::Bridge,
     broker::amqp::{AmqpBroker, Topology},
-    catalog::{Catalog, EMBEDDED_ROUTES},
+    catalog::{Catalog, EMBEDDED_ROUTES, Identity},
     config::{Endpoint, Secret, Stream},
     health::Dependency,
     metrics::Metrics,
@@ -212,8 +212,9 @@ async fn so_many_as_asked_for_are_forwarded_and_those_of_the_dead_first() {
     let broker = Arc::new(AmqpBroker::new(endpoint(world.amqp_url()), topology));
     let bridge = |left_after| {
         let (catalog, broker) = (catalog.clone(), broker.clone());
-        let health = Dependency::new("stream");
-        Bridge::new(&stream, catalog, broker, left_after, health, Metrics::default()).unwrap()
+        let (identity, health) = (Identity::new(world.name()), Dependency::new("stream"));
+        let metrics = Metrics::default();
+        Bridge::new(&stream, catalog, identity, broker, left_after, health, metrics).unwrap()
     };
     // It may still live.
     assert_eq!(bridge(Duration::from_secs(3600)).forward(1).await.unwrap(), ids[2..3]);
@@ -226,6 +227,46 @@ async fn so_many_as_asked_for_are_forwarded_and_those_of_the_dead_first() {
     assert!(letters.iter().all(|letter| letter.body == PRINTED.as_bytes()));
     assert_eq!(upstream.length().await, 0);
     broker.close().await;
+}
+
+#[tokio::test]
+async fn by_request_what_waits_is_forwarded_at_once_and_waited_for() {
+    let world = World::new().await;
+    let mut upstream = Upstream::of(&world).await;
+    let token = "a-token-of-16-or-more-letters";
+    let usher = upstream.bridged(world.usher()).set("API_TOKENS", token).start().await;
+    let path = "/api/v1/transacciones/procesar-correos";
+    let authorization = format!("Bearer {token}");
+    let headers = [("Authorization", authorization.as_str())];
+    let mut written = 0;
+    // usher takes a hundred by itself, and while it forwards those, the rest waits.
+    let answer = eventually("some were waiting", async || {
+        let mut add = redis::pipe();
+        add.atomic();
+        for number in written..written + 110 {
+            let event = match number % 10 {
+                9 => "{ no".to_owned(),
+                _ => booking(&format!("b-{number}"), "ana@example.com").to_string(),
+            };
+            add.cmd("XADD").arg(&upstream.key).arg("*").arg("payload").arg(event);
+        }
+        written += 110;
+        add.query_async::<Value>(&mut upstream.redis).await.expect("ids");
+        let answer = usher.ask("POST", path, &headers, Some(r#"{"batch_size": 10}"#));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = answer.json();
+        (answer["correos_procesados"].as_u64() > Some(1)).then_some(answer)
+    })
+    .await;
+    let count = answer["correos_procesados"].as_u64().unwrap();
+    assert_eq!(answer["mensaje"], format!("Se procesaron {count} correos"));
+    assert!(count <= 10 && answer["batch_size"] == 10, "{answer}");
+    let results = answer["resultados"].as_object().unwrap();
+    assert!(results.values().filter_map(Json::as_u64).sum::<u64>() >= count, "{answer}");
+    assert!(results.keys().all(|status| ["simulated", "rejected"].contains(&status.as_str())));
+    for bad in [r#"{"batch_size": 0}"#, r#"{"batch_size": 101}"#, r#"{"batch_size": "x"}"#] {
+        assert_eq!(usher.ask("POST", path, &headers, Some(bad)).status, 422, "{bad}");
+    }
 }
 
 fn endpoint(url: String) -> Endpoint {

@@ -64,6 +64,16 @@ impl AmqpBroker {
         self.publisher.depths().await.map_err(BrokerError)
     }
 
+    /// How many messages wait to be worked on; those that were put aside do not.
+    ///
+    /// # Errors
+    /// The broker is not there, or a queue is not.
+    pub async fn waiting(&self) -> Result<u64, BrokerError> {
+        let depths = self.depths().await?;
+        let waiting = depths.iter().filter(|(queue, _)| !Topology::is_aside(queue));
+        Ok(waiting.map(|(_, depth)| u64::from(*depth)).sum())
+    }
+
     /// Publishes an event to a source queue, confirmed.
     ///
     /// # Errors

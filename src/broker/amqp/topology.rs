@@ -24,6 +24,8 @@ pub(super) const DEAD: &str = "usher.dead";
 pub(super) const POISON: &str = "usher.poison";
 /// What nobody can tell about.
 pub(super) const PARKED: &str = "usher.parked";
+/// All three.
+const ASIDE: [&str; 3] = [DEAD, POISON, PARKED];
 /// What must delay nobody.
 pub(super) const LOW: &str = "usher.low";
 
@@ -55,9 +57,14 @@ impl Topology {
 
     /// All queues.
     pub(super) fn queues(&self) -> impl Iterator<Item = String> {
-        let aside = [DEAD, POISON, PARKED].map(ToOwned::to_owned);
+        let aside = ASIDE.map(ToOwned::to_owned);
         let delays = self.waits.iter().map(|wait| delay_queue(*wait));
         self.consumed().map(|(queue, _)| queue).chain(aside).chain(delays)
+    }
+
+    /// Whether what is in this queue waits for a person.
+    pub(super) fn is_aside(queue: &str) -> bool {
+        ASIDE.contains(&queue)
     }
 
     /// Whether hand-off headers on this queue are usher's own.
