@@ -52,6 +52,7 @@ pub mod event;
 pub mod health;
 pub mod http;
 pub mod ledger;
+pub mod live;
 pub mod metrics;
 pub mod mongo;
 pub mod pipeline;

@@ -9,7 +9,7 @@
 //   db.createUser({user: "dpo", pwd: passwordPrompt(), roles: ["usherEraser"]})
 //   db.createUser({user: "auditor", pwd: passwordPrompt(), roles: ["usherAuditor"]})
 //
-// usherWriter   the daemon: it adds records and never changes one.
+// usherWriter   the daemon: it adds records and never changes one. changeStream is for the live feed.
 // usherSetup    makes indexes, the validator and the view when usher starts. Without it usher warns and runs, so a daemon
 //               may do without once a start with this role has made them; again after each new version.
 // usherOperator the commands dead-letters, poison, parked, scheduled and templates, and all that usherAuditor may.
@@ -20,7 +20,7 @@ const ROLES = [
   {
     "role": "usherWriter",
     "privileges": [
-      ["deliveries", "find", "insert"],
+      ["deliveries", "find", "insert", "changeStream"],
       ["planned", "find", "insert", "update"],
       ["bookings", "find", "insert", "update"],
       ["requests", "find", "insert", "update"],

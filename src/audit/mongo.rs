@@ -48,19 +48,7 @@ impl MongoAudit {
         database: &str,
         metrics: Metrics,
     ) -> Result<Self, AuditError> {
-        let mut options = ClientOptions::parse(server.url.expose()).await.map_err(failed)?;
-        if let Some(Tls::Enabled(tls)) = &mut options.tls {
-            add_certificates(tls, &server.tls);
-        }
-        options.app_name = Some("usher".to_owned());
-        options.server_selection_timeout = Some(SERVER_SELECTION);
-        options.connect_timeout = Some(SERVER_SELECTION);
-        // A server without replicas takes `majority` for one member's memory, and forgets the last
-        // tenth of a second when it is killed; the journal is asked for by name.
-        let mut durable = WriteConcern::majority();
-        durable.journal = Some(true);
-        options.write_concern = Some(durable);
-        let database = Client::with_options(options).map_err(failed)?.database(database);
+        let database = connect(server, database).await?;
         let deliveries = database.collection::<Record>(DELIVERIES);
         let writer = Batches::new(move |records| {
             metrics.audit_batch(records.len());
@@ -84,6 +72,26 @@ impl MongoAudit {
         self.database.run_command(doc! {"ping": 1}).await.map_err(failed)?;
         Ok(())
     }
+}
+
+/// The database on connections of its own, made when they are needed.
+///
+/// # Errors
+/// The URI can't be used.
+pub async fn connect(server: &Endpoint, database: &str) -> Result<Database, AuditError> {
+    let mut options = ClientOptions::parse(server.url.expose()).await.map_err(failed)?;
+    if let Some(Tls::Enabled(tls)) = &mut options.tls {
+        add_certificates(tls, &server.tls);
+    }
+    options.app_name = Some("usher".to_owned());
+    options.server_selection_timeout = Some(SERVER_SELECTION);
+    options.connect_timeout = Some(SERVER_SELECTION);
+    // A server without replicas takes `majority` for one member's memory, and forgets the last
+    // tenth of a second when it is killed; the journal is asked for by name.
+    let mut durable = WriteConcern::majority();
+    durable.journal = Some(true);
+    options.write_concern = Some(durable);
+    Ok(Client::with_options(options).map_err(failed)?.database(database))
 }
 
 /// The settings' files go before those that the URI names.

@@ -1,6 +1,7 @@
 //! `usher run`: the composition root. Everything is built here and handed down.
 
 pub(super) mod embedded;
+mod live;
 mod watch;
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
@@ -88,6 +89,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         .await
         .map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
     let audit = Arc::new(audit);
+    let feed = live::feed(&loaded, &background).await?;
     let watcher = Watcher::new(TemplateStore::new(audit.database()), metrics.clone());
     let plan = Arc::new(MongoPlan::new(audit.database()));
     let broker = AmqpBroker::new(settings.rabbitmq.clone(), topology.clone());
@@ -98,7 +100,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
     let outbox = Arc::new(outbox);
     let stores = (audit.clone(), plan.clone(), outbox.clone());
     tokio::spawn(prepare_database(stores, health.clone()));
-    let api = settings.api.as_ref().map(|api| http::Api {
+    let api = settings.api.as_ref().zip(feed.as_ref()).map(|(api, feed)| http::Api {
         guard: http::Guard::new(api),
         origins: api.origins.clone(),
         proxies: api.proxies.clone(),
@@ -110,6 +112,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         reschedules: loaded.catalog.reschedule_notices(),
         broker: broker.clone(),
         bridge: bridge.clone(),
+        feed: feed.clone(),
     });
     serve_http(listener, &health, &metrics, api, &background)?;
     for watching in [
@@ -187,6 +190,9 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         let _ = tokio::time::timeout(GOODBYE, forwarding).await;
     }
     broker.close().await;
+    if let Some(feed) = feed {
+        feed.close(GOODBYE).await;
+    }
     background.cancel();
     // A renewal that is under way ends before the process does.
     let _ = alive.await;

@@ -7,6 +7,7 @@
 mod auth;
 mod client;
 mod error;
+mod feed;
 mod idempotency;
 mod jwt;
 mod observe;
@@ -50,6 +51,7 @@ use crate::{
     broker::amqp::AmqpBroker,
     catalog::Identity,
     ledger::{RateLimit, redis::RedisLedger},
+    live::Feed,
     metrics::Metrics,
     requests::Outbox,
 };
@@ -81,6 +83,8 @@ pub struct Api {
     pub broker: Arc<AmqpBroker>,
     /// From Redis Streams, where they are configured.
     pub bridge: Option<Arc<Bridge>>,
+    /// What happens, as it happens.
+    pub feed: Feed,
 }
 
 /// What each handler of the API has.
@@ -126,6 +130,7 @@ fn guarded() -> OpenApiRouter<Shared> {
         .merge(statistics::routes())
         .merge(reschedules::routes())
         .merge(streams::routes())
+        .merge(feed::routes())
 }
 
 /// The same by a second path, in English.

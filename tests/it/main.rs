@@ -20,6 +20,7 @@ mod crash;
 mod deploy;
 mod dkim;
 mod erase;
+mod feed;
 mod http;
 mod indexes;
 mod ledger;

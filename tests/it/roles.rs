@@ -13,6 +13,7 @@ use mongodb::{
 use serde_json::Value;
 
 use crate::{
+    feed::Listener,
     shelf::run,
     support::{
         events::{BOOKINGS, booking},
@@ -24,13 +25,13 @@ use crate::{
 const ROLES: &str = include_str!("../../deploy/mongodb/roles.js");
 
 /// A server of the test's own, for which passwords count; the tests' common one has none.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     port: u16,
 }
 
 impl Server {
-    async fn start(folder: &Path, port: u16, arguments: &[&str]) -> Self {
+    pub(crate) async fn start(folder: &Path, port: u16, arguments: &[&str]) -> Self {
         let config = folder.join("secantusd.toml");
         std::fs::write(&config, "").expect("a file");
         let child = Command::new(exported("TEST_PYTHON"))
@@ -142,6 +143,7 @@ async fn the_daemon_runs_with_a_writers_rights_and_auditors_only_read() {
 
     let settings = world.usher().set("MONGODB_URI", server.uri("daemon")).set("HTTP_API", "on");
     let usher = settings.start().await;
+    Listener::start(&usher, "").await.ready().await;
     assert!(!usher.find_log("MongoDB refuses to make it").is_empty());
     world.broker.publish(BOOKINGS, booking("evt-1", "ana@example.com").to_string()).await;
     usher.until_processed(1).await;

@@ -134,6 +134,11 @@ impl Usher {
         request_with(method, &url, headers, json).expect("an answer")
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> &str {
         &self.address

@@ -1,0 +1,22 @@
+//! What the API tells as it happens.
+
+use tokio_util::sync::CancellationToken;
+
+use super::super::{Failure, load::Loaded};
+use crate::{audit::mongo::connect, live::Feed};
+
+/// The feed, on connections of its own to MongoDB; none without the API.
+pub(super) async fn feed(
+    loaded: &Loaded,
+    background: &CancellationToken,
+) -> Result<Option<Feed>, Failure> {
+    let settings = &loaded.settings;
+    if settings.api.is_none() {
+        return Ok(None);
+    }
+    let database = connect(&settings.mongodb, &settings.mongodb_database).await;
+    let database = database.map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
+    let feed = Feed::new(database, loaded.catalog.reschedule_notices().into_iter().collect());
+    tokio::spawn(background.clone().run_until_cancelled_owned(feed.clone().run()));
+    Ok(Some(feed))
+}

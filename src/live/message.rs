@@ -1,0 +1,187 @@
+//! What a listener is told: the fields that the reschedule notices of seed `002` print, and of the
+//! person nothing but the name.
+
+use std::collections::{BTreeMap, HashSet};
+
+use jiff::Timestamp;
+use mongodb::bson::{Bson, DateTime};
+use serde::{Deserialize, Serialize};
+
+use super::Token;
+
+/// The `type` of the one message that tells of a reschedule.
+pub const RESCHEDULED: &str = "reprogramacion";
+
+/// One record of the audit, as it goes to each listener.
+#[derive(Debug)]
+pub struct Message {
+    /// Where the stream goes on after it.
+    pub token: Token,
+    /// [`RESCHEDULED`], else the event's type.
+    pub kind: String,
+    /// The JSON.
+    pub text: String,
+}
+
+/// What is read of a record. [`FIELDS`] has the same.
+#[derive(Debug, Deserialize)]
+pub(super) struct Told {
+    delivery_id: String,
+    event: Event,
+    route: String,
+    #[serde(default)]
+    channel: Option<String>,
+    attempt: u32,
+    status: String,
+    #[serde(default)]
+    error: Option<Error>,
+    #[serde(default)]
+    correlation: BTreeMap<String, String>,
+    #[serde(default)]
+    data: Data,
+    at: DateTime,
+}
+
+#[derive(Debug, Deserialize)]
+struct Event {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Error {
+    kind: String,
+}
+
+/// Variables are whatever the event had.
+#[derive(Debug, Default, Deserialize)]
+struct Data {
+    #[serde(default)]
+    customer_name: Bson,
+    #[serde(default)]
+    previous_date: Bson,
+    #[serde(default)]
+    new_date: Bson,
+}
+
+/// The fields of a record that the server is asked for.
+pub(super) const FIELDS: [&str; 11] = [
+    "delivery_id",
+    "event.type",
+    "route",
+    "channel",
+    "attempt",
+    "status",
+    "error.kind",
+    "correlation.booking_id",
+    "data.customer_name",
+    "data.previous_date",
+    "data.new_date",
+];
+
+#[derive(Serialize)]
+struct Json<'m> {
+    r#type: &'m str,
+    id: &'m str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserva_id: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cliente_nombre: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fecha_anterior: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fecha_nueva: Option<&'m str>,
+    evento: &'m str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canal: Option<&'m str>,
+    estado: &'m str,
+    intento: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'m str>,
+    timestamp: Timestamp,
+    token: &'m str,
+}
+
+impl Told {
+    /// `to_customers`: the routes that tell customers of a reschedule. The first word on such a delivery
+    /// is the news; the team's copies and later attempts are told as what they are.
+    pub(super) fn message(&self, token: Token, to_customers: &HashSet<String>) -> Message {
+        let is_news = self.attempt == 1 && to_customers.contains(&self.route);
+        let kind = if is_news { RESCHEDULED } else { &self.event.kind };
+        let of_news = |value: &'_ Bson| match value {
+            Bson::String(text) if is_news => Some(text.clone()),
+            _ => None,
+        };
+        let [name, previous, new] =
+            [&self.data.customer_name, &self.data.previous_date, &self.data.new_date].map(of_news);
+        let at = Timestamp::from_millisecond(self.at.timestamp_millis()).unwrap_or_default();
+        let json = Json {
+            r#type: kind,
+            id: &self.delivery_id,
+            reserva_id: self.correlation.get("booking_id").map(String::as_str),
+            cliente_nombre: name.as_deref(),
+            fecha_anterior: previous.as_deref(),
+            fecha_nueva: new.as_deref(),
+            evento: &self.event.kind,
+            canal: self.channel.as_deref(),
+            estado: &self.status,
+            intento: self.attempt,
+            error: self.error.as_ref().map(|error| error.kind.as_str()),
+            timestamp: at,
+            token: token.as_str(),
+        };
+        // Texts and numbers: nothing that JSON could refuse.
+        let text = serde_json::to_string(&json).unwrap_or_default();
+        Message { kind: kind.to_owned(), text, token }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mongodb::bson::{Document, deserialize_from_document, doc};
+    use serde_json::{Value, json};
+
+    fn told(changes: Document) -> Value {
+        let mut record = doc! {
+            "delivery_id": "d1", "event": {"id": "e1", "type": "booking.rescheduled"}, "route": "booking-rescheduled",
+            "channel": "email", "attempt": 1, "status": "sent", "correlation": {"booking_id": "123"},
+            "data": {
+                "customer_name": "Juan Pérez", "previous_date": "2024-01-15T10:00:00Z",
+                "new_date": "2024-01-20T14:00:00Z", "user_email": "juan@email.com",
+            },
+            "recipient": "juan@email.com", "subject": "Tu reserva", "at": DateTime::from_millis(1_704_900_600_000),
+        };
+        record.extend(changes);
+        let told: Told = deserialize_from_document(record).expect("a record");
+        let routes = HashSet::from(["booking-rescheduled".to_owned()]);
+        let message = told.message(Token::parse("aa").expect("a token"), &routes);
+        let json: Value = serde_json::from_str(&message.text).expect("JSON");
+        assert_eq!(json["type"], message.kind);
+        json
+    }
+
+    #[test]
+    fn a_reschedule_is_told_once_in_the_seeds_fields_and_others_without_a_name() {
+        assert_eq!(
+            told(doc! {}),
+            json!({
+                "type": "reprogramacion", "id": "d1", "reserva_id": "123", "cliente_nombre": "Juan Pérez",
+                "fecha_anterior": "2024-01-15T10:00:00Z", "fecha_nueva": "2024-01-20T14:00:00Z",
+                "evento": "booking.rescheduled", "canal": "email", "estado": "sent", "intento": 1,
+                "timestamp": "2024-01-10T15:30:00Z", "token": "aa",
+            })
+        );
+        for other in [
+            doc! {"attempt": 2},
+            doc! {"route": "booking-rescheduled-admin"},
+            doc! {"route": "", "status": "rejected", "error": {"kind": "unknown_type", "message": "who?"}},
+        ] {
+            let told = told(other);
+            assert_eq!(told["type"], "booking.rescheduled");
+            assert!(!told.to_string().contains("Juan"), "{told}");
+        }
+        let odd = told(doc! {"data": {"customer_name": 7}, "correlation": {}});
+        assert_eq!((&odd["cliente_nombre"], &odd["reserva_id"]), (&Value::Null, &Value::Null));
+    }
+}
