@@ -11,6 +11,7 @@ mod feed;
 mod idempotency;
 mod jwt;
 mod observe;
+mod page;
 mod pages;
 mod period;
 mod requests;
@@ -153,7 +154,9 @@ fn of_api(api: Shared) -> Router {
     let document = openapi();
     let cors = cors(&api.origins);
     let routes = public().split_for_parts().0.merge(guarded);
-    let routes = routes.route("/openapi.json", get(async move || axum::Json(document)));
+    let routes = routes
+        .merge(page::routes())
+        .route("/openapi.json", get(async move || axum::Json(document)));
     let routes = routes
         .layer(from_fn_with_state(api.clone(), auth::on_this_machine))
         .layer(DefaultBodyLimit::max(BODY_BYTES));

@@ -1,0 +1,54 @@
+// Requests to usher. Whoever is not signed in (any more) is asked to.
+
+export class Refused extends Error {}
+
+let onSignedOut = () => {};
+export const whenSignedOut = (action) => (onSignedOut = action);
+
+async function ask(path, options = {}) {
+  const answer = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
+  if (answer.status === 401) {
+    onSignedOut();
+    throw new Refused();
+  }
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.status === 204 ? null : answer.json();
+}
+
+const send = (path, method, body) =>
+  ask(path, { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+export const session = () => ask("/api/session");
+export const signIn = (token) => send("/api/session", "POST", { token });
+export const signOut = () => send("/api/session", "DELETE", {});
+
+const MOVES = "/api/notificaciones/reprogramaciones/";
+
+/** Rescheduled bookings that were not read. */
+export const unread = (page) => ask(`${MOVES}?leida=false&page=${page}`);
+export const markRead = (ids) => send(`${MOVES}leidas/`, "POST", { ids });
+export const markAllRead = ({ desde, hasta }) => send(`${MOVES}leidas/`, "POST", { desde, hasta });
+
+/** What was sent about a booking. */
+export const about = (booking) => ask(`/api/notificaciones/?${new URLSearchParams({ reserva_id: booking })}`);
+
+/** How delivery went in the last days, of all mail or of reschedules. */
+export async function delivery(of, days) {
+  const path = of === "moves" ? "/api/notificaciones/metricas/" : "/api/v1/transacciones/estadisticas/correos";
+  const desde = new Date(Date.now() - (days - 1) * 86_400_000).toISOString().slice(0, 10);
+  const told = await ask(`${path}?desde=${desde}`);
+  const perDay = told.por_dia.map((day) => ({
+    day: day.fecha,
+    sent: day.enviados ?? day.notificaciones_enviadas,
+    unsent: day.fallidos ?? day.total_reprogramaciones - day.notificaciones_enviadas,
+  }));
+  const kinds = new Map();
+  for (const { tipo, cantidad } of told.errores_por_tipo) kinds.set(tipo, (kinds.get(tipo) ?? 0) + cantidad);
+  return {
+    rate: told.tasa_exito ?? (told.total_reprogramaciones ? told.tasa_entrega : null),
+    sent: told.total_correos_enviados ?? told.notificaciones_enviadas,
+    unsent: told.correos_fallidos ?? told.notificaciones_fallidas,
+    perDay,
+    errors: [...kinds].map(([kind, count]) => ({ kind, count })).sort((a, b) => b.count - a.count),
+  };
+}

@@ -1,0 +1,48 @@
+// What was sent about a booking.
+
+import { Refused, about } from "./api.js";
+import { $, el, state } from "./dom.js";
+import { ofError, ofEvent, ofMoment, ofNumber, ofState, t } from "./words.js";
+
+let asked = 0;
+
+/** What can be pressed. */
+export function start() {
+  $("find-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const booking = $("booking").value.trim();
+    if (booking) await find(booking);
+  });
+}
+
+async function find(booking) {
+  const mine = ++asked;
+  say(t.searching);
+  $("found").replaceChildren();
+  try {
+    const { count, results } = await about(booking);
+    if (mine !== asked) return;
+    $("found").replaceChildren(...results.map(row));
+    if (count === 0) say(t.foundNone(booking));
+    else if (count > results.length) say(t.foundFirst(ofNumber(results.length), ofNumber(count), booking));
+    else say(t.found(count, booking));
+  } catch (error) {
+    if (mine === asked) say(error instanceof Refused ? "" : t.failed);
+  }
+}
+
+const say = (text) => ($("found-text").textContent = text);
+
+function row(one) {
+  const details = [
+    one.destinatario ?? t.erased,
+    one.intentos > 1 && t.attempt(one.intentos),
+    one.error && ofError(one.error.tipo),
+  ].filter(Boolean).join(" · ");
+  return el(
+    "li", {},
+    el("time", { class: "at", datetime: one.timestamp }, ofMoment(one.timestamp)),
+    el("div", { class: "what" }, el("b", {}, ofEvent(one.tipo)), el("small", {}, one.asunto), el("small", {}, details)),
+    state(one.estado, ofState(one.estado)),
+  );
+}

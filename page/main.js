@@ -1,0 +1,84 @@
+// The page for support: signs in where that is needed, then shows the desk.
+
+import { Refused, session, signIn, signOut, whenSignedOut } from "./api.js";
+import * as delivery from "./delivery.js";
+import { $ } from "./dom.js";
+import * as find from "./find.js";
+import * as live from "./live.js";
+import * as moves from "./moves.js";
+import { toast } from "./toast.js";
+import { ofEventTime, t, translate } from "./words.js";
+
+const REFRESH = 5 * 60_000;
+// Many reschedules at once are asked about once.
+const GATHER = 300;
+
+let timer;
+let gathering;
+// Without tokens there is nothing to sign out of. No script can see the cookie itself.
+const SIGNED_IN = "usher-signed-in";
+
+function openDesk() {
+  $("sign-in").hidden = true;
+  $("desk").hidden = false;
+  $("sign-out").hidden = localStorage.getItem(SIGNED_IN) === null;
+  refresh();
+  live.listen({ moved, gap: refresh });
+  timer = setInterval(delivery.reload, REFRESH);
+}
+
+function refresh() {
+  moves.reload();
+  delivery.reload();
+}
+
+function moved({ reserva_id: booking, cliente_nombre: name, fecha_nueva: date }) {
+  const text = t.toastText(name ?? t.someone) + (date ? ` → ${ofEventTime(date)}` : "");
+  toast(t.toastTitle(booking ?? "–"), text);
+  clearTimeout(gathering);
+  gathering = setTimeout(refresh, GATHER);
+}
+
+function askToSignIn() {
+  localStorage.removeItem(SIGNED_IN);
+  clearInterval(timer);
+  live.stop();
+  for (const id of ["desk", "sign-out", "status"]) $(id).hidden = true;
+  for (const id of ["moves", "found", "found-text", "tiles", "toasts"]) $(id).replaceChildren();
+  delivery.forget();
+  live.forget();
+  $("sign-in").hidden = false;
+  $("token").focus();
+}
+
+$("sign-in-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const error = $("sign-in-error");
+  error.textContent = "";
+  try {
+    await signIn($("token").value.trim());
+    $("token").value = "";
+    localStorage.setItem(SIGNED_IN, "yes");
+    openDesk();
+    $("main").focus();
+  } catch (refused) {
+    error.textContent = refused instanceof Refused ? t.tokenWrong : t.failed;
+    $("token").focus();
+  }
+});
+
+$("sign-out").addEventListener("click", async () => {
+  await signOut();
+  askToSignIn();
+});
+
+translate();
+moves.start();
+find.start();
+live.start();
+delivery.start();
+whenSignedOut(askToSignIn);
+session().then(openDesk, (error) => {
+  // Each part says for itself that usher does not answer.
+  if (!(error instanceof Refused)) openDesk();
+});

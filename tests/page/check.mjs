@@ -1,0 +1,188 @@
+// The page for support, as somebody uses it: with the keyboard, in both colour schemes, on a phone and on a desk.
+// `tests/page/run` starts it. Ends with 1 if anything is not as it should be.
+import fs from "node:fs";
+import path from "node:path";
+import { createRequire } from "node:module";
+import assert from "node:assert/strict";
+import puppeteer from "puppeteer-core";
+import { HOME, TOKEN, confirmed, makeHistory, paid, publish, rescheduled, start, stop, until } from "./usher.mjs";
+
+const folder = process.argv[2];
+const axe = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const WIDTHS = { phone: { width: 375, height: 812 }, desk: { width: 1280, height: 900 } };
+
+await start();
+const browser = await puppeteer.launch({
+  executablePath: process.env.CHROMIUM,
+  args: process.getuid() === 0 ? ["--no-sandbox"] : [],
+});
+const faults = [];
+
+/** A page of its own, in which whatever is blocked, fails or comes from elsewhere is a fault. */
+async function open(language) {
+  const page = await (await browser.createBrowserContext()).newPage();
+  const session = await page.createCDPSession();
+  await session.send("Network.enable");
+  const agent = (await browser.userAgent()).replace("Headless", "");
+  await session.send("Emulation.setUserAgentOverride", { userAgent: agent, acceptLanguage: language });
+  await page.setViewport(WIDTHS.desk);
+  await page.evaluateOnNewDocument(() => {
+    window.violations = [];
+    addEventListener("securitypolicyviolation", (event) => window.violations.push(`${event.violatedDirective}: ${event.blockedURI}`));
+  });
+  page.on("pageerror", (error) => faults.push(`error in the page: ${error.message}`));
+  page.on("console", (message) => {
+    // What is refused on purpose, or while usher is away.
+    if (/40[13]|ERR_CONNECTION_REFUSED|WebSocket connection/.test(message.text())) return;
+    if (["error", "warn", "issue"].includes(message.type())) faults.push(`console: ${message.text()}`);
+  });
+  page.on("request", (request) => {
+    if (!request.url().startsWith(HOME)) faults.push(`a request to ${request.url()}`);
+  });
+  await page.goto(HOME, { waitUntil: "load" });
+  return page;
+}
+
+const visible = (page, selector) => page.waitForSelector(selector, { visible: true, timeout: 90_000 });
+const text = (page, selector) => page.$eval(selector, (element) => element.textContent.trim());
+const focused = (page) => page.evaluate(() => document.activeElement?.id || document.activeElement?.textContent);
+
+async function accessible(page, where) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+  for (const { id, help, nodes } of violations) faults.push(`${where}: ${id}: ${help}: ${nodes.map((node) => node.html).join(" ").slice(0, 300)}`);
+  for (const violation of await page.evaluate(() => window.violations)) faults.push(`${where}: blocked: ${violation}`);
+}
+
+/** In both schemes and widths: accessible, nothing cut off, and a picture to look at. */
+async function shoot(page, name) {
+  for (const [kind, viewport] of Object.entries(WIDTHS)) {
+    await page.setViewport(viewport);
+    for (const scheme of ["light", "dark"]) {
+      await page.emulateMediaFeatures([
+        { name: "prefers-color-scheme", value: scheme },
+        { name: "prefers-reduced-motion", value: "reduce" },
+      ]);
+      await accessible(page, `${name} ${kind} ${scheme}`);
+      const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      if (over > 0) faults.push(`${name} ${kind}: ${over} pixels wider than the screen`);
+      await page.evaluate(() => scrollTo(0, 0));
+      await page.screenshot({ path: path.join(folder, `${name}-${viewport.width}-${scheme}.png`), fullPage: true });
+    }
+  }
+  await page.setViewport(WIDTHS.desk);
+}
+
+async function sentAbout(booking) {
+  const answer = await fetch(`${HOME}api/notificaciones/?reserva_id=${booking}`, { headers: { authorization: `Bearer ${TOKEN}` } });
+  return (await answer.json()).count;
+}
+
+async function signIn(page) {
+  await visible(page, "#token");
+  await page.type("#token", TOKEN);
+  await page.keyboard.press("Enter");
+  await visible(page, "#status[data-is=live]");
+}
+
+try {
+  // A month has gone before.
+  publish(confirmed("OLD-1"), paid("OLD-1"), confirmed("OLD-2", { movie_title: null }), confirmed("OLD-3", { user_email: "no address" }));
+  await until("that is recorded", async () => (await Promise.all(["OLD-1", "OLD-2", "OLD-3"].map(sentAbout))).every((count) => count > 0));
+  makeHistory(30);
+
+  // Signing in.
+  const page = await open("en-US,en");
+  await visible(page, "#sign-in");
+  await shoot(page, "sign-in");
+  await page.type("#token", "no-such-token");
+  await page.keyboard.press("Enter");
+  await until("the token is refused", async () => (await text(page, "#sign-in-error")) !== "");
+  await page.$eval("#token", (input) => (input.value = ""));
+  await signIn(page);
+  assert.ok(await page.$eval("#sign-in", (form) => form.hidden));
+
+  // A reschedule is told at once, and no name can do harm.
+  const evil = `<img src="${HOME}x" onerror="alert(1)">`;
+  publish(rescheduled("BOOK-1", evil));
+  await visible(page, ".toast");
+  await until("it is unread", async () => (await page.$$("#moves li")).length === 1);
+  assert.ok((await text(page, ".toast .text")).includes(evil));
+  assert.ok((await text(page, "#moves .who")).includes(evil));
+  assert.equal(await page.title(), "(1) usher · Support");
+
+  // Marked as read with the keyboard; the focus stays where the work is.
+  publish(rescheduled("BOOK-2", "Grace O'Kafor", { reason: "The customer is ill", rescheduled_by: "Admin" }));
+  await until("both are unread", async () => (await page.$$("#moves li")).length === 2);
+  await page.focus("#moves li:first-child button");
+  await page.keyboard.press("Enter");
+  await until("one is left", async () => (await page.$$("#moves li")).length === 1);
+  await until("the other has the focus", async () => (await focused(page)) === "Mark as read");
+  await page.keyboard.press("Enter");
+  await until("none is left", async () => (await page.$$("#moves li")).length === 0);
+  await until("the focus is at the title", async () => (await focused(page)) === "moved-title");
+  assert.equal(await page.title(), "usher · Support");
+
+  // What happens while usher restarts is told afterwards, once.
+  await stop();
+  await visible(page, "#status[data-is=off], #status[data-is=wait]");
+  publish(
+    confirmed("BOOK-3"), paid("BOOK-3"), confirmed("BOOK-4", { movie_title: null }), confirmed("BOOK-5", { user_email: "no address" }),
+    confirmed("BOOK-6"), paid("BOOK-6"), rescheduled("BOOK-7", "Juan Pérez", { reason: "Cliente solicitó cambio", rescheduled_by: "Admin" }),
+    rescheduled("BOOK-8", "Ana María Fernández-Villaverde y Ortiz de Zárate", { new_date: "next Friday at noon" }),
+    rescheduled("BOOK-1042", "Wei Chen"),
+  );
+  await start();
+  await visible(page, "#status[data-is=live]");
+  const rows = async () => (await page.$$("#feed li")).length;
+  await until("all is told", async () => (await rows()) >= 11);
+  assert.equal(await rows(), 11);
+  await page.select("#show", "problems");
+  await until("only problems are shown", async () => (await rows()) === 2);
+  await page.select("#show", "all");
+
+  // Search with the keyboard.
+  await page.type("#booking", "BOOK-3");
+  await page.keyboard.press("Enter");
+  await until("it is found", async () => (await page.$$("#found li")).length === 2);
+  assert.equal(await text(page, "#found-text"), "2 messages about booking BOOK-3");
+
+  // Charts.
+  await page.select("#period", "30");
+  await until("the days are drawn", async () => (await page.$$("#rate rect.good")).length === 30);
+  assert.ok((await page.$$("#errors rect.bad")).length >= 2);
+  await page.focus("#rate summary");
+  await page.keyboard.press("Enter");
+  assert.equal((await page.$$("#rate tbody tr")).length, 30);
+  await accessible(page, "with a table");
+  await page.keyboard.press("Enter");
+  await page.select("#period", "7");
+  await until("a week is drawn", async () => (await page.$$("#rate rect.good")).length === 7);
+  publish(rescheduled("BOOK-9", "Grace O'Kafor"));
+  await until("one more is unread", async () => (await page.$$("#moves li")).length === 4);
+  await shoot(page, "desk");
+
+  // Out again; nothing stays on the screen.
+  await page.click("#sign-out");
+  await visible(page, "#sign-in");
+  assert.equal((await page.$$("#moves li, #found li")).length, 0);
+  await page.reload();
+  await visible(page, "#sign-in");
+
+  // In Spanish, where the browser is.
+  const spanish = await open("es-MX,es,en");
+  await signIn(spanish);
+  await until("it is in Spanish", async () => (await text(spanish, "#moved-title")).startsWith("Reservas reprogramadas"));
+  assert.equal(await spanish.$eval("html", (html) => html.lang), "es");
+  assert.equal(await text(spanish, "#status-text"), "En vivo");
+  await until("the list is there", async () => (await spanish.$$("#moves li")).length === 4);
+  await shoot(spanish, "spanish");
+  await stop();
+} catch (error) {
+  faults.push(error.stack);
+} finally {
+  await browser.close();
+}
+for (const fault of new Set(faults)) console.log(fault);
+console.log(`${new Set(faults).size} faults; pictures in ${folder}`);
+process.exit(faults.length === 0 ? 0 : 1);
