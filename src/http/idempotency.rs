@@ -20,12 +20,16 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let mut all = parts.headers.get_all("idempotency-key").iter();
         let Some(line) = all.next() else { return Ok(Self(None)) };
-        let key = line.to_str().ok().map(unquoted).filter(|key| (1..=LONGEST).contains(&key.len()));
+        let is_plain = |key: &&str| {
+            (1..=LONGEST).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        let key = line.to_str().ok().map(unquoted).filter(is_plain);
         match (key, all.next()) {
             (Some(key), None) => Ok(Self(Some(key.to_owned()))),
             _ => {
-                let detail =
-                    format!("Idempotency-Key has to be one text of 1 to {LONGEST} characters");
+                let detail = format!(
+                    "Idempotency-Key has to be one text of 1 to {LONGEST} characters without blanks"
+                );
                 Err(Problem::new(StatusCode::BAD_REQUEST, detail))
             }
         }

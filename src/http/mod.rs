@@ -44,6 +44,7 @@ pub use self::{
     auth::{Caller, Guard},
     error::{Fault, Json, Path, Problem, Query},
     pages::{Page, Pages},
+    requests::fields_of,
     watch::Watch,
 };
 use crate::{

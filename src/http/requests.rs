@@ -54,7 +54,7 @@ pub(super) fn guarded() -> OpenApiRouter<Shared> {
 
 /// What somebody wrote into the contact form.
 #[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct ContactForm {
+struct ContactForm {
     /// Who writes.
     #[schema(max_length = 100, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$", example = "Carlos Rivas")]
     name: String,
@@ -68,13 +68,13 @@ pub(super) struct ContactForm {
     #[schema(max_length = 35, pattern = r"^[A-Za-z0-9-]+$")]
     locale: Option<String>,
     /// An id of the caller's own: the same one again is the same request.
-    #[schema(format = "uuid")]
+    #[schema(format = "uuid", pattern = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$")]
     uuid: Option<String>,
 }
 
 /// A mail with a text of the caller's own.
 #[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct Notification {
+struct Notification {
     /// Who gets it.
     #[schema(format = "email", max_length = 254, example = "user@example.com")]
     to: String,
@@ -96,7 +96,7 @@ pub(super) struct Notification {
     #[schema(max_length = 35, pattern = r"^[A-Za-z0-9-]+$")]
     locale: Option<String>,
     /// An id of the caller's own: the same one again is the same request.
-    #[schema(format = "uuid")]
+    #[schema(format = "uuid", pattern = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$")]
     uuid: Option<String>,
 }
 
@@ -291,12 +291,6 @@ async fn submit(
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
     }
     let of_key = key.0.map(|key| api.identity.request(kind.as_str(), caller, &key));
-    if uuid.is_some() && of_key.is_some() {
-        return Err(Problem::invalid(vec![fault(
-            "uuid",
-            "says the same as Idempotency-Key: one of them",
-        )]));
-    }
     let traceparent = headers.get("traceparent").and_then(|parent| parent.to_str().ok());
     let traceparent = traceparent.filter(|parent| crate::trace::trace_id(parent).is_some());
     let asked =
@@ -310,8 +304,12 @@ async fn submit(
                 Problem::new(StatusCode::CONFLICT, "the same request is being dealt with");
             Err(problem.with(header::RETRY_AFTER, HeaderValue::from_static("1")))
         }
+        Submitted::Other if uuid.is_some() => {
+            Err(Problem::new(StatusCode::CONFLICT, "another request has this uuid"))
+        }
+        // As the draft has it.
         Submitted::Other => {
-            let detail = "another request came with this key or uuid before";
+            let detail = "another request came with this Idempotency-Key before";
             Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
         }
     }
@@ -381,9 +379,18 @@ impl Told {
 
 type Checked = Result<(Map<String, Value>, Option<Uuid>), Problem>;
 
+/// The event's fields that a body becomes, where it is accepted.
+pub fn fields_of(kind: Kind, body: &[u8]) -> Option<Map<String, Value>> {
+    let checked = match kind {
+        Kind::Contact => serde_json::from_slice::<ContactForm>(body).ok()?.checked(),
+        Kind::Notify => serde_json::from_slice::<Notification>(body).ok()?.checked(),
+    };
+    checked.ok().map(|(fields, _)| fields)
+}
+
 impl ContactForm {
     /// The event's fields.
-    pub(super) fn checked(self) -> Checked {
+    fn checked(self) -> Checked {
         let mut check = Check::default();
         check.text("name", &self.name, NAME);
         check.address("email", &self.email);
@@ -395,7 +402,7 @@ impl ContactForm {
 
 impl Notification {
     /// The event's fields.
-    pub(super) fn checked(self) -> Checked {
+    fn checked(self) -> Checked {
         let mut check = Check::default();
         check.address("to", &self.to);
         check.text("subject", &self.subject, SUBJECT);
@@ -418,15 +425,14 @@ struct Check {
 
 impl Check {
     fn text(&mut self, field: &str, text: &str, longest: usize) {
-        let text = text.trim();
-        if text.is_empty() {
+        if text.trim().is_empty() {
             self.faults.push(fault(field, "may not be blank"));
         } else if text.chars().count() > longest {
             self.faults.push(fault(field, format!("has more than {longest} characters")));
         } else if text.contains('\0') {
             self.faults.push(fault(field, "has a null character"));
         }
-        self.body.insert(field.to_owned(), text.into());
+        self.body.insert(field.to_owned(), text.trim().into());
     }
 
     /// What its type says all about.

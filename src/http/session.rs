@@ -36,7 +36,7 @@ struct SignIn {
 /// Sign in
 ///
 /// Keeps the token in a cookie that goes with every request of usher's own pages.
-#[utoipa::path(post, path = "/api/session", tag = "session", responses(
+#[utoipa::path(post, path = "/api/session", tag = "session", request_body = SignIn, responses(
     (status = 204, description = "Signed in", headers(("set-cookie" = String))),
     Problem,
 ))]

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::{broker::Message, event::Properties};
+
 pub use mongo::{COUNTERS, MongoRequests, REQUESTS};
 pub use outbox::{Outbox, Submitted};
 pub use status::Progress;
@@ -96,6 +98,33 @@ pub struct Request {
     /// The trace that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+}
+
+impl Request {
+    /// The event that it becomes, for this queue.
+    pub fn message(&self, queue: &str) -> Message {
+        let mut event = Map::new();
+        event.insert("event_id".to_owned(), self.id.clone().into());
+        event.insert("event_type".to_owned(), self.kind.event_type().into());
+        event.insert("occurred_at".to_owned(), self.created_at.to_string().into());
+        event.extend(self.body.clone());
+        let properties = Properties {
+            content_type: Some("application/json".to_owned()),
+            message_id: Some(self.id.clone()),
+            kind: Some(self.kind.event_type().to_owned()),
+            timestamp: u64::try_from(self.created_at.as_second()).ok(),
+            traceparent: self.traceparent.clone(),
+            ..Properties::default()
+        };
+        Message {
+            body: Value::Object(event).to_string().into_bytes(),
+            properties,
+            queue: queue.to_owned(),
+            redelivered: false,
+            received_at: self.created_at,
+            ticket: None,
+        }
+    }
 }
 
 mod text {

@@ -3,18 +3,18 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Asked, Kind, MongoRequests, Request, RequestError, State};
+use super::{Asked, Kind, MongoRequests, Request, RequestError, State, failed};
 use crate::{
-    broker::{Message, amqp::AmqpBroker},
+    broker::amqp::AmqpBroker,
     catalog::Catalog,
-    event::Properties,
     health::{self, Backoff, Dependency},
 };
 
+/// How long the caller waits for the database, which may swallow a request without a word.
+const INSERT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the caller waits for the broker; what it did not confirm by then is published later.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request is only one's own: longer than the patience, so that nobody publishes it meanwhile.
@@ -72,7 +72,8 @@ impl Outbox {
     /// # Errors
     /// It could not be kept.
     pub async fn submit(&self, asked: &Asked) -> Result<Submitted, RequestError> {
-        let mut request = match self.requests.insert(asked, LEASE).await? {
+        let inserted = timeout(INSERT_PATIENCE, self.requests.insert(asked, LEASE)).await;
+        let mut request = match inserted.map_err(failed)?? {
             Ok(request) => request,
             Err(known) if known.kind != asked.kind || known.body != asked.body => {
                 return Ok(Submitted::Other);
@@ -138,37 +139,12 @@ impl Outbox {
     /// Whether the broker has it for good.
     async fn publish(&self, request: &Request) -> bool {
         let Some(queue) = self.queues.get(&request.kind) else { return false };
-        match self.broker.publish_event(&message(request, queue)).await {
+        match self.broker.publish_event(&request.message(queue)).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(event.id = request.id, %error, "a request is to be published later");
                 false
             }
         }
-    }
-}
-
-/// The event that a request becomes.
-fn message(request: &Request, queue: &str) -> Message {
-    let mut event = Map::new();
-    event.insert("event_id".to_owned(), request.id.clone().into());
-    event.insert("event_type".to_owned(), request.kind.event_type().into());
-    event.insert("occurred_at".to_owned(), request.created_at.to_string().into());
-    event.extend(request.body.clone());
-    let properties = Properties {
-        content_type: Some("application/json".to_owned()),
-        message_id: Some(request.id.clone()),
-        kind: Some(request.kind.event_type().to_owned()),
-        timestamp: u64::try_from(request.created_at.as_second()).ok(),
-        traceparent: request.traceparent.clone(),
-        ..Properties::default()
-    };
-    Message {
-        body: Value::Object(event).to_string().into_bytes(),
-        properties,
-        queue: queue.to_owned(),
-        redelivered: false,
-        received_at: request.created_at,
-        ticket: None,
     }
 }

@@ -12,7 +12,7 @@ use crate::support::{
     world::{World, brief},
 };
 
-const RSA: [&str; 4] = ["-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:2048"];
+pub(crate) const RSA: [&str; 4] = ["-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:2048"];
 const ED25519: [&str; 2] = ["-algorithm", "ed25519"];
 
 fn openssl(arguments: &[&str]) {
@@ -25,7 +25,7 @@ fn in_folder(folder: &Path, name: &str) -> String {
 }
 
 /// A fresh key in files, the private half and the public one.
-fn make_key(folder: &Path, kind: &[&str]) -> (String, String) {
+pub(crate) fn make_key(folder: &Path, kind: &[&str]) -> (String, String) {
     let (private, public) = (in_folder(folder, "private.pem"), in_folder(folder, "public.pem"));
     openssl(&[&["genpkey", "-out", &private][..], kind].concat());
     openssl(&["pkey", "-in", &private, "-pubout", "-out", &public]);

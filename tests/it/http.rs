@@ -1,8 +1,15 @@
 //! The HTTP API: what comes in is kept, published and told about; and who may ask.
 
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::dkim::{RSA, make_key};
 use crate::support::{
     eventually,
     http::Answer,
@@ -37,6 +44,25 @@ fn post(usher: &Usher, path: &str, key: &str, body: &str) -> Answer {
         if key.1.is_empty() { &[] } else { std::slice::from_ref(&key) },
         Some(body),
     )
+}
+
+/// Signed with this key by RS256, whatever it says of itself.
+fn jwt(algorithm: &str, private: &str) -> String {
+    let expires = jiff::Timestamp::now().as_second() + 600;
+    let claims =
+        json!({"sub": "ana", "iss": "https://id.cine.test", "aud": ["usher"], "exp": expires});
+    let parts = [json!({"alg": algorithm}), claims];
+    let parts = parts.map(|part| BASE64_URL_SAFE_NO_PAD.encode(part.to_string()));
+    let text = parts.join(".");
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(["dgst", "-sha256", "-sign", private])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut openssl = openssl.spawn().expect("openssl");
+    openssl.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
+    let signature = openssl.wait_with_output().expect("it ends").stdout;
+    format!("{text}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
 }
 
 async fn until_status(usher: &Usher, path: &str, status: &str) -> Value {
@@ -153,9 +179,11 @@ async fn a_request_that_comes_again_is_one_and_a_bad_one_is_explained() {
     let first = post(&usher, "/api/notify/", "", &with_uuid(NOTIFY));
     assert_eq!(first.json()["uuid"], uuid);
     assert_eq!(first.json(), post(&usher, "/api/notify/", "", &with_uuid(NOTIFY)).json());
-    assert_eq!(post(&usher, "/api/notify/", "", &with_uuid(&other)).status, 422);
-    assert_eq!(post(&usher, "/api/contact/", "", &with_uuid(CONTACT)).status, 422);
-    assert_eq!(post(&usher, "/api/notify/", "key", &with_uuid(NOTIFY)).status, 422);
+    assert_eq!(post(&usher, "/api/notify/", "", &with_uuid(&other)).status, 409);
+    assert_eq!(post(&usher, "/api/contact/", "", &with_uuid(CONTACT)).status, 409);
+    let keyed = post(&usher, "/api/notify/", "another", &with_uuid(NOTIFY));
+    assert_eq!(keyed.json(), first.json(), "the uuid goes before the key");
+    assert_eq!(post(&usher, "/api/notify/", "a b", NOTIFY).status, 400);
     // One that is being dealt with by somebody else.
     let claimed = mongodb::bson::DateTime::from_millis(4_000_000_000_000);
     let set = mongodb::bson::doc! {"$set": {"state": "pending", "claim_at": claimed}};
@@ -189,9 +217,13 @@ async fn a_request_that_comes_again_is_one_and_a_bad_one_is_explained() {
 async fn only_the_contact_form_is_for_everybody_and_not_without_end() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
+    let (private, public) = make_key(world.folder(), &RSA);
     let usher = settings(&world, &smtp)
         .set("HTTP_API", "auto")
         .set("API_TOKENS", TOKEN)
+        .set("JWT_PUBLIC_KEY_FILE", &public)
+        .set("JWT_ISSUER", "https://id.cine.test")
+        .set("JWT_AUDIENCE", "usher")
         .set("TRUSTED_PROXIES", "127.0.0.1")
         .set("CORS_ALLOWED_ORIGINS", "https://cine.test")
         .set("CONTACT_RATE_LIMIT", "2/1h")
@@ -213,6 +245,11 @@ async fn only_the_contact_form_is_for_everybody_and_not_without_end() {
     }
     assert_eq!(usher.ask("POST", "/api/notify/", &[BEARER], Some(NOTIFY)).status, 202);
     assert_eq!(usher.ask("GET", "/api/notify/", &[BEARER], None).json()["count"], 1);
+    for (algorithm, status) in [("RS256", 200), ("HS256", 401), ("none", 401)] {
+        let token = format!("Bearer {}", jwt(algorithm, &private));
+        let answer = usher.ask("GET", "/api/notify/", &[("Authorization", &token)], None);
+        assert_eq!(answer.status, status, "{algorithm}");
+    }
     let contact = |address| {
         usher.ask("POST", "/api/contact/", &[("X-Forwarded-For", address)], Some(CONTACT))
     };
