@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    action::Action,
+    action::{Action, Aggregate},
     bson::{self, Bson, Document, doc},
 };
 use serde::{Deserialize, Serialize};
@@ -131,7 +131,7 @@ impl MongoAudit {
         let found = deliveries
             .aggregate(stages)
             .allow_disk_use(true)
-            .optional(at_most, |found, at_most| found.max_time(at_most));
+            .optional(at_most, Aggregate::max_time);
         let found = found.await.map_err(failed)?.try_next().await.map_err(failed)?;
         let found: Found = match found {
             Some(document) => bson::deserialize_from_document(document).map_err(failed)?,

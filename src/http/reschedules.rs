@@ -26,7 +26,7 @@ use crate::{
         listing::{Listed, Reader},
         search::Filter,
     },
-    catalog::DeliveryId,
+    catalog::{ChannelKind, DeliveryId, Priority},
 };
 
 /// Which period where nobody says.
@@ -124,19 +124,42 @@ struct WhyNotSent {
     codigo: Option<u16>,
 }
 
-/// What to mark as read: some by their ids, or all of a period.
+/// What to mark as read.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct ReadMarks {
-    /// At most 500 ids of the list.
-    #[schema(max_items = 500)]
+#[serde(untagged, try_from = "Fields")]
+enum ReadMarks {
+    /// Some by their ids in the list, at most 500.
+    These {
+        #[schema(max_items = 500)]
+        ids: Vec<String>,
+    },
+    /// All of a time: the `periodo` of the list.
+    Period {
+        #[schema(value_type = String, format = DateTime)]
+        desde: Timestamp,
+        #[schema(value_type = String, format = DateTime)]
+        hasta: Timestamp,
+    },
+}
+
+/// The same as it is read, so that it can be said what is missing.
+#[derive(Deserialize)]
+struct Fields {
     ids: Option<Vec<String>>,
-    /// From then on; with `hasta`, the `periodo` of the list.
-    #[schema(value_type = Option<String>, format = DateTime)]
     desde: Option<Timestamp>,
-    /// Before then.
-    #[schema(value_type = Option<String>, format = DateTime)]
     hasta: Option<Timestamp>,
+}
+
+impl TryFrom<Fields> for ReadMarks {
+    type Error = &'static str;
+
+    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
+        match (fields.ids, fields.desde, fields.hasta) {
+            (Some(ids), None, None) => Ok(Self::These { ids }),
+            (None, Some(desde), Some(hasta)) => Ok(Self::Period { desde, hasta }),
+            _ => Err("either ids, or desde and hasta, have to be there"),
+        }
+    }
 }
 
 /// What was marked as read.
@@ -240,29 +263,27 @@ async fn mark_reschedules(
 ) -> Result<Json<MarkedRead>, Problem> {
     let reader = api.identity.reader_hash(&caller.0);
     let all = Filter { routes: Some(api.reschedules.clone()), ..Filter::default() };
-    let marked = match (wanted.ids, wanted.desde, wanted.hasta) {
-        (Some(ids), None, None) => {
+    let marked = match wanted {
+        ReadMarks::These { ids } => {
             if ids.len() > MOST_IDS {
-                return Err(invalid("ids", "are more than 500"));
+                let detail = format!("are more than {MOST_IDS}");
+                return Err(Problem::invalid(vec![Fault { field: "ids".to_owned(), detail }]));
             }
             let known: Vec<DeliveryId> =
                 ids.iter().filter_map(|id| DeliveryId::from_stored(id).ok()).collect();
             let marked = api.audit.mark_these_read(&reader, &all, &known).await;
-            marked.map(|marked| MarkedRead {
-                marcadas: marked.new,
-                desconocidas: ids
-                    .into_iter()
-                    .filter(|id| !marked.found.iter().any(|found| found.as_str() == id))
-                    .collect(),
+            marked.map(|marked| {
+                let is_unknown = |id: &String| !marked.found.iter().any(|it| it.as_str() == id);
+                let desconocidas = ids.into_iter().filter(is_unknown).collect();
+                MarkedRead { marcadas: marked.new, desconocidas }
             })
         }
-        (None, Some(desde), Some(hasta)) => {
+        ReadMarks::Period { desde, hasta } => {
             let period = Period::between(desde, hasta)?;
             let all = Filter { routes: all.routes, ..within(period) };
             let marked = api.audit.mark_all_read(&reader, &all).await;
             marked.map(|marcadas| MarkedRead { marcadas, desconocidas: Vec::new() })
         }
-        _ => return Err(invalid("ids", "either ids, or desde and hasta, have to be there")),
     };
     marked.map(Json).map_err(|error| unanswered(&error))
 }
@@ -329,8 +350,8 @@ impl From<Record> for BookingNotification {
             id: last.delivery_id.to_string(),
             error: WhyNotSent::of(&last),
             tipo: last.event.kind,
-            canal: last.channel.map(|channel| channel.as_str()),
-            prioridad: last.priority.map(|priority| priority.as_str()),
+            canal: last.channel.map(ChannelKind::as_str),
+            prioridad: last.priority.map(Priority::as_str),
             destinatario: recipient(last.recipient),
             asunto: last.subject,
             estado: last.status.as_str(),
@@ -353,8 +374,4 @@ impl WhyNotSent {
 
 fn recipient(address: String) -> Option<String> {
     Some(address).filter(|address| !address.is_empty())
-}
-
-fn invalid(field: &str, detail: &str) -> Problem {
-    Problem::invalid(vec![Fault { field: field.to_owned(), detail: detail.to_owned() }])
 }

@@ -81,7 +81,7 @@ async fn process_streams(
     }
     let Some(bridge) = &api.bridge else {
         let detail = "no Redis Stream is read: STREAM_URL is not set";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
     let events = bridge.forward(batch_size as usize).await;
     let mut events = events.map_err(|error| Problem::unavailable("stream", &error))?;

@@ -226,7 +226,7 @@ async fn support_sees_what_was_moved_each_reads_alone_and_all_is_counted() {
         "/api/v1/transactions/process-emails",
         Some(&json!({"batch_size": 10})),
     );
-    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.status, 404, "{answer:?}");
     assert!(answer.body.contains("STREAM_URL"), "{answer:?}");
 
     let since = Some(Timestamp::now() - SignedDuration::from_hours(1));
