@@ -104,6 +104,8 @@ async fn a_stream_that_was_flushed_or_whose_redis_came_back_empty_is_read_again(
     daemon.kill();
     daemon.start().await;
     let mut redis = connect(&daemon.url).await;
+    let loaded = async || redis::cmd("PING").exec_async(&mut redis.clone()).await.ok();
+    eventually("Redis has read its log", loaded).await;
     add(&mut redis, &key, third).await;
     until_read(&mut redis, "the last third is read").await;
     let published: Vec<_> = all.into_iter().map(|(_, event)| event).collect();
