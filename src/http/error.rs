@@ -1,9 +1,10 @@
 //! What is said when a request is not answered: one shape for all, problem details (RFC 9457).
 
 use axum::{
+    body::Bytes,
     extract::{
         FromRequest, FromRequestParts, Request,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
+        rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection},
     },
     http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
@@ -118,9 +119,9 @@ macro_rules! from_rejection {
         }
     )*};
 }
-from_rejection!(JsonRejection, PathRejection, QueryRejection);
+from_rejection!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
 
-/// A body in JSON; one that is none is a [`Problem`].
+/// An object in JSON; a body that is none is a [`Problem`].
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -128,7 +129,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Ok(Self(axum::Json::from_request(request, state).await?.0))
+        let (parts, body) = request.into_parts();
+        let body = Request::from_parts(parts.clone(), body);
+        let body = Bytes::from_request(body, state).await?;
+        // serde would take a list for the fields in their order.
+        let is_object = body.trim_ascii_start().first() == Some(&b'{');
+        let request = Request::from_parts(parts, body.into());
+        let read = axum::Json::from_request(request, state).await?.0;
+        if !is_object {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the body is no JSON object",
+            ));
+        }
+        Ok(Self(read))
     }
 }
 

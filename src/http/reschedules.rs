@@ -128,22 +128,34 @@ struct WhyNotSent {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged, try_from = "Fields")]
 enum ReadMarks {
-    /// Some by their ids in the list, at most 500.
-    These {
-        #[schema(max_items = 500)]
-        ids: Vec<String>,
-    },
-    /// All of a time: the `periodo` of the list.
-    Period {
-        #[schema(value_type = String, format = DateTime)]
-        desde: Timestamp,
-        #[schema(value_type = String, format = DateTime)]
-        hasta: Timestamp,
-    },
+    These(TheseRead),
+    Period(PeriodRead),
 }
 
-/// The same as it is read, so that it can be said what is missing.
+/// Some by their ids in the list.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TheseRead {
+    /// At most 500.
+    #[schema(max_items = 500)]
+    ids: Vec<String>,
+}
+
+/// All of a time: the `periodo` of the list.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PeriodRead {
+    /// From then on.
+    #[schema(value_type = String, format = DateTime)]
+    desde: Timestamp,
+    /// Before then.
+    #[schema(value_type = String, format = DateTime)]
+    hasta: Timestamp,
+}
+
+/// Both as they are read, so that it can be said what is missing.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Fields {
     ids: Option<Vec<String>>,
     desde: Option<Timestamp>,
@@ -155,8 +167,8 @@ impl TryFrom<Fields> for ReadMarks {
 
     fn try_from(fields: Fields) -> Result<Self, Self::Error> {
         match (fields.ids, fields.desde, fields.hasta) {
-            (Some(ids), None, None) => Ok(Self::These { ids }),
-            (None, Some(desde), Some(hasta)) => Ok(Self::Period { desde, hasta }),
+            (Some(ids), None, None) => Ok(Self::These(TheseRead { ids })),
+            (None, Some(desde), Some(hasta)) => Ok(Self::Period(PeriodRead { desde, hasta })),
             _ => Err("either ids, or desde and hasta, have to be there"),
         }
     }
@@ -264,7 +276,7 @@ async fn mark_reschedules(
     let reader = api.identity.reader_hash(&caller.0);
     let all = Filter { routes: Some(api.reschedules.clone()), ..Filter::default() };
     let marked = match wanted {
-        ReadMarks::These { ids } => {
+        ReadMarks::These(TheseRead { ids }) => {
             if ids.len() > MOST_IDS {
                 let detail = format!("are more than {MOST_IDS}");
                 return Err(Problem::invalid(vec![Fault { field: "ids".to_owned(), detail }]));
@@ -278,7 +290,7 @@ async fn mark_reschedules(
                 MarkedRead { marcadas: marked.new, desconocidas }
             })
         }
-        ReadMarks::Period { desde, hasta } => {
+        ReadMarks::Period(PeriodRead { desde, hasta }) => {
             let period = Period::between(desde, hasta)?;
             let all = Filter { routes: all.routes, ..within(period) };
             let marked = api.audit.mark_all_read(&reader, &all).await;
