@@ -1,15 +1,15 @@
 //! What is said when a request is not answered: one shape for all, problem details (RFC 9457).
 
 use axum::{
-    body::Bytes,
     extract::{
         FromRequest, FromRequestParts, Request,
-        rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection},
+        rejection::{JsonRejection, PathRejection, QueryRejection},
     },
     http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{RefOr, Response as Documented},
@@ -33,7 +33,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Fault>,
     #[serde(skip)]
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// What is wrong with a field.
@@ -84,7 +84,7 @@ impl Problem {
     /// With one more header.
     #[must_use]
     pub fn with(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self { header: Some((name, value)), ..self }
+        Self { header: Some(Box::new((name, value))), ..self }
     }
 }
 
@@ -93,7 +93,7 @@ impl IntoResponse for Problem {
         let mut response = (self.status, axum::Json(&self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
-        headers.extend(self.header);
+        headers.extend(self.header.map(|header| *header));
         response
     }
 }
@@ -119,9 +119,9 @@ macro_rules! from_rejection {
         }
     )*};
 }
-from_rejection!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
+from_rejection!(JsonRejection, PathRejection, QueryRejection);
 
-/// An object in JSON; a body that is none is a [`Problem`].
+/// A body that is an object in JSON; one that is none is a [`Problem`].
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -129,20 +129,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        let body = Request::from_parts(parts.clone(), body);
-        let body = Bytes::from_request(body, state).await?;
-        // serde would take a list for the fields in their order.
-        let is_object = body.trim_ascii_start().first() == Some(&b'{');
-        let request = Request::from_parts(parts, body.into());
-        let read = axum::Json::from_request(request, state).await?.0;
-        if !is_object {
-            return Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "the body is no JSON object",
-            ));
-        }
-        Ok(Self(read))
+        // serde would take a list of its values for the object.
+        let axum::Json(fields) =
+            axum::Json::<Map<String, Value>>::from_request(request, state).await?;
+        let body = T::deserialize(Value::Object(fields));
+        let unfit = |error: serde_json::Error| {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+        };
+        body.map(Self).map_err(unfit)
     }
 }
 

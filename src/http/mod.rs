@@ -197,10 +197,9 @@ fn openapi() -> OpenApi {
     let needs_token = |mut document: OpenApi| {
         let needed = SecurityRequirement::new("token", [""; 0]);
         for item in document.paths.paths.values_mut() {
-            for operation in [&mut item.get, &mut item.post, &mut item.put, &mut item.delete] {
-                if let Some(operation) = operation {
-                    operation.security = Some(vec![needed.clone()]);
-                }
+            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                operation.security = Some(vec![needed.clone()]);
             }
         }
         document

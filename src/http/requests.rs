@@ -381,9 +381,10 @@ type Checked = Result<(Map<String, Value>, Option<Uuid>), Problem>;
 
 /// The event's fields that a body becomes, where it is accepted.
 pub fn fields_of(kind: Kind, body: &[u8]) -> Option<Map<String, Value>> {
+    let body = Value::Object(serde_json::from_slice(body).ok()?);
     let checked = match kind {
-        Kind::Contact => serde_json::from_slice::<ContactForm>(body).ok()?.checked(),
-        Kind::Notify => serde_json::from_slice::<Notification>(body).ok()?.checked(),
+        Kind::Contact => ContactForm::deserialize(body).ok()?.checked(),
+        Kind::Notify => Notification::deserialize(body).ok()?.checked(),
     };
     checked.ok().map(|(fields, _)| fields)
 }
