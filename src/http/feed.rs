@@ -10,6 +10,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
+use futures_util::{FutureExt, SinkExt};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -81,7 +82,7 @@ async fn feed(
         .max_message_size(MOST_BYTES)
         .max_frame_size(MOST_BYTES)
         .read_buffer_size(BUFFER)
-        .write_buffer_size(0);
+        .write_buffer_size(BUFFER);
     Ok(upgrade.on_upgrade(|socket| conversation.hold(socket)))
 }
 
@@ -114,7 +115,7 @@ impl Conversation {
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard_at = tokio::time::Instant::now();
         loop {
-            let out = tokio::select! {
+            let sent = tokio::select! {
                 biased;
                 came = socket.recv() => match came {
                     // Whatever it says is a sign of life. The library answers pings and goodbyes.
@@ -125,25 +126,54 @@ impl Conversation {
                     Some(Err(_)) | None => return None,
                 },
                 _ = ping.tick() => match heard_at.elapsed() < SILENCE {
-                    true => Message::Ping(axum::body::Bytes::new()),
+                    true => {
+                        let ping = Message::Ping(axum::body::Bytes::new());
+                        let sent = tokio::time::timeout(SEND, socket.send(ping)).await;
+                        sent.map(|sent| sent.map(|()| None))
+                    }
                     false => return None,
                 },
-                heard = self.listener.next() => match heard {
-                    Ok(Heard::Ready(token)) => ready(&token),
-                    Ok(Heard::Message(message)) => {
-                        if !self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&message.kind)) {
-                            continue;
-                        }
-                        Message::Text(message.text.as_str().into())
-                    }
-                    Err(ended) => return Some(goodbye(ended)),
-                },
+                heard = self.listener.next() => {
+                    tokio::time::timeout(SEND, self.pass_on(socket, heard)).await
+                }
             };
-            match tokio::time::timeout(SEND, socket.send(out)).await {
-                Ok(Ok(())) => {}
+            match sent {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(ended))) => return Some(goodbye(ended)),
+                // Cut, or it does not take what it is sent.
                 Ok(Err(_)) | Err(_) => return None,
             }
         }
+    }
+
+    /// Sends this and what else there is by now, all at once; gives why there will be no more.
+    async fn pass_on(
+        &mut self,
+        socket: &mut WebSocket,
+        heard: Result<Heard, Ended>,
+    ) -> Result<Option<Ended>, axum::Error> {
+        let mut heard = Some(heard);
+        while let Some(now) = heard {
+            match now {
+                Ok(Heard::Ready(token)) => socket.feed(ready(&token)).await?,
+                Ok(Heard::Message(message)) if self.wants(&message.kind) => {
+                    socket.feed(Message::Text(message.text.as_str().into())).await?;
+                }
+                Ok(Heard::Message(_)) => {}
+                Err(ended) => {
+                    socket.flush().await?;
+                    return Ok(Some(ended));
+                }
+            }
+            // Pending as well when this task has had its turn.
+            heard = self.listener.next().now_or_never();
+        }
+        socket.flush().await?;
+        Ok(None)
+    }
+
+    fn wants(&self, kind: &str) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(kind))
     }
 }
 

@@ -313,7 +313,7 @@ async fn a_thousand_listen_while_mail_flows() {
     }
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
-    println!(
+    eprintln!(
         "{LISTENERS} listeners heard each of {MAILS} mails once; {:.0} mails/s; from the record to the listener p50 {} ms, \
          p99 {} ms, max {} ms; resident {before} MiB before, {with_all} MiB with all listening, {} MiB at the end",
         MAILS as f64 / sent.as_secs_f64(),
