@@ -54,7 +54,7 @@ impl Guard {
         if known == 1 {
             return Some(Caller(format!("token {}", hex::encode(&digest[..4])).into()));
         }
-        self.jwt.as_ref()?.subject(token).map(|subject| Caller(subject.into()))
+        self.jwt.as_ref()?.subject(token).map(|subject| Caller(format!("jwt {subject}").into()))
     }
 
     fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
@@ -191,7 +191,7 @@ mod tests {
             claims
         };
         let caller = guard.caller(&signed(&header, &good, SECRET));
-        assert_eq!(caller, Some(Caller("ana".into())));
+        assert_eq!(caller, Some(Caller("jwt ana".into())));
         for bad in [
             with("iss", "https://other.example.com".into()),
             with("aud", "somebody else".into()),
@@ -199,6 +199,7 @@ mod tests {
             with("exp", "tomorrow".into()),
             with("exp", Value::Null),
             with("nbf", (now + 600).into()),
+            with("sub", Value::Null),
             json!({"sub": "ana"}),
         ] {
             assert_eq!(guard.caller(&signed(&header, &bad, SECRET)), None, "{bad}");

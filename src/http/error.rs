@@ -1,15 +1,15 @@
 //! What is said when a request is not answered: one shape for all, problem details (RFC 9457).
 
 use axum::{
+    body::Bytes,
     extract::{
         FromRequest, FromRequestParts, Request,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
+        rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection},
     },
     http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{RefOr, Response as Documented},
@@ -119,7 +119,7 @@ macro_rules! from_rejection {
         }
     )*};
 }
-from_rejection!(JsonRejection, PathRejection, QueryRejection);
+from_rejection!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
 
 /// A body that is an object in JSON; one that is none is a [`Problem`].
 #[derive(Debug)]
@@ -129,14 +129,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let body = Bytes::from_request(Request::from_parts(parts.clone(), body), state).await?;
         // serde would take a list of its values for the object.
-        let axum::Json(fields) =
-            axum::Json::<Map<String, Value>>::from_request(request, state).await?;
-        let body = T::deserialize(Value::Object(fields));
-        let unfit = |error: serde_json::Error| {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
-        };
-        body.map(Self).map_err(unfit)
+        let is_list = body.trim_ascii_start().starts_with(b"[");
+        let request = Request::from_parts(parts, body.into());
+        let axum::Json(read) = axum::Json::from_request(request, state).await?;
+        match is_list {
+            false => Ok(Self(read)),
+            true => Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the body is a list, not an object",
+            )),
+        }
     }
 }
 

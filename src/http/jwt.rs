@@ -20,7 +20,6 @@ pub(super) struct Tokens {
 
 #[derive(Deserialize)]
 struct Claims {
-    #[serde(default)]
     sub: String,
 }
 
@@ -41,7 +40,7 @@ impl Tokens {
             let mut validation = Validation::new(algorithm);
             validation.set_issuer(&[&jwt.issuer]);
             validation.set_audience(&[&jwt.audience]);
-            validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+            validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
             validation.validate_nbf = true;
             (key, validation)
         });

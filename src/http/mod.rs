@@ -8,6 +8,7 @@ mod auth;
 mod client;
 mod error;
 mod feed;
+mod forms;
 mod idempotency;
 mod jwt;
 mod observe;
@@ -16,6 +17,7 @@ mod pages;
 mod period;
 mod requests;
 mod reschedules;
+mod serve;
 mod session;
 mod statistics;
 mod streams;
@@ -31,8 +33,6 @@ use axum::{
     routing::get,
 };
 use ipnet::IpNet;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
 use utoipa::openapi::{
     InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
@@ -43,8 +43,9 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 pub use self::{
     auth::{Caller, Guard},
     error::{Fault, Json, Path, Problem, Query},
+    forms::fields_of,
     pages::{Page, Pages},
-    requests::fields_of,
+    serve::serve,
     watch::Watch,
 };
 use crate::{
@@ -91,21 +92,6 @@ pub struct Api {
 
 /// What each handler of the API has.
 type Shared = Arc<Api>;
-
-/// Answers until stopped. The listener is bound by the caller, so that a taken port stops the
-/// start.
-///
-/// # Errors
-/// The listener broke.
-pub async fn serve(
-    listener: TcpListener,
-    watch: Watch,
-    api: Option<Api>,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let app = router(watch, api).into_make_service_with_connect_info::<std::net::SocketAddr>();
-    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
-}
 
 fn router(watch: Watch, api: Option<Api>) -> Router {
     let metrics: Metrics = watch.metrics.clone();

@@ -1,7 +1,7 @@
 //! The HTTP API: what comes in is kept, published and told about; and who may ask.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     process::{Command, Stdio},
 };
 
@@ -302,4 +302,15 @@ async fn the_api_is_off_until_it_is_asked_for_and_without_tokens_it_answers_this
     let refused = settings(&world, &smtp).set("HTTP_LISTEN", "0.0.0.0:0").output(&["run"]).await;
     assert_eq!(refused.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("HTTP_API"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn whoever_never_ends_a_request_is_let_go() {
+    let (world, smtp) = (World::new().await, SmtpServer::start().await);
+    let usher = settings(&world, &smtp).start().await;
+    let mut stream = std::net::TcpStream::connect(usher.address()).expect("it listens");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(120))).expect("a timeout");
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n").expect("it takes that");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("the end of the connection");
 }

@@ -207,7 +207,7 @@ async fn support_sees_what_was_moved_each_reads_alone_and_all_is_counted() {
         ("GET", "?page_size=1000", None, 422, "page_size"),
         ("POST", "leidas/", Some(json!({})), 422, "either ids, or desde and hasta"),
         ("POST", "leidas/", Some(json!({"ids": 7})), 422, "ids"),
-        ("POST", "leidas/", Some(json!([["x"], null, null])), 422, "expected a map"),
+        ("POST", "leidas/", Some(json!([["x"], null, null])), 422, "is a list, not an object"),
         ("POST", "leidas/", Some(json!({"ids": vec![""; 501]})), 422, "500"),
     ] {
         let answer = ask(&usher, ANA, method, &format!("{MOVED}{path}"), body.as_ref());
