@@ -1,6 +1,7 @@
 //! The binary: parse, run, exit code.
 
 use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
 use usher::{cli::Cli, commands};
 
 // Every event is thousands of short-lived allocations; see docs/performance.md.
@@ -9,12 +10,24 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return commands::failed_to_start(&error),
     };
     let code = runtime.block_on(commands::dispatch(cli));
-    // A read of standard input can't be called back, and would else be waited for.
-    runtime.shutdown_background();
+    // It ends with the process. A read of standard input would else be waited for, and tasks of drivers
+    // would panic, aloud, over timers of a runtime that is shutting down.
+    std::mem::forget(runtime);
     code
+}
+
+/// Half as many threads as cores, unless `TOKIO_WORKER_THREADS` says how many: the services do as much
+/// for each event as usher, and every thread more wakes the others; docs/performance.md.
+fn runtime() -> std::io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        builder.worker_threads(cores.div_ceil(2));
+    }
+    builder.enable_all().build()
 }
