@@ -20,7 +20,8 @@
 //! What upstream writes into Redis Streams comes to the broker over the [`bridge`].
 //!
 //! [`http`] is a door beside the broker: what comes in there is kept in [`requests`] and published, so
-//! that it goes the same way as everything else.
+//! that it goes the same way as everything else. What becomes of it is read from the audit, and told
+//! [`live`] to those who listen.
 //!
 //! An **event** is what upstream published. A **delivery** is one message to one recipient over
 //! one channel that a route asks for; an event has none, one or more. An **attempt** is one try at
