@@ -25,5 +25,5 @@ fuzz_target!(init: {
     let recipient = composed.envelope.to()[0].to_string();
     assert!(!recipient.chars().any(|c| c.is_control() || matches!(c, '<' | '>')), "{recipient:?}");
     assert!(recipient.len() <= 254);
-    assert_mail_is_whole(&composed.bytes);
+    assert_mail_is_whole(composed.text.as_bytes());
 });

@@ -41,7 +41,7 @@ fuzz_target!(init: {
             let recipient = delivery.recipient.address().expect("an address");
             let reply_to = event.text("email").map(ToOwned::to_owned);
             let mail = LINE.compose(recipient, rendered, reply_to).expect("an address that travels");
-            assert_mail_is_whole(&mail.bytes);
+            assert_mail_is_whole(mail.text.as_bytes());
         }
     }
 });
