@@ -5,6 +5,7 @@
 //! The document of the API (OpenAPI) is made of the handlers.
 
 mod auth;
+mod bookings;
 mod client;
 mod error;
 mod feed;
@@ -117,6 +118,7 @@ fn guarded() -> OpenApiRouter<Shared> {
         .merge(requests::guarded())
         .merge(statistics::routes())
         .merge(reschedules::routes())
+        .merge(bookings::routes())
         .merge(streams::routes())
         .merge(feed::routes())
 }

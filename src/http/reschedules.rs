@@ -1,5 +1,4 @@
-//! The list of moved bookings for support: who was told, and who of support has seen it; and every
-//! notification about one booking.
+//! The list of moved bookings for support: who was told, and who of support has seen it.
 
 use axum::{
     Extension, Json,
@@ -16,7 +15,7 @@ use super::{
     Caller, Shared,
     error::{Fault, Json as Body, Problem, Query},
     in_english,
-    pages::{Page, Pages},
+    pages::Pages,
     period::{Period, PeriodQuery},
     statistics::{ErrorCategory, PATIENCE, category, unanswered, within},
 };
@@ -26,11 +25,11 @@ use crate::{
         listing::{Listed, Reader},
         search::Filter,
     },
-    catalog::{ChannelKind, DeliveryId, Priority},
+    catalog::DeliveryId,
 };
 
 /// Which period where nobody says.
-const MONTH: SignedDuration = SignedDuration::from_hours(30 * 24);
+pub(super) const MONTH: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Most ids that are marked at once.
 const MOST_IDS: usize = 500;
 /// What the list tells of an event, by the names of its fields.
@@ -40,7 +39,6 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(in_english(routes!(list_reschedules), "/api/notifications/reschedules/"))
         .routes(in_english(routes!(mark_reschedules), "/api/notifications/reschedules/read/"))
-        .routes(in_english(routes!(about_booking), "/api/notifications/"))
 }
 
 /// Which moved bookings.
@@ -115,7 +113,7 @@ struct Customer {
 
 /// Why a mail was not sent.
 #[derive(Debug, Serialize, ToSchema)]
-struct WhyNotSent {
+pub(super) struct WhyNotSent {
     /// The word for it in the audit.
     tipo: String,
     /// Whose fault it is.
@@ -181,40 +179,6 @@ struct MarkedRead {
     marcadas: u64,
     /// Ids of which there is no moved booking.
     desconocidas: Vec<String>,
-}
-
-/// Which booking.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct About {
-    /// The booking.
-    reserva_id: String,
-}
-
-/// One notification to one recipient.
-#[derive(Debug, Serialize, ToSchema)]
-struct BookingNotification {
-    /// The delivery's id.
-    id: String,
-    /// The event's type.
-    tipo: String,
-    /// `email` or `sms`.
-    canal: Option<&'static str>,
-    /// `high`, `medium` or `low`.
-    prioridad: Option<&'static str>,
-    /// The address or the number; nothing where it was erased.
-    destinatario: Option<String>,
-    /// The subject.
-    asunto: String,
-    /// What became of it.
-    estado: &'static str,
-    /// How many attempts were made.
-    intentos: u32,
-    /// When that was recorded.
-    #[schema(value_type = String, format = DateTime)]
-    timestamp: Timestamp,
-    /// Why it was not sent.
-    error: Option<WhyNotSent>,
 }
 
 /// Moved bookings
@@ -300,37 +264,6 @@ async fn mark_reschedules(
     marked.map(Json).map_err(|error| unanswered(&error))
 }
 
-/// Everything about a booking
-///
-/// Each notification to each recipient, newest first, as far as the audit goes back.
-#[utoipa::path(
-    get, path = "/api/notificaciones/", tag = "reschedules",
-    params(About, PeriodQuery, Pages),
-    responses((status = 200, description = "A page", body = Page<BookingNotification>), Problem)
-)]
-async fn about_booking(
-    State(api): State<Shared>,
-    Extension(caller): Extension<Caller>,
-    Query(about): Query<About>,
-    Query(query): Query<PeriodQuery>,
-    Query(pages): Query<Pages>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Json<Page<BookingNotification>>, Problem> {
-    let window = pages.window()?;
-    let within = match query.is_empty() {
-        true => Filter::default(),
-        false => within(query.period(MONTH)?),
-    };
-    let filter = Filter { booking: Some(about.reserva_id), ..within };
-    let reader = Reader { hash: api.identity.reader_hash(&caller.0), only: None };
-    let found = api.audit.list(&filter, &reader, window, &[], PATIENCE).await;
-    let found = found.map_err(|error| unanswered(&error))?;
-    let count = found.read + found.unread;
-    let results = found.deliveries.into_iter().map(|one| one.last.into()).collect();
-    pages.page_of(count, results, &uri, &headers).map(Json)
-}
-
 impl From<Listed> for Reschedule {
     fn from(Listed { last, since, is_read }: Listed) -> Self {
         let told = |name: &str| match last.data.get(name)? {
@@ -356,25 +289,8 @@ impl From<Listed> for Reschedule {
     }
 }
 
-impl From<Record> for BookingNotification {
-    fn from(last: Record) -> Self {
-        Self {
-            id: last.delivery_id.to_string(),
-            error: WhyNotSent::of(&last),
-            tipo: last.event.kind,
-            canal: last.channel.map(ChannelKind::as_str),
-            prioridad: last.priority.map(Priority::as_str),
-            destinatario: recipient(last.recipient),
-            asunto: last.subject,
-            estado: last.status.as_str(),
-            intentos: last.attempt,
-            timestamp: last.at,
-        }
-    }
-}
-
 impl WhyNotSent {
-    fn of(record: &Record) -> Option<Self> {
+    pub(super) fn of(record: &Record) -> Option<Self> {
         let error = record.error.as_ref()?;
         Some(Self {
             categoria: category(&error.kind),
@@ -384,6 +300,7 @@ impl WhyNotSent {
     }
 }
 
-fn recipient(address: String) -> Option<String> {
+/// Nothing where it was erased.
+pub(super) fn recipient(address: String) -> Option<String> {
     Some(address).filter(|address| !address.is_empty())
 }
