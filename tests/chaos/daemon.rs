@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::dice::Dice;
-use crate::support::{exported, http::request};
+use crate::support::{exported, http::request, python::script_path};
 
 /// How long a service may take to start on a loaded machine.
 const START: Duration = Duration::from_secs(180);
@@ -66,8 +66,7 @@ impl Daemon {
         let (python, port_text) = (exported("TEST_PYTHON"), port.to_string());
         let command = [
             &python,
-            "-m",
-            "secantus",
+            &script_path("mongodb.py").display().to_string(),
             "--config",
             &config,
             "--host",

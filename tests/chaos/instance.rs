@@ -96,5 +96,8 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- {} ---\n{}\n---", self.log.display(), self.log());
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     support::{
         events::{BOOKINGS, booking},
         eventually, exported,
+        python::script_path,
         world::World,
     },
 };
@@ -35,7 +36,8 @@ impl Server {
         let config = folder.join("secantusd.toml");
         std::fs::write(&config, "").expect("a file");
         let child = Command::new(exported("TEST_PYTHON"))
-            .args(["-m", "secantus", "--host", "127.0.0.1", "--log-level", "WARNING"])
+            .arg(script_path("mongodb.py"))
+            .args(["--host", "127.0.0.1", "--log-level", "WARNING"])
             .args(["--cache-size", "128M", "--port", &port.to_string()])
             .arg("--config")
             .arg(config)

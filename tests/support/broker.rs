@@ -11,7 +11,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use super::eventually;
+use super::{eventually, in_time};
 
 /// A connection of the test's own.
 pub(crate) struct Broker {
@@ -111,7 +111,7 @@ impl Broker {
             confirms.push(publish.await.expect("published"));
         }
         for confirm in confirms {
-            let confirmed = confirm.await.expect("a confirm");
+            let confirmed = in_time("a confirm", confirm).await.expect("a confirm");
             assert!(matches!(confirmed, Confirmation::Ack(None)), "{confirmed:?}");
         }
         let _ = channel.close(200, "".into()).await;

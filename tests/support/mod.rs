@@ -13,7 +13,7 @@ pub(crate) mod smtp;
 pub(crate) mod usher;
 pub(crate) mod world;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use mongodb::{
@@ -53,12 +53,22 @@ pub(crate) async fn make_due(planned: &Collection<Document>, due: Timestamp) {
 /// # Panics
 /// It gives nothing within [`DEADLINE`].
 pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = condition().await {
-            return found;
+    let look_again = async {
+        loop {
+            if let Some(found) = condition().await {
+                return found;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        assert!(began.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
+    };
+    in_time(what, look_again).await
+}
+
+/// What comes within [`DEADLINE`]; a service that hangs is to fail a test, not to stop it for ever.
+///
+/// # Panics
+/// It doesn't.
+pub(crate) async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
+    let came = tokio::time::timeout(DEADLINE, coming).await;
+    came.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
 }

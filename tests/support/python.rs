@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    path::Path,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -10,9 +10,8 @@ use super::exported;
 
 /// Runs a script of `tests/support` and gives what it printed.
 pub(crate) fn python(script: &str, arguments: &[&str], input: &[u8]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(script);
     let mut child = Command::new(exported("TEST_PYTHON"))
-        .arg(path)
+        .arg(script_path(script))
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -22,4 +21,9 @@ pub(crate) fn python(script: &str, arguments: &[&str], input: &[u8]) -> String {
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{script} {arguments:?} failed");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Where a script of `tests/support` lies.
+pub(crate) fn script_path(script: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(script)
 }

@@ -19,10 +19,15 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pymongo
+
 HERE = Path(__file__).resolve().parent
 # Debian's own wrapper insists on the rabbitmq user; the script behind it does not.
 RABBITMQ_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 START_TIMEOUT = 180.0
+WATCH_EVERY = 5.0
+# Without an answer for so long, a service that the tests share has hung. Much less than the tests wait for things.
+HUNG = 30.0
 STOP_GRACE = 15.0
 
 PR_SET_PDEATHSIG = 1
@@ -51,16 +56,21 @@ class Service:
     def __init__(self, name: str, directory: Path, command: list[str], env: dict[str, str] | None = None):
         self.name = name
         self.log = directory / f"{name}.log"
+        self.command = command
         # Nothing of the user's own settings (RABBITMQ_*, ERL_*, dot files) is to shine through.
         clean = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(directory)}
-        with self.log.open("wb") as log:
+        self.env = clean | (env or {})
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=clean | (env or {}),
-                cwd=directory,
+                env=self.env,
+                cwd=self.log.parent,
                 # Ctrl-C is for the command; the services stay up until it has ended.
                 start_new_session=True,
                 preexec_fn=die_with_parent,
@@ -149,18 +159,28 @@ def start_rabbitmq(
     return Service("rabbitmq", directory, [RABBITMQ_SERVER], env)
 
 
-def management_answers(port: int) -> bool:
+def management(port: int, path: str) -> tuple[int, str]:
+    """Status and body of what RabbitMQ's management answers; status 0 if it doesn't."""
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/vhosts",
+        f"http://127.0.0.1:{port}/api/{path}",
         headers={"Authorization": "Basic " + base64.b64encode(b"guest:guest").decode()},
     )
     # Never by way of a proxy that the environment names.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=5) as answer:
-            return answer.status == 200
-    except (OSError, urllib.error.HTTPError):
-        return False
+        with opener.open(request, timeout=HUNG) as answer:
+            return answer.status, ""
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+    except OSError as error:
+        return 0, str(error)
+
+
+def watch_rabbitmq(port: int) -> None:
+    """Tells of an alarm: while there is one (no memory, no disk), nothing published is confirmed."""
+    status, alarms = management(port, "health/checks/alarms")
+    if status != 200:
+        say(f"rabbitmq takes no messages: {alarms}")
 
 
 def start_redis(directory: Path, certificates: Path, port: int, tls_port: int) -> Service:
@@ -188,7 +208,32 @@ def start_mongodb(directory: Path, port: int) -> Service:
     config.touch()
     options = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     options += ["--storage-path", str(directory / "data"), "--cache-size", "256M", "--log-level", "WARNING"]
-    return Service("mongodb", directory, [sys.executable, "-m", "secantus", *options])
+    return Service("mongodb", directory, [sys.executable, str(HERE / "mongodb.py"), *options])
+
+
+def mongodb_works(uri: str) -> bool:
+    """Whether it stores and finds within `HUNG`: the locks of its storage can be held for ever while it still says hello."""
+    with pymongo.MongoClient(uri, timeoutMS=int(HUNG * 1000)) as client:
+        try:
+            database = client["usher-tests-watch"]
+            database.looks.replace_one({"_id": 1}, {"at": time.time()}, upsert=True)
+            return database.looks.find_one() is not None and database.list_collection_names() != []
+        except pymongo.errors.PyMongoError as error:
+            say(f"mongodb: {error}")
+            return False
+
+
+def watch_mongodb(service: Service, uri: str) -> None:
+    """Kills and starts again a stand-in that hangs, and tells where it hung. Usher has to get over that anyway."""
+    if mongodb_works(uri):
+        return
+    service.process.send_signal(signal.SIGUSR1)
+    time.sleep(1)
+    say(f"mongodb hangs, and is started again; it was here:\n{service.log_tail(400)}")
+    service.process.kill()
+    service.process.wait()
+    service.start()
+    service.wait_until(lambda: mongodb_works(uri))
 
 
 def make_certificates(directory: Path) -> None:
@@ -257,21 +302,24 @@ def make_certificates(directory: Path) -> None:
     (directory / "client-and-key.pem").write_text("".join(both))
 
 
-def start(directory: Path) -> tuple[list[Service], dict[str, str]]:
-    """Starts all at once, then waits for each; gives them and the command's environment."""
+def start(directory: Path) -> tuple[list[Service], dict[str, str], list]:
+    """Starts all at once, then waits for each; gives them, the command's environment, and what looks after them."""
     ports = free_ports()
-    amqp, management, redis, mongodb, starttls, implicit, plain = (next(ports) for _ in range(7))
+    amqp, management_port, redis, mongodb, starttls, implicit, plain = (next(ports) for _ in range(7))
     amqps, rediss, mongodb_tls, starttls_client, implicit_client = (next(ports) for _ in range(5))
     certificates = directory / "certificates"
     make_certificates(certificates)
     services = [
-        start_rabbitmq(directory / "rabbitmq", certificates, amqp, amqps, management, next(ports), next(ports)),
+        start_rabbitmq(directory / "rabbitmq", certificates, amqp, amqps, management_port, next(ports), next(ports)),
         start_redis(directory / "redis", certificates, redis, rediss),
     ]
     mongodb_uri = os.environ.get("TEST_MONGODB_URI")
+    watches = [lambda: watch_rabbitmq(management_port)]
     if not mongodb_uri:
         mongodb_uri = f"mongodb://127.0.0.1:{mongodb}"
-        services.append(start_mongodb(directory / "mongodb", mongodb))
+        stand_in = start_mongodb(directory / "mongodb", mongodb)
+        services.append(stand_in)
+        watches.append(lambda: watch_mongodb(stand_in, mongodb_uri))
     # Where a real MongoDB is named, it is left alone, and this one leads nowhere.
     front = [sys.executable, str(HERE / "tls_front.py"), str(certificates), str(mongodb_tls), str(mongodb)]
     services.append(Service("mongodb-tls", certificates, front))
@@ -280,7 +328,7 @@ def start(directory: Path) -> tuple[list[Service], dict[str, str]]:
     mails.mkdir()
     env = {
         "TEST_AMQP_URL": f"amqp://guest:guest@127.0.0.1:{amqp}",
-        "TEST_AMQP_MANAGEMENT": f"http://guest:guest@127.0.0.1:{management}",
+        "TEST_AMQP_MANAGEMENT": f"http://guest:guest@127.0.0.1:{management_port}",
         "TEST_REDIS_URL": f"redis://127.0.0.1:{redis}/0",
         "TEST_MONGODB_URI": mongodb_uri,
         # The same services, for those who have a certificate.
@@ -306,7 +354,7 @@ def start(directory: Path) -> tuple[list[Service], dict[str, str]]:
     services.append(Service("smtp", smtp, [sys.executable, str(HERE / "smtp_real.py"), str(certificates)], env))
 
     ready = {
-        "rabbitmq": lambda: listens(amqp) and management_answers(management),
+        "rabbitmq": lambda: listens(amqp) and management(management_port, "vhosts")[0] == 200,
         "redis": lambda: listens(redis),
         "mongodb": lambda: listens(mongodb),
         "mongodb-tls": lambda: listens(mongodb_tls),
@@ -314,10 +362,10 @@ def start(directory: Path) -> tuple[list[Service], dict[str, str]]:
     }
     for service in services:
         service.wait_until(ready[service.name])
-    return services, env
+    return services, env, watches
 
 
-def run(command: list[str], env: dict[str, str]) -> int:
+def run(command: list[str], env: dict[str, str], watches: list) -> int:
     try:
         child = subprocess.Popen(command, env=os.environ | env, preexec_fn=die_with_parent)
     except OSError as error:
@@ -332,7 +380,12 @@ def run(command: list[str], env: dict[str, str]) -> int:
     signal.signal(signal.SIGALRM, lambda *_: child.kill())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)
-    code = child.wait()
+    while (code := child.poll()) is None:
+        try:
+            child.wait(WATCH_EVERY)
+        except subprocess.TimeoutExpired:
+            for watch in watches:
+                watch()
     signal.alarm(0)
     return code if code >= 0 else 128 - code
 
@@ -365,9 +418,9 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="usher-tests-") as directory:
         try:
-            services, env = start(Path(directory))
+            services, env, watches = start(Path(directory))
             say(f"up in {time.monotonic() - began:.1f} s")
-            code = run(sys.argv[2:], env)
+            code = run(sys.argv[2:], env, watches)
             for service in services:
                 service.check()
             return code

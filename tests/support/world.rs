@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
+    DEADLINE,
     broker::{Broker, Letter},
     eventually, exported,
     http::{Answer, request},
@@ -254,10 +255,11 @@ impl Drop for World {
         let dropped = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-            runtime.block_on(async {
+            let drop = async {
                 let client = Client::with_uri_str(uri).await.ok()?;
                 client.database(&name).drop().await.ok()
-            })
+            };
+            runtime.block_on(async { tokio::time::timeout(DEADLINE, drop).await.ok()? })
         });
         let _ = dropped.join();
     }
