@@ -6,19 +6,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt, StreamExt, future::try_join_all};
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{join_all, try_join_all},
+};
 use lapin::{
     Channel, Connection,
     message::Delivery,
-    options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-    },
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Topology, connect, headers, in_time, say_goodbye};
+use super::{
+    Topology,
+    acks::{Acks, Settled},
+    connect, headers, in_time, say_goodbye,
+};
 use crate::{
     broker::Handler,
     config::Endpoint,
@@ -100,21 +108,23 @@ impl Consumers {
         // its own, so they stay until then.
         self.tasks.close();
         self.tasks.wait().await;
+        let (channels, told): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
+        join_all(told).await;
         // Everything is settled: a broker that is gone by now has lost nothing.
         say_goodbye(&connection, "drained").await;
         drop(channels);
         Ok(())
     }
 
-    /// One queue until stopped (`Ok`, with its channel) or until its connection or its consumer is
-    /// lost.
+    /// One queue until stopped (`Ok`, with its channel and what still tells the broker of what is done)
+    /// or until its connection or its consumer is lost.
     async fn consume(
         &self,
         connection: &Connection,
         queue: String,
         prefetch: u16,
         handler: &Handler,
-    ) -> anyhow::Result<Channel> {
+    ) -> anyhow::Result<(Channel, JoinHandle<()>)> {
         let (channel, mut consumer) = in_time(async {
             let channel = connection.create_channel().await?;
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
@@ -124,6 +134,7 @@ impl Consumers {
             Ok((channel, consumer))
         })
         .await?;
+        let (acks, told) = Acks::new(channel.clone(), prefetch, queue.clone());
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -131,7 +142,7 @@ impl Consumers {
                     // What the broker has sent meanwhile goes back when the connection closes.
                     let options = BasicCancelOptions::default();
                     in_time(channel.basic_cancel(consumer.tag(), options)).await?;
-                    return Ok(channel);
+                    return Ok((channel, told));
                 }
                 delivery = consumer.next() => delivery,
             };
@@ -143,7 +154,7 @@ impl Consumers {
                         () = self.stop.cancelled() => continue,
                         place = self.places.clone().acquire_owned() => place?,
                     };
-                    self.spawn(delivery, &queue, handler, place);
+                    self.spawn(delivery, &queue, handler, place, acks.clone());
                 }
                 Some(Err(error)) => return Err(error.into()),
                 // The queue was deleted or moved: everything is declared and consumed anew.
@@ -158,7 +169,9 @@ impl Consumers {
         queue: &str,
         handler: &Handler,
         place: OwnedSemaphorePermit,
+        acks: Acks,
     ) {
+        let tag = delivery.delivery_tag;
         let message = headers::message(&mut delivery, queue);
         let (handler, abandon, queue) = (handler.clone(), self.abandon.clone(), queue.to_owned());
         self.tasks.spawn(async move {
@@ -169,19 +182,12 @@ impl Consumers {
                 () = abandon.cancelled() => return,
                 done = work => done,
             };
-            let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-            let settled = match done {
-                Ok(()) => in_time(delivery.acker.ack(BasicAckOptions::default())).await,
-                Err(_) => {
-                    tracing::error!(queue, "processing a message panicked, it goes back");
-                    tokio::time::sleep(AFTER_PANIC).await;
-                    in_time(delivery.acker.nack(requeue)).await
-                }
-            };
-            crash_point!("after_ack");
-            if let Err(error) = settled {
-                // Of an old generation: the broker delivers it again, and the ledger knows it.
-                tracing::debug!(queue, %error, "a message could not be settled");
+            if done.is_ok() {
+                acks.settle(tag, Settled::Ack);
+            } else {
+                tracing::error!(queue, "processing a message panicked, it goes back");
+                tokio::time::sleep(AFTER_PANIC).await;
+                acks.settle(tag, Settled::Requeue);
             }
         });
     }

@@ -4,6 +4,7 @@
 //! connections that publish, acknowledgements and all. lapin's own recovery is off: a lost
 //! connection begins a new generation, and settling on an old one is not an error.
 
+mod acks;
 mod consume;
 mod handoff;
 mod headers;
