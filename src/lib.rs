@@ -41,6 +41,7 @@
 pub mod crash;
 
 pub mod audit;
+mod batches;
 pub mod bridge;
 pub mod broker;
 pub mod catalog;

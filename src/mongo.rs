@@ -1,4 +1,4 @@
-//! What every store in MongoDB needs: work done in batches, and times that are dates there.
+//! What every store in MongoDB needs: many documents at once, and times that are dates there.
 
 use std::{borrow::Borrow, collections::HashMap, time::Duration};
 
@@ -11,50 +11,9 @@ use mongodb::{
     options::IndexOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::{mpsc, oneshot};
 
-/// Most questions in one batch.
-const BATCH: usize = 500;
 /// The code of a duplicate key: the document is there already.
 pub const DUPLICATE_KEY: i32 = 11000;
-
-/// One batch under way at a time, so that a batch grows with the load (group commit).
-pub struct Batches<Q, A> {
-    questions: mpsc::Sender<(Q, oneshot::Sender<A>)>,
-}
-
-impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
-    /// `work` answers a batch, in its order.
-    pub fn new<W, F>(work: W) -> Self
-    where
-        W: Fn(Vec<Q>) -> F + Send + 'static,
-        F: Future<Output = Vec<A>> + Send,
-    {
-        let (questions, mut asked) = mpsc::channel::<(Q, oneshot::Sender<A>)>(BATCH * 2);
-        tokio::spawn(async move {
-            let mut batch = Vec::with_capacity(BATCH);
-            while asked.recv_many(&mut batch, BATCH).await > 0 {
-                let (questions, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-                for (answer, waiting) in work(questions).await.into_iter().zip(waiting) {
-                    // Nobody waits any more when its task was aborted at the end of a drain.
-                    let _ = waiting.send(answer);
-                }
-            }
-        });
-        Self { questions }
-    }
-
-    /// Asks within a batch.
-    ///
-    /// # Errors
-    /// The batches have ended.
-    pub async fn ask(&self, question: Q) -> anyhow::Result<A> {
-        let (answer, answered) = oneshot::channel();
-        let sent = self.questions.send((question, answer)).await;
-        sent.map_err(|_| anyhow::anyhow!("the batches have ended"))?;
-        Ok(answered.await?)
-    }
-}
 
 /// Inserts all, unordered; says for each whether it is new. One that is there already is no failure.
 pub async fn insert_all<T: Serialize + Send + Sync>(

@@ -12,10 +12,11 @@ use mongodb::{
 
 use super::{Audit, AuditError, Record};
 use crate::{
+    batches::Batches,
     catalog::DeliveryId,
     config::{Endpoint, TlsFiles},
     metrics::Metrics,
-    mongo::{Batches, find_all, insert_all},
+    mongo::{find_all, insert_all},
 };
 
 /// The collection of records.
@@ -30,6 +31,9 @@ pub const ERASURES: &str = "erasures";
 
 /// How long the driver looks for a server before an operation fails.
 const SERVER_SELECTION: Duration = Duration::from_secs(5);
+
+/// How long a record waits for others: the mail is out, and only its message's acknowledgement waits.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// The audit in MongoDB.
 pub struct MongoAudit {
@@ -50,7 +54,7 @@ impl MongoAudit {
     ) -> Result<Self, AuditError> {
         let database = connect(server, database).await?;
         let deliveries = database.collection::<Record>(DELIVERIES);
-        let writer = Batches::new(move |records| {
+        let writer = Batches::gathering(GATHER, move |records| {
             metrics.audit_batch(records.len());
             insert_all(deliveries.clone(), records)
         });

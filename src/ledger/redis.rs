@@ -1,14 +1,19 @@
-//! The ledger in Redis: one script, one round trip for each input.
+//! The ledger in Redis: one script for each input, and one round trip for all inputs of the moment.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use redis::{Script, ScriptInvocation, Value, aio::ConnectionManager};
+use redis::{
+    Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value,
+    aio::ConnectionManager,
+};
 
 use super::{
     Admission, Input, Ledger, LedgerError, MAX_CLAIMS, Next, RateLimit, Reply, SUSPECT_CLAIMS,
 };
-use crate::{catalog::DeliveryId, config::Endpoint, redis::connect, tls::Renewed};
+use crate::{
+    batches::Batches, catalog::DeliveryId, config::Endpoint, redis::connect, tls::Renewed,
+};
 
 /// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].
 const EPOCH: &str = "usher:epoch";
@@ -31,8 +36,9 @@ pub struct Windows {
 
 /// The ledger in Redis.
 pub struct RedisLedger {
-    connection: Renewed<ConnectionManager>,
-    script: Script,
+    connection: Arc<Renewed<ConnectionManager>>,
+    inputs: Batches<Cmd, RedisResult<Vec<Value>>>,
+    script: Arc<Script>,
     rate: Script,
     windows: Windows,
 }
@@ -45,9 +51,12 @@ impl RedisLedger {
     pub fn new(server: &Endpoint, windows: Windows) -> Result<Self, LedgerError> {
         let connection = connect("redis", server, RESPONSE_TIMEOUT);
         let connection = connection.map_err(|reason| LedgerError(anyhow::Error::msg(reason)))?;
-        let script = Script::new(include_str!("ledger.lua"));
+        let connection = Arc::new(connection);
+        let script = Arc::new(Script::new(include_str!("ledger.lua")));
+        let (to, loaded) = (connection.clone(), script.clone());
+        let inputs = Batches::new(move |inputs| apply_all(to.last(), loaded.clone(), inputs));
         let rate = Script::new(include_str!("rate.lua"));
-        Ok(Self { connection, script, rate, windows })
+        Ok(Self { connection, inputs, script, rate, windows })
     }
 
     /// Makes the epoch if it is missing. A new installation trusts its empty ledger at once; after
@@ -131,8 +140,9 @@ impl RedisLedger {
         }
     }
 
-    fn invocation(&self, delivery: &DeliveryId, input: &Input) -> ScriptInvocation<'_> {
-        let mut call = self.script.key(format!("usher:delivery:{delivery}"));
+    fn command(&self, delivery: &DeliveryId, input: &Input) -> Cmd {
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(self.script.get_hash()).arg(1).arg(format!("usher:delivery:{delivery}"));
         let windows = [millis(self.windows.dedup), millis(self.windows.dedup_derived)];
         match input {
             Input::Claim(claim) => {
@@ -174,9 +184,8 @@ impl RedisLedger {
 #[async_trait]
 impl Ledger for RedisLedger {
     async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError> {
-        let mut connection = self.connection.last();
-        let call = self.invocation(delivery, &input);
-        let answer: Vec<Value> = call.invoke_async(&mut connection).await.map_err(failed)?;
+        let command = self.command(delivery, &input);
+        let answer = self.inputs.ask(command).await.map_err(failed)?.map_err(failed)?;
         read_reply(&answer)
     }
 
@@ -211,12 +220,39 @@ impl Ledger for RedisLedger {
             .ignore()
             .query_async(&mut connection)
             .await;
-        if renewed.as_ref().is_err_and(redis::RedisError::is_timeout) {
+        if renewed.as_ref().is_err_and(RedisError::is_timeout) {
             // Something that takes commands and never answers is not given up by itself.
             self.connection.again();
         }
         renewed.map_err(failed)
     }
+}
+
+/// Applies all in one round trip, and a second one where Redis doesn't know the script (yet, or any
+/// more): every input may be told twice.
+async fn apply_all(
+    mut connection: ConnectionManager,
+    script: Arc<Script>,
+    inputs: Vec<Cmd>,
+) -> Vec<RedisResult<Vec<Value>>> {
+    let count = inputs.len();
+    let mut pipeline = Pipeline::with_capacity(count);
+    for input in inputs {
+        pipeline.add_command(input);
+    }
+    pipeline.ignore_errors();
+    let mut answers: RedisResult<Vec<RedisResult<Vec<Value>>>> =
+        pipeline.query_async(&mut connection).await;
+    let unknown = ErrorKind::Server(ServerErrorKind::NoScript);
+    let is_unknown = |answer: &RedisResult<_>| {
+        answer.as_ref().is_err_and(|error: &RedisError| error.kind() == unknown)
+    };
+    if answers.as_ref().is_ok_and(|answers| answers.iter().any(is_unknown))
+        && script.load_async(&mut connection).await.is_ok()
+    {
+        answers = pipeline.query_async(&mut connection).await;
+    }
+    answers.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
 }
 
 fn next_to_script(next: Next) -> (&'static str, u32) {

@@ -14,10 +14,11 @@ use super::{
     lease_from,
 };
 use crate::{
+    batches::Batches,
     catalog::DeliveryId,
     mongo::{
-        Batches, DUPLICATE_KEY, date, find_all, from_document, index, insert_all, purge_index,
-        to_document, unless_refused,
+        DUPLICATE_KEY, date, find_all, from_document, index, insert_all, purge_index, to_document,
+        unless_refused,
     },
 };
 

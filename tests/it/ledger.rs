@@ -275,7 +275,10 @@ async fn run_step(
         Step::Epoch(epoch) => {
             let _: () = redis.del("usher:epoch").await.expect("deleted");
             match epoch {
-                Epoch::Lost => {}
+                // With all else, as in a Redis that came back empty.
+                Epoch::Lost => {
+                    redis::cmd("SCRIPT").arg("FLUSH").exec_async(redis).await.expect("flushed");
+                }
                 Epoch::AskAudit => ledger.keep_epoch(false).await.expect("kept"),
                 Epoch::Whole => ledger.keep_epoch(true).await.expect("kept"),
             }
