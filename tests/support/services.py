@@ -27,7 +27,7 @@ RABBITMQ_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 START_TIMEOUT = 180.0
 WATCH_EVERY = 5.0
 # Without an answer for so long, a service that the tests share has hung. Much less than the tests wait for things.
-HUNG = 30.0
+HUNG = 45.0
 STOP_GRACE = 15.0
 
 PR_SET_PDEATHSIG = 1

@@ -56,7 +56,9 @@ async fn tell(
 ) {
     let mut prefix = Prefix::default();
     while let Some(first) = settled.recv().await {
-        tokio::time::sleep(wait).await;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         let mut batch = vec![first];
         while let Ok(next) = settled.try_recv() {
             batch.push(next);
