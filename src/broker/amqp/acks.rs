@@ -98,20 +98,27 @@ enum Order {
 /// Up to where everything is settled: tags count from 1 on each channel (AMQP 0-9-1, section 1.1).
 #[derive(Debug, Default)]
 struct Prefix {
-    end: u64,
-    beyond: BTreeSet<u64>,
+    /// The last tag that was settled.
+    highest: u64,
+    /// What is still out before it: no more than the prefetch, however long one of them takes.
+    missing: BTreeSet<u64>,
 }
 
 impl Prefix {
     /// What to tell the broker. One acknowledgement covers all up to where nothing is missing.
     fn orders(&mut self, batch: &[(u64, Settled)]) -> Vec<(u64, Order)> {
-        self.beyond.extend(batch.iter().map(|(tag, _)| tag));
-        while self.beyond.remove(&(self.end + 1)) {
-            self.end += 1;
+        for (tag, _) in batch {
+            if *tag > self.highest {
+                self.missing.extend(self.highest + 1..*tag);
+                self.highest = *tag;
+            } else {
+                self.missing.remove(tag);
+            }
         }
+        let end = self.missing.first().map_or(self.highest, |missing| missing - 1);
         let acked =
             batch.iter().filter(|(_, settled)| *settled == Settled::Ack).map(|(tag, _)| *tag);
-        let (within, beyond): (Vec<u64>, Vec<u64>) = acked.partition(|tag| *tag <= self.end);
+        let (within, beyond): (Vec<u64>, Vec<u64>) = acked.partition(|tag| *tag <= end);
         let requeued = batch.iter().filter(|(_, settled)| *settled == Settled::Requeue);
         // First, or they would be covered by the acknowledgement.
         let mut orders: Vec<_> = requeued.map(|(tag, _)| (*tag, Order::Requeue)).collect();
@@ -144,7 +151,19 @@ mod tests {
         // 6 and 7 are told already, so the broker would refuse a second time.
         assert_eq!(prefix.orders(&acks(&[5])), [(5, ONE)]);
         assert_eq!(prefix.orders(&acks(&[10, 8, 9, 12])), [(10, ALL), (12, ONE)]);
-        assert!(prefix.beyond.contains(&12) && prefix.beyond.len() == 1 && prefix.end == 10);
+        assert_eq!(prefix.orders(&acks(&[11])), [(11, ONE)]);
+        assert_eq!(prefix.orders(&acks(&[13])), [(13, ONE)]);
+    }
+
+    #[test]
+    fn one_that_takes_long_makes_nothing_grow() {
+        let mut prefix = Prefix::default();
+        for tag in 2..10_000 {
+            assert_eq!(prefix.orders(&acks(&[tag])), [(tag, ONE)]);
+            assert_eq!(prefix.missing.len(), 1);
+        }
+        assert_eq!(prefix.orders(&acks(&[1, 10_000])), [(10_000, ALL)]);
+        assert!(prefix.missing.is_empty());
     }
 
     #[test]
