@@ -18,6 +18,9 @@ use crate::{
 /// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].
 const EPOCH: &str = "usher:epoch";
 
+/// Every input of every delivery.
+const SCRIPT: &str = include_str!("ledger.lua");
+
 /// How long Redis may take to answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,7 +41,8 @@ pub struct Windows {
 pub struct RedisLedger {
     connection: Arc<Renewed<ConnectionManager>>,
     inputs: Batches<Cmd, RedisResult<Vec<Value>>>,
-    script: Arc<Script>,
+    /// The script's hash, by which Redis knows it.
+    script: String,
     rate: Script,
     windows: Windows,
 }
@@ -52,9 +56,9 @@ impl RedisLedger {
         let connection = connect("redis", server, RESPONSE_TIMEOUT);
         let connection = connection.map_err(|reason| LedgerError(anyhow::Error::msg(reason)))?;
         let connection = Arc::new(connection);
-        let script = Arc::new(Script::new(include_str!("ledger.lua")));
-        let (to, loaded) = (connection.clone(), script.clone());
-        let inputs = Batches::new(move |inputs| apply_all(to.last(), loaded.clone(), inputs));
+        let to = connection.clone();
+        let inputs = Batches::new(move |inputs| apply_all(to.last(), inputs));
+        let script = Script::new(SCRIPT).get_hash().to_owned();
         let rate = Script::new(include_str!("rate.lua"));
         Ok(Self { connection, inputs, script, rate, windows })
     }
@@ -142,7 +146,7 @@ impl RedisLedger {
 
     fn command(&self, delivery: &DeliveryId, input: &Input) -> Cmd {
         let mut call = redis::cmd("EVALSHA");
-        call.arg(self.script.get_hash()).arg(1).arg(format!("usher:delivery:{delivery}"));
+        call.arg(&self.script).arg(1).arg(format!("usher:delivery:{delivery}"));
         let windows = [millis(self.windows.dedup), millis(self.windows.dedup_derived)];
         match input {
             Input::Claim(claim) => {
@@ -232,7 +236,6 @@ impl Ledger for RedisLedger {
 /// more): every input may be told twice.
 async fn apply_all(
     mut connection: ConnectionManager,
-    script: Arc<Script>,
     inputs: Vec<Cmd>,
 ) -> Vec<RedisResult<Vec<Value>>> {
     let count = inputs.len();
@@ -247,10 +250,13 @@ async fn apply_all(
     let is_unknown = |answer: &RedisResult<_>| {
         answer.as_ref().is_err_and(|error: &RedisError| error.kind() == unknown)
     };
-    if answers.as_ref().is_ok_and(|answers| answers.iter().any(is_unknown))
-        && script.load_async(&mut connection).await.is_ok()
-    {
-        answers = pipeline.query_async(&mut connection).await;
+    if answers.as_ref().is_ok_and(|answers| answers.iter().any(is_unknown)) {
+        let mut again = Pipeline::with_capacity(count + 1);
+        again.cmd("SCRIPT").arg("LOAD").arg(SCRIPT).ignore();
+        for input in pipeline.cmd_iter() {
+            again.add_command(input.clone());
+        }
+        answers = again.ignore_errors().query_async(&mut connection).await;
     }
     answers.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
 }

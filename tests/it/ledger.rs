@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use futures_util::future::join_all;
 use proptest::{
     collection::vec,
     prelude::*,
@@ -203,9 +204,11 @@ fn as_redis_has_it(reply: Reply) -> Reply {
     }
 }
 
-/// Runs a few hundred sequences, each on a delivery of its own.
-fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
-    let runtime = Runtime::new().expect("a runtime");
+/// A ledger on a database of its own, and a connection to that.
+async fn ledger(
+    database: u8,
+    gone_after_ms: u64,
+) -> (RedisLedger, redis::aio::MultiplexedConnection) {
     let hour = std::time::Duration::from_secs(3600);
     let windows = Windows {
         dedup: hour,
@@ -215,12 +218,16 @@ fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
     };
     let url = redis_database(database);
     let server = Endpoint { url: Secret::new(url.as_str()), tls: TlsFiles::default() };
-    let (ledger, redis) = runtime.block_on(async {
-        let client = redis::Client::open(url.as_str()).expect("TEST_REDIS_URL");
-        let connection = client.get_multiplexed_async_connection().await;
-        let ledger = RedisLedger::new(&server, windows).expect("TEST_REDIS_URL");
-        (ledger, connection.expect("Redis at TEST_REDIS_URL"))
-    });
+    let client = redis::Client::open(url.as_str()).expect("TEST_REDIS_URL");
+    let connection = client.get_multiplexed_async_connection().await;
+    let ledger = RedisLedger::new(&server, windows).expect("TEST_REDIS_URL");
+    (ledger, connection.expect("Redis at TEST_REDIS_URL"))
+}
+
+/// Runs a few hundred sequences, each on a delivery of its own.
+fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
+    let runtime = Runtime::new().expect("a runtime");
+    let (ledger, redis) = runtime.block_on(ledger(database, gone_after_ms));
     let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&steps(), |steps| {
         let mut redis = redis.clone();
@@ -275,10 +282,7 @@ async fn run_step(
         Step::Epoch(epoch) => {
             let _: () = redis.del("usher:epoch").await.expect("deleted");
             match epoch {
-                // With all else, as in a Redis that came back empty.
-                Epoch::Lost => {
-                    redis::cmd("SCRIPT").arg("FLUSH").exec_async(redis).await.expect("flushed");
-                }
+                Epoch::Lost => {}
                 Epoch::AskAudit => ledger.keep_epoch(false).await.expect("kept"),
                 Epoch::Whole => ledger.keep_epoch(true).await.expect("kept"),
             }
@@ -296,4 +300,25 @@ fn the_script_answers_like_the_machine_when_owners_vanish() {
 #[test]
 fn the_script_answers_like_the_machine_when_absence_must_last() {
     hold_script_against_machine(2, 3_600_000);
+}
+
+#[tokio::test]
+async fn a_script_that_redis_has_forgotten_is_loaded_again() {
+    let (ledger, mut redis) = ledger(0, 0).await;
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let delivery = DeliveryId::from_stored(&id).expect("an id");
+    let sent =
+        Input::Sent { event: "e".to_owned(), attempt: 1, record: "{}".to_owned(), derived: false };
+    for forgotten in [false, true] {
+        if forgotten {
+            // Once: the other tests' usher has to load it again too.
+            let flush: redis::RedisResult<()> =
+                redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut redis).await;
+            flush.expect("flushed");
+        }
+        let answers = (0..20).map(|_| ledger.apply(&delivery, sent.clone()));
+        for answer in join_all(answers).await {
+            assert_eq!(answer.expect("an answer"), Reply::Granted { fence: 0, attempt: 1 });
+        }
+    }
 }
