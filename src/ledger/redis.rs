@@ -16,10 +16,13 @@ use crate::{
 };
 
 /// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].
-const EPOCH: &str = "usher:epoch";
+const EPOCH: &str = "usher:ledger:epoch";
 
 /// Every input of every delivery.
 const SCRIPT: &str = include_str!("ledger.lua");
+
+/// Where an entry has its record; see the script.
+const RECORD_LINE: usize = 10;
 
 /// How long Redis may take to answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,15 +101,9 @@ impl RedisLedger {
     /// # Errors
     /// Redis did not answer.
     pub async fn record(&self, delivery: &DeliveryId) -> Result<Option<String>, LedgerError> {
-        let mut connection = self.connection.last();
-        let key = format!("usher:delivery:{delivery}");
-        let known: Option<String> = redis::cmd("HGET")
-            .arg(&key)
-            .arg("r")
-            .query_async(&mut connection)
-            .await
-            .map_err(failed)?;
-        Ok(known.filter(|record| !record.is_empty()))
+        let known = self.entry(delivery).await?;
+        let record = known.as_deref().and_then(|entry| entry.split('\n').nth(RECORD_LINE));
+        Ok(record.filter(|record| !record.is_empty()).map(ToOwned::to_owned))
     }
 
     /// Puts another record in the place of a delivery's, if there is one and `rewrite` gives one; says
@@ -121,32 +118,36 @@ impl RedisLedger {
     ) -> Result<bool, LedgerError> {
         // Only if it is still the one that was read.
         let swap = Script::new(
-            "if redis.call('HGET', KEYS[1], 'r') == ARGV[1] then
-               return redis.call('HSET', KEYS[1], 'r', ARGV[2])
+            "if redis.call('GET', KEYS[1]) == ARGV[1] then
+               redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+               return 1
              end
-             return -1",
+             return 0",
         );
-        let key = format!("usher:delivery:{delivery}");
         let mut connection = self.connection.last();
         loop {
-            let Some(known) = self.record(delivery).await? else { return Ok(false) };
-            let Some(rewritten) = rewrite(&known) else { return Ok(false) };
-            let mut call = swap.key(&key);
-            let swapped: i64 = call
-                .arg(known)
-                .arg(rewritten)
-                .invoke_async(&mut connection)
-                .await
-                .map_err(failed)?;
-            if swapped >= 0 {
+            let Some(known) = self.entry(delivery).await? else { return Ok(false) };
+            let mut lines: Vec<&str> = known.split('\n').collect();
+            let Some(record) = lines.get_mut(RECORD_LINE) else { return Ok(false) };
+            let to_rewrite = Some(&**record).filter(|record| !record.is_empty());
+            let Some(rewritten) = to_rewrite.and_then(&rewrite) else { return Ok(false) };
+            *record = &rewritten;
+            let mut call = swap.key(key(delivery));
+            let call = call.arg(&known).arg(lines.join("\n"));
+            if call.invoke_async(&mut connection).await.map_err(failed)? {
                 return Ok(true);
             }
         }
     }
 
+    async fn entry(&self, delivery: &DeliveryId) -> Result<Option<String>, LedgerError> {
+        let mut connection = self.connection.last();
+        redis::cmd("GET").arg(key(delivery)).query_async(&mut connection).await.map_err(failed)
+    }
+
     fn command(&self, delivery: &DeliveryId, input: &Input) -> Cmd {
         let mut call = redis::cmd("EVALSHA");
-        call.arg(&self.script).arg(1).arg(format!("usher:delivery:{delivery}"));
+        call.arg(&self.script).arg(1).arg(key(delivery));
         let windows = [millis(self.windows.dedup), millis(self.windows.dedup_derived)];
         match input {
             Input::Claim(claim) => {
@@ -259,6 +260,10 @@ async fn apply_all(
         answers = again.ignore_errors().query_async(&mut connection).await;
     }
     answers.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
+}
+
+fn key(delivery: &DeliveryId) -> String {
+    format!("usher:ledger:{delivery}")
 }
 
 fn next_to_script(next: Next) -> (&'static str, u32) {

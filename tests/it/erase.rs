@@ -136,7 +136,7 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
     let admins = of("moved", "admin@cine.test");
     assert!(admins.get_document("data").unwrap().is_empty(), "{admins}");
     assert_eq!(text(of("bob", "bob@example.com"), "data.movie_title"), "Stalker");
-    let ledger = world.ledger_records(&records).await;
+    let ledger = world.ledger_entries(&records).await;
     assert!(ledger.iter().any(|record| record.contains("Stalker")), "{ledger:?}");
     assert!(!ledger.iter().any(|record| record.to_lowercase().contains(ANA)), "{ledger:?}");
     assert_eq!(world.broker.depth("usher.dead").await, 1, "another's dead letter stays");
@@ -157,7 +157,7 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
     let again = run(&settings, 0, &[&erase[..], &["--yes"]].concat()).await;
     assert!(again.contains("records of theirs            1"), "{again}");
     assert_eq!(mentions(&world).await, Vec::<String>::new());
-    let ledger = world.ledger_records(&world.records().await).await;
+    let ledger = world.ledger_entries(&world.records().await).await;
     assert!(!ledger.iter().any(|record| record.to_lowercase().contains(ANA)), "{ledger:?}");
     let sent_before = smtp.accepted().len();
 

@@ -82,7 +82,8 @@ impl Ask {
             _ => self.owner(),
         };
         let fence = entry.map_or(1, |entry| entry.fence).saturating_sub(self.stale_by);
-        let event = format!("e{}", self.event);
+        // An id may hold anything.
+        let event = format!("e\n{}", self.event);
         let attempt = self.attempt;
         // What was put off without an attempt has no record.
         let record = if attempt == 3 { String::new() } else { format!("{{\"record\":{attempt}}}") };
@@ -280,7 +281,7 @@ async fn run_step(
             model.alive.remove(&instance);
         }
         Step::Epoch(epoch) => {
-            let _: () = redis.del("usher:epoch").await.expect("deleted");
+            let _: () = redis.del("usher:ledger:epoch").await.expect("deleted");
             match epoch {
                 Epoch::Lost => {}
                 Epoch::AskAudit => ledger.keep_epoch(false).await.expect("kept"),

@@ -194,20 +194,16 @@ impl World {
         found.try_collect().await.expect("documents")
     }
 
-    /// What the ledger keeps of the outcomes of these records' deliveries.
-    pub(crate) async fn ledger_records(&self, records: &[Document]) -> Vec<String> {
+    /// What the ledger keeps of these records' deliveries.
+    pub(crate) async fn ledger_entries(&self, records: &[Document]) -> Vec<String> {
         let client = redis::Client::open(exported("TEST_REDIS_URL")).expect("a URL");
         let mut redis = client.get_multiplexed_async_connection().await.expect("Redis");
         let mut kept = Vec::new();
         for record in records {
-            let key = format!("usher:delivery:{}", text(record, "delivery_id"));
-            let found: Option<String> = redis::cmd("HGET")
-                .arg(key)
-                .arg("r")
-                .query_async(&mut redis)
-                .await
-                .expect("an answer");
-            kept.extend(found);
+            let key = format!("usher:ledger:{}", text(record, "delivery_id"));
+            let entry: Option<String> =
+                redis::cmd("GET").arg(key).query_async(&mut redis).await.expect("an answer");
+            kept.extend(entry);
         }
         kept
     }

@@ -63,7 +63,8 @@ async fn row_21_flushed_then_a_duplicate() {
         redis(&daemon, "FLUSHALL").await;
         if epoch_first {
             eventually("the epoch is back", async || {
-                (redis(&daemon, "EXISTS usher:epoch").await == redis::Value::Int(1)).then_some(())
+                (redis(&daemon, "EXISTS usher:ledger:epoch").await == redis::Value::Int(1))
+                    .then_some(())
             })
             .await;
         }
