@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::time::timeout;
+use tokio::{join, time::timeout};
 
 use super::{
     End, Hold, Pipeline,
@@ -25,6 +25,9 @@ use crate::{
 
 /// How long a suspect waits until it is alone; others wait behind it, so it is not for long.
 const ALONE_WAIT: Duration = Duration::from_secs(5);
+
+/// How old the look at a booking may be when its mail is made.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Why a delivery is not sent, found before anything left the house.
 enum Hindrance {
@@ -50,8 +53,11 @@ impl Pipeline {
         loop {
             let mut story = Story::new(message, event, delivery, span);
             let waiting = Instant::now();
-            let ready = self.channel(delivery.route.channel).ready();
-            let Ok(slot) = timeout(self.policy.hold_time, ready).await else {
+            let ready =
+                timeout(self.policy.hold_time, self.channel(delivery.route.channel).ready());
+            // At the same time, for a connection should not wait for MongoDB.
+            let (ready, mut overtaken) = join!(ready, self.overtaken(&story));
+            let Ok(slot) = ready else {
                 return self.not_ready(story, hold).await;
             };
             let mut company = Some(self.suspects.read().await);
@@ -86,9 +92,12 @@ impl Pipeline {
             crash_event!(&event.id.value);
             story.attempt = attempt;
             story.is_erased = self.is_late_copy(&story).await;
+            if overtaken.is_none() && waiting.elapsed() > FRESH {
+                overtaken = self.overtaken(&story).await;
+            }
             let prepared = if story.is_erased {
                 Err(Hindrance::Suppressed(erased::REASON.to_owned()))
-            } else if let Some(reason) = self.overtaken(&story).await {
+            } else if let Some(reason) = overtaken {
                 Err(Hindrance::Superseded(reason))
             } else {
                 self.prepare(&mut story)

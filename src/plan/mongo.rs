@@ -1,5 +1,7 @@
 //! The plan in MongoDB: the collections `planned` and `bookings`.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -26,6 +28,8 @@ use crate::{
 pub const PLANNED: &str = "planned";
 /// The collection of bookings that were changed.
 pub const BOOKINGS: &str = "bookings";
+/// How long the look at a booking waits for others: its mail has no connection yet.
+const GATHER: Duration = Duration::from_millis(2);
 /// The states of what is still to go out.
 const WAITING: [&str; 2] = ["planned", "claimed"];
 /// The times that are dates there.
@@ -50,7 +54,7 @@ impl MongoPlan {
             planned,
             bookings,
             inserts: Batches::new(move |documents| insert_all(inserted.clone(), documents)),
-            lookups: Batches::new(move |ids| find_all(asked.clone(), ids)),
+            lookups: Batches::gathering(GATHER, move |ids| find_all(asked.clone(), ids)),
         }
     }
 

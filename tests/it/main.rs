@@ -11,6 +11,7 @@ mod support;
 mod addresses;
 mod audit;
 mod bad_input;
+mod bookings;
 mod broker;
 mod catalogue;
 mod commands;
