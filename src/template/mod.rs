@@ -215,7 +215,7 @@ impl Templates {
         variables: &Map<String, Value>,
         event: &Event,
     ) -> Result<Rendered, TemplateError> {
-        let mut scope = self.scope(words, route, variables, event);
+        let mut scope = self.scope(compiled, words, route, variables, event);
         let part = |kind: &str, nodes, scope: &Scope<'_>, print| {
             evaluate(nodes, scope, print).map_err(|reason| TemplateError::Render {
                 name: format!("{}/{}.{kind}", route.template, words.language),
@@ -243,6 +243,7 @@ impl Templates {
     /// What a template sees: the variables in words, and what every template sees.
     fn scope<'a>(
         &'a self,
+        compiled: &Compiled,
         words: &'a Words,
         route: &Route,
         variables: &'a Map<String, Value>,
@@ -279,8 +280,11 @@ impl Templates {
         values.extend([
             ("locale", Cow::Owned(words.tag.as_str().into())),
             ("current_year", Cow::Owned(now.year().into())),
-            ("current_date", Cow::Owned(words.day(now.date()).into())),
         ]);
+        // It takes longer than all the others, and few ask for it.
+        if compiled.names.contains("current_date") {
+            values.push(("current_date", Cow::Owned(words.day(now.date()).into())));
+        }
         Scope { words, brand: &self.globals.brand, values }
     }
 }

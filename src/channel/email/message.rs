@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use lettre::{
-    Message,
     address::Envelope,
     message::{
         Mailbox, Mailboxes,
-        header::{HeaderName, HeaderValue},
+        header::{self, Headers},
     },
 };
 
@@ -18,10 +17,17 @@ use crate::{channel::Outgoing, config::Dkim};
 /// 998 (RFC 5322 2.1.1).
 const LONGEST_WORD_OF_A_NAME: usize = 450;
 
+/// What every mail says of itself. RFC 3834 section 5, and Exchange's own word for it: no
+/// out-of-office answers. The last is RFC 2045 section 4.
+const OF_ALL: &str =
+    "Auto-Submitted: auto-generated\r\nX-Auto-Response-Suppress: All\r\nMIME-Version: 1.0\r\n";
+
 /// In whose name mail goes out.
 #[derive(Debug, Clone)]
 pub struct Sender {
     from: Mailbox,
+    /// The header, which is the same in every mail.
+    from_line: String,
     reply_to: Option<Mailbox>,
     signer: Option<Arc<Signer>>,
 }
@@ -45,12 +51,11 @@ impl Sender {
         if name.split(' ').any(|word| word.len() > LONGEST_WORD_OF_A_NAME) {
             return Err("a word of the sender's name is longer than a header line".to_owned());
         }
-        // lettre reads the header again for every mail, and knows less than it writes.
-        from.to_string()
-            .parse::<Mailboxes>()
-            .map_err(|error| format!("the sender makes no header: {error}"))?;
+        let mut header = Headers::new();
+        header.set(header::From::from(Mailboxes::from(from.clone())));
+        let from_line = header.to_string();
         let reply_to = reply_to.map(parse).transpose()?.map(|address| Mailbox::new(None, address));
-        Ok(Self { from, reply_to, signer: None })
+        Ok(Self { from, from_line, reply_to, signer: None })
     }
 
     /// The same, and every mail is signed.
@@ -74,37 +79,26 @@ impl Sender {
     /// What about the message makes it impossible.
     pub fn compose(&self, outgoing: &Outgoing) -> Result<Composed, String> {
         let to = parse(&outgoing.recipient)?;
-        // By itself lettre would read it out of the headers, where it does not know every address.
         let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.clone()])
             .map_err(|error| error.to_string())?;
-        let mut builder = Message::builder()
-            .envelope(envelope)
-            .from(self.from.clone())
-            .to(Mailbox::new(None, to))
-            .raw_header(
-                text::subject(&outgoing.rendered.subject).map_err(|error| error.to_string())?,
-            )
-            .message_id(Some(outgoing.message_id.clone()))
-            .date_now();
+        let mut headers = Headers::with_capacity(5);
+        headers.set(header::To::from(Mailboxes::from(Mailbox::new(None, to))));
+        headers.insert_raw(
+            text::subject(&outgoing.rendered.subject).map_err(|error| error.to_string())?,
+        );
+        headers.set(header::MessageId::from(outgoing.message_id.clone()));
+        headers.set(header::Date::now());
         let asked = outgoing.extras.reply_to.as_deref().and_then(reply_address);
         if let Some(reply_to) = asked.or_else(|| self.reply_to.clone()) {
-            builder = builder.reply_to(reply_to);
+            headers.set(header::ReplyTo::from(Mailboxes::from(reply_to)));
         }
-        // RFC 3834 section 5, and Exchange's own word for it: no out-of-office answers.
-        for (name, value) in
-            [("Auto-Submitted", "auto-generated"), ("X-Auto-Response-Suppress", "All")]
-        {
-            let name =
-                HeaderName::new_from_ascii(name.to_owned()).map_err(|error| error.to_string())?;
-            builder = builder.raw_header(HeaderValue::new(name, value.to_owned()));
-        }
-        let message =
-            builder.multipart(parts(outgoing, &self.from)?).map_err(|error| error.to_string())?;
-        let mut text = String::from_utf8(message.formatted()).map_err(|error| error.to_string())?;
+        let parts = parts(outgoing, &self.from)?.formatted();
+        let parts = str::from_utf8(&parts).map_err(|error| error.to_string())?;
+        let mut text = format!("{}{headers}{OF_ALL}{parts}", self.from_line);
         if let Some(signer) = &self.signer {
             text = signer.sign(&text)?;
         }
-        Ok(Composed { envelope: message.envelope().clone(), text })
+        Ok(Composed { envelope, text })
     }
 }
 
