@@ -1,7 +1,7 @@
 //! The binary: parse, run, exit code.
 
 use clap::Parser;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use usher::{cli::Cli, commands};
 
 // Every event is thousands of short-lived allocations; see docs/performance.md.
@@ -10,7 +10,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    let runtime = match runtime() {
+    let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return commands::failed_to_start(&error),
     };
@@ -19,15 +19,4 @@ fn main() -> std::process::ExitCode {
     // would panic, aloud, over timers of a runtime that is shutting down.
     std::mem::forget(runtime);
     code
-}
-
-/// Half as many threads as cores, unless `TOKIO_WORKER_THREADS` says how many: the services do as much
-/// for each event as usher, and every thread more wakes the others; docs/performance.md.
-fn runtime() -> std::io::Result<Runtime> {
-    let mut builder = Builder::new_multi_thread();
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        builder.worker_threads(cores.div_ceil(2));
-    }
-    builder.enable_all().build()
 }
