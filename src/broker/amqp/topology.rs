@@ -2,13 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::future::try_join_all;
 use lapin::{
     Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use tokio::try_join;
 
 use crate::{
     broker::{DEFER, Destination},
@@ -92,72 +90,51 @@ impl Topology {
     /// # Errors
     /// The broker refuses, for instance because a queue exists with other arguments (406).
     pub(super) async fn declare(&self, connection: &Connection) -> lapin::Result<()> {
-        // A queue takes the broker its time, and several at once hardly more.
-        let found = self.sources.iter().map(|source| ensure_source(connection, &source.name));
-        let alone = [DEAD, PARKED, LOW].map(|queue| {
-            over_channel(connection, async move |channel| declare_queue(channel, queue, []).await)
-        });
-        let poison = over_channel(connection, async |channel| {
-            declare_queue(channel, POISON, []).await?;
-            declare_exchange(channel, POISON, ExchangeKind::Fanout, None).await?;
-            bind(channel, POISON, POISON, "").await
-        });
-        let due = over_channel(connection, async |channel| {
-            declare_exchange(channel, DUE, ExchangeKind::Direct, None).await?;
-            for priority in Priority::ALL {
-                let queue = due_queue(priority);
-                declare_queue(channel, &queue, []).await?;
-                bind(channel, &queue, DUE, priority.as_str()).await?;
+        for source in &self.sources {
+            ensure_source(connection, &source.name).await?;
+        }
+        let channel = connection.create_channel().await?;
+        for queue in [DEAD, POISON, PARKED, LOW] {
+            declare_queue(&channel, queue, []).await?;
+        }
+        declare_exchange(&channel, DUE, ExchangeKind::Direct, None).await?;
+        for priority in Priority::ALL {
+            let queue = due_queue(priority);
+            declare_queue(&channel, &queue, []).await?;
+            bind(&channel, &queue, DUE, priority.as_str()).await?;
+        }
+        for wait in &self.waits {
+            self.declare_delay(&channel, *wait).await?;
+        }
+        // What no binding takes is for the alarm queue, not for nowhere.
+        declare_exchange(&channel, POISON, ExchangeKind::Fanout, None).await?;
+        bind(&channel, POISON, POISON, "").await?;
+        declare_exchange(&channel, EVENTS, ExchangeKind::Topic, Some(POISON)).await?;
+        for source in &self.sources {
+            for key in &source.bind {
+                bind(&channel, &source.name, EVENTS, key).await?;
             }
-            Ok(())
-        });
-        let delays = self.waits.iter().map(|wait| {
-            over_channel(connection, async |channel| declare_delay(channel, *wait).await)
-        });
-        // Boxed, for it is large: it would make every future around it larger.
-        Box::pin(async {
-            try_join!(try_join_all(found), try_join_all(alone), poison, due, try_join_all(delays))
-        })
-        .await?;
-        over_channel(connection, async |channel| {
-            // What no binding takes is for the alarm queue, not for nowhere.
-            declare_exchange(channel, EVENTS, ExchangeKind::Topic, Some(POISON)).await?;
-            for source in &self.sources {
-                for key in &source.bind {
-                    bind(channel, &source.name, EVENTS, key).await?;
-                }
-            }
-            Ok(())
-        })
-        .await
+        }
+        channel.close(200, "declared".into()).await
     }
-}
 
-async fn over_channel(
-    connection: &Connection,
-    declare: impl AsyncFnOnce(&Channel) -> lapin::Result<()>,
-) -> lapin::Result<()> {
-    let channel = connection.create_channel().await?;
-    declare(&channel).await?;
-    channel.close(200, "declared".into()).await
-}
-
-/// The fanout in front keeps the routing key, by which the dead-lettered message then finds its
-/// priority's queue.
-async fn declare_delay(channel: &Channel, wait: Duration) -> lapin::Result<()> {
-    let name = delay_queue(wait);
-    let ttl = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
-    let text = |text: &str| AMQPValue::LongString(text.into());
-    let arguments = [
-        ("x-message-ttl", AMQPValue::LongLongInt(ttl)),
-        ("x-dead-letter-exchange", text(DUE)),
-        // Or a broker that fails over between the two queues loses the message.
-        ("x-dead-letter-strategy", text("at-least-once")),
-        ("x-overflow", text("reject-publish")),
-    ];
-    declare_queue(channel, &name, arguments).await?;
-    declare_exchange(channel, &name, ExchangeKind::Fanout, None).await?;
-    bind(channel, &name, &name, "").await
+    /// The fanout in front keeps the routing key, by which the dead-lettered message then finds
+    /// its priority's queue.
+    async fn declare_delay(&self, channel: &Channel, wait: Duration) -> lapin::Result<()> {
+        let name = delay_queue(wait);
+        let ttl = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        let arguments = [
+            ("x-message-ttl", AMQPValue::LongLongInt(ttl)),
+            ("x-dead-letter-exchange", text(DUE)),
+            // Or a broker that fails over between the two queues loses the message.
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
+        ];
+        declare_queue(channel, &name, arguments).await?;
+        declare_exchange(channel, &name, ExchangeKind::Fanout, None).await?;
+        bind(channel, &name, &name, "").await
+    }
 }
 
 fn due_queue(priority: Priority) -> String {
