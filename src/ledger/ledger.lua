@@ -1,6 +1,6 @@
 -- The delivery state machine of step.rs as one atomic script: the same states, the same answers
 -- (tests/it/ledger.rs holds one against the other). An entry is a string, its fields in lines, for that
--- costs Redis half of what a hash does; the event, which may hold anything, comes last:
+-- costs Redis less than a hash; the event, which may hold anything, comes last:
 --   s state · x next · a attempt of a retry · h handed · n attempt · o instance · t token ·
 --   f fence · c claims · d derived · r record (JSON, in one line) · e event
 -- It is kept for ever, or for a window where its delivery is over.
@@ -11,9 +11,8 @@ local key, input = KEYS[1], ARGV[1]
 local known = redis.call('GET', key)
 local s, x, a, h, n, o, t, f, c, d, r, e
 if known then
-  local number, line = '(%d+)\n', '([^\n]*)\n'
-  s, x, a, h, n, o, t, f, c, d, r, e = string.match(known, '^(%l+)\n(%l*)\n' ..
-    number .. number .. number .. line .. number .. number .. number .. number .. line .. '(.*)$')
+  s, x, a, h, n, o, t, f, c, d, r, e = string.match(known,
+    '^(%l+)\n(%l*)\n(%d+)\n(%d+)\n(%d+)\n([^\n]*)\n(%d+)\n(%d+)\n(%d+)\n(%d+)\n([^\n]*)\n(.*)$')
   if not s then return redis.error_reply(key .. ' is no entry') end
 end
 

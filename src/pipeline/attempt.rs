@@ -55,7 +55,7 @@ impl Pipeline {
             let waiting = Instant::now();
             let ready =
                 timeout(self.policy.hold_time, self.channel(delivery.route.channel).ready());
-            // At the same time, for a connection should not wait for MongoDB.
+            // At the same time, so that under load no connection waits for MongoDB.
             let (ready, mut overtaken) = join!(ready, self.overtaken(&story));
             let Ok(slot) = ready else {
                 return self.not_ready(story, hold).await;

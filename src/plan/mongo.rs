@@ -28,7 +28,7 @@ use crate::{
 pub const PLANNED: &str = "planned";
 /// The collection of bookings that were changed.
 pub const BOOKINGS: &str = "bookings";
-/// How long the look at a booking waits for others: its mail has no connection yet.
+/// How long the look at a booking waits for others: under load its mail waits for a connection meanwhile.
 const GATHER: Duration = Duration::from_millis(2);
 /// The states of what is still to go out.
 const WAITING: [&str; 2] = ["planned", "claimed"];
