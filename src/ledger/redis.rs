@@ -1,11 +1,10 @@
-//! The ledger in Redis: one script for each input, and one round trip for all inputs of the moment.
+//! The ledger in Redis: one call of one script for all inputs of the moment.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redis::{
-    Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value,
-    aio::ConnectionManager,
+    Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, aio::ConnectionManager,
 };
 
 use super::{
@@ -43,9 +42,7 @@ pub struct Windows {
 /// The ledger in Redis.
 pub struct RedisLedger {
     connection: Arc<Renewed<ConnectionManager>>,
-    inputs: Batches<Cmd, RedisResult<Vec<Value>>>,
-    /// The script's hash, by which Redis knows it.
-    script: String,
+    inputs: Batches<(DeliveryId, Input), RedisResult<String>>,
     rate: Script,
     windows: Windows,
 }
@@ -60,10 +57,13 @@ impl RedisLedger {
         let connection = connection.map_err(|reason| LedgerError(anyhow::Error::msg(reason)))?;
         let connection = Arc::new(connection);
         let to = connection.clone();
-        let inputs = Batches::new(move |inputs| apply_all(to.last(), inputs));
-        let script = Script::new(SCRIPT).get_hash().to_owned();
+        // By this Redis knows it.
+        let hash = Script::new(SCRIPT).get_hash().to_owned();
+        let inputs = Batches::new(move |inputs: Vec<_>| {
+            apply_all(to.last(), call(&hash, &inputs, windows), inputs.len())
+        });
         let rate = Script::new(include_str!("rate.lua"));
-        Ok(Self { connection, inputs, script, rate, windows })
+        Ok(Self { connection, inputs, rate, windows })
     }
 
     /// Makes the epoch if it is missing. A new installation trusts its empty ledger at once; after
@@ -144,53 +144,13 @@ impl RedisLedger {
         let mut connection = self.connection.last();
         redis::cmd("GET").arg(key(delivery)).query_async(&mut connection).await.map_err(failed)
     }
-
-    fn command(&self, delivery: &DeliveryId, input: &Input) -> Cmd {
-        let mut call = redis::cmd("EVALSHA");
-        call.arg(&self.script).arg(1).arg(key(delivery));
-        let windows = [millis(self.windows.dedup), millis(self.windows.dedup_derived)];
-        match input {
-            Input::Claim(claim) => {
-                call.arg("claim").arg(&claim.owner.instance).arg(claim.owner.token);
-                call.arg(&claim.event).arg(claim.attempt);
-                call.arg(flag(claim.fresh))
-                    .arg(flag(claim.audit_is_silent))
-                    .arg(flag(claim.derived));
-                call.arg(flag(claim.alone))
-                    .arg(SUSPECT_CLAIMS)
-                    .arg(MAX_CLAIMS)
-                    .arg(millis(self.windows.gone_after));
-            }
-            Input::Latch { owner, fence } => {
-                call.arg("latch").arg(&owner.instance).arg(owner.token).arg(fence);
-            }
-            Input::Decide { owner, fence, next, record } => {
-                let (name, attempt) = next_to_script(*next);
-                call.arg("decide").arg(&owner.instance).arg(owner.token).arg(fence);
-                call.arg(name).arg(attempt).arg(record);
-            }
-            Input::Handed { attempt, next } => {
-                let (name, to_come) = next_to_script(*next);
-                call.arg("handed").arg(attempt).arg(name).arg(to_come).arg(&windows);
-            }
-            Input::Suppress { owner, fence, record } => {
-                call.arg("suppress").arg(&owner.instance).arg(owner.token).arg(fence);
-                call.arg(record).arg(&windows);
-            }
-            Input::Sent { event, attempt, record, derived } => {
-                call.arg("sent").arg(event).arg(attempt).arg(record).arg(flag(*derived));
-                call.arg(&windows);
-            }
-        }
-        call
-    }
 }
 
 #[async_trait]
 impl Ledger for RedisLedger {
     async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError> {
-        let command = self.command(delivery, &input);
-        let answer = self.inputs.ask(command).await.map_err(failed)?.map_err(failed)?;
+        let question = (delivery.clone(), input);
+        let answer = self.inputs.ask(question).await.map_err(failed)?.map_err(failed)?;
         read_reply(&answer)
     }
 
@@ -233,33 +193,69 @@ impl Ledger for RedisLedger {
     }
 }
 
-/// Applies all in one round trip, and a second one where Redis doesn't know the script (yet, or any
-/// more): every input may be told twice.
+/// The call of the script that has these inputs applied in turn.
+fn call(script: &str, inputs: &[(DeliveryId, Input)], windows: Windows) -> Cmd {
+    let mut call = redis::cmd("EVALSHA");
+    call.arg(script).arg(inputs.len());
+    for (delivery, _) in inputs {
+        call.arg(key(delivery));
+    }
+    for (_, input) in inputs {
+        say(&mut call, input, windows);
+    }
+    call
+}
+
+/// An input as the script reads it.
+fn say(call: &mut Cmd, input: &Input, windows: Windows) {
+    let kept = [millis(windows.dedup), millis(windows.dedup_derived)];
+    match input {
+        Input::Claim(claim) => {
+            call.arg("claim").arg(&claim.owner.instance).arg(claim.owner.token);
+            call.arg(&claim.event).arg(claim.attempt);
+            call.arg(flag(claim.fresh)).arg(flag(claim.audit_is_silent)).arg(flag(claim.derived));
+            call.arg(flag(claim.alone)).arg(SUSPECT_CLAIMS).arg(MAX_CLAIMS);
+            call.arg(millis(windows.gone_after));
+        }
+        Input::Latch { owner, fence } => {
+            call.arg("latch").arg(&owner.instance).arg(owner.token).arg(fence);
+        }
+        Input::Decide { owner, fence, next, record } => {
+            let (name, attempt) = next_to_script(*next);
+            call.arg("decide").arg(&owner.instance).arg(owner.token).arg(fence);
+            call.arg(name).arg(attempt).arg(record);
+        }
+        Input::Handed { attempt, next } => {
+            let (name, to_come) = next_to_script(*next);
+            call.arg("handed").arg(attempt).arg(name).arg(to_come).arg(&kept);
+        }
+        Input::Suppress { owner, fence, record } => {
+            call.arg("suppress").arg(&owner.instance).arg(owner.token).arg(fence);
+            call.arg(record).arg(&kept);
+        }
+        Input::Sent { event, attempt, record, derived } => {
+            call.arg("sent").arg(event).arg(attempt).arg(record).arg(flag(*derived)).arg(&kept);
+        }
+    }
+}
+
+/// Calls the script, and again where Redis doesn't know it (yet, or any more).
 async fn apply_all(
     mut connection: ConnectionManager,
-    inputs: Vec<Cmd>,
-) -> Vec<RedisResult<Vec<Value>>> {
-    let count = inputs.len();
-    let mut pipeline = Pipeline::with_capacity(count);
-    for input in inputs {
-        pipeline.add_command(input);
-    }
-    pipeline.ignore_errors();
-    let mut answers: RedisResult<Vec<RedisResult<Vec<Value>>>> =
-        pipeline.query_async(&mut connection).await;
+    call: Cmd,
+    count: usize,
+) -> Vec<RedisResult<String>> {
     let unknown = ErrorKind::Server(ServerErrorKind::NoScript);
-    let is_unknown = |answer: &RedisResult<_>| {
-        answer.as_ref().is_err_and(|error: &RedisError| error.kind() == unknown)
-    };
-    if answers.as_ref().is_ok_and(|answers| answers.iter().any(is_unknown)) {
-        let mut again = Pipeline::with_capacity(count + 1);
-        again.cmd("SCRIPT").arg("LOAD").arg(SCRIPT).ignore();
-        for input in pipeline.cmd_iter() {
-            again.add_command(input.clone());
-        }
-        answers = again.ignore_errors().query_async(&mut connection).await;
+    let mut answers: RedisResult<Vec<String>> = call.query_async(&mut connection).await;
+    if answers.as_ref().is_err_and(|error| error.kind() == unknown) {
+        let mut load = redis::pipe();
+        load.cmd("SCRIPT").arg("LOAD").arg(SCRIPT).ignore().add_command(call);
+        answers = load.query_async(&mut connection).await.map(|(answers,)| answers);
     }
-    answers.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
+    match answers {
+        Ok(answers) => answers.into_iter().map(Ok).collect(),
+        Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+    }
 }
 
 fn key(delivery: &DeliveryId) -> String {
@@ -275,18 +271,19 @@ fn next_to_script(next: Next) -> (&'static str, u32) {
     }
 }
 
-fn read_reply(answer: &[Value]) -> Result<Reply, LedgerError> {
-    let text = |index: usize| -> Result<String, LedgerError> {
-        match answer.get(index) {
-            Some(value) => redis::from_redis_value_ref(value).map_err(failed),
-            None => Err(LedgerError(anyhow::anyhow!("the script's answer is too short"))),
-        }
+fn read_reply(answer: &str) -> Result<Reply, LedgerError> {
+    let parts: Vec<&str> = answer.split('\n').collect();
+    let text = |index: usize| match parts.get(index) {
+        Some(part) => Ok(*part),
+        None => Err(LedgerError(anyhow::anyhow!("the script's answer is too short"))),
     };
     let number =
         |index: usize| -> Result<u64, LedgerError> { text(index)?.parse().map_err(failed) };
     let small = |index: usize| -> Result<u32, LedgerError> { text(index)?.parse().map_err(failed) };
-    let record = |index: usize| Ok(Some(text(index)?).filter(|record| !record.is_empty()));
-    Ok(match text(0)?.as_str() {
+    let record = |index: usize| -> Result<Option<String>, LedgerError> {
+        Ok(Some(text(index)?.to_owned()).filter(|record| !record.is_empty()))
+    };
+    Ok(match text(0)? {
         "granted" => Reply::Granted { fence: number(1)?, attempt: small(2)? },
         "crash_loop" => Reply::CrashLoop { fence: number(1)?, claims: small(2)? },
         "unresolved" => Reply::Unresolved { fence: number(1)?, attempt: small(2)? },
@@ -298,14 +295,15 @@ fn read_reply(answer: &[Value]) -> Result<Reply, LedgerError> {
         "done" => Reply::Done { record: record(1)? },
         "duplicate" => Reply::Duplicate { record: record(1)? },
         "hand_off" => {
-            let next = match text(1)?.as_str() {
+            let next = match text(1)? {
                 "retry" => Next::Retry(small(2)?),
                 "dead" => Next::Dead,
                 "park" => Next::Park,
                 _ => Next::Poison,
             };
-            Reply::HandOff { next, attempt: small(3)?, record: text(4)? }
+            Reply::HandOff { next, attempt: small(3)?, record: text(4)?.to_owned() }
         }
+        "error" => return Err(LedgerError(anyhow::Error::msg(text(1)?.to_owned()))),
         other => return Err(LedgerError(anyhow::anyhow!("the script answered {other:?}"))),
     })
 }
