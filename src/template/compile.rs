@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use handlebars::Template;
 use sha2::{Digest, Sha256};
 
 use super::{
     ascii,
+    read::read,
     source::{Files, Includes, Markup, Source},
-    tree::{self, Node},
+    tree::Node,
 };
 
 /// Longest part, in bytes, with its includes; mail programs cut longer ones off anyway.
@@ -70,10 +70,8 @@ impl Compiled {
         let mut names = BTreeSet::new();
         let mut part = |kind: &str, text: &str| {
             let fault = |reason| format!("templates/{template}/{language}.{kind}: {reason}");
-            let read =
-                Template::compile(text).map_err(|error| vec![fault(error.reason().to_string())])?;
-            let (nodes, found) = tree::tree(&read)
-                .map_err(|faults| faults.into_iter().map(fault).collect::<Vec<_>>())?;
+            let (nodes, found) =
+                read(text).map_err(|faults| faults.into_iter().map(fault).collect::<Vec<_>>())?;
             names.extend(found);
             Ok(nodes)
         };

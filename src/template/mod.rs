@@ -14,6 +14,7 @@ mod evaluate;
 #[cfg(test)]
 mod golden;
 mod helpers;
+mod read;
 pub mod source;
 mod tree;
 mod words;

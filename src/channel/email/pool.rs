@@ -124,17 +124,18 @@ impl Slot for SmtpSlot {
 }
 
 impl Manager for Connections {
-    type Type = Connection;
+    // Large: the pool would move it at every use.
+    type Type = Box<Connection>;
     type Error = Unavailable;
 
-    async fn create(&self) -> Result<Connection, Unavailable> {
-        // Large, and seldom needed: it would make every task larger.
-        Box::pin(self.server.connect()).await
+    async fn create(&self) -> Result<Box<Connection>, Unavailable> {
+        // Large too, and seldom needed: it would make every task larger.
+        Box::pin(self.server.connect()).await.map(Box::new)
     }
 
     async fn recycle(
         &self,
-        connection: &mut Connection,
+        connection: &mut Box<Connection>,
         metrics: &Metrics,
     ) -> RecycleResult<Unavailable> {
         // A task that was dropped in the middle of a transaction gave it back as it was.

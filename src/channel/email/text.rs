@@ -4,6 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use email_encoding::headers::{rfc2047, writer::EmailWriter};
 use lettre::message::header::{HeaderName, HeaderValue};
+use memchr::memchr_iter;
 
 /// A header is folded between words, and its lines should have at most 78 bytes (RFC 5322 2.1.1).
 const LONGEST_WORD: usize = 76;
@@ -36,14 +37,16 @@ pub(super) fn seven_bit(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     let mut body = Vec::with_capacity(text.len() + text.len() / 32 + 2);
-    for (number, line) in text.split('\n').enumerate() {
-        if line.len() > LONGEST_LINE {
+    let mut begin = 0;
+    for end in memchr_iter(b'\n', text.as_bytes()).chain([text.len()]) {
+        if end - begin > LONGEST_LINE {
             return None;
         }
-        if number > 0 {
+        if begin > 0 {
             body.extend_from_slice(b"\r\n");
         }
-        body.extend_from_slice(line.as_bytes());
+        body.extend_from_slice(&text.as_bytes()[begin..end]);
+        begin = end + 1;
     }
     Some(body)
 }
