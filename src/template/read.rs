@@ -76,6 +76,7 @@ fn put_back(nodes: &mut [Node], markup: &[&str]) -> usize {
                     None => whole.push_str(piece),
                 }
             }
+            whole.shrink_to_fit();
             *text = whole;
             found
         }
