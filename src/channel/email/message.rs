@@ -1,6 +1,6 @@
 //! Makes the mail: the headers, around the parts that [`super::parts`] makes.
 
-use std::sync::Arc;
+use std::{fmt::Write, sync::Arc};
 
 use lettre::{
     address::Envelope,
@@ -94,7 +94,10 @@ impl Sender {
         }
         let parts = parts(outgoing, &self.from)?.formatted();
         let parts = str::from_utf8(&parts).map_err(|error| error.to_string())?;
-        let mut text = format!("{}{headers}{OF_ALL}{parts}", self.from_line);
+        // With room for what ends it on the wire.
+        let mut text = String::with_capacity(parts.len() + 1024);
+        write!(text, "{}{headers}{OF_ALL}{parts}", self.from_line)
+            .map_err(|error| error.to_string())?;
         if let Some(signer) = &self.signer {
             text = signer.sign(&text)?;
         }

@@ -109,7 +109,7 @@ impl Slot for SmtpSlot {
             Err(reason) => return Outcome::Impossible(reason),
         };
         let reused = Object::metrics(&self.connection).recycle_count > 0;
-        let outcome = self.connection.transact(&mail, latch, reused).await;
+        let outcome = self.connection.transact(mail, latch, reused).await;
         match &outcome {
             Outcome::Unavailable(reason, _) => self.gate.close(reason, true),
             Outcome::Sent(_) | Outcome::Refused { .. } => self.gate.open(),

@@ -53,12 +53,12 @@ impl Connection {
     /// may have closed it in the meantime, which says nothing about this mail.
     pub(super) async fn transact(
         &mut self,
-        mail: &Composed,
+        mail: Composed,
         latch: BoxFuture<'_, bool>,
         reused: bool,
     ) -> Outcome {
         // Before anything is said: the connection stays good for the next mail.
-        let commands = match self.envelope_commands(mail) {
+        let commands = match self.envelope_commands(&mail) {
             Ok(commands) => commands,
             Err(outcome) => return *outcome,
         };
@@ -77,7 +77,7 @@ impl Connection {
             Ok(Ok(false)) => return Outcome::Withheld,
             Ok(Ok(true)) => {}
         }
-        let outcome = self.body(mail).await;
+        let outcome = self.body(mail.text).await;
         if matches!(outcome, Outcome::Sent(_) | Outcome::Refused { .. }) {
             self.open_transaction = false;
         }
@@ -153,11 +153,11 @@ impl Connection {
 
     /// The body, the dot and the reply to it. Both go out in one write: a dot in a segment of its own
     /// would be one more for everybody, and wait 40 ms for a delayed ACK where Nagle's algorithm is on.
-    async fn body(&mut self, mail: &Composed) -> Outcome {
-        let text = Text(&mail.text);
+    async fn body(&mut self, mail: String) -> Outcome {
+        let text = on_the_wire(mail);
         let before = self.written.bytes();
         let whole = text.len() as u64;
-        let reply = timeout(self.dot_timeout, self.smtp.command(text)).await;
+        let reply = timeout(self.dot_timeout, self.smtp.command(Line(text))).await;
         // Encrypted it is longer: what counts as whole too early is parked, not sent again.
         let dot_is_out = self.written.bytes() - before >= whole;
         match reply {
@@ -226,34 +226,16 @@ impl fmt::Display for Line {
 
 /// A mail as it goes over the wire: a dot more before each line that begins with one, and the dot
 /// that ends it (RFC 5321 4.5.2). lettre's own encoder looks at every byte.
-struct Text<'m>(&'m str);
-
-impl Text<'_> {
-    fn len(&self) -> usize {
-        let dots = memmem::find_iter(self.0.as_bytes(), "\r\n.").count();
-        self.0.len() + dots + usize::from(self.0.starts_with('.')) + self.end().len()
+fn on_the_wire(mut mail: String) -> String {
+    if mail.starts_with('.') {
+        mail.insert(0, '.');
     }
-
-    fn end(&self) -> &'static str {
-        if self.0.ends_with("\r\n") { ".\r\n" } else { "\r\n.\r\n" }
+    if memmem::find(mail.as_bytes(), b"\r\n.").is_some() {
+        mail = mail.replace("\r\n.", "\r\n..");
     }
-}
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.starts_with('.') {
-            f.write_str(".")?;
-        }
-        let mut written = 0;
-        for line_end in memmem::find_iter(self.0.as_bytes(), "\r\n.") {
-            let dot = line_end + 2;
-            f.write_str(&self.0[written..dot])?;
-            f.write_str(".")?;
-            written = dot;
-        }
-        f.write_str(&self.0[written..])?;
-        f.write_str(self.end())
-    }
+    let end = if mail.ends_with("\r\n") { ".\r\n" } else { "\r\n.\r\n" };
+    mail.push_str(end);
+    mail
 }
 
 #[cfg(test)]
@@ -272,9 +254,7 @@ mod tests {
             ("a\n.b\r.c\r\n", "a\n.b\r.c\r\n.\r\n"),
             ("\r\n\r\n..a", "\r\n\r\n...a\r\n.\r\n"),
         ] {
-            let text = Text(mail);
-            assert_eq!(text.to_string(), wire, "{mail:?}");
-            assert_eq!(text.len(), wire.len(), "{mail:?}");
+            assert_eq!(on_the_wire(mail.to_owned()), wire, "{mail:?}");
         }
     }
 }
