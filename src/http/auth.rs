@@ -9,6 +9,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -28,7 +29,12 @@ pub struct Guard {
 
 /// Who makes a request; every request that went past the guard has one in its extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller(pub Arc<str>);
+pub struct Caller {
+    /// Tells callers apart; nothing of a token itself.
+    pub name: Arc<str>,
+    /// When their token ends, if it ever does.
+    pub until: Option<Timestamp>,
+}
 
 impl Guard {
     /// By these settings.
@@ -52,15 +58,17 @@ impl Guard {
         // All are compared, and each to its end: nobody learns anything from the time it takes.
         let known = self.tokens.iter().fold(0, |known, one| known | one.ct_eq(&digest).unwrap_u8());
         if known == 1 {
-            return Some(Caller(format!("token {}", hex::encode(&digest[..4])).into()));
+            let name = format!("token {}", hex::encode(&digest[..4])).into();
+            return Some(Caller { name, until: None });
         }
-        self.jwt.as_ref()?.subject(token).map(|subject| Caller(format!("jwt {subject}").into()))
+        let claims = self.jwt.as_ref()?.claims(token)?;
+        Some(Caller { name: format!("jwt {}", claims.sub).into(), until: Some(claims.until()) })
     }
 
     fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
         if self.is_open {
             self.check_origin(headers, false)?;
-            return Ok(Caller("loopback".into()));
+            return Ok(Caller { name: "loopback".into(), until: None });
         }
         if headers.contains_key(header::AUTHORIZATION) {
             let caller = bearer(headers).and_then(|token| self.caller(token));
@@ -191,7 +199,7 @@ mod tests {
             claims
         };
         let caller = guard.caller(&signed(&header, &good, SECRET));
-        assert_eq!(caller, Some(Caller("jwt ana".into())));
+        assert_eq!(caller.map(|caller| caller.name), Some("jwt ana".into()));
         for bad in [
             with("iss", "https://other.example.com".into()),
             with("aud", "somebody else".into()),

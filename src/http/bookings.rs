@@ -85,7 +85,7 @@ async fn about_booking(
         false => within(query.period(MONTH)?),
     };
     let filter = Filter { booking: Some(about.reserva_id), ..within };
-    let reader = Reader { hash: api.identity.reader_hash(&caller.0), only: None };
+    let reader = Reader { hash: api.identity.reader_hash(&caller.name), only: None };
     let found = api.audit.list(&filter, &reader, window, &[], PATIENCE).await;
     let found = found.map_err(|error| unanswered(&error))?;
     let count = found.read + found.unread;

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use axum::{
+    Extension,
     extract::{
         State,
         ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code, rejection},
@@ -11,13 +12,14 @@ use axum::{
     response::Response,
 };
 use futures_util::{FutureExt, SinkExt};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Shared,
+    Caller, Shared,
     error::{Problem, Query},
 };
 use crate::live::{Ended, Heard, Listener, Token};
@@ -34,7 +36,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const MOST_BYTES: usize = 1024;
 /// Each side has a buffer of this size from the start; the library's own are 32 times as large.
 const BUFFER: usize = 4 * 1024;
-/// Close code: what follows the token is not known any more. Private use (RFC 6455 7.4.2), after HTTP's 410.
+/// Close code: the token that let it in has ended. Private use (RFC 6455 7.4.2), after HTTP's 401.
+const UNAUTHORIZED: u16 = 4401;
+/// Close code: what follows the message's token is not known any more; after HTTP's 410.
 const GONE: u16 = 4410;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -57,13 +61,14 @@ struct Wanted {
 /// A WebSocket. Each message is an object with `type` and `token`; the one of type `ready` says that
 /// everything up to its token was told, and comes first where nothing was missed. Closed with 1001
 /// when usher stops, 1013 when one is too slow or the database does not answer (come back with the
-/// last token), 4410 when what follows the token is not known any more (come back without).
+/// last token), 4401 when the token that let it in has ended, 4410 when what follows the token is not known any more (come back without).
 #[utoipa::path(get, path = "/ws/notifications/", tag = "feed", params(Wanted), responses(
     (status = 101, description = "The feed"),
     Problem,
 ))]
 async fn feed(
     State(api): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Query(wanted): Query<Wanted>,
     upgrade: Result<WebSocketUpgrade, rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
@@ -77,7 +82,7 @@ async fn feed(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many listen to the feed")
             .with(header::RETRY_AFTER, HeaderValue::from_static("30"))
     })?;
-    let conversation = Conversation { listener, kinds };
+    let conversation = Conversation { listener, kinds, until: caller.until };
     let upgrade = upgrade
         .max_message_size(MOST_BYTES)
         .max_frame_size(MOST_BYTES)
@@ -93,6 +98,7 @@ fn no_token() -> Problem {
 struct Conversation {
     listener: Listener,
     kinds: Option<HashSet<String>>,
+    until: Option<Timestamp>,
 }
 
 impl Conversation {
@@ -114,6 +120,14 @@ impl Conversation {
         let mut ping = tokio::time::interval(PING);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard_at = tokio::time::Instant::now();
+        let until = self.until.map(|until| until.duration_since(Timestamp::now()));
+        let end = async move {
+            match until {
+                Some(rest) => tokio::time::sleep(rest.try_into().unwrap_or_default()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(end);
         loop {
             let sent = tokio::select! {
                 biased;
@@ -125,6 +139,7 @@ impl Conversation {
                     }
                     Some(Err(_)) | None => return None,
                 },
+                () = &mut end => return Some((UNAUTHORIZED, "the token has ended")),
                 _ = ping.tick() => match heard_at.elapsed() < SILENCE {
                     true => {
                         let ping = Message::Ping(axum::body::Bytes::new());

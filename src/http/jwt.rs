@@ -1,6 +1,7 @@
 //! JSON Web Tokens, checked with ring: the algorithms that jsonwebtoken brings along are two more
 //! providers.
 
+use jiff::Timestamp;
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Validation,
     crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
@@ -13,14 +14,31 @@ use serde::Deserialize;
 
 use crate::config::Jwt;
 
+/// How far clocks may differ, in seconds.
+const LEEWAY: i64 = 60;
+
 /// Tells which tokens count.
 pub(super) struct Tokens {
     keys: Vec<(DecodingKey, Validation)>,
 }
 
+/// What a token says that counts.
 #[derive(Deserialize)]
-struct Claims {
-    sub: String,
+pub(super) struct Claims {
+    /// Whose it is.
+    pub(super) sub: String,
+    /// Until when, in seconds since 1970 (RFC 7519 section 2, NumericDate).
+    exp: f64,
+}
+
+impl Claims {
+    /// Until when it lets in.
+    pub(super) fn until(&self) -> Timestamp {
+        // Beyond the range of an i64 it is the range's end, and beyond that of a time its end.
+        #[allow(clippy::cast_possible_truncation)]
+        let seconds = (self.exp as i64).saturating_add(LEEWAY);
+        Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+    }
 }
 
 impl Tokens {
@@ -42,17 +60,18 @@ impl Tokens {
             validation.set_audience(&[&jwt.audience]);
             validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
             validation.validate_nbf = true;
+            validation.leeway = LEEWAY.unsigned_abs();
             (key, validation)
         });
         Self { keys: keys.collect() }
     }
 
-    /// Whose token it is; `None` where it does not count.
-    pub(super) fn subject(&self, token: &str) -> Option<String> {
+    /// What it says; `None` where it does not count.
+    pub(super) fn claims(&self, token: &str) -> Option<Claims> {
         let algorithm = decode_header(token).ok()?.alg;
         let (key, validation) =
             self.keys.iter().find(|(_, validation)| validation.algorithms.contains(&algorithm))?;
-        decode::<Claims>(token, key, validation).ok().map(|token| token.claims.sub)
+        decode::<Claims>(token, key, validation).ok().map(|token| token.claims)
     }
 }
 

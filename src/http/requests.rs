@@ -145,7 +145,7 @@ async fn submit_notification(
     Json(notification): Json<Notification>,
 ) -> Result<Response, Problem> {
     let (body, uuid) = notification.checked()?;
-    submit(&api, Kind::Notify, &caller.0, body, uuid, key, &headers).await
+    submit(&api, Kind::Notify, &caller.name, body, uuid, key, &headers).await
 }
 
 /// List contact requests

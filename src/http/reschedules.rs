@@ -204,7 +204,7 @@ async fn list_reschedules(
         routes: Some(api.reschedules.clone()),
         ..within(period)
     };
-    let reader = Reader { hash: api.identity.reader_hash(&caller.0), only: wanted.leida };
+    let reader = Reader { hash: api.identity.reader_hash(&caller.name), only: wanted.leida };
     let found = api.audit.list(&filter, &reader, window, &TOLD, PATIENCE).await;
     let found = found.map_err(|error| unanswered(&error))?;
     let count = match wanted.leida {
@@ -237,7 +237,7 @@ async fn mark_reschedules(
     Extension(caller): Extension<Caller>,
     Body(wanted): Body<ReadMarks>,
 ) -> Result<Json<MarkedRead>, Problem> {
-    let reader = api.identity.reader_hash(&caller.0);
+    let reader = api.identity.reader_hash(&caller.name);
     let all = Filter { routes: Some(api.reschedules.clone()), ..Filter::default() };
     let marked = match wanted {
         ReadMarks::These(TheseRead { ids }) => {

@@ -289,7 +289,7 @@ impl Pipeline {
         let template = record.template.as_ref();
         log!(
             record.status.level(),
-            delivery_id = %record.delivery_id,
+            delivery_id = record.delivery_id.as_str(),
             event.id = record.event.id,
             event.r#type = record.event.kind,
             event.source = record.event.source,

@@ -8,6 +8,8 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, client::IntoClientRequest, http::HeaderValue},
 };
 
+use crate::dkim::{RSA, make_key};
+use crate::http::jwt;
 use crate::roles::Server;
 use crate::support::{
     DEADLINE,
@@ -241,6 +243,29 @@ async fn strangers_and_nonsense_are_refused_and_a_page_listens_by_its_cookie() {
     // It is not for telling usher things.
     page.0.send(Message::Text("x".repeat(2000).into())).await.expect("it is sent");
     assert!(!matches!(page.0.next().await, Some(Ok(Message::Text(_)))));
+}
+
+#[tokio::test]
+async fn a_listener_is_let_go_when_its_token_ends() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let (private, public) = make_key(world.folder(), &RSA);
+    let usher = settings(&world, &smtp)
+        .set("JWT_PUBLIC_KEY_FILE", &public)
+        .set("JWT_ISSUER", "https://id.cine.test")
+        .set("JWT_AUDIENCE", "usher")
+        .start()
+        .await;
+    let by = |ends_in| [("authorization", format!("Bearer {}", jwt("RS256", &private, ends_in)))];
+    let mut lasting = Listener(connect(&usher, "", &by(600)).await.expect("a WebSocket"));
+    // Clocks may differ by a minute.
+    let mut ending = Listener(connect(&usher, "", &by(-57)).await.expect("a WebSocket"));
+    ending.ready().await;
+    assert_eq!(ending.closed().await, (Vec::new(), 4401));
+    assert_eq!(refused(&usher, "", &by(-61)).await, 401);
+    lasting.ready().await;
+    world.broker.publish(BOOKINGS, about("evt-1").to_string()).await;
+    assert_eq!(lasting.next().await["evento"], "booking.confirmed");
 }
 
 #[tokio::test]

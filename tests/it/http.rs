@@ -46,9 +46,9 @@ fn post(usher: &Usher, path: &str, key: &str, body: &str) -> Answer {
     )
 }
 
-/// Signed with this key by RS256, whatever it says of itself.
-fn jwt(algorithm: &str, private: &str) -> String {
-    let expires = jiff::Timestamp::now().as_second() + 600;
+/// Signed with this key by RS256, whatever it says of itself; it ends in so many seconds.
+pub(crate) fn jwt(algorithm: &str, private: &str, ends_in: i64) -> String {
+    let expires = jiff::Timestamp::now().as_second() + ends_in;
     let claims =
         json!({"sub": "ana", "iss": "https://id.cine.test", "aud": ["usher"], "exp": expires});
     let parts = [json!({"alg": algorithm}), claims];
@@ -246,7 +246,7 @@ async fn only_the_contact_form_is_for_everybody_and_not_without_end() {
     assert_eq!(usher.ask("POST", "/api/notify/", &[BEARER], Some(NOTIFY)).status, 202);
     assert_eq!(usher.ask("GET", "/api/notify/", &[BEARER], None).json()["count"], 1);
     for (algorithm, status) in [("RS256", 200), ("HS256", 401), ("none", 401)] {
-        let token = format!("Bearer {}", jwt(algorithm, &private));
+        let token = format!("Bearer {}", jwt(algorithm, &private, 600));
         let answer = usher.ask("GET", "/api/notify/", &[("Authorization", &token)], None);
         assert_eq!(answer.status, status, "{algorithm}");
     }
