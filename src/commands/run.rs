@@ -89,7 +89,7 @@ async fn services(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, F
         .await
         .map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
     let audit = Arc::new(audit);
-    let feed = live::feed(&loaded, &background).await?;
+    let feed = live::feed(&loaded, metrics.clone(), &background).await?;
     let watcher = Watcher::new(TemplateStore::new(audit.database()), metrics.clone());
     let plan = Arc::new(MongoPlan::new(audit.database()));
     let broker = AmqpBroker::new(settings.rabbitmq.clone(), topology.clone());

@@ -128,6 +128,16 @@ impl Feed {
         }
     }
 
+    /// How many listen, whenever that changes; never returns.
+    pub async fn count(self, told: impl Fn(usize)) {
+        let mut listeners = self.0.listeners.subscribe();
+        loop {
+            told(*listeners.borrow_and_update());
+            // The sender lives as long as this.
+            let _ = listeners.changed().await;
+        }
+    }
+
     /// Lets everybody go, and waits until they have gone or the time is over.
     pub async fn close(&self, within: Duration) {
         self.0.stop.cancel();

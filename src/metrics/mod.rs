@@ -259,6 +259,11 @@ impl Metrics {
         self.0.all.requests_waiting.set(gauge(count));
     }
 
+    /// So many listen to the live feed.
+    pub fn listeners(&self, count: usize) {
+        self.0.all.feed_listeners.set(gauge(count));
+    }
+
     /// How many messages wait in which queue; nothing where nobody knows.
     pub fn depths(&self, depths: impl IntoIterator<Item = (String, u32)>) {
         self.0.all.depths.clear();

@@ -47,6 +47,7 @@ pub(super) struct Registered {
     pub(super) http_duration: Histograms<Answered>,
     pub(super) http_active: Gauge,
     pub(super) requests_waiting: Gauge,
+    pub(super) feed_listeners: Gauge,
 }
 
 impl Registered {
@@ -173,6 +174,7 @@ impl Registered {
                 "requests_waiting",
                 "Requests that came by HTTP and are still to be published, as all instances see it",
             ),
+            feed_listeners: made(&mut r, "feed_listeners", "Those who listen to the live feed"),
             registry: r,
         }
     }

@@ -14,6 +14,7 @@ use crate::roles::Server;
 use crate::support::{
     DEADLINE,
     events::{BOOKINGS, booking, rescheduled, with},
+    eventually,
     smtp::SmtpServer,
     usher::{Builder, Usher},
     world::World,
@@ -259,9 +260,18 @@ async fn a_listener_is_let_go_when_its_token_ends() {
     let by = |ends_in| [("authorization", format!("Bearer {}", jwt("RS256", &private, ends_in)))];
     let mut lasting = Listener(connect(&usher, "", &by(600)).await.expect("a WebSocket"));
     // Clocks may differ by a minute.
-    let mut ending = Listener(connect(&usher, "", &by(-57)).await.expect("a WebSocket"));
+    let mut ending = Listener(connect(&usher, "", &by(-50)).await.expect("a WebSocket"));
     ending.ready().await;
+    let listeners = async |count: usize| {
+        let line = format!("usher_feed_listeners {count}");
+        eventually(&line, async || {
+            usher.get("/metrics").body.lines().any(|told| told == line).then_some(())
+        })
+        .await;
+    };
+    listeners(2).await;
     assert_eq!(ending.closed().await, (Vec::new(), 4401));
+    listeners(1).await;
     assert_eq!(refused(&usher, "", &by(-61)).await, 401);
     lasting.ready().await;
     world.broker.publish(BOOKINGS, about("evt-1").to_string()).await;

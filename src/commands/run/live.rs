@@ -3,11 +3,12 @@
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Failure, load::Loaded};
-use crate::{audit::mongo::connect, live::Feed};
+use crate::{audit::mongo::connect, live::Feed, metrics::Metrics};
 
 /// The feed, on connections of its own to MongoDB; none without the API.
 pub(super) async fn feed(
     loaded: &Loaded,
+    metrics: Metrics,
     background: &CancellationToken,
 ) -> Result<Option<Feed>, Failure> {
     let settings = &loaded.settings;
@@ -18,5 +19,7 @@ pub(super) async fn feed(
     let database = database.map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
     let feed = Feed::new(database, loaded.catalog.reschedule_notices().into_iter().collect());
     tokio::spawn(background.clone().run_until_cancelled_owned(feed.clone().run()));
+    let count = feed.clone().count(move |listeners| metrics.listeners(listeners));
+    tokio::spawn(background.clone().run_until_cancelled_owned(count));
     Ok(Some(feed))
 }
