@@ -9,7 +9,7 @@ use tokio_tungstenite::{
 };
 
 use crate::dkim::{RSA, make_key};
-use crate::http::jwt;
+use crate::http::{jwt, taking_jwt};
 use crate::roles::Server;
 use crate::support::{
     DEADLINE,
@@ -251,12 +251,7 @@ async fn a_listener_is_let_go_when_its_token_ends() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let (private, public) = make_key(world.folder(), &RSA);
-    let usher = settings(&world, &smtp)
-        .set("JWT_PUBLIC_KEY_FILE", &public)
-        .set("JWT_ISSUER", "https://id.cine.test")
-        .set("JWT_AUDIENCE", "usher")
-        .start()
-        .await;
+    let usher = taking_jwt(settings(&world, &smtp), &public).start().await;
     let by = |ends_in| [("authorization", format!("Bearer {}", jwt("RS256", &private, ends_in)))];
     let mut lasting = Listener(connect(&usher, "", &by(600)).await.expect("a WebSocket"));
     // Clocks may differ by a minute.

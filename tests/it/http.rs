@@ -46,6 +46,14 @@ fn post(usher: &Usher, path: &str, key: &str, body: &str) -> Answer {
     )
 }
 
+/// With the key that [`jwt`]'s tokens are checked by.
+pub(crate) fn taking_jwt(settings: Builder, public: &str) -> Builder {
+    settings
+        .set("JWT_PUBLIC_KEY_FILE", public)
+        .set("JWT_ISSUER", "https://id.cine.test")
+        .set("JWT_AUDIENCE", "usher")
+}
+
 /// Signed with this key by RS256, whatever it says of itself; it ends in so many seconds.
 pub(crate) fn jwt(algorithm: &str, private: &str, ends_in: i64) -> String {
     let expires = jiff::Timestamp::now().as_second() + ends_in;
@@ -218,12 +226,9 @@ async fn only_the_contact_form_is_for_everybody_and_not_without_end() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let (private, public) = make_key(world.folder(), &RSA);
-    let usher = settings(&world, &smtp)
+    let usher = taking_jwt(settings(&world, &smtp), &public)
         .set("HTTP_API", "auto")
         .set("API_TOKENS", TOKEN)
-        .set("JWT_PUBLIC_KEY_FILE", &public)
-        .set("JWT_ISSUER", "https://id.cine.test")
-        .set("JWT_AUDIENCE", "usher")
         .set("TRUSTED_PROXIES", "127.0.0.1")
         .set("CORS_ALLOWED_ORIGINS", "https://cine.test")
         .set("CONTACT_RATE_LIMIT", "2/1h")

@@ -25,6 +25,7 @@ mod feed;
 mod http;
 mod indexes;
 mod ledger;
+mod ledger_calls;
 mod ledger_lost;
 mod ledger_properties;
 mod mail_parts;
