@@ -7,10 +7,10 @@ use std::{collections::HashMap, hint::black_box};
 
 use criterion::Criterion;
 use usher::{
-    catalog::{Catalog, Delivery, EMBEDDED_ROUTES, Identity, Lookup},
     channel::{Extras, Outgoing, email::Sender},
     config::{self, Environment},
     event::{self, Event, Properties, Sources},
+    routing::{Catalog, Delivery, EMBEDDED_ROUTES, Identity, Lookup},
     template::{Globals, Templates, source},
 };
 

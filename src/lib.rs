@@ -5,23 +5,23 @@
 //!
 //! # One way through
 //! ```text
-//! broker ──► event ──► catalog ──► ledger ──► template ──► channel ──► ledger + audit ──► broker
+//! broker ──► event ──► routing ──► ledger ──► template ──► channel ──► ledger + audit ──► broker
 //! receive    parse     route       claim      render       send        record (both)      settle
 //! ```
-//! [`pipeline::Pipeline::process`] reads as that sentence. Dependencies point the same way: only
-//! [`broker::amqp`] knows lapin, only [`ledger::redis`] and the [`bridge`] Redis, only [`audit::mongo`]
-//! and the stores beside it ([`plan::mongo`], [`requests`], [`template::database`]) MongoDB, only
+//! [`delivery::Pipeline::process`] reads as that sentence. Dependencies point the same way: only
+//! [`broker::amqp`] knows lapin, only [`ledger::redis`] and the [`stream_source`] Redis, only the
+//! stores ([`audit::store`], [`scheduler::mongo`], [`api::outbox`], [`template::store`]) MongoDB, only
 //! [`channel::email`] lettre.
 //!
-//! Mail for later leaves the line after `route` for the [`plan`] and comes back as a hand-off when
+//! Mail for later leaves the line after `route` for the [`scheduler`] and comes back as a hand-off when
 //! it is due. What changes a booking is kept there as well, before the event's own mail is looked
 //! at, and read when a mail about a booking is about to be sent.
 //!
-//! What upstream writes into Redis Streams comes to the broker over the [`bridge`].
+//! What upstream writes into Redis Streams comes to the broker over the [`stream_source`].
 //!
-//! [`http`] is a door beside the broker: what comes in there is kept in [`requests`] and published, so
+//! [`api`] is a door beside the broker: what comes in there is kept in [`api::outbox`] and published, so
 //! that it goes the same way as everything else. What becomes of it is read from the audit, and told
-//! [`live`] to those who listen.
+//! by the [`api::feed`] to those who listen.
 //!
 //! An **event** is what upstream published. A **delivery** is one message to one recipient over
 //! one channel that a route asks for; an event has none, one or more. An **attempt** is one try at
@@ -38,32 +38,29 @@
 //! the same Message-ID.
 
 #[macro_use]
-pub mod crash;
+pub mod crash_points;
 
+pub mod api;
+pub mod app;
 pub mod audit;
 mod batches;
-pub mod bridge;
 pub mod broker;
-pub mod catalog;
 pub mod channel;
 pub mod cli;
-pub mod commands;
+pub mod clients;
 pub mod config;
 mod contract;
+pub mod delivery;
+pub mod embedded;
 pub mod event;
+pub mod failure;
 pub mod health;
-pub mod http;
 pub mod ledger;
-pub mod live;
+pub mod logging;
 pub mod metrics;
-pub mod mongo;
-pub mod pipeline;
-pub mod plan;
-mod redis;
-pub mod requests;
-pub mod shutdown;
-pub mod sqlite;
-pub mod telemetry;
+pub mod routing;
+pub mod scheduler;
+pub mod stream_source;
 pub mod template;
 pub mod tls;
 pub mod trace;

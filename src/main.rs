@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
-use usher::{cli::Cli, commands};
+use usher::cli::{self, args::Cli};
 
 // Every event is thousands of short-lived allocations; see docs/performance.md.
 #[global_allocator]
@@ -12,9 +12,9 @@ fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return commands::failed_to_start(&error),
+        Err(error) => return cli::failed_to_start(&error),
     };
-    let code = runtime.block_on(commands::dispatch(cli));
+    let code = runtime.block_on(cli::dispatch(cli));
     // It ends with the process. A read of standard input would else be waited for, and tasks of drivers
     // would panic, aloud, over timers of a runtime that is shutting down.
     std::mem::forget(runtime);

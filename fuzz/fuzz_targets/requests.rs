@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use usher::{
     event,
-    http::fields_of,
-    requests::{Kind, Request, State},
+    api::fields_of,
+    api::outbox::{Kind, Request, State},
 };
 use usher_fuzz::{LINE, assert_mail_is_whole};
 

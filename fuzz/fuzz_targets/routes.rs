@@ -5,7 +5,7 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use usher::catalog::{Catalog, Lookup};
+use usher::routing::{Catalog, Lookup};
 
 static SETTINGS: LazyLock<HashMap<String, Vec<String>>> =
     LazyLock::new(usher_fuzz::settings_of_routes);

@@ -2,16 +2,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use usher::{
-    catalog::{Catalog, Delivery, EMBEDDED_ROUTES, Identity, Lookup},
-    channel::{
-        Extras, Outgoing,
-        email::{Composed, Sender},
-    },
-    config::{self, Environment},
-    event::{Event, Sources},
-    template::{Globals, Rendered, Templates, source},
-};
+use usher::{channel::{Extras, Outgoing, email::{Composed, Sender}}, config::{Environment, self}, event::{Event, Sources}, routing::{Catalog, Delivery, EMBEDDED_ROUTES, Identity, Lookup}, template::{Globals, Rendered, Templates, source}};
 
 /// Made once: it does not depend on the input.
 pub static LINE: LazyLock<Line> = LazyLock::new(Line::new);

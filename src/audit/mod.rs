@@ -1,18 +1,9 @@
 //! The audit: one record for each attempt, append-only, durable before the event is acknowledged.
 
 mod date;
-pub mod embedded;
-mod erase;
 pub mod erasure;
-pub mod listing;
-pub mod mongo;
-mod prepare;
-pub mod query;
-pub mod reading;
 mod record;
-pub mod search;
-pub mod settlement;
-pub mod stats;
+pub mod store;
 
 use std::sync::Arc;
 
@@ -20,13 +11,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use mongodb::error::ErrorKind;
 
-pub use erase::{ERASED, Wanted};
+pub use erasure::{ERASED, Wanted};
 pub use record::{
     DeliveryError, EventRef, Record, Smtp, Status, TemplateRef, Timings, hide, mask_address,
     mask_addresses,
 };
 
-use crate::catalog::DeliveryId;
+use crate::routing::DeliveryId;
 
 /// Where the records live.
 #[async_trait]

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use tracing::Level;
 
 use crate::{
-    catalog::{ChannelKind, DeliveryId, Priority},
     event::IdSource,
+    routing::{ChannelKind, DeliveryId, Priority},
 };
 
 /// One attempt at one delivery, or the refusal of one message.

@@ -4,7 +4,6 @@
 //! *hand-off* carries exactly one delivery, with a [`Ticket`] in its headers.
 
 pub mod amqp;
-pub mod embedded;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,8 +13,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    catalog::{DeliveryId, Priority},
     event::Properties,
+    routing::{DeliveryId, Priority},
 };
 
 /// How long a delivery waits that another one holds, or that could not be tried.

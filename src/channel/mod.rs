@@ -1,8 +1,8 @@
 //! How messages leave: one module for each channel, one trait for all.
 
+mod circuit_breaker;
 pub mod email;
 pub mod file;
-mod gate;
 pub mod simulated;
 pub mod sms;
 
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use jiff::{Timestamp, civil::Date};
 
-use crate::{audit::Smtp, catalog::CalendarMethod, event::Attachment, template::Rendered};
+use crate::{audit::Smtp, event::Attachment, routing::CalendarMethod, template::Rendered};
 
 /// One message, ready to leave.
 #[derive(Debug, Clone)]

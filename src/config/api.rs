@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use sha2::{Digest, Sha256};
 
-use super::settings::{Api, ApiToken, Jwt, Secret};
-use super::validate::Reader;
-use super::values::{self as v, Parsed};
+use super::{
+    settings::{Api, ApiToken, Jwt, Secret},
+    validate::Reader,
+    values::{self as v, Parsed},
+};
 
 /// Shorter ones can be guessed.
 const LEAST_TOKEN: usize = 16;

@@ -1,8 +1,11 @@
 //! How mail leaves: the settings of the backend, the sender and the mail server, judged together.
 
-use super::settings::{Dkim, Email, EmailBackend, Smtp, SmtpTls};
-use super::validate::{HOUR, MILLISECOND, Reader};
-use super::{tls, values as v};
+use super::{
+    settings::{Dkim, Email, EmailBackend, Smtp, SmtpTls},
+    tls,
+    validate::{HOUR, MILLISECOND, Reader},
+    values as v,
+};
 
 /// The seed's server, meant when a login is given but no server.
 const LOGIN_SERVER: &str = "smtp.gmail.com";

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::Report;
-use super::names::{Kind, NAMES, Name};
+use super::{
+    Report,
+    names::{Kind, NAMES, Name},
+};
 
 const DEFAULTS: &str = include_str!("../../config/defaults.toml");
 

@@ -1,8 +1,10 @@
 //! How text messages leave: an account at a gateway.
 
-use super::settings::Twilio;
-use super::validate::{HOUR, MILLISECOND, Reader};
-use super::values as v;
+use super::{
+    settings::Twilio,
+    validate::{HOUR, MILLISECOND, Reader},
+    values as v,
+};
 
 /// The gateway; `None` when no account is named, or nothing is to be sent at all.
 pub(super) fn sms(r: &mut Reader) -> Option<Twilio> {

@@ -1,8 +1,11 @@
 //! Redis Streams that are forwarded.
 
-use super::settings::{Endpoint, Stream};
-use super::validate::Reader;
-use super::{tls, values as v};
+use super::{
+    settings::{Endpoint, Stream},
+    tls,
+    validate::Reader,
+    values as v,
+};
 
 /// The streams; `None` when no server is named.
 pub(super) fn stream(r: &mut Reader) -> Option<Stream> {

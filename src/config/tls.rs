@@ -1,9 +1,11 @@
 //! Certificates: which files, whether they can be used, and whether the URL makes use of them.
 
-use super::email::check_together;
-use super::settings::{Secret, TlsFiles};
-use super::validate::Reader;
-use super::values as v;
+use super::{
+    email::check_together,
+    settings::{Secret, TlsFiles},
+    validate::Reader,
+    values as v,
+};
 use crate::tls::{certificates, private_key};
 
 /// The files of the service whose settings begin with this word. They are read, so that what is

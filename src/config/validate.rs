@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use super::layers::{Layers, Origin};
-use super::names::{Kind, NAMES, Name};
-use super::settings::{
-    Brand, Email, EmailBackend, Endpoint, LogFormat, PRE_SEND_BUDGET, Secret, Settings,
+use super::{
+    Report, api, email,
+    layers::{Layers, Origin},
+    names::{Kind, NAMES, Name},
+    settings::{
+        Brand, Email, EmailBackend, Endpoint, LogFormat, PRE_SEND_BUDGET, Secret, Settings,
+    },
+    sms, stream, tls, values as v,
 };
-use super::{Report, api, email, sms, stream, tls, values as v};
 
 /// The pepper in `defaults.toml`.
 const PUBLIC_PEPPER: &str = "usher-public-pepper";

@@ -8,12 +8,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::settings::Secret;
 use crate::ledger::RateLimit;
 
 use ipnet::IpNet;
 use url::Url;
-
-use super::settings::Secret;
 
 pub(super) type Parsed<T> = Result<T, String>;
 

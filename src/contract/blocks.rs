@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    catalog::VariableType,
     event::{MAX_ATTACHMENT_NAME_BYTES, MAX_ATTACHMENTS},
+    routing::VariableType,
 };
 
 /// No control character, and something that is to be seen.

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     broker::amqp::EVENTS,
-    catalog::{Catalog, EventKind, Recipients, Route},
     config::humane,
     event::MAX_EVENT_BYTES,
+    routing::{Catalog, EventKind, Recipients, Route},
     template::{
         sample,
         source::{self, Files},

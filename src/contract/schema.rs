@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::blocks::{link, name_of};
-use crate::catalog::{ChannelKind, Dialect, EventKind, Priority, Recipients, Route, Variable};
+use crate::routing::{ChannelKind, Dialect, EventKind, Priority, Recipients, Route, Variable};
 
 /// The mail's subject, where an event brings its own: it stands beside the fields of a dialect.
 const SUBJECT: &str = "subject";

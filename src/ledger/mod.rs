@@ -6,7 +6,6 @@
 //! *Intentions* (claim, latch, decision) are compare-and-set on owner and fence. *Facts* are not
 //! fenced: `sent` absorbs every other state.
 
-pub mod embedded;
 mod rate;
 pub mod redis;
 mod state;
@@ -20,7 +19,7 @@ pub use rate::RateLimit;
 pub use state::{Claim, Entry, Input, Next, Owner, Reply, State};
 pub use step::{Facts, MAX_CLAIMS, SUSPECT_CLAIMS, step};
 
-use crate::catalog::DeliveryId;
+use crate::routing::DeliveryId;
 
 /// Where the entries live. An input may be applied twice after a lost connection: every input is
 /// re-entrant by its owner's token.

@@ -23,7 +23,7 @@ impl RateLimit {
 
     /// Whether one more mail may go now. `full_until_ms` is when the bucket will have leaked out,
     /// if it holds anything; the answer is its new value, or how long to wait.
-    pub(super) fn admit(self, full_until_ms: Option<i64>, now_ms: i64) -> Result<i64, Duration> {
+    pub(crate) fn admit(self, full_until_ms: Option<i64>, now_ms: i64) -> Result<i64, Duration> {
         let next = full_until_ms.unwrap_or(now_ms).max(now_ms) + self.interval_ms();
         match next - self.period_ms() - now_ms {
             wait if wait > 0 => Err(Duration::from_millis(wait.unsigned_abs())),

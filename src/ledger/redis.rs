@@ -11,7 +11,7 @@ use super::{
     Admission, Input, Ledger, LedgerError, MAX_CLAIMS, Next, RateLimit, Reply, SUSPECT_CLAIMS,
 };
 use crate::{
-    batches::Batches, catalog::DeliveryId, config::Endpoint, redis::connect, tls::Renewed,
+    batches::Batches, clients::redis::connect, config::Endpoint, routing::DeliveryId, tls::Renewed,
 };
 
 /// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].

@@ -27,9 +27,9 @@ use self::{
 };
 use crate::{
     audit::{Record, Status},
-    catalog::Priority,
     health::{Health, State},
-    plan::Outlook,
+    routing::Priority,
+    scheduler::Outlook,
 };
 
 /// All metrics; cheap to clone.

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{
     helpers::is_true,
+    locale_formatter::Words,
     tree::{Node, Term},
-    words::Words,
 };
 
 /// What a template sees.
@@ -143,7 +143,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::template::{ascii, tree::tree, words::Words};
+    use crate::template::{ascii, locale_formatter::Words, tree::tree};
 
     fn render(text: &str, values: &Map<String, Value>) -> Result<String, String> {
         let (nodes, _) = tree(&Template::compile(text).unwrap()).unwrap();

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use super::{Globals, LANGUAGES, Templates, Trial, sample, source};
 use crate::{
-    catalog::{Catalog, EMBEDDED_ROUTES},
     config::{self, Environment},
     event::Sources,
+    routing::{Catalog, EMBEDDED_ROUTES},
 };
 
 /// One brand for all, with every optional part.

@@ -6,7 +6,7 @@ use std::{borrow::Cow, cmp::Ordering};
 
 use serde_json::Value;
 
-use super::words::Words;
+use super::locale_formatter::Words;
 
 /// A helper that gives a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,19 +5,19 @@
 //! refused. Before a template is rendered (evaluate.rs), the variables of its route are turned into
 //! words by their types (words.rs).
 
-mod accept;
-mod again;
 mod ascii;
 mod compile;
-pub mod database;
 mod evaluate;
 #[cfg(test)]
 mod golden;
 mod helpers;
+mod locale_formatter;
 mod read;
+mod rerender;
 pub mod source;
+pub mod store;
 mod tree;
-mod words;
+mod validate;
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -25,19 +25,19 @@ use arc_swap::ArcSwap;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
-pub use self::accept::{Trial, sample};
 pub use self::compile::Compiled;
+pub use self::validate::{Trial, sample};
 use self::{
-    database::Overrides,
     evaluate::{Scope, evaluate},
+    locale_formatter::{Locales, Words},
     source::Files,
-    words::{Locales, Words},
+    store::Overrides,
 };
 use crate::{
     audit::TemplateRef,
-    catalog::{Route, VariableType},
     config::{Brand, Settings},
     event::Event,
+    routing::{Route, VariableType},
 };
 
 pub use crate::event::LANGUAGES;

@@ -25,8 +25,8 @@ use opentelemetry_sdk::{
 use crate::{
     audit::{Record, Smtp},
     broker::Message,
-    catalog::Delivery,
     event::Event,
+    routing::Delivery,
 };
 
 /// The header and its name in CloudEvents.

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
-use usher::crash::BRIDGE_POINTS;
+use usher::crash_points::BRIDGE_POINTS;
 
 use super::{
     batch::{MIX, Published, batch},

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use usher::crash::POINTS;
+use usher::crash_points::POINTS;
 
 use super::{
     batch::{MIX, batch},

@@ -3,7 +3,7 @@
 
 use futures_util::future::join_all;
 use mongodb::bson::doc;
-use usher::crash::REQUEST_POINTS;
+use usher::crash_points::REQUEST_POINTS;
 
 use super::{instance::Instance, proxy::Weather, stage::Stage};
 use crate::support::{

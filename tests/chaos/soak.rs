@@ -35,7 +35,8 @@ async fn soak() {
             let mut dice = Dice::new(seed);
             let mut case =
                 |point| Case { point, hit: 1 + dice.below(8), instances: 1 + dice.below(3) };
-            let cases: Vec<Case> = usher::crash::POINTS.iter().map(|point| case(*point)).collect();
+            let cases: Vec<Case> =
+                usher::crash_points::POINTS.iter().map(|point| case(*point)).collect();
             let matrix = points::judge_all(cases).await;
             total += &matrix.total;
             kills += matrix.deaths;

@@ -9,11 +9,11 @@ use std::{
 
 use serde_json::{Value, json};
 use usher::{
-    catalog::{
-        Catalog, ChannelKind, Delivery, EMBEDDED_ROUTES, Identity, Lookup, Recipient, Recipients,
-    },
     channel::{email, sms},
     event::{Properties, Sources, parse, snake_case},
+    routing::{
+        Catalog, ChannelKind, Delivery, EMBEDDED_ROUTES, Identity, Lookup, Recipient, Recipients,
+    },
 };
 
 use crate::support::{

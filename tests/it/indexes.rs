@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{Bson, DateTime, Document, doc};
-use usher::audit::{Status, search::Filter};
+use usher::audit::{Status, store::search::Filter};
 
 use crate::support::{
     events::{BOOKINGS, booking},

@@ -10,13 +10,13 @@ use proptest::{
 use redis::AsyncCommands;
 use tokio::runtime::Runtime;
 use usher::{
-    catalog::DeliveryId,
     config::{Endpoint, Secret, TlsFiles},
     ledger::{
         Claim, Entry, Facts, Input, Ledger, Next, Owner, Reply, State,
         redis::{RedisLedger, Windows},
         step,
     },
+    routing::DeliveryId,
 };
 
 use crate::support::redis_database;

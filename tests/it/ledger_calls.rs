@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 use redis::AsyncCommands;
 use usher::{
-    catalog::DeliveryId,
     ledger::{Claim, Input, Ledger, Owner, Reply},
+    routing::DeliveryId,
 };
 
 use crate::ledger::ledger;

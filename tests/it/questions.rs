@@ -19,7 +19,7 @@ use crate::{
 };
 
 const DOCS: &str = include_str!("../../docs/audit.md");
-const SCHEMA: &str = include_str!("../../src/audit/deliveries.schema.json");
+const SCHEMA: &str = include_str!("../../src/audit/store/deliveries.schema.json");
 
 /// The code below each numbered question, with a time around now and these words in their places.
 fn questions(words: &[(&str, &str)]) -> Vec<Question> {

@@ -16,7 +16,7 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::doc;
-use usher::audit::search::Filter;
+use usher::audit::store::search::Filter;
 
 const ANA: &str = "the-token-of-ana-of-support";
 const BEA: &str = "the-token-of-bea-of-support";

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use redis::{Value, aio::MultiplexedConnection};
 use serde_json::{Value as Json, json};
 use usher::{
-    bridge::Bridge,
     broker::amqp::{AmqpBroker, Topology},
-    catalog::{Catalog, EMBEDDED_ROUTES, Identity},
     config::{Endpoint, Secret, Stream},
     health::Dependency,
     metrics::Metrics,
+    routing::{Catalog, EMBEDDED_ROUTES, Identity},
+    stream_source::Bridge,
 };
 
 use crate::support::{

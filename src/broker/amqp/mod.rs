@@ -5,10 +5,10 @@
 //! connection begins a new generation, and settling on an old one is not an error.
 
 mod acks;
-mod consume;
-mod handoff;
+mod consumer;
 mod headers;
-mod shelf;
+mod inspect;
+mod publisher;
 mod topology;
 
 use std::{sync::Arc, time::Duration};
@@ -20,12 +20,12 @@ use lapin::{
     uri::AMQPUri,
 };
 
-pub use consume::Consumers;
-pub use shelf::{Handle, Shelf, Taken};
+pub use consumer::Consumers;
+pub use inspect::{Handle, Shelf, Taken};
 pub(crate) use topology::EVENTS;
 pub use topology::Topology;
 
-use self::handoff::Publisher;
+use self::publisher::Publisher;
 use super::{Broker, BrokerError, HandOff, Message};
 use crate::{config::Endpoint, metrics::Metrics, tls::Pem};
 

@@ -10,8 +10,8 @@ use lapin::{
 
 use crate::{
     broker::{DEFER, Destination},
-    catalog::{Priority, SourceQueue},
     config::humane,
+    routing::{Priority, SourceQueue},
 };
 
 /// Publishers' exchange: routing keys lead to the source queues.

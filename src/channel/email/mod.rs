@@ -1,19 +1,15 @@
 //! Mail. The only place that knows lettre.
 
 mod address;
-mod calendar;
+mod compose;
 mod dkim;
-mod message;
-mod parts;
-mod pool;
+mod encoding;
+mod icalendar;
+mod mime;
 mod qr;
-mod reply;
-mod server;
 mod smtp;
-mod text;
-mod wire;
 
 pub use address::check_recipient;
-pub use message::{Composed, Sender};
-pub use pool::SmtpChannel;
+pub use compose::{Composed, Sender};
 pub use qr::qr_png;
+pub use smtp::SmtpChannel;

@@ -1,0 +1,268 @@
+//! Who may use the API: by a bearer token, which browsers keep in a cookie; or, where there are no
+//! tokens at all, whoever is on this machine.
+
+pub(super) mod client;
+mod jwt;
+pub(super) mod session;
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    middleware::Next,
+    response::Response,
+};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use self::jwt::Tokens;
+use super::{Shared, problem::Problem};
+use crate::config::Api;
+
+/// The cookie that holds a browser's token.
+pub(crate) const COOKIE: &str = "usher_token";
+
+/// Lets in who may come in.
+pub struct Guard {
+    tokens: Vec<[u8; 32]>,
+    jwt: Option<Tokens>,
+    origins: Vec<String>,
+    is_open: bool,
+}
+
+/// Who makes a request; every request that went past the guard has one in its extensions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Tells callers apart; nothing of a token itself.
+    pub name: Arc<str>,
+    /// When their token ends, if it ever does.
+    pub until: Option<Timestamp>,
+}
+
+impl Guard {
+    /// By these settings.
+    pub fn new(settings: &Api) -> Self {
+        Self {
+            tokens: settings.tokens.iter().map(|token| token.0).collect(),
+            jwt: settings.jwt.as_ref().map(Tokens::new),
+            origins: settings.origins.clone(),
+            is_open: settings.is_open(),
+        }
+    }
+
+    /// Whether no token is asked for.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whose token this is.
+    pub(crate) fn caller(&self, token: &str) -> Option<Caller> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        // All are compared, and each to its end: nobody learns anything from the time it takes.
+        let known = self.tokens.iter().fold(0, |known, one| known | one.ct_eq(&digest).unwrap_u8());
+        if known == 1 {
+            let name = format!("token {}", hex::encode(&digest[..4])).into();
+            return Some(Caller { name, until: None });
+        }
+        let claims = self.jwt.as_ref()?.claims(token)?;
+        Some(Caller { name: format!("jwt {}", claims.sub).into(), until: Some(claims.until()) })
+    }
+
+    fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
+        if self.is_open {
+            self.check_origin(headers, false)?;
+            return Ok(Caller { name: "loopback".into(), until: None });
+        }
+        if headers.contains_key(header::AUTHORIZATION) {
+            let caller = bearer(headers).and_then(|token| self.caller(token));
+            return caller.ok_or_else(Problem::unauthorized);
+        }
+        let caller = cookie(headers).and_then(|token| self.caller(token));
+        let caller = caller.ok_or_else(Problem::unauthorized)?;
+        // What a browser adds by itself, any page could make it send.
+        let reads =
+            matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE);
+        self.check_origin(headers, !reads)?;
+        Ok(caller)
+    }
+
+    /// The page that makes the request has to be usher's own or a listed one. Only browsers say which.
+    pub(crate) fn check_origin(&self, headers: &HeaderMap, needed: bool) -> Result<(), Problem> {
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            return if needed { Err(stranger()) } else { Ok(()) };
+        };
+        let origin = origin.to_str().map_err(|_| stranger())?;
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        // TLS may end before usher, so that it can't tell the scheme.
+        let place = origin.split_once("://").map(|(_, place)| place);
+        let is_known =
+            (place.is_some() && place == host) || self.origins.iter().any(|one| one == origin);
+        if is_known { Ok(()) } else { Err(stranger()) }
+    }
+}
+
+fn stranger() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "pages of this origin may not do that")
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let mut cookies =
+        lines.flat_map(|line| line.split(';')).filter_map(|one| one.trim().split_once('='));
+    cookies.find(|(name, _)| *name == COOKIE).map(|(_, token)| token)
+}
+
+/// A layer: who makes the request is known after it.
+pub(crate) async fn require(
+    State(api): State<Shared>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let caller = api.guard.admit(request.method(), request.headers())?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+/// A layer: where no token is asked for, a name that merely leads here is none of this machine's, and
+/// a page that came from there is a stranger (DNS rebinding).
+pub(crate) async fn on_this_machine(
+    State(api): State<Shared>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if api.guard.is_open && !is_loopback(request.headers()) {
+        let detail = "without a token, only localhost is answered";
+        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
+    }
+    Ok(next.run(request).await)
+}
+
+fn is_loopback(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else {
+        return false;
+    };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+    use jiff::Timestamp;
+    use ring::hmac;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::{ApiToken, Jwt, Secret};
+
+    const TOKEN: &str = "a-token-of-20-letters";
+    const SECRET: &str = "a secret of at least 32 bytes, as RFC 7518 has it";
+
+    fn guard() -> Guard {
+        let jwt = Jwt {
+            secret: Some(Secret::new(SECRET)),
+            public_key: None,
+            issuer: "https://id.example.com".into(),
+            audience: "usher".into(),
+        };
+        let tokens = vec![ApiToken([7; 32]), ApiToken(Sha256::digest(TOKEN).into())];
+        let origins = vec!["https://tickets.example.com".to_owned()];
+        Guard::new(&Api { tokens, jwt: Some(jwt), origins, ..Api::default() })
+    }
+
+    fn signed(header: &Value, claims: &Value, secret: &str) -> String {
+        let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let part = |value: &Value| encode(value.to_string().as_bytes());
+        let text = format!("{}.{}", part(header), part(claims));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        format!("{text}.{}", encode(hmac::sign(&key, text.as_bytes()).as_ref()))
+    }
+
+    fn headers(all: &[(header::HeaderName, &str)]) -> HeaderMap {
+        all.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_jwt_counts_if_everything_about_it_does() {
+        let (guard, now) = (guard(), Timestamp::now().as_second());
+        let header = json!({"alg": "HS256", "typ": "JWT"});
+        let good = json!({"sub": "ana", "iss": "https://id.example.com", "aud": "usher", "exp": now + 600});
+        let with = |name: &str, value: Value| {
+            let mut claims = good.clone();
+            claims[name] = value;
+            claims
+        };
+        let caller = guard.caller(&signed(&header, &good, SECRET));
+        assert_eq!(caller.map(|caller| caller.name), Some("jwt ana".into()));
+        for bad in [
+            with("iss", "https://other.example.com".into()),
+            with("aud", "somebody else".into()),
+            with("exp", (now - 600).into()),
+            with("exp", "tomorrow".into()),
+            with("exp", Value::Null),
+            with("nbf", (now + 600).into()),
+            with("sub", Value::Null),
+            json!({"sub": "ana"}),
+        ] {
+            assert_eq!(guard.caller(&signed(&header, &bad, SECRET)), None, "{bad}");
+        }
+        assert_eq!(guard.caller(&signed(&header, &good, "another")), None);
+        for alg in ["none", "HS512", "RS256"] {
+            assert_eq!(guard.caller(&signed(&json!({"alg": alg}), &good, SECRET)), None, "{alg}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_counts_only_for_pages_of_ones_own() {
+        let guard = guard();
+        let cookie = format!("other=1; {COOKIE}={TOKEN}");
+        let asked = |method: &Method, more: &[(header::HeaderName, &str)]| {
+            let own = [(header::HOST, "usher.example.com"), (header::COOKIE, cookie.as_str())];
+            guard.admit(method, &headers(&[&own[..], more].concat())).is_ok()
+        };
+        let origin = |origin| (header::ORIGIN, origin);
+        assert!(asked(&Method::GET, &[]));
+        assert!(!asked(&Method::POST, &[]));
+        assert!(!asked(&Method::GET, &[(header::UPGRADE, "websocket")]));
+        for known in ["https://usher.example.com", "https://tickets.example.com"] {
+            assert!(asked(&Method::POST, &[origin(known)]), "{known}");
+        }
+        for unknown in ["https://example.com", "null", "http://tickets.example.com"] {
+            assert!(!asked(&Method::GET, &[origin(unknown)]), "{unknown}");
+        }
+        let bearer = format!("Bearer {TOKEN}");
+        let own = headers(&[(header::AUTHORIZATION, &bearer), origin("https://example.com")]);
+        assert!(guard.admit(&Method::POST, &own).is_ok(), "no page can send this by itself");
+        let wrong = [(header::AUTHORIZATION, "Bearer wrong"), (header::COOKIE, cookie.as_str())];
+        assert!(guard.admit(&Method::GET, &headers(&wrong)).is_err());
+    }
+
+    #[test]
+    fn without_tokens_only_loopback_is_answered() {
+        let host = |host| is_loopback(&headers(&[(header::HOST, host)]));
+        for own in ["localhost", "LOCALHOST:8002", "127.0.0.1:8002", "[::1]:8002", "[::1]"] {
+            assert!(host(own), "{own}");
+        }
+        for other in
+            ["example.com", "localhost.example.com", "10.0.0.1:8002", "", "127.0.0.1.nip.io"]
+        {
+            assert!(!host(other), "{other}");
+        }
+        assert!(!is_loopback(&HeaderMap::new()));
+        let open = Guard::new(&Api::default());
+        let page = [(header::HOST, "localhost:8002"), (header::ORIGIN, "https://example.com")];
+        assert!(open.admit(&Method::GET, &headers(&page[..1])).is_ok());
+        assert!(open.admit(&Method::GET, &headers(&page)).is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! Signing in, for browsers: the token is kept in a cookie that no script can read.
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{AppendHeaders, IntoResponse},
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::COOKIE;
+use crate::api::{
+    Shared,
+    problem::{Json, Problem},
+};
+
+/// Twelve hours: a shift.
+const LASTS: u32 = 12 * 3600;
+
+pub(crate) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(sign_in, sign_out))
+}
+
+pub(crate) fn guarded() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(signed_in))
+}
+
+/// A token to sign in with.
+#[derive(Deserialize, ToSchema)]
+struct SignIn {
+    /// The token.
+    token: String,
+}
+
+/// Sign in
+///
+/// Keeps the token in a cookie that goes with every request of usher's own pages.
+#[utoipa::path(post, path = "/api/session", tag = "session", request_body = SignIn, responses(
+    (status = 204, description = "Signed in", headers(("set-cookie" = String))),
+    Problem,
+))]
+async fn sign_in(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    Json(sign_in): Json<SignIn>,
+) -> Result<impl IntoResponse, Problem> {
+    api.guard.check_origin(&headers, false)?;
+    if api.guard.is_open() {
+        return Ok(answer(&headers, "", 0));
+    }
+    // RFC 6265 4.1.1: what a cookie can hold.
+    let fits = sign_in.token.bytes().all(|b| b.is_ascii_graphic() && !b"\",;\\".contains(&b));
+    let known = api.guard.caller(&sign_in.token).filter(|_| fits);
+    known.ok_or_else(Problem::unauthorized)?;
+    Ok(answer(&headers, &sign_in.token, LASTS))
+}
+
+/// Sign out
+#[utoipa::path(delete, path = "/api/session", tag = "session", responses(
+    (status = 204, description = "Signed out", headers(("set-cookie" = String))),
+    Problem,
+))]
+async fn sign_out(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Problem> {
+    api.guard.check_origin(&headers, false)?;
+    Ok(answer(&headers, "", 0))
+}
+
+/// Whether one is signed in
+#[utoipa::path(get, path = "/api/session", tag = "session", responses(
+    (status = 204, description = "The token, or the cookie, is known"),
+    Problem,
+))]
+async fn signed_in() -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
+fn answer(headers: &HeaderMap, token: &str, lasts: u32) -> impl IntoResponse + use<> {
+    // TLS ends before usher, and the page knows that it did.
+    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    let secure =
+        if origin.is_some_and(|origin| origin.starts_with("https://")) { "; Secure" } else { "" };
+    let cookie =
+        format!("{COOKIE}={token}; Path=/; Max-Age={lasts}; HttpOnly; SameSite=Strict{secure}");
+    (StatusCode::NO_CONTENT, AppendHeaders([(header::SET_COOKIE, cookie)]))
+}

@@ -1,0 +1,131 @@
+//! For those who watch: liveness, readiness, health and metrics.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    health::{self, Health},
+    metrics::Metrics,
+};
+
+/// What can be watched.
+#[derive(Clone)]
+pub struct Watch {
+    /// Whether what usher depends on answers.
+    pub health: Health,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Its paths.
+pub(crate) const PATHS: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
+
+pub(crate) fn routes() -> OpenApiRouter<Watch> {
+    OpenApiRouter::new()
+        .routes(routes!(livez))
+        .routes(routes!(readyz))
+        .routes(routes!(healthz))
+        .routes(routes!(metrics_text))
+}
+
+/// Whether it lives
+///
+/// Depends on nothing else.
+#[utoipa::path(get, path = "/livez", tag = "watch", responses(
+    (status = 200, description = "It does", body = String),
+))]
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Whether it is ready
+///
+/// One word, and with `?verbose` a line for each check, as is Kubernetes' convention.
+#[utoipa::path(get, path = "/readyz", tag = "watch", responses(
+    (status = 200, description = "It is", body = String),
+    (status = 503, description = "It is not", body = String),
+))]
+async fn readyz(State(app): State<Watch>, RawQuery(query): RawQuery) -> Response {
+    let ready = app.health.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut text = String::new();
+    if query.is_some_and(|query| query.split('&').any(|part| part.starts_with("verbose"))) {
+        for dependency in app.health.all() {
+            let (sign, word) = match dependency.state() {
+                health::State::Up => ('+', "ok".to_owned()),
+                health::State::Unused => ('+', "not used".to_owned()),
+                health::State::Unknown => ('-', "not reached yet".to_owned()),
+                health::State::Down(reason) => ('-', reason),
+            };
+            text.push_str(&format!("[{sign}] {} {word}\n", dependency.name()));
+        }
+    }
+    text.push_str(if ready { "ok\n" } else { "not ready\n" });
+    (status, text).into_response()
+}
+
+/// How it and what it depends on is.
+#[derive(Serialize, ToSchema)]
+struct Healthz {
+    /// `healthy` or `unhealthy`.
+    status: &'static str,
+    /// Each dependency.
+    checks: BTreeMap<&'static str, Check>,
+}
+
+/// How a dependency is.
+#[derive(Serialize, ToSchema)]
+struct Check {
+    /// `up`, `down`, `unused` or `unknown`.
+    status: &'static str,
+    /// Why it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// How it is, and each thing that it depends on
+#[utoipa::path(get, path = "/healthz", tag = "watch", responses(
+    (status = 200, description = "Healthy", body = Healthz),
+    (status = 503, description = "Unhealthy", body = Healthz),
+))]
+async fn healthz(State(app): State<Watch>) -> Response {
+    let check = |dependency: &health::Dependency| {
+        let (status, error) = match dependency.state() {
+            health::State::Up => ("up", None),
+            health::State::Unused => ("unused", None),
+            health::State::Unknown => ("unknown", None),
+            health::State::Down(reason) => ("down", Some(reason)),
+        };
+        (dependency.name(), Check { status, error })
+    };
+    let checks = app.health.all().map(check).collect();
+    let (code, status) = if app.health.is_ready() {
+        (StatusCode::OK, "healthy")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
+    };
+    (code, Json(Healthz { status, checks })).into_response()
+}
+
+/// What is counted, in OpenMetrics
+#[utoipa::path(get, path = "/metrics", tag = "watch", responses(
+    (status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"),
+))]
+async fn metrics_text(State(app): State<Watch>) -> Response {
+    match app.metrics.render(&app.health) {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

@@ -1,0 +1,235 @@
+//! What usher answers by HTTP: health and metrics for those who watch ([`watch`]), and the API, where
+//! it is switched on, in areas: each has its routes and handlers in a file, which have no more to do
+//! than to ask and to tell.
+//!
+//! The document of the API (OpenAPI) is made of the handlers.
+
+mod auth;
+pub mod feed;
+mod health;
+pub mod outbox;
+mod problem;
+mod reports;
+mod requests;
+mod server;
+mod streams;
+mod support_page;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::from_fn_with_state,
+    routing::get,
+};
+use ipnet::IpNet;
+use tower_http::cors::CorsLayer;
+use utoipa::openapi::{
+    InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
+    security::{Http, HttpAuthScheme, SecurityScheme},
+};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+pub use self::{
+    auth::{Caller, Guard},
+    health::Watch,
+    problem::{Fault, Json, Path, Problem, Query},
+    reports::pagination::{Page, Pages},
+    requests::forms::fields_of,
+    server::serve,
+};
+use self::{feed::Feed, outbox::Outbox};
+use crate::{
+    audit::store::MongoAudit,
+    broker::amqp::AmqpBroker,
+    ledger::{RateLimit, redis::RedisLedger},
+    metrics::Metrics,
+    routing::Identity,
+    stream_source::Bridge,
+};
+
+/// Most that a body may have, unless its area says less.
+const BODY_BYTES: usize = 64 * 1024;
+
+/// What the API is made of.
+pub struct Api {
+    /// Who may come in.
+    pub guard: Guard,
+    /// Origins of pages that may use it.
+    pub origins: Vec<String>,
+    /// Who is believed when they say for whom they ask.
+    pub proxies: Vec<IpNet>,
+    /// Most contact requests from one address.
+    pub contact_limit: Option<RateLimit>,
+    /// Makes ids.
+    pub identity: Identity,
+    /// Keeps the limits.
+    pub ledger: Arc<RedisLedger>,
+    /// What became of every delivery.
+    pub audit: Arc<MongoAudit>,
+    /// What is to be published.
+    pub outbox: Arc<Outbox>,
+    /// The routes of mail that tells customers of a rescheduling.
+    pub reschedules: Vec<String>,
+    /// Knows how much waits.
+    pub broker: Arc<AmqpBroker>,
+    /// From Redis Streams, where they are configured.
+    pub bridge: Option<Arc<Bridge>>,
+    /// What happens, as it happens.
+    pub feed: Feed,
+}
+
+/// What each handler of the API has.
+type Shared = Arc<Api>;
+
+fn router(watch: Watch, api: Option<Api>) -> Router {
+    let metrics: Metrics = watch.metrics.clone();
+    let mut app = health::routes().split_for_parts().0.with_state(watch);
+    if let Some(api) = api {
+        app = app.merge(of_api(Arc::new(api)));
+    }
+    let not_allowed = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not by this method");
+    app.fallback(async || Problem::not_found())
+        .method_not_allowed_fallback(async move || not_allowed)
+        .layer(from_fn_with_state(metrics, server::observe::observe))
+}
+
+/// What anybody may ask for.
+fn public() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().merge(auth::session::routes()).merge(requests::public())
+}
+
+/// What needs a token.
+fn guarded() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .merge(auth::session::guarded())
+        .merge(requests::guarded())
+        .merge(reports::statistics::routes())
+        .merge(reports::reschedules::routes())
+        .merge(reports::bookings::routes())
+        .merge(streams::routes())
+        .merge(feed::websocket::routes())
+}
+
+/// The same by a second path, in English.
+fn in_english(
+    (schemas, mut paths, methods): UtoipaMethodRouter<Shared>,
+    path: &str,
+) -> UtoipaMethodRouter<Shared> {
+    if let Some(mut item) = paths.paths.values().next().cloned() {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            operation.operation_id = operation.operation_id.take().map(|id| id + "_in_english");
+        }
+        paths.paths.insert(path.to_owned(), item);
+    }
+    (schemas, paths, methods)
+}
+
+fn of_api(api: Shared) -> Router {
+    let guarded = guarded().split_for_parts().0;
+    let guarded = guarded.route_layer(from_fn_with_state(api.clone(), auth::require));
+    let document = openapi();
+    let cors = cors(&api.origins);
+    let routes = public().split_for_parts().0.merge(guarded);
+    let routes = routes
+        .merge(support_page::routes())
+        .route("/openapi.json", get(async move || axum::Json(document)));
+    let routes = routes
+        .layer(from_fn_with_state(api.clone(), auth::on_this_machine))
+        .layer(DefaultBodyLimit::max(BODY_BYTES));
+    match cors {
+        Some(cors) => routes.layer(cors).with_state(api),
+        None => routes.with_state(api),
+    }
+}
+
+/// Browsers ask whether a page of another origin may; none may unless it is listed.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> =
+        origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()).collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let idempotency_key = HeaderName::from_static("idempotency-key");
+    let asked = [header::AUTHORIZATION, header::CONTENT_TYPE, idempotency_key];
+    let cors = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers(asked)
+        .allow_credentials(true)
+        .expose_headers([server::observe::REQUEST_ID.clone()]);
+    Some(cors)
+}
+
+/// The document of the API, in YAML.
+///
+/// # Errors
+/// It can't be written so.
+pub fn openapi_yaml() -> anyhow::Result<String> {
+    Ok(serde_saphyr::to_string(&openapi())?)
+}
+
+fn openapi() -> OpenApi {
+    let needs_token = |mut document: OpenApi| {
+        let needed = SecurityRequirement::new("token", [""; 0]);
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                operation.security = Some(vec![needed.clone()]);
+            }
+        }
+        document
+    };
+    let about = InfoBuilder::new()
+        .title("usher")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Notifications by HTTP, and what became of them."));
+    let mut document = OpenApiBuilder::new().info(about.build()).build();
+    document.merge(health::routes().into_openapi());
+    document.merge(public().into_openapi());
+    document.merge(needs_token(guarded().into_openapi()));
+    let components = document.components.get_or_insert_default();
+    let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    components.add_security_scheme("token", scheme);
+    let mut add = Vec::new();
+    <Problem as utoipa::ToSchema>::schemas(&mut add);
+    add.push(("Problem".to_owned(), <Problem as utoipa::PartialSchema>::schema()));
+    components.schemas.extend(add);
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_in_the_repository_is_that_of_the_code() {
+        let committed = include_str!("../../docs/openapi.yaml");
+        let made = openapi_yaml().unwrap();
+        assert!(made == committed, "usher openapi >docs/openapi.yaml");
+    }
+
+    #[test]
+    fn whatever_is_not_public_says_that_it_needs_a_token() {
+        let open = public().into_openapi().paths.paths;
+        for (path, item) in guarded().into_openapi().paths.paths {
+            let known = open.get(&path);
+            for (method, guarded) in [("get", item.get), ("post", item.post)] {
+                let Some(operation) = guarded else { continue };
+                let documented = openapi().paths.paths.get(&path).cloned().unwrap();
+                let documented = if method == "get" { documented.get } else { documented.post };
+                assert!(documented.unwrap().security.is_some(), "{method} {path}");
+                let twice = known.and_then(|item| {
+                    if method == "get" { item.get.clone() } else { item.post.clone() }
+                });
+                assert!(
+                    twice.is_none(),
+                    "{method} {path} is public too: {:?}",
+                    operation.operation_id
+                );
+            }
+        }
+    }
+}

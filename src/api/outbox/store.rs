@@ -1,0 +1,246 @@
+//! The requests in MongoDB.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use jiff::{SignedDuration, Timestamp};
+use mongodb::{
+    Collection, Database, IndexModel,
+    bson::{Bson, Document, doc},
+    error::{Error, ErrorKind, WriteFailure},
+    options::{IndexOptions, ReturnDocument},
+};
+
+use super::{Asked, Kind, Progress, Request, RequestError, State, failed};
+use crate::{
+    audit::store::DELIVERIES,
+    clients::mongo::{
+        DUPLICATE_KEY, date, from_document, index, purge_index, to_document, unless_refused,
+    },
+};
+
+/// The collection of requests.
+pub const REQUESTS: &str = "requests";
+/// The collection of how many there were of each kind.
+pub const COUNTERS: &str = "counters";
+/// The times that are dates there.
+const DATES: [&str; 4] = ["created_at", "updated_at", "claim_at", "purge_at"];
+/// Most that are claimed at once.
+const BATCH: i64 = 100;
+
+/// The requests in MongoDB.
+pub struct MongoRequests {
+    requests: Collection<Document>,
+    counters: Collection<Document>,
+    deliveries: Collection<Document>,
+    kept: SignedDuration,
+}
+
+impl MongoRequests {
+    /// In this database, by its write concern; each is kept for so long once the broker has it.
+    pub fn new(database: &Database, kept: Duration) -> Self {
+        Self {
+            requests: database.collection(REQUESTS),
+            counters: database.collection(COUNTERS),
+            deliveries: database.collection(DELIVERIES),
+            kept: SignedDuration::try_from(kept).unwrap_or(SignedDuration::MAX),
+        }
+    }
+
+    /// Makes the indexes where they are missing.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn prepare(&self) -> Result<(), RequestError> {
+        // Nearly all are queued.
+        let pending = doc! {"state": State::Pending.as_str()};
+        let pending = IndexOptions::builder().partial_filter_expression(pending).build();
+        let indexes = [
+            index(doc! {"kind": 1, "number": -1}),
+            IndexModel::builder().keys(doc! {"claim_at": 1}).options(pending).build(),
+            purge_index("purge_at"),
+        ];
+        let made = self.requests.create_indexes(indexes).await;
+        unless_refused("indexes of requests", made).map_err(failed)
+    }
+
+    /// Keeps a request, durable when this returns; `lease` is for how long nobody else publishes it.
+    /// `Err` within: it is there already.
+    pub(super) async fn insert(
+        &self,
+        asked: &Asked,
+        lease: SignedDuration,
+    ) -> Result<Result<Request, Request>, RequestError> {
+        let id = asked.id.unwrap_or_else(uuid::Uuid::new_v4).to_string();
+        loop {
+            if asked.id.is_some()
+                && let Some(known) = self.find_one(doc! {"_id": &id}).await?
+            {
+                return Ok(Err(known));
+            }
+            let now = Timestamp::now();
+            let request = Request {
+                id: id.clone(),
+                kind: asked.kind,
+                number: self.next_number(asked.kind).await?,
+                body: asked.body.clone(),
+                state: State::Pending,
+                created_at: now,
+                updated_at: now,
+                claim_at: now + lease,
+                purge_at: None,
+                traceparent: asked.traceparent.clone(),
+            };
+            let document = to_document(&request, &DATES).map_err(failed)?;
+            match self.requests.insert_one(document).await {
+                Ok(_) => return Ok(Ok(request)),
+                // The same one came at the same time.
+                Err(error) if is_duplicate(&error) && asked.id.is_some() => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    async fn next_number(&self, kind: Kind) -> Result<i64, RequestError> {
+        let mut tries = 0..3;
+        loop {
+            let counted = self
+                .counters
+                .find_one_and_update(doc! {"_id": kind.as_str()}, doc! {"$inc": {"last": 1_i64}})
+                .upsert(true)
+                .return_document(ReturnDocument::After)
+                .await;
+            match counted {
+                Ok(counted) => {
+                    let last = counted.as_ref().and_then(|counted| counted.get("last"));
+                    return match last {
+                        Some(Bson::Int64(last)) => Ok(*last),
+                        Some(Bson::Int32(last)) => Ok(i64::from(*last)),
+                        other => Err(failed(anyhow::anyhow!("the counter holds {other:?}"))),
+                    };
+                }
+                // Two made the first one.
+                Err(error) if is_duplicate(&error) && tries.next().is_some() => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// The broker has it.
+    pub(super) async fn queued(&self, id: &str) -> Result<(), RequestError> {
+        let now = Timestamp::now();
+        let purge_at = now.saturating_add(self.kept).unwrap_or(Timestamp::MAX);
+        let set = doc! {
+            "state": State::Queued.as_str(), "updated_at": date(now), "purge_at": date(purge_at),
+        };
+        let pending = doc! {"_id": id, "state": State::Pending.as_str()};
+        self.requests.update_one(pending, doc! {"$set": set}).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// Anybody may publish it from now on.
+    pub(super) async fn release(&self, id: &str) -> Result<(), RequestError> {
+        let set = doc! {"$set": {"claim_at": date(Timestamp::now())}};
+        let pending = doc! {"_id": id, "state": State::Pending.as_str()};
+        self.requests.update_one(pending, set).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// What nobody has published, claimed for so long; others look at the same time.
+    pub(super) async fn claim(&self, lease: SignedDuration) -> Result<Vec<Request>, RequestError> {
+        let now = Timestamp::now();
+        let due = doc! {"state": State::Pending.as_str(), "claim_at": {"$lte": date(now)}};
+        let found = self.requests.find(due.clone()).projection(doc! {"_id": 1});
+        let found = found.sort(doc! {"claim_at": 1}).limit(BATCH).await.map_err(failed)?;
+        let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
+        let mut claimed = Vec::new();
+        for id in found.iter().filter_map(|one| one.get("_id")) {
+            let mut still_due = due.clone();
+            still_due.insert("_id", id);
+            let set = doc! {"$set": {"claim_at": date(now + lease)}};
+            let one = self.requests.find_one_and_update(still_due, set).await.map_err(failed)?;
+            claimed.extend(one.map(read).transpose()?);
+        }
+        Ok(claimed)
+    }
+
+    /// How many wait to be published.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn waiting(&self) -> Result<u64, RequestError> {
+        let pending = doc! {"state": State::Pending.as_str()};
+        self.requests.count_documents(pending).await.map_err(failed)
+    }
+
+    /// So many of a kind after skipping so many, newest first, with what became of each; and how many
+    /// there are in all.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn page(
+        &self,
+        kind: Kind,
+        skip: u64,
+        limit: i64,
+    ) -> Result<(u64, Vec<(Request, Progress)>), RequestError> {
+        let of_kind = doc! {"kind": kind.as_str()};
+        let count = self.requests.count_documents(of_kind.clone()).await.map_err(failed)?;
+        let found = self.requests.find(of_kind).sort(doc! {"number": -1}).skip(skip).limit(limit);
+        let found: Vec<Document> =
+            found.await.map_err(failed)?.try_collect().await.map_err(failed)?;
+        let found = found.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        Ok((count, self.with_progress(found).await?))
+    }
+
+    /// One of a kind by its number or its id.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn find(
+        &self,
+        kind: Kind,
+        name: &str,
+    ) -> Result<Option<(Request, Progress)>, RequestError> {
+        let filter = match name.parse::<i64>() {
+            Ok(number) => doc! {"kind": kind.as_str(), "number": number},
+            Err(_) => doc! {"_id": name.to_ascii_lowercase(), "kind": kind.as_str()},
+        };
+        let found = self.find_one(filter).await?;
+        Ok(self.with_progress(found.into_iter().collect()).await?.pop())
+    }
+
+    async fn find_one(&self, filter: Document) -> Result<Option<Request>, RequestError> {
+        self.requests.find_one(filter).await.map_err(failed)?.map(read).transpose()
+    }
+
+    async fn with_progress(
+        &self,
+        requests: Vec<Request>,
+    ) -> Result<Vec<(Request, Progress)>, RequestError> {
+        let ids: Vec<&str> = requests.iter().map(|request| request.id.as_str()).collect();
+        let fields = doc! {
+            "event.id": 1, "delivery_id": 1, "attempt": 1, "status": 1, "error.message": 1, "at": 1,
+        };
+        let records = self.deliveries.find(doc! {"event.id": {"$in": ids}}).projection(fields);
+        let records = records.sort(doc! {"at": 1}).await.map_err(failed)?;
+        let records: Vec<Document> = records.try_collect().await.map_err(failed)?;
+        let told = |request: Request| {
+            let progress = Progress::of(&request, &records);
+            (request, progress)
+        };
+        Ok(requests.into_iter().map(told).collect())
+    }
+}
+
+fn read(document: Document) -> Result<Request, RequestError> {
+    from_document(document, &DATES).map_err(failed)
+}
+
+fn is_duplicate(error: &Error) -> bool {
+    match *error.kind {
+        ErrorKind::Write(WriteFailure::WriteError(ref refusal)) => refusal.code == DUPLICATE_KEY,
+        ErrorKind::Command(ref refusal) => refusal.code == DUPLICATE_KEY,
+        _ => false,
+    }
+}

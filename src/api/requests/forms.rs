@@ -1,0 +1,191 @@
+//! What the bodies of requests have to be, and the events that they become.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    api::{
+        outbox::Kind,
+        problem::{Fault, Problem},
+    },
+    channel::email::check_recipient,
+};
+
+/// Longest name, subject, message and text, in characters.
+const NAME: usize = 100;
+const SUBJECT: usize = 255;
+const MESSAGE: usize = 5_000;
+const TEXT: usize = 20_000;
+/// Longest language tag.
+const LOCALE: usize = 35;
+
+/// What somebody wrote into the contact form.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct ContactForm {
+    /// Who writes.
+    #[schema(max_length = 100, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$", example = "Carlos Rivas")]
+    name: String,
+    /// Where an answer goes.
+    #[schema(format = "email", max_length = 254, example = "carlos@mail.com")]
+    email: String,
+    /// What they have to say.
+    #[schema(max_length = 5000, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$")]
+    message: String,
+    /// The language of the mail to the team: `en`, `es` or a tag such as `es-CO`.
+    #[schema(max_length = 35, pattern = r"^[A-Za-z0-9-]+$")]
+    locale: Option<String>,
+    /// An id of the caller's own: the same one again is the same request.
+    #[schema(format = "uuid", pattern = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$")]
+    uuid: Option<String>,
+}
+
+/// A mail with a text of the caller's own.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct Notification {
+    /// Who gets it.
+    #[schema(format = "email", max_length = 254, example = "user@example.com")]
+    to: String,
+    /// Its subject.
+    #[schema(
+        max_length = 255,
+        pattern = r"^[^\x00]*[^\s\x00][^\x00]*$",
+        example = "Nuevo post publicado"
+    )]
+    subject: String,
+    /// Its text.
+    #[schema(max_length = 20000, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$")]
+    body: String,
+    /// What else is to be shown, name by name.
+    metadata: Option<BTreeMap<String, Scalar>>,
+    /// How urgent it is.
+    priority: Option<Urgency>,
+    /// The language around the text: `en`, `es` or a tag such as `es-CO`.
+    #[schema(max_length = 35, pattern = r"^[A-Za-z0-9-]+$")]
+    locale: Option<String>,
+    /// An id of the caller's own: the same one again is the same request.
+    #[schema(format = "uuid", pattern = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$")]
+    uuid: Option<String>,
+}
+
+/// A text, a number, true or false.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Scalar {
+    Text(String),
+    #[schema(value_type = f64)]
+    Number(serde_json::Number),
+    Flag(bool),
+}
+
+/// How urgent something is.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Urgency {
+    High,
+    Medium,
+    Low,
+}
+
+/// The event's fields, and an id of the caller's own.
+pub(crate) type Checked = Result<(Map<String, Value>, Option<Uuid>), Problem>;
+
+/// The event's fields that a body becomes, where it is accepted.
+pub fn fields_of(kind: Kind, body: &[u8]) -> Option<Map<String, Value>> {
+    let body = Value::Object(serde_json::from_slice(body).ok()?);
+    let checked = match kind {
+        Kind::Contact => ContactForm::deserialize(body).ok()?.checked(),
+        Kind::Notify => Notification::deserialize(body).ok()?.checked(),
+    };
+    checked.ok().map(|(fields, _)| fields)
+}
+
+impl ContactForm {
+    /// The event's fields.
+    pub(crate) fn checked(self) -> Checked {
+        let mut check = Check::default();
+        check.text("name", &self.name, NAME);
+        check.address("email", &self.email);
+        check.text("message", &self.message, MESSAGE);
+        check.locale(self.locale.as_deref());
+        check.done(self.uuid.as_deref())
+    }
+}
+
+impl Notification {
+    /// The event's fields.
+    pub(crate) fn checked(self) -> Checked {
+        let mut check = Check::default();
+        check.address("to", &self.to);
+        check.text("subject", &self.subject, SUBJECT);
+        check.text("body", &self.body, TEXT);
+        check.also("metadata", &self.metadata.unwrap_or_default());
+        if let Some(priority) = self.priority {
+            check.also("priority", &priority);
+        }
+        check.locale(self.locale.as_deref());
+        check.done(self.uuid.as_deref())
+    }
+}
+
+/// The fields as they are found good, and what is wrong with the others.
+#[derive(Default)]
+struct Check {
+    body: Map<String, Value>,
+    faults: Vec<Fault>,
+}
+
+impl Check {
+    fn text(&mut self, field: &str, text: &str, longest: usize) {
+        if text.trim().is_empty() {
+            self.faults.push(fault(field, "may not be blank"));
+        } else if text.chars().count() > longest {
+            self.faults.push(fault(field, format!("has more than {longest} characters")));
+        } else if text.contains('\0') {
+            self.faults.push(fault(field, "has a null character"));
+        }
+        self.body.insert(field.to_owned(), text.trim().into());
+    }
+
+    /// What its type says all about.
+    fn also(&mut self, field: &str, value: &impl Serialize) {
+        // Texts, numbers and truths: nothing that could fail.
+        let value = serde_json::to_value(value).unwrap_or_default();
+        self.body.insert(field.to_owned(), value);
+    }
+
+    fn address(&mut self, field: &str, address: &str) {
+        let address = address.trim();
+        if let Err(reason) = check_recipient(address) {
+            self.faults.push(fault(field, reason));
+        }
+        self.body.insert(field.to_owned(), address.into());
+    }
+
+    fn locale(&mut self, locale: Option<&str>) {
+        let Some(locale) = locale else { return };
+        let is_tag = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if locale.is_empty() || locale.len() > LOCALE || !locale.chars().all(is_tag) {
+            self.faults.push(fault("locale", "must be a language tag such as en or es-CO"));
+        }
+        self.body.insert("locale".to_owned(), locale.into());
+    }
+
+    fn done(mut self, uuid: Option<&str>) -> Checked {
+        let uuid = uuid.map(Uuid::try_parse).transpose();
+        if uuid.is_err() {
+            self.faults.push(fault("uuid", "must be a UUID"));
+        }
+        match uuid {
+            Ok(uuid) if self.faults.is_empty() => Ok((self.body, uuid)),
+            _ => Err(Problem::invalid(self.faults)),
+        }
+    }
+}
+
+fn fault(field: &str, detail: impl Into<String>) -> Fault {
+    Fault { field: field.to_owned(), detail: detail.into() }
+}

@@ -1,0 +1,25 @@
+//! What the API tells as it happens.
+
+use tokio_util::sync::CancellationToken;
+
+use super::load::Loaded;
+use crate::{api::feed::Feed, audit::store::connect, failure::Failure, metrics::Metrics};
+
+/// The feed, on connections of its own to MongoDB; none without the API.
+pub(crate) async fn feed(
+    loaded: &Loaded,
+    metrics: Metrics,
+    background: &CancellationToken,
+) -> Result<Option<Feed>, Failure> {
+    let settings = &loaded.settings;
+    if settings.api.is_none() {
+        return Ok(None);
+    }
+    let database = connect(&settings.mongodb, &settings.mongodb_database).await;
+    let database = database.map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
+    let feed = Feed::new(database, loaded.catalog.reschedule_notices().into_iter().collect());
+    tokio::spawn(background.clone().run_until_cancelled_owned(feed.clone().run()));
+    let count = feed.clone().count(move |listeners| metrics.listeners(listeners));
+    tokio::spawn(background.clone().run_until_cancelled_owned(count));
+    Ok(Some(feed))
+}

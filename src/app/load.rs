@@ -1,0 +1,155 @@
+//! What every command begins with: settings, routes and templates, all faults at once.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use crate::{
+    audit::store::MongoAudit,
+    broker::Message,
+    channel::email::Sender,
+    config::{self, Environment, Settings, Warning},
+    event::{Properties, Sources},
+    failure::Failure,
+    logging,
+    metrics::Metrics,
+    routing::{Catalog, EMBEDDED_ROUTES},
+    template::{
+        Globals, Templates, Trial,
+        source::{self, Files},
+    },
+};
+
+/// Settings, routes and templates, checked against each other.
+#[derive(Clone)]
+pub(crate) struct Loaded {
+    pub(crate) settings: Settings,
+    pub(crate) warnings: Vec<Warning>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) templates: Arc<Templates>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) sender: Sender,
+}
+
+impl Loaded {
+    /// What templates of the database are tried on.
+    pub(crate) fn trial(&self) -> Trial<'_> {
+        Trial { catalog: &self.catalog, files: &self.files, sources: &self.sources }
+    }
+}
+
+/// Only the settings.
+///
+/// # Errors
+/// Every fault found, one a line.
+pub(crate) fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
+    let read = config::load(config, &Environment::from_process());
+    read.map(|(settings, _)| settings).map_err(|faults| Failure::config(faults.to_string()))
+}
+
+/// Everything, and the audit, for a command on a person's terminal.
+///
+/// # Errors
+/// Every fault found, one a line.
+pub(crate) async fn with_audit(config: Option<&Path>) -> Result<(Loaded, MongoAudit), Failure> {
+    let loaded = load(config)?;
+    logging::init_quiet(loaded.settings.log_format);
+    let audit = open_audit(&loaded.settings).await?;
+    Ok((loaded, audit))
+}
+
+/// The audit; the server may be down.
+///
+/// # Errors
+/// The URI can't be used.
+pub(crate) async fn open_audit(settings: &Settings) -> Result<MongoAudit, Failure> {
+    let (server, database) = (&settings.mongodb, &settings.mongodb_database);
+    let audit = MongoAudit::new(server, database, Metrics::default()).await;
+    audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))
+}
+
+/// Reads everything.
+///
+/// # Errors
+/// Every fault found, one a line, with the exit code for bad configuration.
+pub(crate) fn load(config: Option<&Path>) -> Result<Loaded, Failure> {
+    load_with(config, &Environment::from_process())
+}
+
+pub(crate) fn load_with(
+    config: Option<&Path>,
+    environment: &Environment,
+) -> Result<Loaded, Failure> {
+    let (settings, warnings) =
+        config::load(config, environment).map_err(|faults| Failure::config(faults.to_string()))?;
+    let mut faults = Vec::new();
+    let email = &settings.email;
+    let sender = Sender::new(&email.from_name, &email.from_address, email.reply_to.as_deref());
+    let sender = sender
+        .map_err(|reason| format!("FROM_EMAIL or EMAIL_REPLY_TO: {reason}"))
+        .and_then(|sender| match &email.dkim {
+            Some(dkim) => {
+                sender.signing(dkim).map_err(|reason| format!("DKIM_PRIVATE_KEY: {reason}"))
+            }
+            None => Ok(sender),
+        })
+        .map_err(|fault| faults.push(fault));
+    let catalog = read_catalog(&settings).map_err(|found| faults.extend(found));
+    let files = source::read(settings.templates_dir.as_deref())
+        .map_err(|error| faults.push(format!("templates: {error:#}")));
+    let templates = match &files {
+        Ok(files) => {
+            Templates::compile(files, Globals::new(&settings)).map_err(|found| faults.extend(found))
+        }
+        Err(()) => Err(()),
+    };
+    let sources =
+        Sources::new(&settings).map_err(|fault| faults.push(format!("GEOIP_FILE {fault}")));
+    if let (Ok(catalog), Ok(templates), Ok(files), Ok(sources)) =
+        (&catalog, &templates, &files, &sources)
+    {
+        faults.extend(templates.try_all(Trial { catalog, files, sources }));
+    }
+    match (sender, catalog, templates, files, sources) {
+        (Ok(sender), Ok(catalog), Ok(templates), Ok(files), Ok(sources)) if faults.is_empty() => {
+            let (catalog, templates) = (Arc::new(catalog), Arc::new(templates));
+            let (files, sources) = (Arc::new(files), Arc::new(sources));
+            Ok(Loaded { settings, warnings, catalog, templates, files, sources, sender })
+        }
+        _ => Err(Failure::config(faults.join("\n"))),
+    }
+}
+
+fn read_catalog(settings: &Settings) -> Result<Catalog, Vec<String>> {
+    let text = match &settings.routes_file {
+        None => EMBEDDED_ROUTES.to_owned(),
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| vec![format!("ROUTES_FILE {}: {error}", path.display())])?,
+    };
+    let lists = HashMap::from([
+        ("ADMIN_EMAILS".to_owned(), settings.admin_emails.clone()),
+        ("CONTACT_EMAILS".to_owned(), settings.contact_emails.clone()),
+    ]);
+    let name = settings
+        .routes_file
+        .as_ref()
+        .map_or("routes.toml".to_owned(), |path| path.display().to_string());
+    Catalog::parse(&text, &lists)
+        .map_err(|faults| faults.0.into_iter().map(|fault| format!("{name}: {fault}")).collect())
+}
+
+/// An event of a file as a message for a queue.
+pub(crate) fn message(body: Vec<u8>, queue: &str) -> Message {
+    let properties = Properties {
+        content_type: Some("application/json".to_owned()),
+        timestamp: u64::try_from(jiff::Timestamp::now().as_second()).ok(),
+        ..Properties::default()
+    };
+    Message {
+        body,
+        properties,
+        queue: queue.to_owned(),
+        redelivered: false,
+        received_at: jiff::Timestamp::now(),
+        ticket: None,
+    }
+}

@@ -1,0 +1,133 @@
+//! What becomes of a record when its recipient is to be forgotten: the fact of the delivery stays,
+//! everything about the person goes.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::audit::Record;
+
+/// What stands where something was erased.
+pub const ERASED: &str = "(erased)";
+
+impl Record {
+    /// Takes out address, subject, variables and the words of server and error. Ids, the keyed hash of
+    /// the address, codes and times stay.
+    pub fn erase(&mut self, at: Timestamp) {
+        self.recipient = String::new();
+        self.forget(at);
+    }
+
+    /// The same for a record of somebody else's mail, which keeps its recipient.
+    pub fn forget(&mut self, at: Timestamp) {
+        self.subject = String::new();
+        self.data = Map::new();
+        if let Some(error) = &mut self.error {
+            ERASED.clone_into(&mut error.message);
+        }
+        if let Some(smtp) = &mut self.smtp {
+            ERASED.clone_into(&mut smtp.reply);
+        }
+        self.erased_at = Some(at);
+    }
+}
+
+/// An address that is looked for, in any case of letters.
+#[derive(Debug, Clone)]
+pub struct Wanted(String);
+
+impl Wanted {
+    /// This one.
+    pub fn new(address: &str) -> Self {
+        Self(address.trim().to_lowercase())
+    }
+
+    /// Whether the address stands in the text; one that it is only a part of does not count.
+    pub fn is_in(&self, text: &str) -> bool {
+        // Most texts have no address at all.
+        if self.0.is_empty() || text.len() < self.0.len() || !text.contains('@') {
+            return false;
+        }
+        let text = text.to_lowercase();
+        text.match_indices(&self.0).any(|(at, found)| {
+            let before = text[..at].chars().next_back();
+            let mut after = text[at + found.len()..].chars();
+            let next = after.next();
+            // A full stop at the end of a sentence is none of a domain.
+            let goes_on = match next {
+                Some('.' | '-') => after.next().is_some_and(char::is_alphanumeric),
+                other => other.is_some_and(|c| c.is_alphanumeric() || c == '_'),
+            };
+            !before.is_some_and(is_of_a_name) && !goes_on
+        })
+    }
+
+    /// Whether it stands anywhere in this JSON.
+    pub fn is_within(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => self.is_in(text),
+            Value::Array(items) => items.iter().any(|item| self.is_within(item)),
+            Value::Object(fields) => {
+                fields.iter().any(|(name, value)| self.is_in(name) || self.is_within(value))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it stands in a message's body, JSON or not.
+    pub fn is_in_body(&self, body: &[u8]) -> bool {
+        match serde_json::from_slice(body) {
+            Ok(value) => self.is_within(&value),
+            Err(_) => self.is_in(&String::from_utf8_lossy(body)),
+        }
+    }
+
+    /// The text without it.
+    pub fn cut_from(&self, text: &str) -> String {
+        let words = text.split_inclusive(char::is_whitespace);
+        let kept =
+            words.map(|word| if self.is_in(word) { format!("{ERASED} ") } else { word.to_owned() });
+        kept.collect::<String>().trim_end().to_owned()
+    }
+}
+
+/// What may stand before the @ (RFC 5322 3.2.3), less what often stands around an address.
+fn is_of_a_name(c: char) -> bool {
+    c.is_alphanumeric() || "!#$%&*+-./?^_{|}~".contains(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_found_wherever_it_stands_and_is_no_part_of_another() {
+        let ana = Wanted::new(" Ana@Example.com");
+        for text in [
+            "ana@example.com",
+            "550 <ANA@example.com>: no such user",
+            "mailto:ana@example.com",
+            "write to ana@example.com.",
+            "'ana@example.com', bob@example.com",
+            "juana@example.com,ana@example.com",
+        ] {
+            assert!(ana.is_in(text), "{text}");
+        }
+        for text in [
+            "",
+            "juana@example.com",
+            "x.ana@example.com",
+            "ana@example.com.co",
+            "ana@example.community",
+            "ana@example.com-pany.test",
+            "ana at example.com",
+        ] {
+            assert!(!ana.is_in(text), "{text}");
+        }
+        assert!(ana.is_within(&json!({"a": [{"b": "Ana@example.com"}]})));
+        assert!(ana.is_in_body(br#"{"to": "an\u0061@example.com"}"#));
+        assert!(ana.is_in_body(b"no JSON, but ana@example.com"));
+        assert_eq!(ana.cut_from("call from ana@example.com today"), "call from (erased) today");
+    }
+}

@@ -1,0 +1,179 @@
+//! What operators ask the audit, and what they did.
+
+use std::collections::HashSet;
+
+use futures_util::TryStreamExt;
+use jiff::{SignedDuration, Timestamp};
+use mongodb::bson::{Document, doc};
+
+use super::{ACTIONS, DELIVERIES, DELIVERY_STATUS, MongoAudit, failed};
+use crate::{
+    audit::{AuditError, Record, Status},
+    clients::mongo::date,
+    routing::DeliveryId,
+};
+
+/// How far back it is looked for retries that were not made.
+const LOOK_BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Retries that are looked at together.
+const CHUNK: usize = 200;
+
+/// Errors of mail that lies in `usher.poison`, though there was a delivery: it kills its process.
+const KILLS: [&str; 2] = ["panicked", "crash_loop"];
+
+/// Something that an operator did.
+#[derive(Debug, Clone)]
+pub struct Action {
+    /// Who.
+    pub by: String,
+    /// What: `resend`, `dismiss`, `replay`, `drop`; `cancel`, `send-now`; `push`,
+    /// `activate`, `deactivate`; `erase`.
+    pub action: &'static str,
+    /// The delivery, the template, or the keyed hash of an address.
+    pub target: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Which deliveries that lie aside.
+#[derive(Debug)]
+pub struct Aside<'a> {
+    /// `failed`, `rejected` or `unknown`: in which queue.
+    pub last_word: Status,
+    /// Of this route.
+    pub route: Option<&'a str>,
+    /// Of this event type.
+    pub kind: Option<&'a str>,
+    /// With this kind of error.
+    pub error: Option<&'a str>,
+    /// To this recipient.
+    pub recipient_hash: Option<String>,
+    /// Recorded then or later.
+    pub since: Option<Timestamp>,
+    /// Recorded before then.
+    pub until: Option<Timestamp>,
+}
+
+impl Aside<'_> {
+    fn filter(&self) -> Document {
+        let status = self.last_word.as_str();
+        let kills = doc! {"$in": KILLS.to_vec()};
+        let which = match self.last_word {
+            Status::Failed => doc! {"status": status, "error.kind": {"$nin": KILLS.to_vec()}},
+            Status::Rejected => {
+                let failed = doc! {"status": Status::Failed.as_str(), "error.kind": kills};
+                doc! {"$or": [{"status": status}, failed]}
+            }
+            _ => doc! {"status": status},
+        };
+        let mut all = vec![doc! {"final": true}, which];
+        let texts = [
+            ("route", self.route),
+            ("event.type", self.kind),
+            ("error.kind", self.error),
+            ("recipient_hash", self.recipient_hash.as_deref()),
+        ];
+        all.extend(texts.into_iter().filter_map(|(field, text)| Some(doc! {field: text?})));
+        let bounds = [("$gte", self.since), ("$lt", self.until)];
+        all.extend(bounds.into_iter().filter_map(|(is, at)| Some(doc! {"at": {is: date(at?)}})));
+        doc! {"$and": all}
+    }
+}
+
+impl MongoAudit {
+    /// The last words of deliveries that lie aside, newest first; a limit of 0 is none.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn aside(&self, aside: &Aside<'_>, limit: i64) -> Result<Vec<Record>, AuditError> {
+        let view = self.database.collection::<Record>(DELIVERY_STATUS);
+        let found = view.find(aside.filter()).sort(doc! {"at": -1}).limit(limit);
+        found.await.map_err(failed)?.try_collect().await.map_err(failed)
+    }
+
+    /// Those of these deliveries that an operator has removed from where they lay, or corrected so
+    /// that they go on as another.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn removed(&self, records: &[Record]) -> Result<HashSet<String>, AuditError> {
+        let ids: Vec<&str> = records.iter().map(|record| record.delivery_id.as_str()).collect();
+        let gone = doc! {"action": {"$in": ["drop", "dismiss", "erase"]}};
+        let is_over = doc! {"$or": [gone, {"became": {"$exists": true}}]};
+        let filter = doc! {"$and": [{"target": {"$in": ids}}, is_over]};
+        let actions = self.database.collection::<Document>(ACTIONS);
+        let found = actions.find(filter).await.map_err(failed)?;
+        let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
+        let at = |action: &Document| action.get_datetime("at").map(|at| at.timestamp_millis()).ok();
+        let removed = records.iter().filter(|record| {
+            found.iter().any(|action| {
+                action.get_str("target").is_ok_and(|target| target == record.delivery_id.as_str())
+                    && at(action) >= Some(record.at.as_millisecond())
+            })
+        });
+        Ok(removed.map(|record| record.delivery_id.to_string()).collect())
+    }
+
+    /// Deliveries whose retry was to be made before then, at most a week ago, and of which nothing has
+    /// been heard since, oldest first.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn overdue_retries(&self, before: Timestamp) -> Result<Vec<Record>, AuditError> {
+        let within = doc! {"$gte": date(before - LOOK_BACK), "$lt": date(before)};
+        let filter = doc! {"status": Status::Retrying.as_str(), "due": within};
+        let records = self.database.collection::<Record>(DELIVERIES);
+        let retries = records.find(filter).sort(doc! {"due": 1}).await.map_err(failed)?;
+        let mut retries = retries.try_ready_chunks(CHUNK);
+        let mut overdue = Vec::new();
+        while let Some(chunk) = retries.try_next().await.map_err(|error| failed(error.1))? {
+            overdue.extend(self.only_last(chunk).await?);
+        }
+        Ok(overdue)
+    }
+
+    /// Every record of one delivery, oldest first.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn history(&self, delivery: &DeliveryId) -> Result<Vec<Record>, AuditError> {
+        let deliveries = self.database.collection::<Record>(DELIVERIES);
+        let found = deliveries.find(doc! {"delivery_id": delivery.as_str()}).sort(doc! {"at": 1});
+        found.await.map_err(failed)?.try_collect().await.map_err(failed)
+    }
+
+    /// What operators did about this target, oldest first.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn actions_on(&self, target: &str) -> Result<Vec<Document>, AuditError> {
+        let actions = self.database.collection::<Document>(ACTIONS);
+        let found = actions.find(doc! {"target": target}).sort(doc! {"at": 1});
+        found.await.map_err(failed)?.try_collect().await.map_err(failed)
+    }
+
+    /// Records what an operator is about to do; durable when this returns.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn act(&self, action: &Action) -> Result<(), AuditError> {
+        self.act_with(action, Document::new()).await
+    }
+
+    /// The same with more fields.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn act_with(&self, action: &Action, details: Document) -> Result<(), AuditError> {
+        let mut document = doc! {
+            "at": date(Timestamp::now()),
+            "by": &action.by,
+            "action": action.action,
+            "target": &action.target,
+            "reason": &action.reason,
+        };
+        document.extend(details);
+        self.database.collection(ACTIONS).insert_one(document).await.map_err(failed)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! What was read by whom: a mark for each delivery and reader, which names nobody.
+
+use futures_util::TryStreamExt;
+use mongodb::bson::{Document, doc};
+
+use super::{DELIVERIES, MongoAudit, failed, search::Filter};
+use crate::{
+    audit::{AuditError, Status},
+    clients::mongo::insert_all,
+    routing::DeliveryId,
+};
+
+/// The collection of what was read.
+pub const READ_MARKS: &str = "read_marks";
+/// Marks that are made together.
+const CHUNK: usize = 500;
+
+/// What became of a wish to mark something as read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Marked {
+    /// How many were not read before.
+    pub new: u64,
+    /// Which deliveries were found.
+    pub found: Vec<DeliveryId>,
+}
+
+/// What the ids of a reader's marks begin with.
+pub(super) fn beginning(reader: &str) -> String {
+    format!("{reader}/")
+}
+
+impl MongoAudit {
+    /// Marks these deliveries as read, of those that match; durable when this returns.
+    ///
+    /// # Errors
+    /// The server did not answer; to do it again is safe.
+    pub async fn mark_these_read(
+        &self,
+        reader: &str,
+        filter: &Filter,
+        ids: &[DeliveryId],
+    ) -> Result<Marked, AuditError> {
+        let ids: Vec<&str> = ids.iter().map(DeliveryId::as_str).collect();
+        let mut matching = filter.to_document();
+        matching.insert("delivery_id", doc! {"$in": ids});
+        let mut found = Vec::new();
+        let new = self.mark(reader, matching, |id| found.push(id)).await?;
+        found.sort();
+        found.dedup();
+        Ok(Marked { new, found })
+    }
+
+    /// Marks all that match as read; gives how many were not read before. Durable when this returns.
+    ///
+    /// # Errors
+    /// The server did not answer; to do it again is safe.
+    pub async fn mark_all_read(&self, reader: &str, filter: &Filter) -> Result<u64, AuditError> {
+        self.mark(reader, filter.to_document(), drop).await
+    }
+
+    async fn mark(
+        &self,
+        reader: &str,
+        mut matching: Document,
+        mut found: impl FnMut(DeliveryId),
+    ) -> Result<u64, AuditError> {
+        // No list has those.
+        matching.insert("status", doc! {"$ne": Status::Duplicate.as_str()});
+        let deliveries = self.database.collection::<Document>(DELIVERIES);
+        let fields = doc! {"_id": 0, "delivery_id": 1, "purge_at": 1};
+        let records = deliveries.find(matching).projection(fields).await.map_err(failed)?;
+        let mut chunks = records.try_chunks(CHUNK);
+        let mut new = 0;
+        while let Some(chunk) = chunks.try_next().await.map_err(|error| failed(error.1))? {
+            let mut marks = Vec::with_capacity(chunk.len());
+            for record in chunk {
+                let id = record.get_str("delivery_id").map_err(failed)?;
+                marks.push(doc! {
+                    "_id": beginning(reader) + id,
+                    // Then the records are gone as well.
+                    "purge_at": *record.get_datetime("purge_at").map_err(failed)?,
+                });
+                DeliveryId::from_stored(id).map(&mut found).unwrap_or_default();
+            }
+            for made in insert_all(self.database.collection::<Document>(READ_MARKS), marks).await {
+                new += u64::from(made.map_err(AuditError)?);
+            }
+        }
+        Ok(new)
+    }
+}

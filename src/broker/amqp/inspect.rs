@@ -1,0 +1,126 @@
+//! The queues in which messages lie until an operator decides: dead letters, poison and parked.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use lapin::{
+    Channel, Connection,
+    message::{BasicGetMessage, Delivery},
+    options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+
+use super::{connect, headers, say_goodbye, topology};
+use crate::{
+    broker::{Message, Ticket},
+    config::Endpoint,
+    routing::Identity,
+};
+
+/// One of the three queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelf {
+    /// `usher.dead`.
+    Dead,
+    /// `usher.poison`.
+    Poison,
+    /// `usher.parked`.
+    Parked,
+}
+
+impl Shelf {
+    /// The queue's name.
+    pub fn queue(self) -> &'static str {
+        match self {
+            Self::Dead => topology::DEAD,
+            Self::Poison => topology::POISON,
+            Self::Parked => topology::PARKED,
+        }
+    }
+}
+
+/// Messages taken off a shelf and not yet decided about. What is not removed goes back when this
+/// is closed or lost.
+pub struct Taken {
+    connection: Connection,
+    channel: Channel,
+    queue: &'static str,
+    count: u32,
+    looked_at: AtomicU32,
+}
+
+impl Taken {
+    /// Opens the shelf.
+    ///
+    /// # Errors
+    /// The broker is not there, or the queue isn't.
+    pub async fn open(server: &Endpoint, shelf: Shelf) -> anyhow::Result<Self> {
+        let connection = connect(server, "operator").await?;
+        let channel = connection.create_channel().await?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = shelf.queue();
+        let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
+        let count = declared.message_count();
+        Ok(Self { connection, channel, queue, count, looked_at: AtomicU32::new(0) })
+    }
+
+    /// How many messages there were.
+    pub fn count(&self) -> u64 {
+        self.count.into()
+    }
+
+    /// Takes one message after the other, each once; all have a ticket. What is not removed stays
+    /// unacknowledged until [`Self::close`].
+    ///
+    /// # Errors
+    /// The broker did not answer.
+    pub async fn next(&self, identity: &Identity) -> anyhow::Result<Option<(Message, Handle)>> {
+        // What was put there meanwhile would never end.
+        if self.looked_at.fetch_add(1, Ordering::Relaxed) >= self.count {
+            return Ok(None);
+        }
+        let got = self.channel.basic_get(self.queue.into(), BasicGetOptions::default()).await?;
+        let Some(mut got) = got else { return Ok(None) };
+        let mut message = headers::message(&mut got.delivery, self.queue);
+        if message.ticket.is_none() {
+            message.ticket = Some(stranger(identity, &message, &got.delivery));
+        }
+        Ok(Some((message, Handle(got))))
+    }
+
+    /// Puts back what was not removed. Should the broker not join in, it does so by itself once the
+    /// connection is gone.
+    pub async fn close(self) {
+        say_goodbye(&self.connection, "done").await;
+    }
+}
+
+/// A message on its shelf.
+pub struct Handle(BasicGetMessage);
+
+impl Handle {
+    /// Removes it for good.
+    ///
+    /// # Errors
+    /// The broker did not answer; the message may still be there.
+    pub async fn remove(self) -> anyhow::Result<()> {
+        self.0.delivery.acker.ack(BasicAckOptions::default()).await?;
+        Ok(())
+    }
+}
+
+/// What is known of a message that came here past usher: no binding of the exchange took it.
+fn stranger(identity: &Identity, message: &Message, delivery: &Delivery) -> Ticket {
+    let (exchange, key) = (delivery.exchange.as_str(), delivery.routing_key.as_str());
+    Ticket {
+        delivery_id: identity.rejected(&message.body, &message.queue),
+        event_id: String::new(),
+        route: String::new(),
+        channel: String::new(),
+        recipient: String::new(),
+        attempt: 0,
+        origin: String::new(),
+        reason: format!("exchange {exchange:?} has no queue for the routing key {key:?}"),
+        masked: false,
+        arrived_at: None,
+    }
+}

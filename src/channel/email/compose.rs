@@ -1,0 +1,181 @@
+//! Makes the mail: the headers, around the parts that [`super::parts`] makes.
+
+use std::{fmt::Write, sync::Arc};
+
+use lettre::{
+    address::Envelope,
+    message::{
+        Mailbox, Mailboxes,
+        header::{self, Headers},
+    },
+};
+
+use super::{address::parse, dkim::Signer, encoding, mime::parts};
+use crate::{channel::Outgoing, config::Dkim};
+
+/// lettre folds a name between words only and may escape each of its bytes, and a line has at most
+/// 998 (RFC 5322 2.1.1).
+const LONGEST_WORD_OF_A_NAME: usize = 450;
+
+/// What every mail says of itself. RFC 3834 section 5, and Exchange's own word for it: no
+/// out-of-office answers. The last is RFC 2045 section 4.
+const OF_ALL: &str =
+    "Auto-Submitted: auto-generated\r\nX-Auto-Response-Suppress: All\r\nMIME-Version: 1.0\r\n";
+
+/// In whose name mail goes out.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    from: Mailbox,
+    /// The header, which is the same in every mail.
+    from_line: String,
+    reply_to: Option<Mailbox>,
+    signer: Option<Arc<Signer>>,
+}
+
+/// A mail as it goes over the wire.
+#[derive(Debug)]
+pub struct Composed {
+    /// Sender and recipient of the SMTP transaction.
+    pub envelope: Envelope,
+    /// Headers and body with CRLF line ends, dots not yet doubled.
+    pub text: String,
+}
+
+impl Sender {
+    /// From a name and an address.
+    ///
+    /// # Errors
+    /// What is wrong with an address.
+    pub fn new(name: &str, address: &str, reply_to: Option<&str>) -> Result<Self, String> {
+        let from = Mailbox::new(Some(name.to_owned()), parse(address)?);
+        if name.split(' ').any(|word| word.len() > LONGEST_WORD_OF_A_NAME) {
+            return Err("a word of the sender's name is longer than a header line".to_owned());
+        }
+        let mut header = Headers::new();
+        header.set(header::From::from(Mailboxes::from(from.clone())));
+        let from_line = header.to_string();
+        let reply_to = reply_to.map(parse).transpose()?.map(|address| Mailbox::new(None, address));
+        Ok(Self { from, from_line, reply_to, signer: None })
+    }
+
+    /// The same, and every mail is signed.
+    ///
+    /// # Errors
+    /// Why the key can't be used; nothing of the key itself.
+    pub fn signing(self, dkim: &Dkim) -> Result<Self, String> {
+        let domain = dkim.domain.as_deref().unwrap_or_else(|| self.domain());
+        let signer = Signer::new(&dkim.selector, domain, dkim.private_key.expose())?;
+        Ok(Self { signer: Some(Arc::new(signer)), ..self })
+    }
+
+    /// The domain of the sender's address: the right side of Message-IDs.
+    pub fn domain(&self) -> &str {
+        self.from.email.domain()
+    }
+
+    /// Makes the mail.
+    ///
+    /// # Errors
+    /// What about the message makes it impossible.
+    pub fn compose(&self, outgoing: &Outgoing) -> Result<Composed, String> {
+        let to = parse(&outgoing.recipient)?;
+        let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.clone()])
+            .map_err(|error| error.to_string())?;
+        let mut headers = Headers::with_capacity(5);
+        headers.set(header::To::from(Mailboxes::from(Mailbox::new(None, to))));
+        headers.insert_raw(
+            encoding::subject(&outgoing.rendered.subject).map_err(|error| error.to_string())?,
+        );
+        headers.set(header::MessageId::from(outgoing.message_id.clone()));
+        headers.set(header::Date::now());
+        let asked = outgoing.extras.reply_to.as_deref().and_then(reply_address);
+        if let Some(reply_to) = asked.or_else(|| self.reply_to.clone()) {
+            headers.set(header::ReplyTo::from(Mailboxes::from(reply_to)));
+        }
+        let parts = parts(outgoing, &self.from)?.formatted();
+        let parts = str::from_utf8(&parts).map_err(|error| error.to_string())?;
+        // With room for what ends it on the wire.
+        let mut text = String::with_capacity(parts.len() + 1024);
+        write!(text, "{}{headers}{OF_ALL}{parts}", self.from_line)
+            .map_err(|error| error.to_string())?;
+        if let Some(signer) = &self.signer {
+            text = signer.sign(&text)?;
+        }
+        Ok(Composed { envelope, text })
+    }
+}
+
+/// An address of the event's own choice as a header may hold it. One that is not ASCII would need
+/// SMTPUTF8 all the way (RFC 6532), which nobody can promise.
+fn reply_address(address: &str) -> Option<Mailbox> {
+    let address = parse(address).ok()?;
+    AsRef::<str>::as_ref(&address).is_ascii().then(|| Mailbox::new(None, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{audit::TemplateRef, channel::Extras, template::Rendered};
+
+    fn compose(sender: &Sender, extras: Extras) -> String {
+        let template = TemplateRef { name: "t".into(), locale: "es".into(), version: "1".into() };
+        let outgoing = Outgoing {
+            recipient: "user@example.com".into(),
+            message_id: "<0123@example.com>".into(),
+            rendered: Rendered {
+                subject: "Añoranza".into(),
+                html: "<p>ñ</p>".into(),
+                text: "ñ".into(),
+                template,
+                instead_of: None,
+            },
+            extras,
+        };
+        sender.compose(&outgoing).unwrap().text
+    }
+
+    #[test]
+    fn a_name_that_makes_no_header_is_refused() {
+        let sender = |name: &str| Sender::new(name, "noreply@example.com", None);
+        assert!(sender(&"\"".repeat(450)).is_ok());
+        assert!(sender(&"x".repeat(451)).is_err());
+        assert!(sender(&"Cine ".repeat(400)).is_ok());
+    }
+
+    #[test]
+    fn a_mail_has_both_parts_and_says_that_no_person_wrote_it() {
+        let sender = Sender::new("Cine", "noreply@example.com", Some("help@example.com")).unwrap();
+        let mail = compose(&sender, Extras::default());
+        for line in [
+            "Message-ID: <0123@example.com>",
+            "To: user@example.com",
+            "Reply-To: help@example.com",
+            "Auto-Submitted: auto-generated",
+            "X-Auto-Response-Suppress: All",
+            "Content-Type: text/plain; charset=utf-8",
+            "Content-Type: text/html; charset=utf-8",
+        ] {
+            assert!(mail.contains(&format!("{line}\r\n")), "{line} is not in\n{mail}");
+        }
+        assert!(mail.is_ascii());
+    }
+
+    #[test]
+    fn answers_go_where_the_event_says_if_that_is_an_address() {
+        let sender = Sender::new("Cine", "noreply@example.com", Some("help@example.com")).unwrap();
+        for (asked, line) in [
+            (Some("ana@example.org"), "Reply-To: ana@example.org"),
+            (None, "Reply-To: help@example.com"),
+            (Some("nobody"), "Reply-To: help@example.com"),
+            (Some("a@example.org, b@example.org"), "Reply-To: help@example.com"),
+            (Some("a@example.org\r\nBcc: b@example.org"), "Reply-To: help@example.com"),
+            (Some("añ@example.org"), "Reply-To: help@example.com"),
+        ] {
+            let reply_to = asked.map(ToOwned::to_owned);
+            let mail = compose(&sender, Extras { reply_to, ..Extras::default() });
+            assert_eq!(mail.matches("Reply-To:").count(), 1, "{asked:?}: {mail}");
+            assert!(mail.contains(&format!("{line}\r\n")), "{asked:?}: {mail}");
+            assert!(!mail.contains("Bcc"), "{asked:?}: {mail}");
+        }
+    }
+}

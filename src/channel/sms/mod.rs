@@ -1,0 +1,227 @@
+//! Text messages, by a gateway that speaks Twilio's REST API
+//! (<https://www.twilio.com/docs/messaging/api/message-resource>).
+
+mod gateway;
+mod segments;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use self::gateway::{Answer, Connection, Gateway};
+use super::{Channel, Outcome, Outgoing, Slot, circuit_breaker::Gate};
+use crate::{
+    audit::{Smtp, hide},
+    config::Twilio,
+    health::Dependency,
+};
+
+/// Longest text that gateways take, in segments; Twilio's is 1600 characters.
+const MAX_SEGMENTS: usize = 10;
+
+/// Text messages through a gateway.
+pub struct SmsChannel {
+    gateway: Arc<Gateway>,
+    places: Arc<Semaphore>,
+    gate: Arc<Gate>,
+}
+
+impl SmsChannel {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// The settings can't be used.
+    pub fn new(settings: &Twilio, health: Dependency) -> Result<Self, String> {
+        let places = Arc::new(Semaphore::new(settings.connections));
+        let gateway = Arc::new(Gateway::new(settings.clone())?);
+        Ok(Self { gateway, places, gate: Arc::new(Gate::new(health)) })
+    }
+
+    /// Asks the gateway for the account.
+    ///
+    /// # Errors
+    /// It doesn't answer, or doesn't know us.
+    pub async fn test(settings: &Twilio) -> Result<(), String> {
+        Gateway::new(settings.clone())?.test().await
+    }
+}
+
+/// Checks a number as E.164 writes it: `+`, the country and the rest, at most 15 digits.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_recipient(number: &str) -> Result<(), String> {
+    let digits = number.strip_prefix('+').unwrap_or_default();
+    let is_number = (7..=15).contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && !digits.starts_with('0');
+    // The number itself is personal data and stays out of the reason.
+    is_number.then_some(()).ok_or_else(|| "invalid number: E.164 is a + and 7 to 15 digits".into())
+}
+
+/// How many segments a text takes: what is paid for.
+pub(crate) fn segments(text: &str) -> usize {
+    segments::count(text)
+}
+
+/// The text, or why there can't be a message of it.
+fn text(message: &Outgoing) -> Result<(&str, usize), String> {
+    let text = message.rendered.text.trim();
+    match segments::count(text) {
+        0 => Err("the text is empty".to_owned()),
+        count if count > MAX_SEGMENTS => {
+            Err(format!("the text takes {count} segments, more than {MAX_SEGMENTS}"))
+        }
+        count => Ok((text, count)),
+    }
+}
+
+#[async_trait]
+impl Channel for SmsChannel {
+    fn check_recipient(&self, number: &str) -> Result<(), String> {
+        check_recipient(number)
+    }
+
+    async fn ready(&self) -> Box<dyn Slot> {
+        // Never closed, so there is always a place some time.
+        let place = self.places.clone().acquire_owned().await.unwrap_or_else(|_| unreachable!());
+        loop {
+            if let Some(until) = self.gate.closed_until() {
+                tokio::time::sleep_until(until.into()).await;
+                continue;
+            }
+            match self.gateway.connect().await {
+                Ok(connection) => {
+                    self.gate.connected();
+                    let (gateway, gate) = (self.gateway.clone(), self.gate.clone());
+                    return Box::new(SmsSlot { gateway, connection, gate, _place: place });
+                }
+                Err(reason) => self.gate.close(&reason, false),
+            }
+        }
+    }
+}
+
+struct SmsSlot {
+    gateway: Arc<Gateway>,
+    connection: Connection,
+    gate: Arc<Gate>,
+    _place: OwnedSemaphorePermit,
+}
+
+#[async_trait]
+impl Slot for SmsSlot {
+    async fn send(mut self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
+        let (text, segments) = match text(message) {
+            Ok(found) => found,
+            Err(reason) => return Outcome::Impossible(reason),
+        };
+        let request = match self.gateway.message(&message.recipient, text) {
+            Ok(request) => request,
+            Err(reason) => return Outcome::Impossible(reason),
+        };
+        if !latch.await {
+            return Outcome::Withheld;
+        }
+        match self.gateway.ask(self.connection, request).await {
+            Err(error) if error.is_unsent => Outcome::Interrupted(error.reason),
+            Err(error) => Outcome::Unknown(error.reason),
+            Ok(answer) => {
+                // Gateways like to repeat numbers in their refusals, and those are logged.
+                let text = hide(&answer.text, std::slice::from_ref(&message.recipient));
+                self.gate.judge(Answer { text, ..answer }, segments, self.gateway.server())
+            }
+        }
+    }
+}
+
+impl Gate {
+    /// What the gateway's answer means for the message and for the next ones.
+    fn judge(&self, answer: Answer, segments: usize, server: &str) -> Outcome {
+        let reply = Smtp {
+            server: server.to_owned(),
+            command: "POST".to_owned(),
+            code: answer.status,
+            enhanced: answer.code.map(|code| code.to_string()),
+            reply: match answer.status {
+                200..300 => format!("{}, {segments} segments", answer.text),
+                _ => answer.text,
+            },
+        };
+        let reason = format!("POST answered {} {}", reply.code, reply.reply);
+        match answer.status {
+            200..300 => {
+                self.open();
+                Outcome::Sent(Some(reply))
+            }
+            // Our account, or too much at once: no fault of this message.
+            401 | 404 | 429 | 503 => {
+                match answer.retry_after {
+                    Some(wait) => self.close_for(&reason, wait),
+                    None => self.close(&reason, true),
+                }
+                Outcome::Unavailable(reason, Some(reply))
+            }
+            status => {
+                match answer.retry_after {
+                    Some(wait) => self.close_for(&reason, wait),
+                    None => self.open(),
+                }
+                Outcome::Refused { reply, permanent: (400..500).contains(&status) && status != 408 }
+            }
+        }
+    }
+}
+
+/// No gateway is configured: everything happens but the sending.
+pub struct SimulatedSms;
+
+#[async_trait]
+impl Channel for SimulatedSms {
+    fn check_recipient(&self, number: &str) -> Result<(), String> {
+        check_recipient(number)
+    }
+
+    async fn ready(&self) -> Box<dyn Slot> {
+        Box::new(Self)
+    }
+}
+
+#[async_trait]
+impl Slot for SimulatedSms {
+    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
+        match text(message) {
+            Err(reason) => Outcome::Impossible(reason),
+            Ok(_) if latch.await => Outcome::Simulated,
+            Ok(_) => Outcome::Withheld,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_recipient;
+
+    #[test]
+    fn numbers_are_those_of_e164() {
+        for number in ["+14155550100", "+573001234567", "+34600123456", "+4790123"] {
+            check_recipient(number).unwrap();
+        }
+        for number in [
+            "",
+            "+",
+            "14155550100",
+            "+0415555010",
+            "+1 415 555 0100",
+            "+1415555010012345",
+            "+141555",
+            "+1415555o100",
+            "+１４１５５５５０１００",
+            "ana@example.com",
+        ] {
+            assert!(check_recipient(number).is_err(), "{number}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! `usher asyncapi`: the contract for publishers, as the routes and samples in use have it.
+
+use std::{path::Path, process::ExitCode};
+
+use super::say;
+use crate::{app::load, contract, failure::Failure, logging};
+
+pub(crate) fn asyncapi(config: Option<&Path>) -> Result<ExitCode, Failure> {
+    let loaded = load::load(config)?;
+    logging::init_quiet(loaded.settings.log_format);
+    say(contract::asyncapi(&loaded.catalog, &loaded.files)?.trim_end());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,196 @@
+//! `usher audit erase`: forgets a recipient. What is found is counted first; `--yes` forgets it.
+
+use std::{collections::HashSet, process::ExitCode, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Desk, data, say, unavailable};
+use crate::{
+    app::load::Loaded,
+    audit::{
+        Record, Wanted,
+        erasure::{Erasure, Found},
+        store::actions::Action,
+    },
+    broker::{
+        Message,
+        amqp::{Handle, Shelf, Taken},
+    },
+    cli::args::EraseArgs,
+    config::{Endpoint, Settings},
+    delivery::erased_recipient::RECENT,
+    failure::Failure,
+    ledger::redis::{RedisLedger, Windows},
+    routing::{DeliveryId, Recipients},
+};
+
+const SHELVES: [Shelf; 3] = [Shelf::Dead, Shelf::Parked, Shelf::Poison];
+
+/// Messages about them in one queue.
+struct OnShelf {
+    taken: Taken,
+    queue: &'static str,
+    found: Vec<(Message, Handle)>,
+}
+
+impl Desk {
+    pub(super) async fn erase(
+        &self,
+        args: &EraseArgs,
+        loaded: &Loaded,
+    ) -> Result<ExitCode, Failure> {
+        let wanted = Wanted::new(&args.recipient);
+        if !args.recipient.contains('@') {
+            return Err(data(format!("{:?} is no address", args.recipient)));
+        }
+        let hash = self.identity.recipient_hash(&args.recipient);
+        let fixed_routes = loaded.catalog.routes().into_iter();
+        let fixed_routes =
+            fixed_routes.filter(|route| matches!(route.recipients, Recipients::Fixed(_)));
+        let fixed_routes: HashSet<String> = fixed_routes.map(|route| route.name.clone()).collect();
+        let erasure = Erasure { wanted: &wanted, hash: &hash, fixed_routes: &fixed_routes };
+        let ledger = ledger(&loaded.settings)?;
+        let act = async |target: &str| {
+            let (by, target) = (args.by.clone(), target.to_owned());
+            let action =
+                Action { by, action: "erase", target, reason: wanted.cut_from(&args.reason) };
+            self.audit.act(&action).await.map_err(unavailable)
+        };
+        let at = Timestamp::now();
+        if args.yes {
+            // From here on nothing new comes up behind what is looked at.
+            act(&hash).await?;
+            let kept = SignedDuration::try_from(loaded.settings.audit_retention);
+            let until = at.saturating_add(kept.unwrap_or(SignedDuration::MAX));
+            let until = until.unwrap_or(Timestamp::MAX);
+            self.audit.put_tombstone(&hash, at, until).await.map_err(unavailable)?;
+        }
+        let found = self.audit.find_person(&erasure).await.map_err(unavailable)?;
+        let entries = self.ledger_entries(&ledger, &found, &erasure, at, args.yes).await?;
+        // Last, for the broker does not let anybody hold messages for long.
+        let mut shelves = Vec::new();
+        for shelf in SHELVES {
+            shelves.push(
+                self.look_at(&loaded.settings.rabbitmq, shelf, &wanted)
+                    .await
+                    .map_err(unavailable)?,
+            );
+        }
+        report(&hash, &found, entries, &shelves);
+        for shelf in shelves {
+            if args.yes {
+                for (message, handle) in shelf.found {
+                    if let Some(ticket) = &message.ticket {
+                        act(ticket.delivery_id.as_str()).await?;
+                    }
+                    handle.remove().await.map_err(unavailable)?;
+                }
+            }
+            shelf.taken.close().await;
+        }
+        if !args.yes {
+            say("nothing was done; --yes does it");
+            return Ok(ExitCode::SUCCESS);
+        }
+        self.audit.forget(&found, at).await.map_err(unavailable)?;
+        // What was so recent that nobody looked for the tombstone has its record by now, unless it is
+        // with the mail server at this moment.
+        let waited = Timestamp::now().duration_since(at);
+        let rest = Duration::try_from(RECENT - waited).unwrap_or_default();
+        tokio::time::sleep(rest).await;
+        let late = self.audit.find_late(&hash).await.map_err(unavailable)?;
+        self.ledger_entries(&ledger, &late, &erasure, at, true).await?;
+        self.audit.forget(&late, at).await.map_err(unavailable)?;
+        let late = match late.own.len() {
+            0 => String::new(),
+            count => format!(", and {count} that came meanwhile"),
+        };
+        say(&format!(
+            "erased{late}; what is with the mail server right now may still leave a record: erase again to be sure"
+        ));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// How many deliveries' records the ledger keeps; with `forget` they are changed.
+    async fn ledger_entries(
+        &self,
+        ledger: &RedisLedger,
+        found: &Found,
+        erasure: &Erasure<'_>,
+        at: Timestamp,
+        forget: bool,
+    ) -> Result<u64, Failure> {
+        let mut entries = 0;
+        for delivery in &found.deliveries {
+            let Ok(delivery) = DeliveryId::from_stored(delivery) else { continue };
+            let rewrite = |json: &str| {
+                let mut record: Record = serde_json::from_str(json).ok()?;
+                if record.erased_at.is_some() && record.recipient.is_empty() {
+                    return None;
+                }
+                match record.recipient_hash == erasure.hash
+                    || erasure.wanted.is_in(&record.recipient)
+                {
+                    true => record.erase(at),
+                    false => record.forget(at),
+                }
+                serde_json::to_string(&record).ok()
+            };
+            entries += u64::from(if forget {
+                ledger.rewrite_record(&delivery, rewrite).await.map_err(unavailable)?
+            } else {
+                let known = ledger.record(&delivery).await.map_err(unavailable)?;
+                known.is_some_and(|json| rewrite(&json).is_some())
+            });
+        }
+        Ok(entries)
+    }
+
+    async fn look_at(
+        &self,
+        server: &Endpoint,
+        shelf: Shelf,
+        wanted: &Wanted,
+    ) -> anyhow::Result<OnShelf> {
+        let taken = Taken::open(server, shelf).await?;
+        let mut found = Vec::new();
+        while let Some((message, handle)) = taken.next(&self.identity).await? {
+            let is_theirs = message.ticket.as_ref().is_some_and(|ticket| {
+                wanted.is_in(&ticket.recipient) || wanted.is_in(&ticket.reason)
+            });
+            if is_theirs || wanted.is_in_body(&message.body) {
+                found.push((message, handle));
+            }
+        }
+        Ok(OnShelf { taken, queue: shelf.queue(), found })
+    }
+}
+
+fn ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
+    let windows = Windows {
+        dedup: settings.dedup_window,
+        dedup_derived: settings.dedup_window_derived,
+        instance_ttl: settings.instance_ttl,
+        gone_after: settings.instance_renewal * 2,
+    };
+    let ledger = RedisLedger::new(&settings.redis, windows);
+    ledger.map_err(|error| Failure::config(format!("REDIS_URL: {error:#}")))
+}
+
+fn report(hash: &str, found: &Found, entries: u64, shelves: &[OnShelf]) {
+    say(&format!("hash of the address: {hash}\n"));
+    let line = |what: &str, count: usize, note: &str| {
+        say(format!("  {what:<22}{count:>8}  {note}").trim_end());
+    };
+    line("records of theirs", found.own.len(), "address and words go, the fact stays");
+    line("records about them", found.others.len(), "the words go, the other's address stays");
+    line("planned mails", found.planned.len(), "");
+    line("requests by HTTP", found.requests.len(), "the fact stays in the records");
+    line("changed bookings", found.bookings.len(), "times go, that they were changed stays");
+    line("actions", found.actions.len(), "the address goes out of the reasons");
+    line("records in the ledger", usize::try_from(entries).unwrap_or(usize::MAX), "");
+    for shelf in shelves {
+        line(&format!("in {}", shelf.queue), shelf.found.len(), "");
+    }
+    say("");
+}

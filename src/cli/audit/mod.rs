@@ -1,0 +1,92 @@
+//! `usher audit`: what became of every delivery. Everything but `erase` only looks.
+
+mod csv;
+mod erase;
+mod export;
+mod find;
+mod mail;
+mod show;
+mod stats;
+
+use std::{path::Path, process::ExitCode};
+
+use super::{
+    args::{AuditCommand, AuditFilter},
+    say,
+};
+use crate::{
+    app::load,
+    audit::{
+        Record,
+        store::{MongoAudit, search::Filter},
+    },
+    failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
+    logging,
+    routing::Identity,
+};
+
+struct Desk {
+    audit: MongoAudit,
+    identity: Identity,
+}
+
+pub(super) async fn audit(
+    config: Option<&Path>,
+    command: AuditCommand,
+) -> Result<ExitCode, Failure> {
+    // Whoever only looks needs neither routes nor templates.
+    let settings = load::settings(config)?;
+    logging::init_quiet(settings.log_format);
+    let audit = load::open_audit(&settings).await?;
+    let desk = Desk { audit, identity: Identity::new(settings.pepper.expose()) };
+    match command {
+        AuditCommand::Find(args) => desk.find(&args).await,
+        AuditCommand::Show(args) => desk.show(&args, &load::load(config)?).await,
+        AuditCommand::Stats(args) => desk.stats(&args).await,
+        AuditCommand::Export(args) => desk.export(&args).await,
+        AuditCommand::Erase(args) => desk.erase(&args, &load::load(config)?).await,
+    }
+}
+
+impl Desk {
+    fn filter(&self, wanted: &AuditFilter) -> Filter {
+        let hash = |address: &String| self.identity.recipient_hash(address);
+        Filter {
+            booking: wanted.booking.clone(),
+            event: wanted.event.clone(),
+            recipient_hash: wanted.recipient.as_ref().map(hash),
+            kind: wanted.kind.clone(),
+            routes: None,
+            channel: None,
+            statuses: wanted.status.clone(),
+            only_final: false,
+            since: wanted.since,
+            until: wanted.until,
+        }
+    }
+}
+
+fn unavailable(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(EXIT_UNAVAILABLE, error)
+}
+
+fn data(reason: String) -> Failure {
+    Failure::new(EXIT_DATA, anyhow::anyhow!(reason))
+}
+
+/// Who a record is about, as people read it.
+fn recipient(record: &Record) -> &str {
+    match record.recipient.as_str() {
+        "" if record.erased_at.is_some() => crate::audit::ERASED,
+        address => address,
+    }
+}
+
+/// Why it was not sent, or what it was.
+fn words(record: &Record) -> &str {
+    match &record.error {
+        Some(error) if error.message.is_empty() => &error.kind,
+        Some(error) => &error.message,
+        None => &record.subject,
+    }
+}

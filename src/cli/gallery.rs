@@ -1,0 +1,172 @@
+//! Pages that show mails as recipients see them: wide and narrow, light and dark, with subject,
+//! headers and text part; and text messages with their length.
+
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use handlebars::html_escape;
+
+use crate::{
+    channel::{
+        Outgoing,
+        email::{Sender, qr_png},
+        sms,
+    },
+    routing::ChannelKind,
+    template::Rendered,
+};
+
+/// One message of a gallery.
+pub(crate) struct Shown {
+    /// What it is called, beside its subject.
+    pub(crate) title: String,
+    /// How it travels.
+    pub(crate) channel: ChannelKind,
+    /// The message.
+    pub(crate) mail: Outgoing,
+}
+
+/// How many mails and how many text messages, in words.
+pub(crate) fn count(shown: &[Shown]) -> String {
+    let mails = shown.iter().filter(|shown| shown.channel == ChannelKind::Email).count();
+    format!("{mails} mails, {} text messages", shown.len() - mails)
+}
+
+const STYLE: &str = "
+  :root { color-scheme: light dark; }
+  body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1280px; padding: 24px; }
+  main { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 24px; }
+  .views { display: flex; flex-wrap: wrap; gap: 24px; }
+  article, figure { border: 1px solid #8886; border-radius: 10px; overflow: hidden; margin: 0; }
+  header, figcaption { padding: 12px 16px; }
+  h2 { font-size: 16px; margin: 0 0 4px; }
+  header p, figcaption { margin: 0; font-size: 13px; opacity: .8; }
+  article iframe { border: 0; width: 100%; height: 560px; background: #fff; }
+  figure iframe { border: 0; height: 900px; background: #fff; display: block; }
+  blockquote { margin: 16px; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 18px; padding: 12px 16px; background: #8883; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8886; border-radius: 10px; padding: 16px; }
+";
+
+/// Widths in pixels at which mails are shown.
+const WIDTHS: [(&str, u32); 2] = [("desktop", 800), ("phone", 375)];
+
+/// Writes an index, and for each mail its parts and a page of its own; gives the index's path.
+/// `reload`: open pages show changes by themselves.
+pub(crate) fn write(
+    folder: &Path,
+    heading: &str,
+    mails: &[Shown],
+    sender: &Sender,
+    reload: bool,
+) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(folder.join("gallery"))?;
+    let mut index = head(heading, reload);
+    index.push_str("<main>\n");
+    let mut sorted: Vec<&Shown> = mails.iter().collect();
+    sorted.sort_by_key(|shown| {
+        let template = &shown.mail.rendered.template;
+        (&template.name, &template.locale, &shown.title)
+    });
+    for (number, shown) in sorted.into_iter().enumerate() {
+        let rendered = &shown.mail.rendered;
+        let template = &rendered.template;
+        let name = format!("{number:03}-{}-{}", template.name, template.locale);
+        let file = |ending: &str| folder.join("gallery").join(format!("{name}{ending}"));
+        if shown.channel == ChannelKind::Sms {
+            std::fs::write(file(".txt"), &rendered.text)?;
+            index.push_str(&text_message(shown));
+            continue;
+        }
+        let html = with_images(&shown.mail);
+        std::fs::write(file(".html"), &html)?;
+        // A browser has one colour scheme at a time.
+        let dark = html.replace("(prefers-color-scheme: dark)", "all");
+        std::fs::write(file(".dark.html"), dark)?;
+        std::fs::write(file(".txt"), &rendered.text)?;
+        let mail = sender.compose(&shown.mail).map_err(anyhow::Error::msg)?;
+        std::fs::write(file(".eml"), &mail.text)?;
+        std::fs::write(file(".page.html"), page(&name, shown, mail.text.as_bytes(), reload))?;
+        let (subject, title) = (html_escape(&rendered.subject), html_escape(&shown.title));
+        // Writing to a String can't fail.
+        let _ = writeln!(
+            index,
+            "<article><header><h2><a href=\"gallery/{name}.page.html\">{subject}</a></h2><p>{title} · {} \
+             ({})</p></header><iframe src=\"gallery/{name}.html\" title=\"{subject}\" sandbox \
+             loading=\"lazy\"></iframe></article>",
+            template.name, template.locale
+        );
+    }
+    index.push_str("</main></body></html>\n");
+    let path = folder.join("index.html");
+    std::fs::write(&path, index)?;
+    Ok(path)
+}
+
+fn head(heading: &str, reload: bool) -> String {
+    let heading = html_escape(heading);
+    let reload = if reload { "<meta http-equiv=\"refresh\" content=\"2\">" } else { "" };
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">{reload}<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<title>{heading}</title>\n<style>{STYLE}</style></head>\
+         <body>\n<h1>{heading}</h1>\n"
+    )
+}
+
+/// A text message has no page: all of it is seen at once.
+fn text_message(shown: &Shown) -> String {
+    let Rendered { text, template, .. } = &shown.mail.rendered;
+    let text = text.trim();
+    format!(
+        "<article><header><h2>Text message, segments: {}</h2><p>{} · {} ({})</p></header><blockquote>{}\
+         </blockquote></article>\n",
+        sms::segments(text),
+        html_escape(&shown.title),
+        template.name,
+        template.locale,
+        html_escape(text)
+    )
+}
+
+/// One mail in every view.
+fn page(name: &str, shown: &Shown, raw: &[u8], reload: bool) -> String {
+    let rendered = &shown.mail.rendered;
+    let mut page = head(&rendered.subject, reload);
+    let _ = writeln!(
+        page,
+        "<p>{} · {} ({}, version {}) · <a href=\"{name}.eml\">eml</a> · <a href=\"../index.html\">all mails</a></p>\n<div class=\"views\">",
+        html_escape(&shown.title),
+        rendered.template.name,
+        rendered.template.locale,
+        rendered.template.version,
+    );
+    for (scheme, file) in [("light", ".html"), ("dark", ".dark.html")] {
+        for (device, width) in WIDTHS {
+            let _ = writeln!(
+                page,
+                "<figure><figcaption>{device}, {scheme}</figcaption><iframe src=\"{name}{file}\" width=\"{width}\" \
+                 title=\"{device}, {scheme}\" sandbox></iframe></figure>"
+            );
+        }
+    }
+    let raw = String::from_utf8_lossy(raw);
+    let headers = raw.split("\r\n\r\n").next().unwrap_or_default();
+    let _ = writeln!(
+        page,
+        "</div>\n<h2>Text part</h2>\n<pre>{}</pre>\n<h2>Headers</h2>\n<pre>{}</pre>\n</body></html>",
+        html_escape(&rendered.text),
+        html_escape(headers)
+    );
+    page
+}
+
+/// The HTML part with its inline image in it, as mail programs put it there.
+fn with_images(mail: &Outgoing) -> String {
+    let html = &mail.rendered.html;
+    let Some(qr) = &mail.extras.qr else { return html.clone() };
+    let Some(png) = qr_png(&qr.text) else { return html.clone() };
+    let data = format!("data:image/png;base64,{}", STANDARD.encode(png));
+    html.replace(&format!("cid:{}", qr.name), &data)
+}

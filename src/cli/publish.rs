@@ -1,0 +1,71 @@
+//! `usher publish`: events to their queues, each confirmed.
+
+use std::{path::Path, process::ExitCode, sync::Arc};
+
+use serde_json::Value;
+
+use super::{args::PublishArgs, render::read, say};
+use crate::{
+    app::load,
+    broker::amqp::{AmqpBroker, Topology},
+    event::{self, Properties},
+    failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
+    logging,
+};
+
+pub(crate) async fn publish(
+    config: Option<&Path>,
+    args: &PublishArgs,
+) -> Result<ExitCode, Failure> {
+    let loaded = load::load(config)?;
+    logging::init_quiet(loaded.settings.log_format);
+    let events = split(&read(&args.file)?)?;
+    let topology = Topology::new(loaded.catalog.queues(), &loaded.settings.retry_schedule);
+    let mut messages = Vec::new();
+    for (number, event) in events.iter().enumerate() {
+        let body = event.to_string().into_bytes();
+        let parsed = event::parse(&body, &Properties::default(), "publish");
+        let kind = parsed.as_ref().map(|event| event.kind.as_str());
+        let queue = match (&args.queue, kind.ok().and_then(|kind| loaded.catalog.queue_of(kind))) {
+            (Some(queue), _) => queue.as_str(),
+            (None, Some(queue)) => queue,
+            (None, None) => {
+                let reason = match kind {
+                    Ok(kind) => format!("no route for event type {kind:?}"),
+                    Err(invalid) => invalid.to_string(),
+                };
+                let hint = "nothing was published; --queue names a queue all the same";
+                return Err(Failure::new(
+                    EXIT_DATA,
+                    anyhow::anyhow!("event {}: {reason}; {hint}", number + 1),
+                ));
+            }
+        };
+        messages.push(load::message(body, queue));
+    }
+    let broker = AmqpBroker::new(loaded.settings.rabbitmq.clone(), Arc::new(topology));
+    for (number, message) in messages.iter().enumerate() {
+        broker.publish_event(message).await.map_err(|error| {
+            let error =
+                anyhow::anyhow!("event {}: {:#}; {number} were published", number + 1, error.0);
+            Failure::new(EXIT_UNAVAILABLE, error)
+        })?;
+        say(&format!("published to {}", message.queue));
+    }
+    broker.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One event, an array of events, or one event a line.
+fn split(text: &str) -> Result<Vec<Value>, Failure> {
+    let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let values: Vec<Value> =
+        values.collect::<Result<_, _>>().map_err(|error| Failure::new(EXIT_DATA, error))?;
+    Ok(values
+        .into_iter()
+        .flat_map(|value| match value {
+            Value::Array(events) => events,
+            event => vec![event],
+        })
+        .collect())
+}

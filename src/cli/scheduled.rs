@@ -1,0 +1,217 @@
+//! `usher scheduled`: mail for later. `list` and `show` only look; `cancel` and `send-now` take a
+//! reason, which is recorded before anything is done, and do nothing without `--yes`. A running usher
+//! sends what is to be sent now.
+
+use std::{path::Path, process::ExitCode};
+
+use jiff::Timestamp;
+use mongodb::bson::{Document, doc};
+
+use super::{
+    args::{ChooseArgs, ScheduledCommand, ScheduledFilter},
+    dead_letters::delivery_id,
+    say,
+};
+use crate::{
+    app::load,
+    audit::{
+        Record,
+        store::{MongoAudit, actions::Action},
+    },
+    clients::mongo::date,
+    failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
+    routing::DeliveryId,
+    scheduler::{OVERDUE, Plan, Planned, State, mongo::MongoPlan},
+};
+
+struct Desk {
+    audit: MongoAudit,
+    plan: MongoPlan,
+}
+
+/// What an operator decides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Cancel,
+    SendNow,
+}
+
+pub(crate) async fn scheduled(
+    config: Option<&Path>,
+    command: ScheduledCommand,
+) -> Result<ExitCode, Failure> {
+    let (_, audit) = load::with_audit(config).await?;
+    let desk = Desk { plan: MongoPlan::new(audit.database()), audit };
+    match command {
+        ScheduledCommand::List { filter, overdue: false, limit, json } => {
+            desk.list(&filter, limit, json).await
+        }
+        ScheduledCommand::List { filter: _, overdue: true, limit, json } => {
+            desk.list_overdue(limit, json).await
+        }
+        ScheduledCommand::Show { delivery, json } => desk.show(&delivery, json).await,
+        ScheduledCommand::Cancel(args) => desk.decide(args, Decision::Cancel).await,
+        ScheduledCommand::SendNow(args) => desk.decide(args, Decision::SendNow).await,
+    }
+}
+
+impl Desk {
+    async fn find(&self, filter: Document, limit: i64) -> Result<Vec<Planned>, Failure> {
+        self.plan.find(filter, limit).await.map_err(unavailable)
+    }
+
+    async fn list(
+        &self,
+        wanted: &ScheduledFilter,
+        limit: i64,
+        json: bool,
+    ) -> Result<ExitCode, Failure> {
+        let mut filter = doc! {"state": wanted.state.as_str()};
+        if let Some(booking) = &wanted.booking {
+            filter.insert("booking_id", booking);
+        }
+        let bounds = [("$gte", wanted.since), ("$lt", wanted.until)];
+        let due: Document = bounds
+            .into_iter()
+            .filter_map(|(is, at)| Some((is.to_owned(), date(at?).into())))
+            .collect();
+        if !due.is_empty() {
+            filter.insert("due", due);
+        }
+        let planned = self.find(filter, limit).await?;
+        for one in &planned {
+            say(&line(one, json)?);
+        }
+        if planned.is_empty() && !json {
+            say("nothing is planned");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What should be gone for minutes, and retries that nobody has made: their hand-off was lost with
+    /// its queue. Only the audit knows of those, and it has no bodies, so they can only be shown.
+    async fn list_overdue(&self, limit: i64, json: bool) -> Result<ExitCode, Failure> {
+        let before = Timestamp::now() - OVERDUE;
+        let waiting = doc! {"$in": [State::Planned.as_str(), State::Claimed.as_str()]};
+        let late = doc! {"state": waiting, "due": {"$lt": date(before)}};
+        let planned = self.find(late, limit).await?;
+        for one in &planned {
+            say(&line(one, json)?);
+        }
+        let retries = self.audit.overdue_retries(before).await.map_err(unavailable)?;
+        let shown = usize::try_from(limit).unwrap_or(usize::MAX);
+        for record in retries.iter().take(shown) {
+            say(&if json { serde_json::to_string(record)? } else { retry_line(record) });
+        }
+        if planned.is_empty() && retries.is_empty() && !json {
+            say("nothing is overdue");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn show(&self, delivery: &str, json: bool) -> Result<ExitCode, Failure> {
+        let planned = self.get(&delivery_id(delivery)?).await?;
+        let planned = planned.ok_or_else(|| {
+            Failure::new(EXIT_DATA, anyhow::anyhow!("{delivery} is not in the plan"))
+        })?;
+        say(&if json {
+            serde_json::to_string(&planned)?
+        } else {
+            serde_json::to_string_pretty(&planned)?
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn get(&self, delivery: &DeliveryId) -> Result<Option<Planned>, Failure> {
+        Ok(self.find(doc! {"_id": delivery.as_str()}, 1).await?.pop())
+    }
+
+    async fn decide(&self, args: ChooseArgs, decision: Decision) -> Result<ExitCode, Failure> {
+        let mut ok = true;
+        for text in &args.deliveries {
+            let delivery = delivery_id(text)?;
+            let refusal = match self.get(&delivery).await?.map(|planned| planned.state) {
+                None => Some("is not in the plan"),
+                Some(State::Planned) if !args.yes => None,
+                Some(State::Planned) => {
+                    let done = self.carry_out(&delivery, &args, decision).await?;
+                    (!done).then_some("refused: somebody has claimed it meanwhile")
+                }
+                Some(State::Claimed | State::Published) => Some("refused: it is on its way"),
+                Some(State::Void) => Some("refused: it is void already"),
+            };
+            ok &= refusal.is_none();
+            let done = match (refusal, decision) {
+                (Some(refusal), _) => refusal,
+                (None, Decision::Cancel) if args.yes => "cancelled",
+                (None, Decision::SendNow) if args.yes => "is due now",
+                (None, Decision::Cancel) => "would be cancelled",
+                (None, Decision::SendNow) => "would be sent now",
+            };
+            say(&format!("{delivery} {done}"));
+        }
+        if !args.yes && ok {
+            say("nothing was done; --yes does it");
+        }
+        Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DATA) })
+    }
+
+    async fn carry_out(
+        &self,
+        delivery: &DeliveryId,
+        args: &ChooseArgs,
+        decision: Decision,
+    ) -> Result<bool, Failure> {
+        let action = Action {
+            by: args.by.clone(),
+            action: match decision {
+                Decision::Cancel => "cancel",
+                Decision::SendNow => "send-now",
+            },
+            target: delivery.to_string(),
+            reason: args.reason.clone(),
+        };
+        self.audit.act(&action).await.map_err(unavailable)?;
+        let done = match decision {
+            Decision::Cancel => {
+                let reason = format!("cancelled by an operator: {}", args.reason);
+                self.plan.void(delivery, &reason).await
+            }
+            Decision::SendNow => self.plan.send_now(delivery).await,
+        };
+        done.map_err(unavailable)
+    }
+}
+
+fn unavailable(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(EXIT_UNAVAILABLE, error)
+}
+
+/// The event itself is for `show`.
+fn line(planned: &Planned, json: bool) -> Result<String, Failure> {
+    if json {
+        let mut value = serde_json::to_value(planned)?;
+        value.as_object_mut().map(|fields| fields.remove("body"));
+        return Ok(value.to_string());
+    }
+    let Planned { due, delivery_id, state, event_type, ticket, .. } = planned;
+    let booking = planned.booking_id.as_deref().unwrap_or("-");
+    let (state, reason) = (state.as_str(), planned.reason.as_deref().unwrap_or_default());
+    let due = due.strftime("%Y-%m-%d %H:%M:%SZ");
+    let recipient = &ticket.recipient;
+    let line =
+        format!("{due}  {delivery_id}  {state}  {event_type}  {booking}  {recipient}  {reason}");
+    Ok(line.trim_end().to_owned())
+}
+
+fn retry_line(record: &Record) -> String {
+    let due = record.due.map(|due| due.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
+    format!(
+        "{}  {}  retrying  {}  attempt {}  {}",
+        due.unwrap_or_default(),
+        record.delivery_id,
+        record.event.kind,
+        record.attempt,
+        record.recipient
+    )
+}

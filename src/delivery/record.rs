@@ -1,0 +1,329 @@
+//! Tells the story of an attempt as an audit record.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+
+use super::Pipeline;
+use crate::{
+    audit::{DeliveryError, EventRef, Record, Smtp, Status, Timings, hide},
+    broker::Message,
+    channel::Outcome,
+    event::Event,
+    routing::Delivery,
+    template::Rendered,
+    trace::Span,
+};
+
+/// Largest value that a record keeps, in bytes of JSON.
+const MAX_VALUE: usize = 16 * 1024;
+/// Longest subject and correlation that a record keeps, in characters: what RFC 5322 2.1.1 allows
+/// in a line.
+const MAX_SUBJECT: usize = 998;
+
+/// What a mail takes from its event beside the variables of its route: without it, it could not be
+/// rendered again.
+const BESIDE: [&str; 4] = ["full_name", "username", "email", "timezone"];
+
+/// What is known of one attempt so far.
+pub(super) struct Story<'a> {
+    pub(super) message: &'a Message,
+    pub(super) event: &'a Event,
+    pub(super) delivery: &'a Delivery,
+    pub(super) span: &'a Span,
+    pub(super) attempt: u32,
+    pub(super) timings: Timings,
+    pub(super) message_id: Option<String>,
+    /// Why it was not sent.
+    pub(super) reason: String,
+    pub(super) secrets: Vec<String>,
+    /// Nobody can tell whether it went out.
+    pub(super) is_unknown: bool,
+    /// The recipient was erased: nothing about them is to be kept.
+    pub(super) is_erased: bool,
+    rendered: Option<(String, crate::audit::TemplateRef)>,
+    data: Map<String, Value>,
+    smtp: Option<Smtp>,
+}
+
+impl<'a> Story<'a> {
+    pub(super) fn new(
+        message: &'a Message,
+        event: &'a Event,
+        delivery: &'a Delivery,
+        span: &'a Span,
+    ) -> Self {
+        let queued = published_at(message)
+            .map(|published| Timestamp::now().as_millisecond() - published.as_millisecond());
+        Self {
+            message,
+            event,
+            delivery,
+            span,
+            attempt: delivery.attempt,
+            timings: Timings { queued_ms: queued, ..Timings::default() },
+            message_id: None,
+            reason: String::new(),
+            secrets: delivery.route.secret_values(event),
+            is_unknown: false,
+            is_erased: false,
+            rendered: None,
+            data: Map::new(),
+            smtp: None,
+        }
+    }
+
+    /// A step ends now; gives how long it took.
+    pub(super) fn took(&self, step: &'static str, began: Instant) -> f64 {
+        self.span.step(step, began);
+        millis(began)
+    }
+
+    /// How long after its publishing `sent` is, or after it was due if that was later.
+    pub(super) fn latency(&self, sent: Timestamp) -> Duration {
+        let published = published_at(self.message).unwrap_or_else(|| self.message.arrived_at());
+        let wanted = published.max(self.event.deliver_at.unwrap_or(published));
+        Duration::try_from(sent.duration_since(wanted)).unwrap_or_default()
+    }
+
+    /// Keeps the variables for the record; defaults are the route's and need no keeping.
+    pub(super) fn variables(&mut self, variables: &Map<String, Value>) {
+        let declared = &self.delivery.route.variables;
+        let given = variables.iter().filter(|(name, value)| {
+            declared.get(*name).is_none_or(|variable| variable.default.as_ref() != Some(*value))
+        });
+        let given = given.map(|(name, value)| (name.clone(), value.clone()));
+        let beside = BESIDE.into_iter().filter(|name| !declared.contains_key(*name));
+        let beside = beside.filter_map(|name| {
+            let text = self.event.text(name)?;
+            // That it has this address the record says anyway.
+            let is_recipient = text == self.delivery.recipient.as_str();
+            (!is_recipient).then(|| (name.to_owned(), Value::from(text)))
+        });
+        let kept = given.chain(beside);
+        let kept = kept.map(|(name, value)| (name, short(mask(&value, &self.secrets))));
+        self.data = kept.collect();
+    }
+
+    pub(super) fn rendered(&mut self, rendered: &Rendered) {
+        let subject = hide(&rendered.subject, &self.secrets);
+        let subject = subject.chars().take(MAX_SUBJECT).collect();
+        self.rendered = Some((subject, rendered.template.clone()));
+    }
+
+    pub(super) fn outcome(&mut self, outcome: Outcome) {
+        self.is_unknown = matches!(outcome, Outcome::Unknown(_));
+        match outcome {
+            Outcome::Sent(reply) => self.smtp = reply,
+            Outcome::Refused { reply, .. } => {
+                self.reason = format!("{} answered {} {}", reply.command, reply.code, reply.reply);
+                self.smtp = Some(reply);
+            }
+            Outcome::Unavailable(reason, reply) => {
+                self.reason = reason;
+                self.smtp = reply;
+            }
+            Outcome::Interrupted(reason)
+            | Outcome::Unknown(reason)
+            | Outcome::Impossible(reason)
+            | Outcome::Unreachable(reason) => {
+                self.reason = reason;
+            }
+            Outcome::Simulated | Outcome::Withheld => {}
+        }
+        self.reason = hide(&self.reason, &self.secrets);
+        if let Some(smtp) = &mut self.smtp {
+            smtp.reply = hide(&smtp.reply, &self.secrets);
+        }
+    }
+
+    /// The record. `kind` is a word for the error, where there is one.
+    pub(super) fn record(
+        &self,
+        pipeline: &Pipeline,
+        status: Status,
+        is_final: bool,
+        kind: Option<&str>,
+    ) -> Record {
+        let (delivery, event) = (self.delivery, self.event);
+        let recipient = delivery.recipient.as_str();
+        let (subject, template) = match &self.rendered {
+            Some((subject, template)) => (subject.clone(), Some(template.clone())),
+            None => (String::new(), None),
+        };
+        let mut id = format!("{}/{}/{}", delivery.id, self.attempt, status.as_str());
+        if status == Status::Duplicate {
+            id = format!("{id}/{}", event.id.value);
+        }
+        let now = Timestamp::now();
+        let mut record = Record {
+            id,
+            delivery_id: delivery.id.clone(),
+            event: event_ref(event, self.message),
+            route: delivery.route.name.clone(),
+            priority: Some(delivery.priority),
+            channel: Some(delivery.route.channel),
+            recipient: recipient.to_owned(),
+            recipient_hash: pipeline.identity.recipient_hash(recipient),
+            subject,
+            template,
+            data: self.data.clone(),
+            attempt: self.attempt,
+            status,
+            is_final,
+            smtp: self.smtp.clone(),
+            message_id: self.message_id.clone(),
+            error: kind
+                .map(|kind| DeliveryError { kind: kind.to_owned(), message: self.reason.clone() }),
+            correlation: self.correlation(),
+            timings: self.timings,
+            worker: pipeline.policy.instance.clone(),
+            trace_id: trace_id(self.message),
+            at: now,
+            due: None,
+            purge_at: pipeline.purge_at(now, delivery.route.retention),
+            erased_at: None,
+        };
+        if self.is_erased {
+            record.erase(now);
+        }
+        record
+    }
+
+    pub(super) fn to_json(record: &Record) -> String {
+        // Maps with text keys and plain values only: there is nothing that could fail.
+        serde_json::to_string(record).unwrap_or_default()
+    }
+
+    fn correlation(&self) -> BTreeMap<String, String> {
+        let fields = self.delivery.route.correlation.iter();
+        let known = fields.filter_map(|name| {
+            let text = match self.event.fields.get(name)? {
+                Value::String(text) => text.chars().take(MAX_SUBJECT).collect(),
+                Value::Number(number) => number.to_string(),
+                _ => return None,
+            };
+            Some((name.clone(), hide(&text, &self.secrets)))
+        });
+        known.collect()
+    }
+}
+
+impl Pipeline {
+    /// The record of a message that never became a delivery.
+    pub(super) fn rejection(
+        &self,
+        message: &Message,
+        event: Option<&Event>,
+        reason: &str,
+    ) -> Record {
+        let delivery_id = match &message.ticket {
+            Some(ticket) => ticket.delivery_id.clone(),
+            None => self.identity.rejected(&message.body, &message.queue),
+        };
+        let event = match event {
+            Some(event) => event_ref(event, message),
+            None => EventRef {
+                id: delivery_id.to_string(),
+                id_source: None,
+                kind: String::new(),
+                source: message.origin().to_owned(),
+                time: None,
+            },
+        };
+        let now = Timestamp::now();
+        Record {
+            id: format!("{delivery_id}/0/{}", Status::Rejected.as_str()),
+            delivery_id,
+            event,
+            route: String::new(),
+            priority: None,
+            channel: None,
+            recipient: String::new(),
+            recipient_hash: String::new(),
+            subject: String::new(),
+            template: None,
+            data: Map::new(),
+            attempt: 0,
+            status: Status::Rejected,
+            is_final: true,
+            smtp: None,
+            message_id: None,
+            error: Some(DeliveryError { kind: "rejected".to_owned(), message: reason.to_owned() }),
+            correlation: BTreeMap::new(),
+            timings: Timings::default(),
+            worker: self.policy.instance.clone(),
+            trace_id: trace_id(message),
+            at: now,
+            due: None,
+            purge_at: self.purge_at(now, None),
+            erased_at: None,
+        }
+    }
+
+    /// Until when what is kept from `now` on is kept; a route may say for how long.
+    pub(super) fn purge_at(&self, now: Timestamp, retention: Option<Duration>) -> Timestamp {
+        let retention = retention.unwrap_or(self.policy.retention);
+        let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
+        now.checked_add(retention).unwrap_or(Timestamp::MAX)
+    }
+}
+
+fn event_ref(event: &Event, message: &Message) -> EventRef {
+    let source = if event.source.is_empty() { message.origin() } else { &event.source };
+    EventRef {
+        id: event.id.value.clone(),
+        id_source: Some(event.id.source),
+        kind: event.kind.clone(),
+        source: source.to_owned(),
+        time: event.occurred_at,
+    }
+}
+
+fn published_at(message: &Message) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(message.properties.timestamp?).ok()?).ok()
+}
+
+/// The second part of a W3C `traceparent`: version, trace id, parent id, flags. It was read before.
+pub(super) fn trace_id(message: &Message) -> Option<String> {
+    message.properties.traceparent.as_deref()?.split('-').nth(1).map(ToOwned::to_owned)
+}
+
+pub(super) fn millis(since: Instant) -> f64 {
+    // Two decimals are plenty and keep records short.
+    (since.elapsed().as_secs_f64() * 100_000.0).round() / 100.0
+}
+
+/// A value as the record keeps it: the largest say how large they were, for a record that is too
+/// large for the audit would keep its whole batch out.
+fn short(value: Value) -> Value {
+    let length = match &value {
+        Value::String(text) => text.len(),
+        Value::Array(_) | Value::Object(_) => value.to_string().len(),
+        _ => 0,
+    };
+    if length > MAX_VALUE { Value::String(format!("({length} bytes, not kept)")) } else { value }
+}
+
+/// Masks secrets by value, wherever they stand.
+pub(super) fn mask(value: &Value, secrets: &[String]) -> Value {
+    if secrets.is_empty() {
+        return value.clone();
+    }
+    match value {
+        Value::String(text) => Value::String(hide(text, secrets)),
+        Value::Number(number) if secrets.contains(&number.to_string()) => {
+            Value::String("***".to_owned())
+        }
+        Value::Array(items) => items.iter().map(|item| mask(item, secrets)).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| (name.clone(), mask(value, secrets)));
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
+    }
+}

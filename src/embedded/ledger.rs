@@ -1,0 +1,109 @@
+//! The ledger in the embedded mode's file: the machine itself inside a transaction.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{OptionalExtension, params};
+
+use super::Database;
+use crate::{
+    ledger::{Admission, Entry, Facts, Input, Ledger, LedgerError, RateLimit, Reply, step},
+    routing::DeliveryId,
+};
+
+/// The ledger in a SQLite file that this process alone holds.
+pub struct EmbeddedLedger {
+    database: Database,
+    instance: String,
+    dedup: Duration,
+    dedup_derived: Duration,
+}
+
+impl EmbeddedLedger {
+    /// `instance` names this process; every other owner in the file is a process that has ended.
+    pub fn new(
+        database: Database,
+        instance: String,
+        dedup: Duration,
+        dedup_derived: Duration,
+    ) -> Self {
+        Self { database, instance, dedup, dedup_derived }
+    }
+}
+
+#[async_trait]
+impl Ledger for EmbeddedLedger {
+    async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError> {
+        let id = delivery.to_string();
+        let instance = self.instance.clone();
+        let (dedup, dedup_derived) = (self.dedup, self.dedup_derived);
+        let work = move |connection: &mut rusqlite::Connection| {
+            let now = jiff::Timestamp::now().as_millisecond();
+            let transaction = connection.transaction()?;
+            let stored: Option<String> = transaction
+                .query_row(
+                    "SELECT entry FROM ledger
+                     WHERE delivery_id = ?1 AND (expires_ms IS NULL OR expires_ms > ?2)",
+                    params![id, now],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            let entry: Option<Entry> = stored.as_deref().map(serde_json::from_str).transpose()?;
+            let owner_gone = entry.as_ref().is_some_and(|entry| entry.owner.instance != instance);
+            // The file is all there is: whoever loses it loses the audit as well.
+            let (entry, reply) = step(entry, &input, Facts { owner_gone, epoch_intact: true });
+            if let Some(entry) = entry {
+                let window = if entry.derived { dedup_derived } else { dedup };
+                let expires = entry.is_over().then(|| now + millis(window));
+                transaction.execute(
+                    "INSERT OR REPLACE INTO ledger (delivery_id, entry, expires_ms)
+                     VALUES (?1, ?2, ?3)",
+                    params![id, serde_json::to_string(&entry)?, expires],
+                )?;
+            }
+            transaction.commit()?;
+            Ok(reply)
+        };
+        self.database.call(work).await.map_err(LedgerError)
+    }
+
+    async fn admit(
+        &self,
+        recipient_hash: &str,
+        limit: RateLimit,
+    ) -> Result<Admission, LedgerError> {
+        let recipient = recipient_hash.to_owned();
+        let work = move |connection: &mut rusqlite::Connection| {
+            let now = jiff::Timestamp::now().as_millisecond();
+            let transaction = connection.transaction()?;
+            let full_until: Option<i64> = transaction
+                .query_row(
+                    "SELECT full_until_ms FROM rates WHERE recipient = ?1",
+                    [&recipient],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            let full_until = match limit.admit(full_until, now) {
+                Ok(full_until) => full_until,
+                Err(wait) => return Ok(Admission::After(wait)),
+            };
+            transaction.execute("DELETE FROM rates WHERE full_until_ms < ?1", [now])?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO rates (recipient, full_until_ms) VALUES (?1, ?2)",
+                params![recipient, full_until],
+            )?;
+            transaction.commit()?;
+            Ok(Admission::Now)
+        };
+        self.database.call(work).await.map_err(LedgerError)
+    }
+
+    async fn renew(&self, _instance: &str) -> Result<(), LedgerError> {
+        // The lock on the file says who lives.
+        Ok(())
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,107 @@
+//! The one file of the embedded mode: broker, ledger, audit and plan in a SQLite database that one
+//! process holds. Write-ahead logging makes every committed step survive kill -9.
+
+pub mod audit;
+pub mod broker;
+pub mod ledger;
+pub mod scheduler;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rusqlite::Connection;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS messages (
+        id INTEGER PRIMARY KEY,
+        queue TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        due_ms INTEGER NOT NULL,
+        taken INTEGER NOT NULL DEFAULT 0,
+        properties TEXT NOT NULL,
+        hand_off TEXT,
+        reason TEXT,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS messages_due ON messages (queue, priority, due_ms);
+    CREATE TABLE IF NOT EXISTS ledger (
+        delivery_id TEXT PRIMARY KEY,
+        entry TEXT NOT NULL,
+        expires_ms INTEGER
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS rates (
+        recipient TEXT PRIMARY KEY,
+        full_until_ms INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS deliveries (
+        id TEXT PRIMARY KEY,
+        delivery_id TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        purge_ms INTEGER NOT NULL,
+        record TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS deliveries_by_delivery ON deliveries (delivery_id, at_ms);
+    CREATE TABLE IF NOT EXISTS planned (
+        delivery_id TEXT PRIMARY KEY,
+        booking_id TEXT,
+        state TEXT NOT NULL,
+        due_ms INTEGER NOT NULL,
+        claim_at_ms INTEGER NOT NULL,
+        purge_ms INTEGER,
+        planned TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS planned_due ON planned (state, claim_at_ms);
+    CREATE INDEX IF NOT EXISTS planned_by_booking ON planned (booking_id);
+    CREATE TABLE IF NOT EXISTS bookings (
+        booking_id TEXT PRIMARY KEY,
+        purge_ms INTEGER NOT NULL,
+        booking TEXT NOT NULL
+    ) WITHOUT ROWID;
+";
+
+/// A handle to the file; cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl Database {
+    /// Opens or makes the file, and keeps every other process out of it.
+    ///
+    /// # Errors
+    /// The file can't be opened, or another process holds it.
+    pub fn open(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // With WAL, NORMAL loses nothing when the process dies; only a power cut could take the
+        // last commits.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.execute_batch(SCHEMA)?;
+        let now = jiff::Timestamp::now().as_millisecond();
+        connection.execute("DELETE FROM ledger WHERE expires_ms < ?1", [now])?;
+        for table in ["deliveries", "planned", "bookings"] {
+            connection.execute(&format!("DELETE FROM {table} WHERE purge_ms < ?1"), [now])?;
+        }
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Runs one piece of work on the database, off the async threads.
+    ///
+    /// # Errors
+    /// What the work gives, or that it panicked.
+    pub async fn call<T, F>(&self, work: F) -> anyhow::Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> anyhow::Result<T> + Send + 'static,
+    {
+        let connection = self.connection.clone();
+        tokio::task::spawn_blocking(move || {
+            // SQLite rolls back what a panic left open, so the connection can be used on.
+            work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await?
+    }
+}

@@ -1,0 +1,140 @@
+//! The routes: which deliveries an event asks for. They are data (`config/routes.toml`); a new
+//! event type is a route, a template and a sample, no code.
+
+mod calendar_rule;
+mod delivery;
+mod event_kinds;
+mod field_mapping;
+mod lifecycle;
+mod route;
+mod routes_file;
+mod variables;
+
+use std::{collections::HashMap, sync::Arc};
+
+pub use calendar_rule::{CalendarMethod, CalendarRule};
+pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
+pub(crate) use event_kinds::EventKind;
+pub(crate) use field_mapping::Dialect;
+pub use lifecycle::{Lifecycle, ReminderRule};
+pub use route::{ChannelKind, OnUnknown, Priority, Recipients, Route, Variable, VariableType};
+pub use routes_file::RouteFaults;
+pub use variables::VariableFault;
+
+use crate::event::Event;
+
+/// The routes file that the binary carries.
+pub const EMBEDDED_ROUTES: &str = include_str!("../../config/routes.toml");
+
+/// All routes, found by event type.
+#[derive(Debug)]
+pub struct Catalog {
+    queues: Vec<SourceQueue>,
+    routes: HashMap<String, Arc<Route>>,
+    by_event: HashMap<String, Vec<Arc<Route>>>,
+    dialects: HashMap<String, Arc<Dialect>>,
+    ignored: Vec<String>,
+}
+
+/// A queue that upstream services publish to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceQueue {
+    /// Its name at the broker.
+    pub name: String,
+    /// Routing keys by which the exchange `usher.events` feeds it.
+    pub bind: Vec<String>,
+}
+
+/// What the routes say about an event type.
+#[derive(Debug)]
+pub enum Lookup<'a> {
+    /// These deliveries are asked for.
+    Routes(&'a [Arc<Route>]),
+    /// Nobody wants it: acked and counted.
+    Ignored,
+    /// Nobody ever heard of it.
+    Unknown,
+}
+
+impl Catalog {
+    /// Reads a routes file; `settings` gives the addresses behind `{ setting = "…" }`.
+    ///
+    /// # Errors
+    /// [`RouteFaults`] with everything that is wrong with the file.
+    pub fn parse(text: &str, settings: &HashMap<String, Vec<String>>) -> Result<Self, RouteFaults> {
+        routes_file::parse(text, settings)
+    }
+
+    /// The routes of an event type or of one of its aliases.
+    pub fn lookup(&self, kind: &str) -> Lookup<'_> {
+        match self.by_event.get(kind) {
+            Some(routes) => Lookup::Routes(routes),
+            None if self.ignored.iter().any(|ignored| ignored == kind) => Lookup::Ignored,
+            None => Lookup::Unknown,
+        }
+    }
+
+    /// Writes an event in the words of the routes, where its type has a dialect.
+    pub fn translate(&self, event: &mut Event) {
+        if let Some(dialect) = self.dialects.get(&event.kind) {
+            dialect.translate(event);
+        }
+    }
+
+    /// Whether a field of this name holds a secret in some route.
+    pub fn is_secret(&self, field: &str) -> bool {
+        self.routes.values().any(|route| route.secrets.iter().any(|secret| secret == field))
+    }
+
+    /// The route of this name.
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.get(name)
+    }
+
+    /// Every route, sorted by name.
+    pub fn routes(&self) -> Vec<&Arc<Route>> {
+        let mut routes: Vec<_> = self.routes.values().collect();
+        routes.sort_by(|a, b| a.name.cmp(&b.name));
+        routes
+    }
+
+    /// The mails that tell customers of a rescheduling: one for each such event.
+    pub fn reschedule_notices(&self) -> Vec<String> {
+        let is_notice = |route: &&&Arc<Route>| {
+            route.lifecycle == Some(Lifecycle::Rescheduled)
+                && route.channel == ChannelKind::Email
+                && !matches!(route.recipients, Recipients::Fixed(_))
+        };
+        self.routes().iter().filter(is_notice).map(|route| route.name.clone()).collect()
+    }
+
+    /// The names of all.
+    pub fn route_names(&self) -> impl Iterator<Item = &str> {
+        self.routes().into_iter().map(|route| route.name.as_str())
+    }
+
+    /// The queues that the routes' events arrive on.
+    pub fn queues(&self) -> &[SourceQueue] {
+        &self.queues
+    }
+
+    /// The queue that events of this type are published to.
+    pub fn queue_of(&self, kind: &str) -> Option<&str> {
+        Some(&self.by_event.get(kind)?.first()?.queue)
+    }
+
+    /// What the event asks for: one delivery to each recipient of each of its routes.
+    pub fn deliveries(
+        &self,
+        routes: &[Arc<Route>],
+        event: &Event,
+        identity: &Identity,
+    ) -> Vec<Delivery> {
+        let mut deliveries: Vec<Delivery> =
+            routes.iter().flat_map(|route| route.deliveries(event, identity)).collect();
+        // An address that stands twice in a list is one recipient.
+        let mut seen = std::collections::HashSet::new();
+        deliveries.retain(|delivery| seen.insert(delivery.id.clone()));
+        deliveries
+    }
+}

@@ -1,0 +1,322 @@
+//! Reads `config/routes.toml` and reports every fault in it at once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    Catalog, ChannelKind, Lifecycle, OnUnknown, Priority, ReminderRule, Route, SourceQueue,
+    Variable, VariableType, calendar_rule::CalendarTable, field_mapping::Dialect,
+    route::Recipients,
+};
+use crate::{
+    config::duration,
+    event::{Derived, snake_case},
+};
+
+/// Everything that is wrong with a routes file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RouteFaults(pub Vec<String>);
+
+impl std::error::Error for RouteFaults {}
+
+impl fmt::Display for RouteFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoutesFile {
+    #[serde(default)]
+    ignore: Vec<String>,
+    queues: BTreeMap<String, QueueEntry>,
+    #[serde(default, rename = "dialect")]
+    dialects: Vec<Dialect>,
+    #[serde(default, rename = "route")]
+    routes: Vec<RouteEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueueEntry {
+    name: String,
+    bind: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteEntry {
+    name: String,
+    event: String,
+    #[serde(default)]
+    aliases: Vec<String>,
+    queue: String,
+    channel: ChannelKind,
+    template: String,
+    recipient: RecipientEntry,
+    reply_to: Option<ReplyToEntry>,
+    inline_qr: Option<String>,
+    calendar: Option<CalendarTable>,
+    lifecycle: Option<Lifecycle>,
+    reminder: Option<ReminderRule>,
+    priority: Priority,
+    priority_from: Option<String>,
+    #[serde(default)]
+    required: BTreeMap<String, VariableType>,
+    #[serde(default)]
+    optional: BTreeMap<String, OptionalEntry>,
+    #[serde(default)]
+    secrets: Vec<String>,
+    #[serde(default)]
+    on_unknown: OnUnknown,
+    #[serde(default = "yes")]
+    rate_limited: bool,
+    max_age: Option<SignedDuration>,
+    retention: Option<String>,
+    business_key: Option<String>,
+    #[serde(default)]
+    correlation: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum RecipientEntry {
+    Field(String),
+    Optional(String),
+    Literal(String),
+    Setting(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplyToEntry {
+    field: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OptionalEntry {
+    Type(VariableType),
+    Detailed(DetailedEntry),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DetailedEntry {
+    #[serde(rename = "type")]
+    kind: VariableType,
+    default: Option<Value>,
+    from: Option<String>,
+}
+
+pub(super) fn parse(
+    text: &str,
+    settings: &HashMap<String, Vec<String>>,
+) -> Result<Catalog, RouteFaults> {
+    let file: RoutesFile =
+        toml::from_str(text).map_err(|error| RouteFaults(vec![error.to_string()]))?;
+    let mut faults = Vec::new();
+    let mut routes: HashMap<String, Arc<Route>> = HashMap::new();
+    let mut by_event: HashMap<String, Vec<Arc<Route>>> = HashMap::new();
+    for entry in file.routes {
+        let at = format!("route {:?}", entry.name);
+        match entry.build(&file.queues, settings) {
+            Err(found) => faults.extend(found.into_iter().map(|fault| format!("{at}: {fault}"))),
+            Ok(route) => {
+                let route = Arc::new(route);
+                for kind in std::iter::once(&route.event).chain(&route.aliases) {
+                    by_event.entry(kind.clone()).or_default().push(route.clone());
+                }
+                if routes.insert(route.name.clone(), route).is_some() {
+                    faults.push(format!("{at}: there are two routes of this name"));
+                }
+            }
+        }
+    }
+    for (name, rule) in routes.values().filter_map(|it| Some((&it.name, it.reminder.as_ref()?))) {
+        let planned = routes.get(&rule.route);
+        if planned.is_none_or(|route| route.lifecycle != Some(Lifecycle::Reminder)) {
+            let other = &rule.route;
+            faults.push(format!(
+                "route {name:?}: reminder: {other:?} is no route with lifecycle = \"reminder\""
+            ));
+        }
+    }
+    for kind in &file.ignore {
+        if by_event.contains_key(kind) {
+            faults.push(format!("ignore: {kind:?} has a route as well"));
+        }
+    }
+    let mut dialects = HashMap::new();
+    for (number, dialect) in (1..).zip(file.dialects) {
+        let dialect = dialect.in_snake_case();
+        let found = dialect.faults(&by_event);
+        faults.extend(found.into_iter().map(|fault| format!("dialect {number}: {fault}")));
+        let dialect = Arc::new(dialect);
+        for kind in &dialect.events {
+            if dialects.insert(kind.clone(), dialect.clone()).is_some() {
+                faults.push(format!("dialect {number}: {kind:?} has a dialect already"));
+            }
+        }
+    }
+    if !faults.is_empty() {
+        return Err(RouteFaults(faults));
+    }
+    let queues = file.queues.into_values();
+    let queues = queues.map(|queue| SourceQueue { name: queue.name, bind: queue.bind }).collect();
+    Ok(Catalog { queues, routes, by_event, dialects, ignored: file.ignore })
+}
+
+/// A path into an event, which has its fields in snake case; what lies deeper is as it was sent.
+fn field_name(path: &str) -> String {
+    match path.split_once('.') {
+        Some((first, rest)) => format!("{}.{rest}", snake_case(first)),
+        None => snake_case(path),
+    }
+}
+
+/// A business key's pattern with its fields as events have them.
+fn key_pattern(pattern: &str) -> String {
+    let parts = pattern.split('{').map(|part| match part.split_once('}') {
+        Some((name, rest)) => format!("{}}}{rest}", snake_case(name)),
+        None => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("{")
+}
+
+impl RouteEntry {
+    fn build(
+        self,
+        queues: &BTreeMap<String, QueueEntry>,
+        settings: &HashMap<String, Vec<String>>,
+    ) -> Result<Route, Vec<String>> {
+        let mut faults = Vec::new();
+        let queue = match queues.get(&self.queue) {
+            Some(queue) => queue.name.clone(),
+            None => {
+                faults.push(format!("queue {:?} is not among [queues]", self.queue));
+                String::new()
+            }
+        };
+        let recipients = match self.recipient {
+            RecipientEntry::Field(path) => Recipients::Field(field_name(&path)),
+            RecipientEntry::Optional(path) => Recipients::Optional(field_name(&path)),
+            RecipientEntry::Literal(address) => Recipients::Fixed(vec![address]),
+            RecipientEntry::Setting(name) => match settings.get(&name) {
+                Some(addresses) => Recipients::Fixed(addresses.clone()),
+                None => {
+                    faults.push(format!("recipient: there is no setting {name:?} with addresses"));
+                    Recipients::Fixed(Vec::new())
+                }
+            },
+        };
+        let mut variables = BTreeMap::new();
+        for (name, kind) in self.required {
+            let name = snake_case(&name);
+            variables.insert(name, Variable { kind, default: None, derived: None });
+        }
+        for (name, entry) in self.optional {
+            let name = snake_case(&name);
+            let DetailedEntry { kind, default, from } = match entry {
+                OptionalEntry::Type(kind) => DetailedEntry { kind, default: None, from: None },
+                OptionalEntry::Detailed(entry) => entry,
+            };
+            let derived = from.as_deref().map(Derived::parse).transpose().unwrap_or_else(|fault| {
+                faults.push(format!("variable {name:?}: from: {fault}"));
+                None
+            });
+            let default = Some(default.unwrap_or_else(|| kind.nothing()));
+            if variables.insert(name.clone(), Variable { kind, default, derived }).is_some() {
+                faults.push(format!("variable {name:?} is both required and optional"));
+            }
+        }
+        let secrets: Vec<_> = self.secrets.iter().map(|name| snake_case(name)).collect();
+        let inline_qr = self.inline_qr.as_deref().map(snake_case);
+        for name in &secrets {
+            if !variables.contains_key(name) {
+                faults.push(format!("{name:?} is a secret, but no variable of this route"));
+            }
+        }
+        if let Some(name) = &inline_qr {
+            // It becomes a Content-ID and a part of URLs (RFC 2392).
+            let is_plain =
+                name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+            if !is_plain || variables.get(name).is_none_or(|found| found.kind != VariableType::Text)
+            {
+                faults.push(format!(
+                    "inline_qr: {name:?} is no text variable of this route with a plain name"
+                ));
+            }
+        }
+        let calendar = self.calendar.map(|table| table.build(&variables, &mut faults));
+        if let Some(rule) = &self.reminder
+            && variables.get(&rule.showtime).is_none_or(|found| found.kind != VariableType::Time)
+        {
+            let name = &rule.showtime;
+            faults.push(format!("reminder: {name:?} is no time variable of this route"));
+        }
+        if self.lifecycle.is_some() && !variables.contains_key("booking_id") {
+            faults.push("a route with a lifecycle needs the variable booking_id".into());
+        }
+        if self.lifecycle == Some(Lifecycle::Reminder) && !secrets.is_empty() {
+            faults.push("a reminder is kept until it is due, so it can't have secrets".into());
+        }
+        if !secrets.is_empty() && self.max_age.is_none() {
+            faults.push("a route with secrets needs a max_age".into());
+        }
+        let max_age = self.max_age.map(std::time::Duration::try_from).transpose();
+        let max_age = max_age.unwrap_or_else(|_| {
+            faults.push("max_age is negative".into());
+            None
+        });
+        let retention = self.retention.as_deref().map(duration).transpose();
+        let retention = retention.unwrap_or_else(|reason| {
+            faults.push(format!("retention {reason}"));
+            None
+        });
+        if let Some(pattern) = &self.business_key
+            && pattern.matches('{').count() != pattern.matches('}').count()
+        {
+            faults.push(format!("business_key {pattern:?} has a brace without its other"));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Route {
+            name: self.name,
+            event: self.event,
+            aliases: self.aliases,
+            queue,
+            channel: self.channel,
+            template: snake_case(&self.template),
+            recipients,
+            reply_to: self.reply_to.map(|entry| field_name(&entry.field)),
+            inline_qr,
+            calendar,
+            lifecycle: self.lifecycle,
+            reminder: self.reminder,
+            priority: self.priority,
+            priority_from: self.priority_from.as_deref().map(field_name),
+            variables,
+            secrets,
+            max_age,
+            retention,
+            business_key: self.business_key.as_deref().map(key_pattern),
+            on_unknown: self.on_unknown,
+            rate_limited: self.rate_limited,
+            correlation: self.correlation.iter().map(|name| snake_case(name)).collect(),
+        })
+    }
+}

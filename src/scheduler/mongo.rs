@@ -1,0 +1,246 @@
+//! The plan in MongoDB: the collections `planned` and `bookings`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use jiff::{SignedDuration, Timestamp};
+use mongodb::{
+    Collection, Database,
+    bson::{Bson, Document, doc},
+    error::{Error, ErrorKind, WriteFailure},
+};
+
+use super::{
+    Added, BATCH, Booking, KEPT, OVERDUE, Outlook, Plan, PlanError, Planned, State, after, failed,
+    lease_from,
+};
+use crate::{
+    batches::Batches,
+    clients::mongo::{
+        DUPLICATE_KEY, date, find_all, from_document, index, insert_all, purge_index, to_document,
+        unless_refused,
+    },
+    routing::DeliveryId,
+};
+
+/// The collection of mail for later.
+pub const PLANNED: &str = "planned";
+/// The collection of bookings that were changed.
+pub const BOOKINGS: &str = "bookings";
+/// How long the look at a booking waits for others: under load its mail waits for a connection meanwhile.
+const GATHER: Duration = Duration::from_millis(2);
+/// The states of what is still to go out.
+const WAITING: [&str; 2] = ["planned", "claimed"];
+/// The times that are dates there.
+const DATES: [&str; 7] =
+    ["due", "claim_at", "planned_at", "purge_at", "occurred_at", "arrived_at", "ticket.arrived_at"];
+
+/// The plan in MongoDB.
+pub struct MongoPlan {
+    planned: Collection<Document>,
+    bookings: Collection<Document>,
+    inserts: Batches<Document, anyhow::Result<bool>>,
+    lookups: Batches<String, anyhow::Result<Option<Document>>>,
+}
+
+impl MongoPlan {
+    /// In this database, by its write concern.
+    pub fn new(database: &Database) -> Self {
+        let planned: Collection<Document> = database.collection(PLANNED);
+        let bookings: Collection<Document> = database.collection(BOOKINGS);
+        let (inserted, asked) = (planned.clone(), bookings.clone());
+        Self {
+            planned,
+            bookings,
+            inserts: Batches::new(move |documents| insert_all(inserted.clone(), documents)),
+            lookups: Batches::gathering(GATHER, move |ids| find_all(asked.clone(), ids)),
+        }
+    }
+
+    /// Makes the indexes where they are missing.
+    ///
+    /// # Errors
+    /// The server did not answer or refused.
+    pub async fn prepare(&self) -> Result<(), PlanError> {
+        let indexes = [
+            index(doc! {"state": 1, "claim_at": 1}),
+            index(doc! {"state": 1, "due": 1}),
+            index(doc! {"booking_id": 1, "planned_at": -1}),
+            purge_index("purge_at"),
+        ];
+        let made = self.planned.create_indexes(indexes).await;
+        unless_refused("indexes of planned", made).map_err(failed)?;
+        let made = self.bookings.create_index(purge_index("purge_at")).await;
+        unless_refused("indexes of bookings", made).map_err(failed)
+    }
+
+    /// What matches, soonest first.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn find(&self, filter: Document, limit: i64) -> Result<Vec<Planned>, PlanError> {
+        self.read(filter, doc! {"due": 1}, limit).await
+    }
+
+    /// Has it taken at once instead of when it is due; whether it still could be.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn send_now(&self, delivery: &DeliveryId) -> Result<bool, PlanError> {
+        let now = date(Timestamp::now());
+        self.update(delivery, doc! {"due": now, "claim_at": now}).await
+    }
+
+    async fn read(
+        &self,
+        filter: Document,
+        order: Document,
+        limit: i64,
+    ) -> Result<Vec<Planned>, PlanError> {
+        let found = self.planned.find(filter).sort(order).limit(limit).await.map_err(failed)?;
+        let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
+        found.into_iter().map(|one| from_document(one, &DATES).map_err(failed)).collect()
+    }
+
+    /// Changes one that nobody has claimed yet.
+    async fn update(&self, delivery: &DeliveryId, fields: Document) -> Result<bool, PlanError> {
+        let filter = doc! {"_id": delivery.as_str(), "state": State::Planned.as_str()};
+        let updated = self.planned.update_one(filter, doc! {"$set": fields}).await;
+        Ok(updated.map_err(failed)?.matched_count > 0)
+    }
+}
+
+#[async_trait]
+impl Plan for MongoPlan {
+    async fn add(&self, planned: Planned) -> Result<Added, PlanError> {
+        let document = to_document(&planned, &DATES).map_err(failed)?;
+        loop {
+            let inserted = self.inserts.ask(document.clone()).await.map_err(failed)?;
+            if inserted.map_err(failed)? {
+                return Ok(Added::New);
+            }
+            let id = planned.delivery_id.as_str();
+            let known = self.planned.find_one(doc! {"_id": id}).await.map_err(failed)?;
+            // Deleted in between: there is room.
+            let Some(known) = known else { continue };
+            let known: Planned = from_document(known, &DATES).map_err(failed)?;
+            if let Some(added) = planned.meets(&known) {
+                return Ok(added);
+            }
+            let as_found = doc! {
+                "_id": id, "state": known.state.as_str(), "ticket.event_id": known.ticket.event_id,
+            };
+            let replaced = self.planned.replace_one(as_found, document.clone()).await;
+            if replaced.map_err(failed)?.matched_count > 0 {
+                return Ok(Added::New);
+            }
+        }
+    }
+
+    async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, PlanError> {
+        let due = doc! {"state": {"$in": WAITING}, "claim_at": {"$lte": date(now)}};
+        let only_ids = self.planned.find(due.clone()).projection(doc! {"_id": 1});
+        let found =
+            only_ids.sort(doc! {"claim_at": 1}).limit(BATCH as i64).await.map_err(failed)?;
+        let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<Bson> = found.iter().filter_map(|one| one.get("_id").cloned()).collect();
+        // Others look at the same time: each document is claimed by whoever marks it first.
+        let mut still_due = due;
+        still_due.insert("_id", doc! {"$in": &ids});
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        let claim = doc! {
+            "state": State::Claimed.as_str(), "claim_at": date(lease_from(now)), "claimed_by": &token,
+        };
+        self.planned.update_many(still_due, doc! {"$set": claim}).await.map_err(failed)?;
+        let mine = doc! {"_id": {"$in": ids}, "claimed_by": token};
+        self.read(mine, doc! {"due": 1}, 0).await
+    }
+
+    async fn published(&self, deliveries: &[DeliveryId]) -> Result<(), PlanError> {
+        let ids: Vec<&str> = deliveries.iter().map(DeliveryId::as_str).collect();
+        let filter = doc! {"_id": {"$in": ids}, "state": State::Claimed.as_str()};
+        let purge_at = date(after(Timestamp::now(), KEPT));
+        let mark = doc! {"$set": {"state": State::Published.as_str(), "purge_at": purge_at}};
+        self.planned.update_many(filter, mark).await.map_err(failed)?;
+        Ok(())
+    }
+
+    async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, PlanError> {
+        let purge_at = date(after(Timestamp::now(), KEPT));
+        let void = doc! {"state": State::Void.as_str(), "reason": reason, "purge_at": purge_at};
+        self.update(delivery, void).await
+    }
+
+    async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, PlanError> {
+        self.read(doc! {"booking_id": booking}, doc! {"planned_at": -1}, 0).await
+    }
+
+    async fn outlook(&self, now: Timestamp) -> Result<Outlook, PlanError> {
+        let mut outlook = Outlook::default();
+        let waiting = doc! {"$in": WAITING};
+        let tomorrow = date(after(now, SignedDuration::from_hours(24)));
+        let since_now = doc! {"$subtract": ["$due", date(now)]};
+        let hour = doc! {"$floor": {"$divide": [since_now, 3_600_000]}};
+        let groups = [
+            doc! {"$match": {"state": &waiting, "due": {"$gte": date(now), "$lt": tomorrow}}},
+            doc! {"$group": {"_id": hour, "count": {"$sum": 1}}},
+        ];
+        let mut found = self.planned.aggregate(groups).await.map_err(failed)?;
+        while let Some(group) = found.try_next().await.map_err(failed)? {
+            let hour = number(&group, "_id").and_then(|hour| usize::try_from(hour).ok());
+            if let Some(hour) = hour.and_then(|hour| outlook.hours.get_mut(hour)) {
+                *hour = number(&group, "count").unwrap_or(0).unsigned_abs();
+            }
+        }
+        let overdue = doc! {"state": waiting, "due": {"$lt": date(after(now, -OVERDUE))}};
+        outlook.overdue = self.planned.count_documents(overdue).await.map_err(failed)?;
+        Ok(outlook)
+    }
+
+    async fn booking(&self, booking: &str) -> Result<Option<Booking>, PlanError> {
+        let found = self.lookups.ask(booking.to_owned()).await.map_err(failed)?;
+        let found = found.map_err(failed)?;
+        found.map(|one| from_document(one, &DATES).map_err(failed)).transpose()
+    }
+
+    async fn change(&self, booking: Booking) -> Result<Booking, PlanError> {
+        let document = to_document(&booking, &DATES).map_err(failed)?;
+        loop {
+            let known = self.bookings.find_one(doc! {"_id": &booking.id}).await.map_err(failed)?;
+            let Some(known) = known else {
+                match self.bookings.insert_one(&document).await {
+                    Ok(_) => return Ok(booking),
+                    // Another one was faster: whose counts?
+                    Err(error) if is_duplicate(&error) => continue,
+                    Err(error) => return Err(failed(error)),
+                }
+            };
+            let known: Booking = from_document(known, &DATES).map_err(failed)?;
+            if !known.yields_to(&booking) {
+                return Ok(known);
+            }
+            let as_found = doc! {"_id": &booking.id, "event_id": known.event_id};
+            let replaced = self.bookings.replace_one(as_found, &document).await.map_err(failed)?;
+            if replaced.matched_count > 0 {
+                return Ok(booking);
+            }
+        }
+    }
+}
+
+fn is_duplicate(error: &Error) -> bool {
+    matches!(*error.kind, ErrorKind::Write(WriteFailure::WriteError(ref refusal)) if refusal.code == DUPLICATE_KEY)
+}
+
+fn number(document: &Document, field: &str) -> Option<i64> {
+    match document.get(field)? {
+        Bson::Int32(number) => Some(i64::from(*number)),
+        Bson::Int64(number) => Some(*number),
+        Bson::Double(number) => Some(*number as i64),
+        _ => None,
+    }
+}

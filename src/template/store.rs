@@ -1,0 +1,385 @@
+//! Templates in MongoDB: the collection `email_templates`. An active one goes before the files;
+//! what is refused leaves the last good one where it was.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::TryStreamExt;
+use mongodb::{
+    Collection, Database,
+    bson::{self, Bson, DateTime, Document, RawDocumentBuf, doc},
+    error::{Error, ErrorKind, WriteFailure},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Compiled, LANGUAGES, Templates, Trial,
+    source::{Markup, Source},
+};
+use crate::{clients::mongo::DUPLICATE_KEY, event::snake_case, health::Backoff, metrics::Metrics};
+
+/// The collection of templates.
+pub const EMAIL_TEMPLATES: &str = "email_templates";
+/// The collection of every text that was ever loaded, by its version.
+const TEMPLATE_VERSIONS: &str = "template_versions";
+/// What a mail has.
+const MAIL_PARTS: [&str; 3] = ["subject", "html_content", "text_content"];
+/// How often changes are looked for.
+const POLL: Duration = Duration::from_secs(2);
+
+/// One version of a template in one language. Field names are those of the collection.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    /// What the document is known by.
+    #[serde(rename = "_id", default, skip_serializing)]
+    pub id: Bson,
+    /// The template, in snake or Pascal case.
+    pub name: String,
+    /// `es` or `en`; without one it is for both.
+    #[serde(default)]
+    pub locale: Option<String>,
+    /// Counted from 1 for each name and locale.
+    #[serde(default)]
+    pub version: i64,
+    /// One line.
+    #[serde(default)]
+    pub subject: String,
+    /// MJML or HTML, whole or the content of the shared layout.
+    #[serde(default)]
+    pub html_content: String,
+    /// The text part.
+    #[serde(default)]
+    pub text_content: String,
+    /// A text message, instead of these three.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sms_content: Option<String>,
+    /// What it is for.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Whether it is used.
+    pub is_active: bool,
+    /// When it was pushed.
+    #[serde(default)]
+    pub created_at: Option<DateTime>,
+    /// Who pushed it.
+    #[serde(default)]
+    pub created_by: Option<String>,
+    /// When it was last made active or inactive.
+    #[serde(default)]
+    pub last_modified_at: Option<DateTime>,
+    /// Who did.
+    #[serde(default)]
+    pub last_modified_by: Option<String>,
+    /// Why the document can't be read; its words are empty then.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+impl Stored {
+    /// People write these documents by hand: one of a wrong shape must not hide the others.
+    fn read(document: &RawDocumentBuf) -> Self {
+        let stored = bson::deserialize_from_slice(document.as_bytes());
+        let stored = stored.map_err(|error| error.to_string()).and_then(|stored: Self| {
+            let is_missing = |part: &&str| matches!(document.get(part), Ok(None));
+            let missing =
+                MAIL_PARTS.iter().find(|part| stored.sms_content.is_none() && is_missing(part));
+            missing.map_or(Ok(stored), |part| Err(format!("missing field `{part}`")))
+        });
+        stored.unwrap_or_else(|fault| {
+            let text = |key| document.get_str(key).ok().map(ToOwned::to_owned);
+            let id = document.get("_id").ok().flatten();
+            let id = id.and_then(|id| Bson::try_from(id).ok()).unwrap_or_default();
+            Self {
+                name: text("name").unwrap_or_else(|| id.to_string()),
+                locale: text("locale"),
+                is_active: document.get_bool("is_active").unwrap_or_default(),
+                id,
+                fault: Some(fault),
+                ..Self::default()
+            }
+        })
+    }
+
+    /// Whether it is a version of this template in this language.
+    pub fn is_for(&self, name: &str, language: &str) -> bool {
+        snake_case(&self.name) == name && self.languages().contains(&language)
+    }
+
+    /// What is compiled.
+    pub fn source(&self) -> Source {
+        if let Some(text) = &self.sms_content {
+            return Source::text_message(text.clone());
+        }
+        let html = self.html_content.clone();
+        let is_mjml = html.trim_start().starts_with("<mj");
+        let markup = if is_mjml { Markup::Mjml } else { Markup::Html };
+        let (subject, text) = (self.subject.clone(), self.text_content.clone());
+        Source { subject, html, text, markup }
+    }
+
+    fn languages(&self) -> Vec<&'static str> {
+        let is_meant = |language: &&str| self.locale.as_deref().is_none_or(|it| it == *language);
+        LANGUAGES.into_iter().filter(is_meant).collect()
+    }
+
+    fn place(&self) -> String {
+        let locale = self.locale.as_deref().unwrap_or("any");
+        format!("{}/{locale} version {}", self.name, self.version)
+    }
+}
+
+/// The templates in MongoDB.
+#[derive(Clone)]
+pub struct TemplateStore {
+    templates: Collection<RawDocumentBuf>,
+    versions: Collection<Document>,
+}
+
+impl TemplateStore {
+    /// In this database.
+    pub fn new(database: &Database) -> Self {
+        Self {
+            templates: database.collection(EMAIL_TEMPLATES),
+            versions: database.collection(TEMPLATE_VERSIONS),
+        }
+    }
+
+    /// Every version that matches, oldest first.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn find(&self, filter: Document) -> Result<Vec<Stored>, Error> {
+        let order = doc! {"name": 1, "locale": 1, "version": 1};
+        let found = self.templates.find(filter).sort(order).await?;
+        found.map_ok(|document| Stored::read(&document)).try_collect().await
+    }
+
+    /// The active ones; of several for one place, the one that was made active last comes last.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn active(&self) -> Result<Vec<Stored>, Error> {
+        let mut active = self.find(doc! {"is_active": true}).await?;
+        active.sort_by_key(|stored| (stored.last_modified_at, stored.version));
+        Ok(active)
+    }
+
+    /// Adds a version and gives its number.
+    ///
+    /// # Errors
+    /// The server did not answer, or others push to the same name all the time.
+    pub async fn push(&self, mut stored: Stored) -> Result<i64, Error> {
+        loop {
+            let known = self.find(doc! {}).await?;
+            let language = stored.locale.as_deref().unwrap_or_default();
+            let known = known.iter().filter(|known| known.is_for(&stored.name, language));
+            // Not only by what is known: a document that can't be read has its number too.
+            stored.version = known.map(|it| it.version).fold(stored.version, i64::max) + 1;
+            let mut document = bson::serialize_to_document(&stored)?;
+            let locale = stored.locale.as_deref().unwrap_or("any");
+            // The id makes the number unique.
+            document.insert("_id", format!("{}/{locale}/{}", stored.name, stored.version));
+            match self.templates.clone_with_type::<Document>().insert_one(document).await {
+                Ok(_) => return Ok(stored.version),
+                Err(error) if is_duplicate(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes versions active or inactive, by their ids; gives how many there were.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn set_active(&self, ids: &[Bson], active: bool, by: &str) -> Result<u64, Error> {
+        let change = doc! {
+            "is_active": active, "last_modified_at": DateTime::now(), "last_modified_by": by,
+        };
+        let these = doc! {"_id": {"$in": ids}};
+        Ok(self.templates.update_many(these, doc! {"$set": change}).await?.matched_count)
+    }
+
+    /// The text that mails of this version were made from.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn version(&self, version: &str) -> Result<Option<Source>, Error> {
+        let found = self.versions.find_one(doc! {"_id": version}).await?;
+        Ok(found.map(|found| {
+            let text = |part| found.get_str(part).unwrap_or_default().to_owned();
+            let (subject, html, text) = (text("subject"), text("html"), text("text"));
+            Source { subject, html, text, markup: Markup::Html }
+        }))
+    }
+
+    /// Keeps the texts of all that is in use, so that any mail can be rendered again.
+    async fn keep_versions(&self, templates: &Templates) -> Result<(), Error> {
+        let in_use = templates.in_use();
+        let ids: BTreeSet<&str> =
+            in_use.iter().map(|(_, _, compiled)| compiled.version.as_str()).collect();
+        let ids: Vec<&str> = ids.into_iter().collect();
+        let known = self.versions.find(doc! {"_id": {"$in": &ids}}).projection(doc! {"_id": 1});
+        let known: Vec<Document> = known.await?.try_collect().await?;
+        let mut known: HashSet<&str> =
+            known.iter().filter_map(|it| it.get_str("_id").ok()).collect();
+        for (name, language, compiled) in &in_use {
+            if !known.insert(&compiled.version) {
+                continue;
+            }
+            let flat = &compiled.flat;
+            let document = doc! {
+                "_id": &compiled.version, "name": name, "locale": *language,
+                "subject": &flat.subject, "html": &flat.html, "text": &flat.text,
+                "first_loaded_at": DateTime::now(),
+            };
+            match self.versions.insert_one(document).await {
+                Err(error) if !is_duplicate(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_duplicate(error: &Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(e)) if e.code == DUPLICATE_KEY)
+}
+
+/// Takes over what changes in the database.
+pub struct Watcher {
+    store: TemplateStore,
+    metrics: Metrics,
+    /// What was looked at last, to see changes.
+    seen: Vec<Stored>,
+    versions_kept: bool,
+    /// Whether the last look failed.
+    is_blind: bool,
+    keeping_failed: bool,
+}
+
+impl Watcher {
+    /// Nothing is loaded yet.
+    pub fn new(store: TemplateStore, metrics: Metrics) -> Self {
+        Self {
+            store,
+            metrics,
+            seen: Vec::new(),
+            versions_kept: false,
+            is_blind: false,
+            keeping_failed: false,
+        }
+    }
+
+    /// Loads what is active for the first time; waits for the server.
+    pub async fn load(&mut self, templates: &Templates, trial: Trial<'_>) {
+        let mut backoff = Backoff::default();
+        while let Err(error) = self.look(templates, trial).await {
+            if !self.is_blind {
+                tracing::warn!(%error, "templates in the database can't be read yet");
+            }
+            self.is_blind = true;
+            tokio::time::sleep(backoff.step()).await;
+        }
+        self.is_blind = false;
+    }
+
+    /// Looks for changes for ever. A server that is down changes nothing.
+    pub async fn watch(mut self, templates: &Templates, trial: Trial<'_>) {
+        loop {
+            if !self.versions_kept {
+                let kept = self.store.keep_versions(templates).await;
+                if let Err(error) = &kept
+                    && !self.keeping_failed
+                {
+                    tracing::warn!(%error, "texts of templates can't be kept in template_versions");
+                }
+                (self.versions_kept, self.keeping_failed) = (kept.is_ok(), kept.is_err());
+            }
+            tokio::time::sleep(POLL).await;
+            let looked = self.look(templates, trial).await;
+            match (&looked, self.is_blind) {
+                (Err(error), false) => {
+                    tracing::warn!(%error, "templates in the database can't be read");
+                }
+                (Ok(()), true) => tracing::info!("templates in the database can be read again"),
+                _ => {}
+            }
+            self.is_blind = looked.is_err();
+        }
+    }
+
+    async fn look(&mut self, templates: &Templates, trial: Trial<'_>) -> Result<(), Error> {
+        let active = self.store.active().await?;
+        if active == self.seen {
+            return Ok(());
+        }
+        let (accepted, refused) = templates.choose(&active, trial);
+        for (place, reason) in &refused {
+            self.metrics.template_refused();
+            tracing::error!(template = place, reason, "template in the database refused");
+        }
+        tracing::info!(active = accepted.len(), "templates in the database loaded");
+        templates.override_with(accepted);
+        self.seen = active;
+        self.versions_kept = false;
+        Ok(())
+    }
+}
+
+/// Templates that go before the files, by name and language.
+pub(super) type Overrides = HashMap<(String, &'static str), Arc<Compiled>>;
+
+impl Templates {
+    /// What of the active ones is accepted, and what is refused and why. Where one is refused, the
+    /// override that was in use stays.
+    fn choose(&self, active: &[Stored], trial: Trial<'_>) -> (Overrides, Vec<(String, String)>) {
+        let current = self.overrides.load();
+        let mut accepted = Overrides::new();
+        let mut refused = Vec::new();
+        for stored in active {
+            let name = snake_case(&stored.name);
+            let languages = stored.languages();
+            if languages.is_empty() {
+                refused.push((stored.place(), "its locale is neither es nor en".to_owned()));
+            }
+            let mut faults = Vec::new();
+            for language in languages {
+                let key = (name.clone(), language);
+                match self.accept_stored(&name, language, stored, trial) {
+                    Ok(compiled) => drop(accepted.insert(key, Arc::new(compiled))),
+                    Err(found) => {
+                        faults.extend(found);
+                        if let Some(good) = current.get(&key) {
+                            accepted.entry(key).or_insert_with(|| good.clone());
+                        }
+                    }
+                }
+            }
+            // A fault of the document itself is found once in each language.
+            faults.dedup();
+            if !faults.is_empty() {
+                refused.push((stored.place(), faults.join("; ")));
+            }
+        }
+        (accepted, refused)
+    }
+
+    fn accept_stored(
+        &self,
+        name: &str,
+        language: &'static str,
+        stored: &Stored,
+        trial: Trial<'_>,
+    ) -> Result<Compiled, Vec<String>> {
+        if let Some(fault) = &stored.fault {
+            return Err(vec![fault.clone()]);
+        }
+        // What a library trips over must not end the watch.
+        let tried = AssertUnwindSafe(|| self.accept(name, language, &stored.source(), trial));
+        catch_unwind(tried).unwrap_or_else(|_| Err(vec!["compiling it panicked".to_owned()]))
+    }
+}
