@@ -10,7 +10,7 @@ use usher::{
     channel::{Extras, Outgoing, email::Sender},
     config::{self, Environment},
     event::{self, Event, Properties, Sources},
-    routing::{Catalog, Delivery, EMBEDDED_ROUTES, Identity, Lookup},
+    routing::{Delivery, EMBEDDED_ROUTES, Identity, Lookup, RoutingTable},
     template::{Globals, Templates, source},
 };
 
@@ -24,7 +24,7 @@ type Stage<'a> = (&'static str, Box<dyn Fn() + 'a>);
 
 /// Everything that does not depend on the event.
 struct Line {
-    catalog: Catalog,
+    routing: RoutingTable,
     templates: Templates,
     files: source::Files,
     sources: Sources,
@@ -41,13 +41,13 @@ impl Line {
             ("ADMIN_EMAILS".to_owned(), address()),
             ("CONTACT_EMAILS".to_owned(), address()),
         ]);
-        let catalog =
-            Catalog::parse(EMBEDDED_ROUTES, &lists).expect("the embedded routes are valid");
+        let routing =
+            RoutingTable::parse(EMBEDDED_ROUTES, &lists).expect("the embedded routes are valid");
         let files = source::read(None).expect("the embedded templates are readable");
         let templates =
             Templates::compile(&files, Globals::new(&settings)).expect("templates compile");
         Self {
-            catalog,
+            routing,
             templates,
             files,
             sources: Sources::new(&settings).expect("no file is named"),
@@ -57,8 +57,8 @@ impl Line {
     }
 
     fn deliveries(&self, event: &Event) -> Vec<Delivery> {
-        let Lookup::Routes(routes) = self.catalog.lookup(&event.kind) else { panic!("no route") };
-        self.catalog.deliveries(routes, event, &self.identity)
+        let Lookup::Routes(routes) = self.routing.lookup(&event.kind) else { panic!("no route") };
+        self.routing.deliveries(routes, event, &self.identity)
     }
 
     /// Each stage by its name, for one event.
@@ -108,14 +108,14 @@ fn main() {
         criterion.bench_function(stage, |bench| bench.iter(&work));
     }
     // Every template on its first sample.
-    for route in line.catalog.routes() {
+    for route in line.routing.routes() {
         let Some((_, text)) = source::samples(&line.files, &route.template)
             .find(|(_, text)| usher::template::sample(text).is_ok_and(|it| it.kind == route.event))
         else {
             continue;
         };
         let mut event = usher::template::sample(text).expect("a valid event");
-        line.catalog.translate(&mut event);
+        line.routing.normalize(&mut event);
         let variables = route.variables(&event, &line.sources, "en").expect("complete");
         criterion.bench_function(&format!("render {}", route.name), |bench| {
             bench.iter(|| line.templates.render(route, &variables, &event));

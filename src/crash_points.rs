@@ -62,7 +62,7 @@ pub const POINTS: [&str; 23] = [
 
 /// Those of the bridge, in the order in which an entry of a stream meets them.
 #[cfg(feature = "chaos")]
-pub const BRIDGE_POINTS: [&str; 5] = [
+pub const STREAM_SOURCE_POINTS: [&str; 5] = [
     "after_stream_take_over",
     "after_stream_read",
     "after_stream_publish",

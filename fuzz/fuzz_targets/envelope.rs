@@ -18,7 +18,7 @@ fuzz_target!(init: {
     assert_eq!(event.id, again.id);
     assert!((1..=255).contains(&event.id.value.len()), "{:?}", event.id);
     assert!(!event.kind.chars().any(char::is_control), "{:?}", event.kind);
-    LINE.catalog.translate(&mut event);
+    LINE.routing.normalize(&mut event);
     let deliveries = LINE.deliveries(&event);
     let ids: HashSet<_> = deliveries.iter().map(|delivery| delivery.id.as_str()).collect();
     assert_eq!(ids.len(), deliveries.len());

@@ -5,22 +5,22 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use usher::routing::{Catalog, Lookup};
+use usher::routing::{RoutingTable, Lookup};
 
 static SETTINGS: LazyLock<HashMap<String, Vec<String>>> =
     LazyLock::new(usher_fuzz::settings_of_routes);
 
 fuzz_target!(|text: &str| {
-    match Catalog::parse(text, &SETTINGS) {
+    match RoutingTable::parse(text, &SETTINGS) {
         Err(faults) => assert!(!faults.0.is_empty() && !faults.to_string().is_empty()),
-        Ok(catalog) => {
-            for route in catalog.routes() {
-                let Lookup::Routes(routes) = catalog.lookup(&route.event) else {
+        Ok(routing) => {
+            for route in routing.routes() {
+                let Lookup::Routes(routes) = routing.lookup(&route.event) else {
                     panic!("{} is not found by {}", route.name, route.event);
                 };
                 assert!(routes.iter().any(|found| found.name == route.name));
-                let queue = catalog.queue_of(&route.event).expect("its queue");
-                assert!(catalog.queues().iter().any(|known| known.name == queue));
+                let queue = routing.queue_of(&route.event).expect("its queue");
+                assert!(routing.queues().iter().any(|known| known.name == queue));
             }
         }
     }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use usher::{
-    catalog::ChannelKind,
+    routing::ChannelKind,
     event::Event,
     template::{sample, source},
 };
@@ -41,7 +41,7 @@ fuzz_target!(init: {
     LazyLock::force(&LINE);
 }, |input: (u8, u64, &str)| {
     let (route, mut which, hostile) = input;
-    let routes = LINE.catalog.routes();
+    let routes = LINE.routing.routes();
     let route = &routes[usize::from(route) % routes.len()];
     let samples = source::samples(&LINE.files, &route.template);
     let mut samples = samples.filter_map(|(_, text)| sample(text).ok());
@@ -51,7 +51,7 @@ fuzz_target!(init: {
             poison(value, hostile, &mut which);
         }
     }
-    LINE.catalog.translate(&mut event);
+    LINE.routing.normalize(&mut event);
     for delivery in LINE.deliveries(&event) {
         let Some(rendered) = LINE.render(&delivery, &event) else { continue };
         if delivery.route.channel != ChannelKind::Email {

@@ -2,14 +2,14 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use usher::{channel::{Extras, Outgoing, email::{Composed, Sender}}, config::{Environment, self}, event::{Event, Sources}, routing::{Catalog, Delivery, EMBEDDED_ROUTES, Identity, Lookup}, template::{Globals, Rendered, Templates, source}};
+use usher::{channel::{Extras, Outgoing, email::{Composed, Sender}}, config::{Environment, self}, event::{Event, Sources}, routing::{RoutingTable, Delivery, EMBEDDED_ROUTES, Identity, Lookup}, template::{Globals, Rendered, Templates, source}};
 
 /// Made once: it does not depend on the input.
 pub static LINE: LazyLock<Line> = LazyLock::new(Line::new);
 
 /// Routes, templates and a sender.
 pub struct Line {
-    pub catalog: Catalog,
+    pub routing: RoutingTable,
     pub files: source::Files,
     templates: Templates,
     sources: Sources,
@@ -25,7 +25,7 @@ impl Line {
         let templates =
             Templates::compile(&files, Globals::new(&settings)).expect("templates compile");
         Self {
-            catalog: Catalog::parse(EMBEDDED_ROUTES, &settings_of_routes()).expect("valid routes"),
+            routing: RoutingTable::parse(EMBEDDED_ROUTES, &settings_of_routes()).expect("valid routes"),
             files,
             templates,
             sources: Sources::new(&settings).expect("no file is named"),
@@ -36,8 +36,8 @@ impl Line {
 
     /// What an event asks for.
     pub fn deliveries(&self, event: &Event) -> Vec<Delivery> {
-        match self.catalog.lookup(&event.kind) {
-            Lookup::Routes(routes) => self.catalog.deliveries(routes, event, &self.identity),
+        match self.routing.lookup(&event.kind) {
+            Lookup::Routes(routes) => self.routing.deliveries(routes, event, &self.identity),
             Lookup::Ignored | Lookup::Unknown => Vec::new(),
         }
     }

@@ -47,7 +47,7 @@ use crate::{
     ledger::{RateLimit, redis::RedisLedger},
     metrics::Metrics,
     routing::Identity,
-    stream_source::Bridge,
+    stream_source::StreamSource,
 };
 
 /// Most that a body may have, unless its area says less.
@@ -76,7 +76,7 @@ pub struct Api {
     /// Knows how much waits.
     pub broker: Arc<AmqpBroker>,
     /// From Redis Streams, where they are configured.
-    pub bridge: Option<Arc<Bridge>>,
+    pub stream_source: Option<Arc<StreamSource>>,
     /// What happens, as it happens.
     pub feed: Feed,
 }

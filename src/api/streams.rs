@@ -78,33 +78,33 @@ async fn process_streams(
         let detail = format!("must be from 1 to {LARGEST}");
         return Err(Problem::invalid(vec![Fault { field: "batch_size".to_owned(), detail }]));
     }
-    let Some(bridge) = &api.bridge else {
+    let Some(stream_source) = &api.stream_source else {
         let detail = "no Redis Stream is read: STREAM_URL is not set";
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
-    let events = bridge.forward(batch_size as usize).await;
+    let events = stream_source.forward(batch_size as usize).await;
     let mut events = events.map_err(|error| Problem::unavailable("stream", &error))?;
     // One may have been written twice.
     events.sort();
     events.dedup();
     let deadline = Instant::now() + DEADLINE;
-    let settlement = loop {
-        let settlement = api.audit.settlement(&events).await;
-        let settlement = settlement.map_err(|error| unanswered(&error))?;
-        if settlement.events >= events.len() || Instant::now() >= deadline {
-            break settlement;
+    let completion = loop {
+        let completion = api.audit.completion(&events).await;
+        let completion = completion.map_err(|error| unanswered(&error))?;
+        if completion.events >= events.len() || Instant::now() >= deadline {
+            break completion;
         }
         sleep(LOOK_AGAIN).await;
     };
     Ok(Json(StreamsProcessed {
-        mensaje: match settlement.events {
+        mensaje: match completion.events {
             1 => "Se procesó 1 correo".to_owned(),
             count => format!("Se procesaron {count} correos"),
         },
-        correos_procesados: settlement.events,
-        correos_pendientes: events.len() - settlement.events,
+        correos_procesados: completion.events,
+        correos_pendientes: events.len() - completion.events,
         batch_size,
-        resultados: settlement.statuses,
+        resultados: completion.statuses,
         timestamp: Timestamp::now(),
     }))
 }

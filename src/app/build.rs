@@ -20,7 +20,7 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     routing::Identity,
-    scheduler::Plan,
+    scheduler::Scheduler,
     trace::Tracer,
 };
 
@@ -29,7 +29,7 @@ pub(crate) struct Parts {
     pub(crate) instance: String,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) audit: Arc<dyn Audit>,
-    pub(crate) plan: Arc<dyn Plan>,
+    pub(crate) scheduler: Arc<dyn Scheduler>,
     pub(crate) email: Arc<dyn Channel>,
     pub(crate) sms: Arc<dyn Channel>,
     pub(crate) broker: Arc<dyn Broker>,
@@ -43,7 +43,7 @@ pub(crate) fn pipeline(loaded: Loaded, parts: Parts) -> Arc<Pipeline> {
     let zone = settings.zone();
     Arc::new(Pipeline {
         identity: Identity::new(settings.pepper.expose()),
-        catalog: loaded.catalog,
+        routing: loaded.routing,
         templates: loaded.templates,
         sources: loaded.sources,
         policy: Policy {
@@ -59,14 +59,14 @@ pub(crate) fn pipeline(loaded: Loaded, parts: Parts) -> Arc<Pipeline> {
         },
         ledger: parts.ledger,
         audit: parts.audit,
-        plan: parts.plan,
+        scheduler: parts.scheduler,
         email: parts.email,
         sms: parts.sms,
         broker: parts.broker,
         health: parts.health,
         metrics: parts.metrics,
         tracer: parts.tracer,
-        suspects: tokio::sync::RwLock::default(),
+        quarantine: tokio::sync::RwLock::default(),
     })
 }
 

@@ -20,7 +20,7 @@ use crate::{
         audit::EmbeddedAudit,
         broker::{DUE, EmbeddedBroker, SOURCE},
         ledger::EmbeddedLedger,
-        scheduler::EmbeddedPlan,
+        scheduler::EmbeddedScheduler,
     },
     failure::{EXIT_UNAVAILABLE, Failure},
     health::Health,
@@ -32,7 +32,7 @@ use crate::{
 pub(crate) struct Embedded {
     pub(crate) broker: EmbeddedBroker,
     pub(crate) audit: Arc<EmbeddedAudit>,
-    pub(crate) plan: Arc<EmbeddedPlan>,
+    pub(crate) scheduler: Arc<EmbeddedScheduler>,
     pub(crate) ledger: Arc<EmbeddedLedger>,
     pub(crate) instance: String,
 }
@@ -50,7 +50,7 @@ pub(crate) fn open(folder: &Path, settings: &Settings) -> Result<Embedded, Failu
     Ok(Embedded {
         broker: EmbeddedBroker::new(database.clone()),
         audit: Arc::new(EmbeddedAudit::new(database.clone())),
-        plan: Arc::new(EmbeddedPlan::new(database.clone())),
+        scheduler: Arc::new(EmbeddedScheduler::new(database.clone())),
         ledger: Arc::new(EmbeddedLedger::new(database, instance.clone(), dedup, derived)),
         instance,
     })
@@ -68,7 +68,7 @@ pub(crate) async fn run(
         service.unused();
     }
     let queues = [SOURCE, DUE].map(ToOwned::to_owned);
-    let metrics = Metrics::new("usher", queues, loaded.catalog.route_names());
+    let metrics = Metrics::new("usher", queues, loaded.routing.route_names());
     let tracer = Tracer::from_environment("usher", &store.instance)
         .map_err(|error| Failure::config(format!("{error:#}")))?;
     let background = CancellationToken::new();
@@ -94,13 +94,13 @@ pub(crate) async fn run(
         }
     };
     let drain_timeout = loaded.settings.drain_timeout;
-    let watching = watch::planned(store.plan.clone(), metrics.clone());
+    let watching = watch::planned(store.scheduler.clone(), metrics.clone());
     tokio::spawn(background.clone().run_until_cancelled_owned(watching));
     let parts = Parts {
         instance: store.instance,
         ledger: store.ledger,
         audit: store.audit,
-        plan: store.plan,
+        scheduler: store.scheduler,
         email,
         sms,
         broker: Arc::new(store.broker.clone()),

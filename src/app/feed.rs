@@ -17,7 +17,7 @@ pub(crate) async fn feed(
     }
     let database = connect(&settings.mongodb, &settings.mongodb_database).await;
     let database = database.map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
-    let feed = Feed::new(database, loaded.catalog.reschedule_notices().into_iter().collect());
+    let feed = Feed::new(database, loaded.routing.reschedule_notices().into_iter().collect());
     tokio::spawn(background.clone().run_until_cancelled_owned(feed.clone().run()));
     let count = feed.clone().count(move |listeners| metrics.listeners(listeners));
     tokio::spawn(background.clone().run_until_cancelled_owned(count));

@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     logging,
     metrics::Metrics,
-    routing::{Catalog, EMBEDDED_ROUTES},
+    routing::{EMBEDDED_ROUTES, RoutingTable},
     template::{
         Globals, Templates, Trial,
         source::{self, Files},
@@ -23,7 +23,7 @@ use crate::{
 pub(crate) struct Loaded {
     pub(crate) settings: Settings,
     pub(crate) warnings: Vec<Warning>,
-    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) routing: Arc<RoutingTable>,
     pub(crate) templates: Arc<Templates>,
     pub(crate) files: Arc<Files>,
     pub(crate) sources: Arc<Sources>,
@@ -33,7 +33,7 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// What templates of the database are tried on.
     pub(crate) fn trial(&self) -> Trial<'_> {
-        Trial { catalog: &self.catalog, files: &self.files, sources: &self.sources }
+        Trial { routing: &self.routing, files: &self.files, sources: &self.sources }
     }
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn load_with(
             None => Ok(sender),
         })
         .map_err(|fault| faults.push(fault));
-    let catalog = read_catalog(&settings).map_err(|found| faults.extend(found));
+    let routing = read_routing_table(&settings).map_err(|found| faults.extend(found));
     let files = source::read(settings.templates_dir.as_deref())
         .map_err(|error| faults.push(format!("templates: {error:#}")));
     let templates = match &files {
@@ -104,22 +104,22 @@ pub(crate) fn load_with(
     };
     let sources =
         Sources::new(&settings).map_err(|fault| faults.push(format!("GEOIP_FILE {fault}")));
-    if let (Ok(catalog), Ok(templates), Ok(files), Ok(sources)) =
-        (&catalog, &templates, &files, &sources)
+    if let (Ok(routing), Ok(templates), Ok(files), Ok(sources)) =
+        (&routing, &templates, &files, &sources)
     {
-        faults.extend(templates.try_all(Trial { catalog, files, sources }));
+        faults.extend(templates.try_all(Trial { routing, files, sources }));
     }
-    match (sender, catalog, templates, files, sources) {
-        (Ok(sender), Ok(catalog), Ok(templates), Ok(files), Ok(sources)) if faults.is_empty() => {
-            let (catalog, templates) = (Arc::new(catalog), Arc::new(templates));
+    match (sender, routing, templates, files, sources) {
+        (Ok(sender), Ok(routing), Ok(templates), Ok(files), Ok(sources)) if faults.is_empty() => {
+            let (routing, templates) = (Arc::new(routing), Arc::new(templates));
             let (files, sources) = (Arc::new(files), Arc::new(sources));
-            Ok(Loaded { settings, warnings, catalog, templates, files, sources, sender })
+            Ok(Loaded { settings, warnings, routing, templates, files, sources, sender })
         }
         _ => Err(Failure::config(faults.join("\n"))),
     }
 }
 
-fn read_catalog(settings: &Settings) -> Result<Catalog, Vec<String>> {
+fn read_routing_table(settings: &Settings) -> Result<RoutingTable, Vec<String>> {
     let text = match &settings.routes_file {
         None => EMBEDDED_ROUTES.to_owned(),
         Some(path) => std::fs::read_to_string(path)
@@ -133,7 +133,7 @@ fn read_catalog(settings: &Settings) -> Result<Catalog, Vec<String>> {
         .routes_file
         .as_ref()
         .map_or("routes.toml".to_owned(), |path| path.display().to_string());
-    Catalog::parse(&text, &lists)
+    RoutingTable::parse(&text, &lists)
         .map_err(|faults| faults.0.into_iter().map(|fault| format!("{name}: {fault}")).collect())
 }
 
@@ -150,6 +150,6 @@ pub(crate) fn message(body: Vec<u8>, queue: &str) -> Message {
         queue: queue.to_owned(),
         redelivered: false,
         received_at: jiff::Timestamp::now(),
-        ticket: None,
+        delivery_headers: None,
     }
 }

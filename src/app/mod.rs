@@ -36,8 +36,8 @@ use crate::{
     },
     metrics::Metrics,
     routing::Identity,
-    scheduler::mongo::MongoPlan,
-    stream_source::Bridge,
+    scheduler::mongo::MongoScheduler,
+    stream_source::StreamSource,
     template::store::{TemplateStore, Watcher},
     trace::Tracer,
 };
@@ -49,10 +49,10 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitCode, Failure> {
     let settings = loaded.settings.clone();
     let health = Health::default();
-    let topology = Arc::new(Topology::new(loaded.catalog.queues(), &settings.retry_schedule));
+    let topology = Arc::new(Topology::new(loaded.routing.queues(), &settings.retry_schedule));
     let consumed: Vec<String> = topology.consumed().map(|(queue, _)| queue).collect();
     let places = usize::from(settings.prefetch) * consumed.len();
-    let metrics = Metrics::new("rabbitmq", consumed, loaded.catalog.route_names());
+    let metrics = Metrics::new("rabbitmq", consumed, loaded.routing.route_names());
     let instance = uuid::Uuid::new_v4().simple().to_string();
     let tracer = Tracer::from_environment("rabbitmq", &instance)
         .map_err(|error| Failure::config(format!("{error:#}")))?;
@@ -78,14 +78,14 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
     let audit = Arc::new(audit);
     let feed = feed::feed(&loaded, metrics.clone(), &background).await?;
     let watcher = Watcher::new(TemplateStore::new(audit.database()), metrics.clone());
-    let plan = Arc::new(MongoPlan::new(audit.database()));
+    let scheduler = Arc::new(MongoScheduler::new(audit.database()));
     let broker = AmqpBroker::new(settings.rabbitmq.clone(), topology.clone());
     let broker = Arc::new(broker.watched_by(&metrics));
-    let bridge = bridge(&loaded, &broker, &health, &metrics)?;
+    let stream_source = stream_source(&loaded, &broker, &health, &metrics)?;
     let requests = MongoRequests::new(audit.database(), settings.audit_retention);
-    let outbox = Outbox::new(requests, broker.clone(), health.rabbitmq.clone(), &loaded.catalog);
+    let outbox = Outbox::new(requests, broker.clone(), health.rabbitmq.clone(), &loaded.routing);
     let outbox = Arc::new(outbox);
-    let stores = (audit.clone(), plan.clone(), outbox.clone());
+    let stores = (audit.clone(), scheduler.clone(), outbox.clone());
     tokio::spawn(prepare_database(stores, health.clone()));
     let api = settings.api.as_ref().zip(feed.as_ref()).map(|(api, feed)| api::Api {
         guard: api::Guard::new(api),
@@ -96,14 +96,14 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
         ledger: ledger.clone(),
         audit: audit.clone(),
         outbox: outbox.clone(),
-        reschedules: loaded.catalog.reschedule_notices(),
+        reschedules: loaded.routing.reschedule_notices(),
         broker: broker.clone(),
-        bridge: bridge.clone(),
+        stream_source: stream_source.clone(),
         feed: feed.clone(),
     });
     serve_http(listener, &health, &metrics, api, &background)?;
     for watching in [
-        watch::planned(plan.clone(), metrics.clone()).boxed(),
+        watch::planned(scheduler.clone(), metrics.clone()).boxed(),
         watch::retries(audit.clone(), metrics.clone()).boxed(),
         watch::certificates(settings.mongodb.tls.clone()).boxed(),
         watch::queues(broker.clone(), health.rabbitmq.clone(), metrics.clone()).boxed(),
@@ -129,7 +129,7 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
         instance,
         ledger: ledger.clone(),
         audit,
-        plan,
+        scheduler,
         email,
         sms,
         broker: broker.clone(),
@@ -154,9 +154,9 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
             process(message).await;
         })
     });
-    let forwarding = bridge.map(|bridge| {
+    let forwarding = stream_source.map(|stream_source| {
         let stop = stop.clone();
-        tokio::spawn(async move { bridge.run(stop).await })
+        tokio::spawn(async move { stream_source.run(stop).await })
     });
     let consumers = Consumers {
         server: settings.rabbitmq.clone(),
@@ -189,24 +189,26 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
 }
 
 /// From Redis Streams into the broker, where they are configured.
-fn bridge(
+fn stream_source(
     loaded: &Loaded,
     broker: &Arc<AmqpBroker>,
     health: &Health,
     metrics: &Metrics,
-) -> Result<Option<Arc<Bridge>>, Failure> {
+) -> Result<Option<Arc<StreamSource>>, Failure> {
     let Some(stream) = &loaded.settings.stream else {
         health.stream.unused();
         return Ok(None);
     };
     // Far longer than a living instance takes, unless the broker is down.
     let left_after = loaded.settings.instance_ttl * 2;
-    let (catalog, broker) = (loaded.catalog.clone(), broker.clone());
+    let (routing, broker) = (loaded.routing.clone(), broker.clone());
     let (health, metrics) = (health.stream.clone(), metrics.clone());
     let identity = Identity::new(loaded.settings.pepper.expose());
-    let bridge = Bridge::new(stream, catalog, identity, broker, left_after, health, metrics);
-    let bridge = bridge.map_err(|error| Failure::config(format!("STREAM_URL: {error}")))?;
-    Ok(Some(Arc::new(bridge)))
+    let stream_source =
+        StreamSource::new(stream, routing, identity, broker, left_after, health, metrics);
+    let stream_source =
+        stream_source.map_err(|error| Failure::config(format!("STREAM_URL: {error}")))?;
+    Ok(Some(Arc::new(stream_source)))
 }
 
 /// Consumes until stopped, then drains under a deadline and hands the rest back.
@@ -269,12 +271,15 @@ async fn watch_templates(library: Loaded, mut watcher: Watcher, loaded: Arc<SetO
 }
 
 /// Indexes and views, as soon as MongoDB answers.
-async fn prepare_database(stores: (Arc<MongoAudit>, Arc<MongoPlan>, Arc<Outbox>), health: Health) {
+async fn prepare_database(
+    stores: (Arc<MongoAudit>, Arc<MongoScheduler>, Arc<Outbox>),
+    health: Health,
+) {
     let mut backoff = Backoff::default();
-    let (audit, plan, outbox) = stores;
+    let (audit, scheduler, outbox) = stores;
     let prepare = async || {
         audit.prepare().await?;
-        plan.prepare().await?;
+        scheduler.prepare().await?;
         anyhow::Ok(outbox.requests().prepare().await?)
     };
     while let Err(error) = prepare().await {

@@ -11,7 +11,7 @@ use crate::{
     config::TlsFiles,
     health::{Dependency, State},
     metrics::Metrics,
-    scheduler::{OVERDUE, Plan},
+    scheduler::{OVERDUE, Scheduler},
     tls::Pem,
 };
 
@@ -19,18 +19,18 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Planned mail: how much is due when, and what is overdue.
-pub(crate) async fn planned(plan: Arc<dyn Plan>, metrics: Metrics) {
+pub(crate) async fn planned(scheduler: Arc<dyn Scheduler>, metrics: Metrics) {
     let mut known = 0;
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
         ticks.tick().await;
         // Whether it answers is told by those who need it.
-        let Ok(outlook) = plan.outlook(Timestamp::now()).await else { continue };
-        metrics.planned(&outlook);
-        if outlook.overdue > 0 && outlook.overdue != known {
-            tracing::error!(overdue = outlook.overdue, "planned mail is overdue");
+        let Ok(backlog) = scheduler.backlog(Timestamp::now()).await else { continue };
+        metrics.planned(&backlog);
+        if backlog.overdue > 0 && backlog.overdue != known {
+            tracing::error!(overdue = backlog.overdue, "planned mail is overdue");
         }
-        known = outlook.overdue;
+        known = backlog.overdue;
     }
 }
 

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use mongodb::error::ErrorKind;
 
-pub use erasure::{ERASED, Wanted};
+pub use erasure::{AddressMatcher, ERASED};
 pub use record::{
     DeliveryError, EventRef, Record, Smtp, Status, TemplateRef, Timings, hide, mask_address,
     mask_addresses,

@@ -1,7 +1,7 @@
 //! Where events come from and where hand-offs go.
 //!
 //! A source message is the unit of receipt, a delivery is the unit of everything after: a
-//! *hand-off* carries exactly one delivery, with a [`Ticket`] in its headers.
+//! *hand-off* carries exactly one delivery, with a [`DeliveryHeaders`] in its headers.
 
 pub mod amqp;
 
@@ -35,24 +35,29 @@ pub struct Message {
     pub received_at: Timestamp,
     /// On usher's own queues: which delivery it stands for. Headers on source queues are not
     /// looked at, for a publisher could forge them.
-    pub ticket: Option<Ticket>,
+    pub delivery_headers: Option<DeliveryHeaders>,
 }
 
 impl Message {
     /// The source queue that the event came in on, however often it was handed off since.
     pub fn origin(&self) -> &str {
-        self.ticket.as_ref().map_or(&self.queue, |ticket| &ticket.origin)
+        self.delivery_headers
+            .as_ref()
+            .map_or(&self.queue, |delivery_headers| &delivery_headers.origin)
     }
 
     /// When the event arrived, however often it was handed off since.
     pub fn arrived_at(&self) -> Timestamp {
-        self.ticket.as_ref().and_then(|ticket| ticket.arrived_at).unwrap_or(self.received_at)
+        self.delivery_headers
+            .as_ref()
+            .and_then(|delivery_headers| delivery_headers.arrived_at)
+            .unwrap_or(self.received_at)
     }
 }
 
 /// What a hand-off says about itself: which delivery, why, where from and how often tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ticket {
+pub struct DeliveryHeaders {
     /// The delivery, or what a message that is no event is known by.
     pub delivery_id: DeliveryId,
     /// The event's id; empty where there is none.
@@ -79,7 +84,7 @@ pub struct Ticket {
 
 const REASON_BYTES: usize = 1024;
 
-impl Ticket {
+impl DeliveryHeaders {
     /// The headers of a hand-off.
     pub fn to_headers(&self) -> BTreeMap<&'static str, String> {
         let mut reason = self.reason.as_str();
@@ -147,9 +152,9 @@ impl Destination {
 
 /// One delivery on its way to one of usher's own queues.
 #[derive(Debug, Clone)]
-pub struct HandOff {
+pub struct Republish {
     /// Which delivery, and why.
-    pub ticket: Ticket,
+    pub delivery_headers: DeliveryHeaders,
     /// Where to.
     pub destination: Destination,
     /// The original body, or a masked copy.
@@ -162,7 +167,7 @@ pub struct HandOff {
 #[async_trait]
 pub trait Broker: Send + Sync {
     /// Publishes a hand-off; the broker has it for good when this returns.
-    async fn hand_off(&self, hand_off: &HandOff) -> Result<(), BrokerError>;
+    async fn republish(&self, republish: &Republish) -> Result<(), BrokerError>;
 }
 
 /// The broker can't take a hand-off right now; waiting may help.
@@ -180,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_ticket_survives_its_headers_and_a_long_reason_is_cut() {
-        let ticket = Ticket {
+        let delivery_headers = DeliveryHeaders {
             delivery_id: DeliveryId::from_stored(&"a".repeat(32)).unwrap(),
             event_id: "e".into(),
             route: "r".into(),
@@ -192,10 +197,14 @@ mod tests {
             masked: true,
             arrived_at: Some(Timestamp::UNIX_EPOCH),
         };
-        let headers = ticket.to_headers();
-        let read = Ticket::from_headers(|name| headers.get(name).map(String::as_str)).unwrap();
+        let headers = delivery_headers.to_headers();
+        let read =
+            DeliveryHeaders::from_headers(|name| headers.get(name).map(String::as_str)).unwrap();
         assert!(read.reason.len() <= REASON_BYTES && read.reason.starts_with("ññ"));
-        assert_eq!(Ticket { reason: ticket.reason.clone(), ..read }, ticket);
-        assert_eq!(Ticket::from_headers(|_| None), None);
+        assert_eq!(
+            DeliveryHeaders { reason: delivery_headers.reason.clone(), ..read },
+            delivery_headers
+        );
+        assert_eq!(DeliveryHeaders::from_headers(|_| None), None);
     }
 }

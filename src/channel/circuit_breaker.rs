@@ -10,7 +10,7 @@ use std::{
 use crate::health::{Backoff, Dependency};
 
 /// Closed while the server can't be used.
-pub(super) struct Gate {
+pub(super) struct CircuitBreaker {
     health: Dependency,
     state: Mutex<Closed>,
 }
@@ -24,7 +24,7 @@ struct Closed {
     refused: bool,
 }
 
-impl Gate {
+impl CircuitBreaker {
     pub(super) fn new(health: Dependency) -> Self {
         Self { health, state: Mutex::default() }
     }

@@ -2,12 +2,12 @@
 
 use std::{path::Path, process::ExitCode};
 
-use super::say;
+use super::print;
 use crate::{app::load, contract, failure::Failure, logging};
 
 pub(crate) fn asyncapi(config: Option<&Path>) -> Result<ExitCode, Failure> {
     let loaded = load::load(config)?;
     logging::init_quiet(loaded.settings.log_format);
-    say(contract::asyncapi(&loaded.catalog, &loaded.files)?.trim_end());
+    print(contract::asyncapi(&loaded.routing, &loaded.files)?.trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode, time::Duration};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{args::CheckArgs, say};
+use super::{args::CheckArgs, print};
 use crate::{
     app::load,
     audit::store::MongoAudit,
@@ -33,13 +33,15 @@ pub(crate) async fn check(config: Option<&Path>, args: &CheckArgs) -> Result<Exi
         Err(failure) if args.json => {
             let faults: Vec<String> =
                 failure.error.to_string().lines().map(ToOwned::to_owned).collect();
-            say(&json!({"ok": false, "configuration": {"ok": false, "faults": faults}}).to_string());
+            print(
+                &json!({"ok": false, "configuration": {"ok": false, "faults": faults}}).to_string(),
+            );
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
         Err(failure) => return Err(failure),
     };
     logging::init_quiet(loaded.settings.log_format);
-    let routes = loaded.catalog.routes().len();
+    let routes = loaded.routing.routes().len();
     let mut checks = Vec::new();
     if !args.offline {
         checks = Box::pin(connections(&loaded.settings)).await;
@@ -58,19 +60,21 @@ pub(crate) async fn check(config: Option<&Path>, args: &CheckArgs) -> Result<Exi
             .collect();
         let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
         let configuration = json!({"ok": true, "routes": routes, "warnings": warnings});
-        say(&json!({"ok": ok, "configuration": configuration, "connections": connections})
-            .to_string());
+        print(
+            &json!({"ok": ok, "configuration": configuration, "connections": connections})
+                .to_string(),
+        );
     } else {
         for warning in &loaded.warnings {
-            say(&format!("warning  {warning}"));
+            print(&format!("warning  {warning}"));
         }
-        say(&format!(
+        print(&format!(
             "ok       configuration: {routes} routes, every template renders its samples"
         ));
         for check in &checks {
             match &check.result {
-                Ok(detail) => say(&format!("ok       {}: {detail}", check.name)),
-                Err(reason) => say(&format!("FAILED   {}: {reason}", check.name)),
+                Ok(detail) => print(&format!("ok       {}: {detail}", check.name)),
+                Err(reason) => print(&format!("FAILED   {}: {reason}", check.name)),
             }
         }
     }

@@ -19,11 +19,11 @@ mod templates;
 use std::process::ExitCode;
 
 use self::args::{Cli, Command};
-use crate::{broker::amqp::Shelf, failure::EXIT_SOFTWARE};
+use crate::{broker::amqp::DeadLetterQueue, failure::EXIT_SOFTWARE};
 
 /// The process could not even begin.
 pub fn failed_to_start(error: &std::io::Error) -> ExitCode {
-    say_err(&format!("usher: starting: {error}"));
+    print_err(&format!("usher: starting: {error}"));
     ExitCode::from(EXIT_SOFTWARE)
 }
 
@@ -36,9 +36,15 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Check(args) => check::check(config, &args).await,
         Command::Render(args) => render::render(config, &args).await,
         Command::Publish(args) => publish::publish(config, &args).await,
-        Command::DeadLetters(command) => dead_letters::run(config, Shelf::Dead, command).await,
-        Command::Poison(command) => dead_letters::run(config, Shelf::Poison, command).await,
-        Command::Parked(command) => dead_letters::run(config, Shelf::Parked, command).await,
+        Command::DeadLetters(command) => {
+            dead_letters::run(config, DeadLetterQueue::Dead, command).await
+        }
+        Command::Poison(command) => {
+            dead_letters::run(config, DeadLetterQueue::Poison, command).await
+        }
+        Command::Parked(command) => {
+            dead_letters::run(config, DeadLetterQueue::Parked, command).await
+        }
         Command::Scheduled(command) => scheduled::scheduled(config, command).await,
         Command::Audit(command) => audit::audit(config, command).await,
         Command::Templates(command) => templates::templates(config, command).await,
@@ -49,20 +55,20 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(failure) => {
-            say_err(&format!("usher: {failure}"));
+            print_err(&format!("usher: {failure}"));
             ExitCode::from(failure.code)
         }
     }
 }
 
 /// To standard output; a reader that has left is no failure.
-pub(crate) fn say(text: &str) {
+pub(crate) fn print(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// To standard error.
-pub(crate) fn say_err(text: &str) {
+pub(crate) fn print_err(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use super::say;
+use super::print;
 use crate::{api, failure::Failure};
 
 pub(crate) fn openapi() -> Result<ExitCode, Failure> {
-    say(api::openapi_yaml()?.trim_end());
+    print(api::openapi_yaml()?.trim_end());
     Ok(ExitCode::SUCCESS)
 }

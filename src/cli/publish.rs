@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 use serde_json::Value;
 
-use super::{args::PublishArgs, render::read, say};
+use super::{args::PublishArgs, print, render::read};
 use crate::{
     app::load,
     broker::amqp::{AmqpBroker, Topology},
@@ -20,13 +20,13 @@ pub(crate) async fn publish(
     let loaded = load::load(config)?;
     logging::init_quiet(loaded.settings.log_format);
     let events = split(&read(&args.file)?)?;
-    let topology = Topology::new(loaded.catalog.queues(), &loaded.settings.retry_schedule);
+    let topology = Topology::new(loaded.routing.queues(), &loaded.settings.retry_schedule);
     let mut messages = Vec::new();
     for (number, event) in events.iter().enumerate() {
         let body = event.to_string().into_bytes();
         let parsed = event::parse(&body, &Properties::default(), "publish");
         let kind = parsed.as_ref().map(|event| event.kind.as_str());
-        let queue = match (&args.queue, kind.ok().and_then(|kind| loaded.catalog.queue_of(kind))) {
+        let queue = match (&args.queue, kind.ok().and_then(|kind| loaded.routing.queue_of(kind))) {
             (Some(queue), _) => queue.as_str(),
             (None, Some(queue)) => queue,
             (None, None) => {
@@ -50,7 +50,7 @@ pub(crate) async fn publish(
                 anyhow::anyhow!("event {}: {:#}; {number} were published", number + 1, error.0);
             Failure::new(EXIT_UNAVAILABLE, error)
         })?;
-        say(&format!("published to {}", message.queue));
+        print(&format!("published to {}", message.queue));
     }
     broker.close().await;
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::{
     args::RenderArgs,
     gallery::{self, Shown},
-    say, say_err,
+    print, print_err,
 };
 use crate::{
     app::{
@@ -45,7 +45,7 @@ fn one(
     logging::init_quiet(loaded.settings.log_format);
     let text = read(event)?;
     let mut event = sample(&text).map_err(|invalid| Failure::new(EXIT_DATA, invalid))?;
-    loaded.catalog.translate(&mut event);
+    loaded.routing.normalize(&mut event);
     if let Some(locale) = locale {
         event.fields.insert("locale".into(), locale.into());
     }
@@ -60,7 +60,7 @@ fn one(
         let rendered = &mail.rendered;
         let is_mail = delivery.route.channel == ChannelKind::Email;
         match out {
-            None if !is_mail => say(&format!(
+            None if !is_mail => print(&format!(
                 "route: {route}\nto: {}\nsegments: {}\ntemplate: {} ({}, {})\n\n{}",
                 mail.recipient,
                 sms::segments(rendered.text.trim()),
@@ -69,7 +69,7 @@ fn one(
                 rendered.template.version,
                 rendered.text
             )),
-            None => say(&format!(
+            None => print(&format!(
                 "route: {route}\nto: {}\nsubject: {}\ntemplate: {} ({}, {})\n\n{}\n--- html ---\n{}",
                 mail.recipient,
                 rendered.subject,
@@ -90,13 +90,13 @@ fn one(
                 for (ending, part) in &parts[..if is_mail { 3 } else { 1 }] {
                     let path = folder.join(format!("{route}.{locale}.{ending}"));
                     std::fs::write(&path, part).with_context(|| path.display().to_string())?;
-                    say(&path.display().to_string());
+                    print(&path.display().to_string());
                 }
             }
         }
     }
     if deliveries.is_empty() {
-        say("this event asks for no mail with these settings");
+        print("this event asks for no mail with these settings");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -108,7 +108,7 @@ fn all(loaded: &Loaded, out: &Path, reload: bool) -> Result<ExitCode, Failure> {
         let Some((template, sample_name)) = path.split_once("/samples/") else { continue };
         for language in LANGUAGES {
             let mut event = sample(text).map_err(|invalid| Failure::new(EXIT_CONFIG, invalid))?;
-            loaded.catalog.translate(&mut event);
+            loaded.routing.normalize(&mut event);
             // A sample of a region shows how it is written there.
             let own = event.text("locale").filter(|locale| locale.starts_with(language));
             let locale = own.unwrap_or(language).to_owned();
@@ -129,7 +129,7 @@ fn all(loaded: &Loaded, out: &Path, reload: bool) -> Result<ExitCode, Failure> {
     }
     let index = gallery::write(out, "usher: every mail", &mails, &loaded.sender, reload)
         .context("writing the gallery")?;
-    say(&format!("{}: {}", gallery::count(&mails), index.display()));
+    print(&format!("{}: {}", gallery::count(&mails), index.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -143,7 +143,7 @@ async fn watch(config: Option<&Path>, out: &Path) -> Result<ExitCode, Failure> {
         (routes.and_then(Result::ok), source::read(settings.templates_dir.as_deref()).ok())
     };
     if settings.templates_dir.is_none() && settings.routes_file.is_none() {
-        say_err("usher: neither TEMPLATES_DIR nor ROUTES_FILE is set: nothing can change");
+        print_err("usher: neither TEMPLATES_DIR nor ROUTES_FILE is set: nothing can change");
     }
     let mut shown = None;
     while !stop.is_cancelled() {
@@ -152,7 +152,7 @@ async fn watch(config: Option<&Path>, out: &Path) -> Result<ExitCode, Failure> {
             shown = Some(now);
             match load::load(config).and_then(|loaded| all(&loaded, out, true)) {
                 Ok(_) => {}
-                Err(failure) => say_err(&format!("usher: {failure}")),
+                Err(failure) => print_err(&format!("usher: {failure}")),
             }
         }
         stop.run_until_cancelled(tokio::time::sleep(LOOK)).await;
@@ -162,9 +162,9 @@ async fn watch(config: Option<&Path>, out: &Path) -> Result<ExitCode, Failure> {
 
 /// What the event asks for, or nothing if there is no route for it.
 fn deliveries(loaded: &Loaded, event: &Event) -> Option<Vec<Delivery>> {
-    let Lookup::Routes(routes) = loaded.catalog.lookup(&event.kind) else { return None };
+    let Lookup::Routes(routes) = loaded.routing.lookup(&event.kind) else { return None };
     let identity = Identity::new(loaded.settings.pepper.expose());
-    Some(loaded.catalog.deliveries(routes, event, &identity))
+    Some(loaded.routing.deliveries(routes, event, &identity))
 }
 
 /// The mail as it would leave.

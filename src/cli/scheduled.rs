@@ -10,7 +10,7 @@ use mongodb::bson::{Document, doc};
 use super::{
     args::{ChooseArgs, ScheduledCommand, ScheduledFilter},
     dead_letters::delivery_id,
-    say,
+    print,
 };
 use crate::{
     app::load,
@@ -21,12 +21,12 @@ use crate::{
     clients::mongo::date,
     failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
     routing::DeliveryId,
-    scheduler::{OVERDUE, Plan, Planned, State, mongo::MongoPlan},
+    scheduler::{OVERDUE, Planned, Scheduler, State, mongo::MongoScheduler},
 };
 
-struct Desk {
+struct ScheduledCli {
     audit: MongoAudit,
-    plan: MongoPlan,
+    scheduler: MongoScheduler,
 }
 
 /// What an operator decides.
@@ -41,23 +41,23 @@ pub(crate) async fn scheduled(
     command: ScheduledCommand,
 ) -> Result<ExitCode, Failure> {
     let (_, audit) = load::with_audit(config).await?;
-    let desk = Desk { plan: MongoPlan::new(audit.database()), audit };
+    let cli = ScheduledCli { scheduler: MongoScheduler::new(audit.database()), audit };
     match command {
         ScheduledCommand::List { filter, overdue: false, limit, json } => {
-            desk.list(&filter, limit, json).await
+            cli.list(&filter, limit, json).await
         }
         ScheduledCommand::List { filter: _, overdue: true, limit, json } => {
-            desk.list_overdue(limit, json).await
+            cli.list_overdue(limit, json).await
         }
-        ScheduledCommand::Show { delivery, json } => desk.show(&delivery, json).await,
-        ScheduledCommand::Cancel(args) => desk.decide(args, Decision::Cancel).await,
-        ScheduledCommand::SendNow(args) => desk.decide(args, Decision::SendNow).await,
+        ScheduledCommand::Show { delivery, json } => cli.show(&delivery, json).await,
+        ScheduledCommand::Cancel(args) => cli.decide(args, Decision::Cancel).await,
+        ScheduledCommand::SendNow(args) => cli.decide(args, Decision::SendNow).await,
     }
 }
 
-impl Desk {
+impl ScheduledCli {
     async fn find(&self, filter: Document, limit: i64) -> Result<Vec<Planned>, Failure> {
-        self.plan.find(filter, limit).await.map_err(unavailable)
+        self.scheduler.find(filter, limit).await.map_err(unavailable)
     }
 
     async fn list(
@@ -80,10 +80,10 @@ impl Desk {
         }
         let planned = self.find(filter, limit).await?;
         for one in &planned {
-            say(&line(one, json)?);
+            print(&line(one, json)?);
         }
         if planned.is_empty() && !json {
-            say("nothing is planned");
+            print("nothing is planned");
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -96,15 +96,15 @@ impl Desk {
         let late = doc! {"state": waiting, "due": {"$lt": date(before)}};
         let planned = self.find(late, limit).await?;
         for one in &planned {
-            say(&line(one, json)?);
+            print(&line(one, json)?);
         }
         let retries = self.audit.overdue_retries(before).await.map_err(unavailable)?;
         let shown = usize::try_from(limit).unwrap_or(usize::MAX);
         for record in retries.iter().take(shown) {
-            say(&if json { serde_json::to_string(record)? } else { retry_line(record) });
+            print(&if json { serde_json::to_string(record)? } else { retry_line(record) });
         }
         if planned.is_empty() && retries.is_empty() && !json {
-            say("nothing is overdue");
+            print("nothing is overdue");
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -114,7 +114,7 @@ impl Desk {
         let planned = planned.ok_or_else(|| {
             Failure::new(EXIT_DATA, anyhow::anyhow!("{delivery} is not in the plan"))
         })?;
-        say(&if json {
+        print(&if json {
             serde_json::to_string(&planned)?
         } else {
             serde_json::to_string_pretty(&planned)?
@@ -148,10 +148,10 @@ impl Desk {
                 (None, Decision::Cancel) => "would be cancelled",
                 (None, Decision::SendNow) => "would be sent now",
             };
-            say(&format!("{delivery} {done}"));
+            print(&format!("{delivery} {done}"));
         }
         if !args.yes && ok {
-            say("nothing was done; --yes does it");
+            print("nothing was done; --yes does it");
         }
         Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DATA) })
     }
@@ -175,9 +175,9 @@ impl Desk {
         let done = match decision {
             Decision::Cancel => {
                 let reason = format!("cancelled by an operator: {}", args.reason);
-                self.plan.void(delivery, &reason).await
+                self.scheduler.void(delivery, &reason).await
             }
-            Decision::SendNow => self.plan.send_now(delivery).await,
+            Decision::SendNow => self.scheduler.send_now(delivery).await,
         };
         done.map_err(unavailable)
     }
@@ -194,11 +194,11 @@ fn line(planned: &Planned, json: bool) -> Result<String, Failure> {
         value.as_object_mut().map(|fields| fields.remove("body"));
         return Ok(value.to_string());
     }
-    let Planned { due, delivery_id, state, event_type, ticket, .. } = planned;
+    let Planned { due, delivery_id, state, event_type, delivery_headers, .. } = planned;
     let booking = planned.booking_id.as_deref().unwrap_or("-");
     let (state, reason) = (state.as_str(), planned.reason.as_deref().unwrap_or_default());
     let due = due.strftime("%Y-%m-%d %H:%M:%SZ");
-    let recipient = &ticket.recipient;
+    let recipient = &delivery_headers.recipient;
     let line =
         format!("{due}  {delivery_id}  {state}  {event_type}  {booking}  {recipient}  {reason}");
     Ok(line.trim_end().to_owned())

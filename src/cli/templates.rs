@@ -6,7 +6,7 @@ use mongodb::bson::{DateTime, doc};
 
 use super::{
     args::{TemplatePlace, TemplatesCommand},
-    say,
+    print,
 };
 use crate::{
     app::load,
@@ -54,7 +54,7 @@ impl Database {
     async fn list(&self, json: bool) -> Result<(), Failure> {
         let active = self.store.active().await.map_err(unavailable)?;
         let mut names: Vec<_> =
-            self.loaded.catalog.routes().into_iter().map(|route| &route.template).collect();
+            self.loaded.routing.routes().into_iter().map(|route| &route.template).collect();
         names.sort();
         names.dedup();
         for name in names {
@@ -69,11 +69,11 @@ impl Database {
                         "name": name, "locale": language, "source": if used.is_some() { "database" } else { "file" },
                         "version": version,
                     });
-                    say(&line.to_string());
+                    print(&line.to_string());
                 } else {
                     let from =
                         version.map_or("file".to_owned(), |it| format!("database, version {it}"));
-                    say(&format!("{name:28} {language}  {from}"));
+                    print(&format!("{name:28} {language}  {from}"));
                 }
             }
         }
@@ -99,7 +99,7 @@ impl Database {
                 .map_err(|_| data(format!("there is no template {name:?}")))?,
         };
         let Source { subject, html, text, markup } = source;
-        say(&match markup {
+        print(&match markup {
             Markup::None => text,
             _ => format!("{}\n--- html ---\n{html}\n--- text ---\n{text}", subject.trim_end()),
         });
@@ -149,7 +149,7 @@ impl Database {
         };
         let version = self.store.push(stored).await.map_err(unavailable)?;
         self.act("push", &name, language, Some(version), by).await?;
-        say(&format!("{name}/{language} version {version} stored"));
+        print(&format!("{name}/{language} version {version} stored"));
         Ok(version)
     }
 
@@ -198,7 +198,7 @@ impl Database {
         let for_all = stored.iter().any(|it| it.locale.is_none());
         let others: Vec<_> = stored.into_iter().map(|it| it.id).collect();
         let ended = self.store.set_active(&others, false, by).await.map_err(unavailable)?;
-        say(&match version {
+        print(&match version {
             Some(version) => format!("{name}/{language} version {version} is active"),
             None if ended == 0 => format!("{name}/{language} had no active version"),
             None if for_all => format!("{name} is made from the files again, in every language"),
@@ -210,11 +210,11 @@ impl Database {
     async fn history(&self, name: &str, json: bool) -> Result<(), Failure> {
         for stored in self.of(&snake_case(name)).await? {
             if json {
-                say(&serde_json::to_string(&stored)?);
+                print(&serde_json::to_string(&stored)?);
                 continue;
             }
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
-            say(&format!(
+            print(&format!(
                 "{} {} version {:<3} {:8} by {} {}",
                 stored
                     .created_at

@@ -10,7 +10,7 @@ use crate::{
     broker::amqp::EVENTS,
     config::humane,
     event::MAX_EVENT_BYTES,
-    routing::{Catalog, EventKind, Recipients, Route},
+    routing::{EventKind, Recipients, Route, RoutingTable},
     template::{
         sample,
         source::{self, Files},
@@ -24,8 +24,8 @@ const BINDING: &str = "0.3.0";
 ///
 /// # Errors
 /// It can't be written as YAML.
-pub(crate) fn asyncapi(catalog: &Catalog, files: &Files) -> anyhow::Result<String> {
-    let kinds = catalog.kinds();
+pub(crate) fn asyncapi(routing: &RoutingTable, files: &Files) -> anyhow::Result<String> {
+    let kinds = routing.kinds();
     let mut messages = Map::new();
     let mut schemas = blocks::shared();
     for kind in &kinds {
@@ -35,7 +35,7 @@ pub(crate) fn asyncapi(catalog: &Catalog, files: &Files) -> anyhow::Result<Strin
         schemas.insert(name, schema::of_fields(kind));
     }
     let mut channels = Map::new();
-    for queue in catalog.queues() {
+    for queue in routing.queues() {
         let on_queue = kinds.iter().filter(|kind| kind.queue() == queue.name);
         channels.insert(component(&queue.name), queue_channel(&queue.name, on_queue));
     }
@@ -92,7 +92,7 @@ fn description() -> String {
 fn plain(kind: &EventKind<'_>, files: &Files) -> Value {
     let says_type = json!({"enum": kind.names, "description": "The event's type."});
     let mut payload = json!({"allOf": [blocks::link(&component(kind.name))]});
-    if kind.dialect.is_some() {
+    if kind.mapping.is_some() {
         // The messages of the Redis stream say their template instead.
         payload["properties"] = json!({"event_type": says_type, "template": says_type});
         payload["anyOf"] = json!([{"required": ["template"]}, {"required": ["event_type"]}]);

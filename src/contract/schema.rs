@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::blocks::{link, name_of};
-use crate::routing::{ChannelKind, Dialect, EventKind, Priority, Recipients, Route, Variable};
+use crate::routing::{ChannelKind, EventKind, FieldMapping, Priority, Recipients, Route, Variable};
 
 /// The mail's subject, where an event brings its own: it stands beside the fields of a dialect.
 const SUBJECT: &str = "subject";
@@ -17,7 +17,7 @@ const SUBJECT: &str = "subject";
 pub(super) fn of_fields(kind: &EventKind<'_>) -> Value {
     let mut outer = Fields::default();
     let mut inner = Fields::default();
-    let nested = kind.dialect.and_then(|dialect| dialect.fields.as_ref());
+    let nested = kind.mapping.and_then(|mapping| mapping.fields.as_ref());
     for name in ["full_name", "username", "email"] {
         let global = json!({"type": ["string", "null"], "description": "Seen by every template."});
         outer.properties.insert(name.to_owned(), global);
@@ -31,7 +31,7 @@ pub(super) fn of_fields(kind: &EventKind<'_>) -> Value {
         let (property, is_required) = property(name, &needs);
         let is_inside = nested.is_some() && name != SUBJECT;
         let fields = if is_inside { &mut inner } else { &mut outer };
-        fields.add(kind.dialect, name, &property, is_required);
+        fields.add(kind.mapping, name, &property, is_required);
     }
     for route in kind.routes {
         match &route.recipients {
@@ -62,8 +62,14 @@ struct Fields {
 
 impl Fields {
     /// A variable under the names that publishers write it with.
-    fn add(&mut self, dialect: Option<&Dialect>, name: &str, schema: &Value, is_required: bool) {
-        let theirs = dialect.map_or(vec![name], |dialect| dialect.names_of(name));
+    fn add(
+        &mut self,
+        mapping: Option<&FieldMapping>,
+        name: &str,
+        schema: &Value,
+        is_required: bool,
+    ) {
+        let theirs = mapping.map_or(vec![name], |mapping| mapping.names_of(name));
         for name in &theirs {
             self.properties.insert((*name).to_owned(), schema.clone());
         }

@@ -56,20 +56,20 @@ impl Pipeline {
             let ready =
                 timeout(self.policy.hold_time, self.channel(delivery.route.channel).ready());
             // At the same time, so that under load no connection waits for MongoDB.
-            let (ready, mut overtaken) = join!(ready, self.overtaken(&story));
+            let (ready, mut superseded) = join!(ready, self.superseded(&story));
             let Ok(slot) = ready else {
                 return self.not_ready(story, hold).await;
             };
-            let mut company = Some(self.suspects.read().await);
+            let mut company = Some(self.quarantine.read().await);
             let mut claimed =
                 self.claim(message, event, delivery, &hold.owner, first_try, false).await;
             let mut alone = None;
             if matches!(claimed, Claimed::Suspect) {
                 // Should it end the process again, it takes no innocent with it.
                 drop(company.take());
-                let Ok(guard) = timeout(ALONE_WAIT, self.suspects.write()).await else {
+                let Ok(guard) = timeout(ALONE_WAIT, self.quarantine.write()).await else {
                     self.defer(&story).await;
-                    return End::HandedOff;
+                    return End::Republished;
                 };
                 alone = Some(guard);
                 claimed = self.claim(message, event, delivery, &hold.owner, first_try, true).await;
@@ -92,12 +92,12 @@ impl Pipeline {
             crash_event!(&event.id.value);
             story.attempt = attempt;
             story.is_erased = self.is_late_copy(&story).await;
-            if overtaken.is_none() && waiting.elapsed() > FRESH {
-                overtaken = self.overtaken(&story).await;
+            if superseded.is_none() && waiting.elapsed() > FRESH {
+                superseded = self.superseded(&story).await;
             }
             let prepared = if story.is_erased {
                 Err(Hindrance::Suppressed(erased_recipient::REASON.to_owned()))
-            } else if let Some(reason) = overtaken {
+            } else if let Some(reason) = superseded {
                 Err(Hindrance::Superseded(reason))
             } else {
                 self.prepare(&mut story)
@@ -144,7 +144,7 @@ impl Pipeline {
         story.reason = "the channel is not ready".to_owned();
         if hold.fence() == 0 {
             self.defer(&story).await;
-            return End::HandedOff;
+            return End::Republished;
         }
         story.attempt = hold.attempt();
         let later = Next::Retry(story.attempt);
@@ -266,7 +266,7 @@ impl Pipeline {
         story.reason = "processing it panicked".to_owned();
         if hold.fence() == 0 {
             self.reject(message, Some(event), &story.reason, span).await;
-            return End::HandedOff;
+            return End::Republished;
         }
         story.attempt = hold.attempt();
         let poison = Verdict::Next { next: Next::Poison, wait: Duration::ZERO, kind: "panicked" };
@@ -278,7 +278,7 @@ impl Pipeline {
         let on_unknown = story.delivery.route.on_unknown;
         match claimed {
             // Not for here; to do nothing loses nothing, for the claim is found again.
-            Claimed::Granted { .. } => End::HandedOff,
+            Claimed::Granted { .. } => End::Republished,
             Claimed::Unresolved { fence, attempt } => {
                 hold.granted(fence, attempt);
                 story.attempt = attempt;
@@ -287,7 +287,7 @@ impl Pipeline {
                 );
                 let schedule = &self.policy.retry_schedule;
                 let Some(verdict) = decide::decide(&outcome, attempt, schedule, on_unknown) else {
-                    return End::HandedOff;
+                    return End::Republished;
                 };
                 story.outcome(outcome);
                 self.settle(story, verdict, hold).await
@@ -300,13 +300,13 @@ impl Pipeline {
                     Verdict::Next { next: Next::Poison, wait: Duration::ZERO, kind: "crash_loop" };
                 self.settle(story, poison, hold).await
             }
-            Claimed::HandOff { next, attempt, record } => {
-                self.hand_off_again(story, next, attempt, &record).await;
-                End::HandedOff
+            Claimed::Republish { next, attempt, record } => {
+                self.republish_again(story, next, attempt, &record).await;
+                End::Republished
             }
             Claimed::Busy | Claimed::Suspect => {
                 self.defer(&story).await;
-                End::HandedOff
+                End::Republished
             }
             Claimed::Over(record) => {
                 self.metrics.redelivered();

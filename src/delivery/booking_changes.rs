@@ -24,7 +24,7 @@ impl Pipeline {
     /// and what is planned looked at second, while what is planned late is written first and the
     /// change looked at second: whichever way the two cross, one of them sees the other.
     pub(super) async fn follow(&self, message: &Message, event: &Event) {
-        let Lookup::Routes(routes) = self.catalog.lookup(&event.kind) else { return };
+        let Lookup::Routes(routes) = self.routing.lookup(&event.kind) else { return };
         let Some(part) = routes.iter().find_map(|route| route.lifecycle) else { return };
         let Some(id) = event.booking_id() else { return };
         let rule = routes.iter().find_map(|route| route.reminder.as_ref());
@@ -44,7 +44,7 @@ impl Pipeline {
             crash_point!("after_lifecycle");
             self.apply(&booking).await;
         } else if let (Lifecycle::Confirmed, Some(rule), Some(showtime)) = (part, rule, showtime)
-            && let Some(route) = self.catalog.route(&rule.route)
+            && let Some(route) = self.routing.route(&rule.route)
             && self.remind(route, event.fields.clone(), event, message, showtime).await
             && let Some(booking) = self.booking(&id).await
         {
@@ -53,22 +53,22 @@ impl Pipeline {
     }
 
     /// Why this delivery makes no sense any more.
-    pub(super) async fn overtaken(&self, story: &Story<'_>) -> Option<String> {
+    pub(super) async fn superseded(&self, story: &Story<'_>) -> Option<String> {
         let (event, delivery) = (story.event, story.delivery);
         let part = delivery.route.lifecycle;
-        let part = part.filter(|part| part.is_overtaken(Lifecycle::Cancelled))?;
+        let part = part.filter(|part| part.is_superseded(Lifecycle::Cancelled))?;
         let booking = self.booking(&event.booking_id()?).await?;
         let version = Version::of(event, story.message);
-        booking.overtakes(part, &event.id.value, &version).then(|| booking.reason())
+        booking.supersedes(part, &event.id.value, &version).then(|| booking.reason())
     }
 
     /// Brings what is planned for a booking in line with it. Doing it again changes nothing.
     async fn apply(&self, booking: &Booking) {
         let planned = self.planned_for(&booking.id).await;
         for one in &planned {
-            let route = self.catalog.route(&one.ticket.route);
+            let route = self.routing.route(&one.delivery_headers.route);
             if let Some((route, part)) = route.and_then(|route| Some((route, route.lifecycle?)))
-                && booking.overtakes(part, &one.ticket.event_id, &one.version)
+                && booking.supersedes(part, &one.delivery_headers.event_id, &one.version)
             {
                 self.supersede(one, route, booking.reason()).await;
             }
@@ -89,16 +89,16 @@ impl Pipeline {
         let message = Message {
             body: planned.body.clone().into_bytes(),
             properties: planned.properties.clone(),
-            queue: planned.ticket.origin.clone(),
+            queue: planned.delivery_headers.origin.clone(),
             redelivered: false,
             received_at: Timestamp::now(),
-            ticket: Some(planned.ticket.clone()),
+            delivery_headers: Some(planned.delivery_headers.clone()),
         };
         let event = event::parse(&message.body, &message.properties, message.origin());
         if let (true, Ok(event)) = (voided, event) {
-            let recipient = Recipient::Address(planned.ticket.recipient.clone());
-            let (id, attempt) = (planned.delivery_id.clone(), planned.ticket.attempt);
-            let delivery = Delivery::handed_off(id, route.clone(), &event, recipient, attempt);
+            let recipient = Recipient::Address(planned.delivery_headers.recipient.clone());
+            let (id, attempt) = (planned.delivery_id.clone(), planned.delivery_headers.attempt);
+            let delivery = Delivery::republished(id, route.clone(), &event, recipient, attempt);
             let mut story = Story::new(&message, &event, &delivery, &trace::NONE);
             story.reason = reason;
             crash_point!("after_void");
@@ -111,11 +111,12 @@ impl Pipeline {
     async fn move_reminder(&self, booking: &Booking, planned: &[Planned]) {
         let is_reminder = |route: &&Arc<Route>| route.lifecycle == Some(Lifecycle::Reminder);
         let mut reminders = planned.iter().filter_map(|one| {
-            Some((one, self.catalog.route(&one.ticket.route).filter(is_reminder)?))
+            Some((one, self.routing.route(&one.delivery_headers.route).filter(is_reminder)?))
         });
         let Some((last, route)) = reminders.next() else { return };
         let Some(showtime) = &booking.showtime else { return };
-        if !booking.overtakes(Lifecycle::Reminder, &last.ticket.event_id, &last.version) {
+        if !booking.supersedes(Lifecycle::Reminder, &last.delivery_headers.event_id, &last.version)
+        {
             return;
         }
         let Ok(Value::Object(mut fields)) = serde_json::from_str(&last.body) else { return };
@@ -129,10 +130,10 @@ impl Pipeline {
         let message = Message {
             body: Vec::new(),
             properties: last.properties.clone(),
-            queue: last.ticket.origin.clone(),
+            queue: last.delivery_headers.origin.clone(),
             redelivered: false,
             received_at: Timestamp::now(),
-            ticket: None,
+            delivery_headers: None,
         };
         let Ok(mut event) = event::parse(last.body.as_bytes(), &last.properties, message.origin())
         else {
@@ -174,7 +175,7 @@ impl Pipeline {
             queue: message.origin().to_owned(),
             redelivered: false,
             received_at: Timestamp::now(),
-            ticket: None,
+            delivery_headers: None,
         };
         let Ok(event) = event::parse(&message.body, &message.properties, message.origin()) else {
             return false;
@@ -189,10 +190,10 @@ impl Pipeline {
             }
         };
         // Over every channel that reminds, as upstream's own event would.
-        let Lookup::Routes(routes) = self.catalog.lookup(&event.kind) else { return false };
-        for delivery in self.catalog.deliveries(routes, &event, &self.identity) {
+        let Lookup::Routes(routes) = self.routing.lookup(&event.kind) else { return false };
+        for delivery in self.routing.deliveries(routes, &event, &self.identity) {
             if matches!(delivery.recipient, Recipient::Address(_)) {
-                self.plan(&message, &event, &delivery, due).await;
+                self.schedule(&message, &event, &delivery, due).await;
             }
         }
         true

@@ -18,7 +18,7 @@ pub(super) enum Claimed {
     /// Ours to put away: it kills its process.
     CrashLoop { fence: u64, claims: u32 },
     /// Decided earlier, and its hand-off may be missing.
-    HandOff { next: Next, attempt: u32, record: String },
+    Republish { next: Next, attempt: u32, record: String },
     /// Another one has it.
     Busy,
     /// It may be what ended its process: claim it alone.
@@ -43,7 +43,7 @@ impl Pipeline {
             owner: owner.clone(),
             event: event.id.value.clone(),
             attempt: delivery.attempt,
-            fresh: first_try && !message.redelivered && message.ticket.is_none(),
+            fresh: first_try && !message.redelivered && message.delivery_headers.is_none(),
             audit_is_silent: false,
             derived: delivery.derived,
             alone,
@@ -55,8 +55,8 @@ impl Pipeline {
                     return Claimed::Unresolved { fence, attempt };
                 }
                 Reply::CrashLoop { fence, claims } => return Claimed::CrashLoop { fence, claims },
-                Reply::HandOff { next, attempt, record } => {
-                    return Claimed::HandOff { next, attempt, record };
+                Reply::Republish { next, attempt, record } => {
+                    return Claimed::Republish { next, attempt, record };
                 }
                 // The last two answer no claim; to wait is right for any answer that is none.
                 Reply::Busy | Reply::Lost | Reply::Absent => return Claimed::Busy,

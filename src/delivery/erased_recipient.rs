@@ -12,7 +12,7 @@ pub(crate) const RECENT: SignedDuration = SignedDuration::from_secs(2);
 impl Pipeline {
     /// Whether the recipient was erased since this was published, as far as it can be a copy.
     pub(super) async fn is_late_copy(&self, story: &Story<'_>) -> bool {
-        let is_first = story.message.ticket.is_none() && !story.message.redelivered;
+        let is_first = story.message.delivery_headers.is_none() && !story.message.redelivered;
         let age = Timestamp::now().duration_since(published_at(story));
         !(is_first && age < RECENT) && self.is_erased(story).await
     }

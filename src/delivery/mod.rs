@@ -42,14 +42,14 @@ use tracing::Level;
 use self::record::trace_id;
 use crate::{
     audit::{Audit, Status},
-    broker::{Broker, Message, Ticket},
+    broker::{Broker, DeliveryHeaders, Message},
     channel::Channel,
     event::{self, Event, Sources},
     health::Health,
     ledger::{Ledger, Owner, RateLimit},
     metrics::Metrics,
-    routing::{Catalog, ChannelKind, Delivery, Identity, Lookup, Priority, Recipient},
-    scheduler::Plan,
+    routing::{ChannelKind, Delivery, Identity, Lookup, Priority, Recipient, RoutingTable},
+    scheduler::Scheduler,
     template::Templates,
     trace::{Span, Tracer},
 };
@@ -59,7 +59,7 @@ pub struct Pipeline {
     /// Makes ids.
     pub identity: Identity,
     /// The routes.
-    pub catalog: Arc<Catalog>,
+    pub routing: Arc<RoutingTable>,
     /// The templates.
     pub templates: Arc<Templates>,
     /// What variables are derived from beside the event.
@@ -69,7 +69,7 @@ pub struct Pipeline {
     /// Where the records go.
     pub audit: Arc<dyn Audit>,
     /// Where mail for later and changed bookings go.
-    pub plan: Arc<dyn Plan>,
+    pub scheduler: Arc<dyn Scheduler>,
     /// The mail channel.
     pub email: Arc<dyn Channel>,
     /// The channel of text messages.
@@ -85,7 +85,7 @@ pub struct Pipeline {
     /// What is traced.
     pub tracer: Tracer,
     /// Suspects of ending the process go alone, all others side by side.
-    pub suspects: RwLock<()>,
+    pub quarantine: RwLock<()>,
 }
 
 /// What the settings say about deliveries.
@@ -119,7 +119,7 @@ enum End {
     /// It had ended before.
     Known,
     /// It goes on with another message.
-    HandedOff,
+    Republished,
     /// It goes on when it is due.
     Planned,
 }
@@ -159,7 +159,7 @@ impl End {
         match self {
             Self::Recorded(status) => status.as_str(),
             Self::Known => "known",
-            Self::HandedOff => "handed_off",
+            Self::Republished => "handed_off",
             Self::Planned => "planned",
         }
     }
@@ -182,7 +182,7 @@ impl Pipeline {
             }
         };
         event.arrived_at = message.arrived_at();
-        self.catalog.translate(&mut event);
+        self.routing.normalize(&mut event);
         let deliveries = match self.route(message, &event) {
             Ok(deliveries) => deliveries,
             Err(reason) => {
@@ -190,7 +190,7 @@ impl Pipeline {
                 return;
             }
         };
-        if message.ticket.is_none() {
+        if message.delivery_headers.is_none() {
             self.follow(message, &event).await;
         }
         let ends = deliveries.iter().map(|delivery| {
@@ -205,16 +205,23 @@ impl Pipeline {
     /// The deliveries that a message stands for: one for a hand-off, else all that the routes ask
     /// for.
     fn route(&self, message: &Message, event: &Event) -> Result<Vec<Delivery>, String> {
-        if let Some(ticket) = &message.ticket {
-            let route = self.catalog.route(&ticket.route);
-            let route =
-                route.ok_or_else(|| format!("there is no route {:?} any more", ticket.route))?;
-            let recipient = Recipient::Address(ticket.recipient.clone());
-            let (id, route) = (ticket.delivery_id.clone(), route.clone());
-            return Ok(vec![Delivery::handed_off(id, route, event, recipient, ticket.attempt)]);
+        if let Some(delivery_headers) = &message.delivery_headers {
+            let route = self.routing.route(&delivery_headers.route);
+            let route = route.ok_or_else(|| {
+                format!("there is no route {:?} any more", delivery_headers.route)
+            })?;
+            let recipient = Recipient::Address(delivery_headers.recipient.clone());
+            let (id, route) = (delivery_headers.delivery_id.clone(), route.clone());
+            return Ok(vec![Delivery::republished(
+                id,
+                route,
+                event,
+                recipient,
+                delivery_headers.attempt,
+            )]);
         }
-        match self.catalog.lookup(&event.kind) {
-            Lookup::Routes(routes) => Ok(self.catalog.deliveries(routes, event, &self.identity)),
+        match self.routing.lookup(&event.kind) {
+            Lookup::Routes(routes) => Ok(self.routing.deliveries(routes, event, &self.identity)),
             Lookup::Ignored => {
                 self.metrics.ignored();
                 Ok(Vec::new())
@@ -237,12 +244,12 @@ impl Pipeline {
 
     async fn end(&self, message: &Message, event: &Event, delivery: &Delivery, span: &Span) -> End {
         if let Some(due) = self.later(message, event, delivery) {
-            return self.plan(message, event, delivery, due).await;
+            return self.schedule(message, event, delivery, due).await;
         }
-        if delivery.priority == Priority::Low && message.ticket.is_none() {
-            self.hand_to_low(message, event, delivery, span).await;
+        if delivery.priority == Priority::Low && message.delivery_headers.is_none() {
+            self.republish_to_low(message, event, delivery, span).await;
             crash_point!("after_low");
-            return End::HandedOff;
+            return End::Republished;
         }
         let hold = Hold::new(&self.policy.instance);
         // A panic must not leave the claim with a process that lives, nor end the event's others.
@@ -282,15 +289,15 @@ impl Pipeline {
         );
     }
 
-    fn ticket(
+    fn delivery_headers(
         &self,
         message: &Message,
         event: &Event,
         delivery: &Delivery,
         attempt: u32,
         reason: &str,
-    ) -> Ticket {
-        Ticket {
+    ) -> DeliveryHeaders {
+        DeliveryHeaders {
             delivery_id: delivery.id.clone(),
             event_id: event.id.value.clone(),
             route: delivery.route.name.clone(),

@@ -221,8 +221,8 @@ impl Pipeline {
         event: Option<&Event>,
         reason: &str,
     ) -> Record {
-        let delivery_id = match &message.ticket {
-            Some(ticket) => ticket.delivery_id.clone(),
+        let delivery_id = match &message.delivery_headers {
+            Some(delivery_headers) => delivery_headers.delivery_id.clone(),
             None => self.identity.rejected(&message.body, &message.queue),
         };
         let event = match event {

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use super::Pipeline;
 use crate::{
     audit::{AuditError, Record},
-    broker::{BrokerError, HandOff},
+    broker::{BrokerError, Republish},
     health::{Backoff, Dependency},
     ledger::{Admission, Input, LedgerError, RateLimit, Reply},
     routing::DeliveryId,
-    scheduler::{Added, Booking, PlanError, Planned},
+    scheduler::{Added, Booking, Planned, SchedulerError},
     trace::Span,
 };
 
@@ -46,47 +46,47 @@ impl Pipeline {
     }
 
     pub(super) async fn add_planned(&self, planned: Planned) -> Added {
-        self.until_planned(|| self.plan.add(planned.clone())).await
+        self.until_scheduled(|| self.scheduler.add(planned.clone())).await
     }
 
     pub(super) async fn claim_due(&self, now: Timestamp) -> Vec<Planned> {
-        self.until_planned(|| self.plan.claim_due(now)).await
+        self.until_scheduled(|| self.scheduler.claim_due(now)).await
     }
 
     pub(super) async fn mark_published(&self, deliveries: &[DeliveryId]) {
-        self.until_planned(|| self.plan.published(deliveries)).await;
+        self.until_scheduled(|| self.scheduler.published(deliveries)).await;
     }
 
     pub(super) async fn planned_for(&self, booking: &str) -> Vec<Planned> {
-        self.until_planned(|| self.plan.of_booking(booking)).await
+        self.until_scheduled(|| self.scheduler.of_booking(booking)).await
     }
 
     pub(super) async fn void(&self, delivery: &DeliveryId, reason: &str) -> bool {
-        self.until_planned(|| self.plan.void(delivery, reason)).await
+        self.until_scheduled(|| self.scheduler.void(delivery, reason)).await
     }
 
     pub(super) async fn booking(&self, id: &str) -> Option<Booking> {
-        self.until_planned(|| self.plan.booking(id)).await
+        self.until_scheduled(|| self.scheduler.booking(id)).await
     }
 
     pub(super) async fn change_booking(&self, booking: Booking) -> Booking {
-        self.until_planned(|| self.plan.change(booking.clone())).await
+        self.until_scheduled(|| self.scheduler.change(booking.clone())).await
     }
 
-    async fn until_planned<T, F>(&self, ask: impl FnMut() -> F) -> T
+    async fn until_scheduled<T, F>(&self, ask: impl FnMut() -> F) -> T
     where
-        F: Future<Output = Result<T, PlanError>>,
+        F: Future<Output = Result<T, SchedulerError>>,
     {
-        until_done::<_, PlanError, _>(&self.health.mongodb, ask).await
+        until_done::<_, SchedulerError, _>(&self.health.mongodb, ask).await
     }
 
-    pub(super) async fn hand_off(&self, hand_off: &HandOff, span: &Span) {
+    pub(super) async fn republish(&self, republish: &Republish, span: &Span) {
         let began = Instant::now();
-        let publish = || self.broker.hand_off(hand_off);
+        let publish = || self.broker.republish(republish);
         until_done::<_, BrokerError, _>(&self.health.rabbitmq, publish).await;
-        let queue = hand_off.destination.queue();
+        let queue = republish.destination.queue();
         span.published(began, &queue);
-        self.metrics.handed_off(queue);
+        self.metrics.republished(queue);
     }
 }
 

@@ -30,14 +30,14 @@ impl Pipeline {
         event: &Event,
         delivery: &Delivery,
     ) -> Option<Timestamp> {
-        let is_new = message.ticket.is_none();
+        let is_new = message.delivery_headers.is_none();
         let can_wait = delivery.route.secrets.is_empty()
             && matches!(delivery.recipient, Recipient::Address(_));
         event.deliver_at.filter(|due| is_new && can_wait && *due > Timestamp::now())
     }
 
     /// Writes a delivery to the plan; durable when this returns.
-    pub(super) async fn plan(
+    pub(super) async fn schedule(
         &self,
         message: &Message,
         event: &Event,
@@ -65,7 +65,13 @@ impl Pipeline {
             version: Version::of(event, message),
             planned_at: Timestamp::now(),
             purge_at: None,
-            ticket: self.ticket(message, event, delivery, delivery.attempt, "planned"),
+            delivery_headers: self.delivery_headers(
+                message,
+                event,
+                delivery,
+                delivery.attempt,
+                "planned",
+            ),
             properties: message.properties.clone(),
             body,
         };
@@ -107,7 +113,7 @@ impl Pipeline {
         crash_point!("after_due_claimed");
         let published = stream::iter(due).map(async |planned| {
             let delivery = planned.delivery_id.clone();
-            self.hand_off(&planned.hand_off(), &NONE).await;
+            self.republish(&planned.republish(), &NONE).await;
             crash_point!("after_due_published");
             delivery
         });

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     audit::{ERASED, Record, Status, mask_address, mask_addresses},
-    broker::{DEFER, Destination, HandOff, Message, Ticket},
+    broker::{DEFER, DeliveryHeaders, Destination, Message, Republish},
     event::{Event, snake_case},
     ledger::{Input, Next, Reply},
     routing::{ChannelKind, Delivery, Priority},
@@ -85,7 +85,7 @@ impl Pipeline {
             // Somebody else took this process for gone and decides; the copy that comes back finds
             // out what.
             self.defer(story).await;
-            return End::HandedOff;
+            return End::Republished;
         }
         crash_point!("after_decide");
         join!(
@@ -111,50 +111,50 @@ impl Pipeline {
     async fn put_off(&self, story: &Story<'_>, next: Next, wait: Duration, hold: &Hold) -> End {
         if !self.decided(story, next, String::new(), hold).await {
             self.defer(story).await;
-            return End::HandedOff;
+            return End::Republished;
         }
         self.publish_next(story, next, wait, story.attempt).await;
         crash_point!("after_put_off");
         tracing::debug!(delivery_id = %story.delivery.id, reason = story.reason, "delivery put off");
-        End::HandedOff
+        End::Republished
     }
 
     async fn publish_next(&self, story: &Story<'_>, next: Next, wait: Duration, attempt: u32) {
         let priority = story.delivery.priority;
-        let (destination, attempt_of_ticket) = match next {
+        let (destination, attempt_of_headers) = match next {
             Next::Retry(to_come) => (Destination::Later(wait, priority), to_come),
             Next::Dead => (Destination::Dead, attempt),
             Next::Park => (Destination::Parked, attempt),
             Next::Poison => (Destination::Poison, attempt),
         };
-        let mut ticket = self.ticket(
+        let mut delivery_headers = self.delivery_headers(
             story.message,
             story.event,
             story.delivery,
-            attempt_of_ticket,
+            attempt_of_headers,
             &story.reason,
         );
         if story.is_erased && lies_around(destination) {
-            ticket.recipient.clear();
-            ticket.reason = ERASED.to_owned();
+            delivery_headers.recipient.clear();
+            delivery_headers.reason = ERASED.to_owned();
         }
         let body = match masked_body(story, destination) {
             Some(masked) => {
-                ticket.masked = true;
+                delivery_headers.masked = true;
                 masked
             }
             None => story.message.body.clone(),
         };
         let properties = story.message.properties.clone();
-        let hand_off = HandOff { ticket, destination, body, properties };
-        self.hand_off(&hand_off, story.span).await;
+        let republish = Republish { delivery_headers, destination, body, properties };
+        self.republish(&republish, story.span).await;
         crash_point!("after_hand_off");
-        self.ledger(&story.delivery.id, Input::Handed { attempt, next }).await;
+        self.ledger(&story.delivery.id, Input::Republished { attempt, next }).await;
         crash_point!("after_handed");
     }
 
     /// Decided by an owner that is gone before its hand-off was confirmed.
-    pub(super) async fn hand_off_again(
+    pub(super) async fn republish_again(
         &self,
         mut story: Story<'_>,
         next: Next,
@@ -206,30 +206,42 @@ impl Pipeline {
     pub(super) async fn defer(&self, story: &Story<'_>) {
         let (delivery, message) = (story.delivery, story.message);
         let attempt = delivery.attempt;
-        let hand_off = HandOff {
-            ticket: self.ticket(message, story.event, delivery, attempt, "held by another copy"),
+        let republish = Republish {
+            delivery_headers: self.delivery_headers(
+                message,
+                story.event,
+                delivery,
+                attempt,
+                "held by another copy",
+            ),
             destination: Destination::Later(DEFER, delivery.priority),
             body: message.body.clone(),
             properties: message.properties.clone(),
         };
-        self.hand_off(&hand_off, story.span).await;
+        self.republish(&republish, story.span).await;
     }
 
     /// Mail that may wait goes where it delays nobody.
-    pub(super) async fn hand_to_low(
+    pub(super) async fn republish_to_low(
         &self,
         message: &Message,
         event: &Event,
         delivery: &Delivery,
         span: &Span,
     ) {
-        let hand_off = HandOff {
-            ticket: self.ticket(message, event, delivery, delivery.attempt, "low priority"),
+        let republish = Republish {
+            delivery_headers: self.delivery_headers(
+                message,
+                event,
+                delivery,
+                delivery.attempt,
+                "low priority",
+            ),
             destination: Destination::Low,
             body: message.body.clone(),
             properties: message.properties.clone(),
         };
-        self.hand_off(&hand_off, span).await;
+        self.republish(&republish, span).await;
     }
 
     /// The message can't be understood: an alarm, for it should never have been published.
@@ -241,9 +253,11 @@ impl Pipeline {
         span: &Span,
     ) {
         let record = Arc::new(self.rejection(message, event, reason));
-        let ticket = match &message.ticket {
-            Some(ticket) => Ticket { reason: reason.to_owned(), ..ticket.clone() },
-            None => Ticket {
+        let delivery_headers = match &message.delivery_headers {
+            Some(delivery_headers) => {
+                DeliveryHeaders { reason: reason.to_owned(), ..delivery_headers.clone() }
+            }
+            None => DeliveryHeaders {
                 delivery_id: record.delivery_id.clone(),
                 event_id: event.map(|event| event.id.value.clone()).unwrap_or_default(),
                 route: String::new(),
@@ -256,18 +270,18 @@ impl Pipeline {
                 arrived_at: None,
             },
         };
-        let mut ticket = ticket;
+        let mut delivery_headers = delivery_headers;
         let mut body = message.body.clone();
         if let Some(masked) = self.without_secrets(&body) {
-            (ticket.masked, body) = (true, masked);
+            (delivery_headers.masked, body) = (true, masked);
         }
-        let hand_off = HandOff {
-            ticket,
+        let republish = Republish {
+            delivery_headers,
             destination: Destination::Poison,
             body,
             properties: message.properties.clone(),
         };
-        join!(self.hand_off(&hand_off, span), self.write(record.clone(), span));
+        join!(self.republish(&republish, span), self.write(record.clone(), span));
         crash_point!("after_reject");
         self.told(&record, span);
     }
@@ -339,7 +353,7 @@ impl Pipeline {
         }
         let value: Value = serde_json::from_slice(body).ok()?;
         let mut secrets = Vec::new();
-        gather(&value, &|name| self.catalog.is_secret(&snake_case(name)), &mut secrets);
+        gather(&value, &|name| self.routing.is_secret(&snake_case(name)), &mut secrets);
         (!secrets.is_empty()).then(|| mask(&value, &secrets).to_string().into_bytes())
     }
 }

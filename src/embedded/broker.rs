@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Database;
 use crate::{
-    broker::{Broker, BrokerError, Destination, HandOff, Handler, Message, Ticket},
+    broker::{Broker, BrokerError, DeliveryHeaders, Destination, Handler, Message, Republish},
     event::Properties,
     routing::Priority,
 };
@@ -153,13 +153,16 @@ impl EmbeddedBroker {
                     continue;
                 }
                 let properties: String = row.get(3)?;
-                let ticket: Option<String> = row.get(4)?;
+                let delivery_headers: Option<String> = row.get(4)?;
                 let message = Message {
                     queue: row.get(1)?,
                     redelivered: row.get(2)?,
                     received_at: Timestamp::now(),
                     properties: serde_json::from_str(&properties)?,
-                    ticket: ticket.as_deref().map(serde_json::from_str::<Ticket>).transpose()?,
+                    delivery_headers: delivery_headers
+                        .as_deref()
+                        .map(serde_json::from_str::<DeliveryHeaders>)
+                        .transpose()?,
                     body: row.get(5)?,
                 };
                 taken.push((id, message));
@@ -210,14 +213,16 @@ impl EmbeddedBroker {
         priority: Priority,
         wait: Duration,
         properties: Properties,
-        ticket: Option<Ticket>,
+        delivery_headers: Option<DeliveryHeaders>,
         body: Vec<u8>,
     ) -> Result<(), BrokerError> {
         let work = move |connection: &mut rusqlite::Connection| {
             let due = Timestamp::now().as_millisecond()
                 + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2);
-            let reason = ticket.as_ref().map(|ticket| ticket.reason.clone());
-            let ticket = ticket.as_ref().map(serde_json::to_string).transpose()?;
+            let reason =
+                delivery_headers.as_ref().map(|delivery_headers| delivery_headers.reason.clone());
+            let delivery_headers =
+                delivery_headers.as_ref().map(serde_json::to_string).transpose()?;
             connection.execute(
                 "INSERT INTO messages (queue, priority, due_ms, properties, hand_off, reason, body)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -226,7 +231,7 @@ impl EmbeddedBroker {
                     priority as i64,
                     due,
                     serde_json::to_string(&properties)?,
-                    ticket,
+                    delivery_headers,
                     reason,
                     body
                 ],
@@ -241,15 +246,24 @@ impl EmbeddedBroker {
 
 #[async_trait]
 impl Broker for EmbeddedBroker {
-    async fn hand_off(&self, hand_off: &HandOff) -> Result<(), BrokerError> {
-        let (queue, priority, wait) = match hand_off.destination {
+    async fn republish(&self, republish: &Republish) -> Result<(), BrokerError> {
+        let (queue, priority, wait) = match republish.destination {
             Destination::Later(wait, priority) => (DUE, priority, wait),
             Destination::Low => (DUE, Priority::Low, Duration::ZERO),
             Destination::Dead => ("usher.dead", Priority::High, Duration::ZERO),
             Destination::Poison => ("usher.poison", Priority::High, Duration::ZERO),
             Destination::Parked => ("usher.parked", Priority::High, Duration::ZERO),
         };
-        let (properties, ticket) = (hand_off.properties.clone(), hand_off.ticket.clone());
-        self.insert(queue, priority, wait, properties, Some(ticket), hand_off.body.clone()).await
+        let (properties, delivery_headers) =
+            (republish.properties.clone(), republish.delivery_headers.clone());
+        self.insert(
+            queue,
+            priority,
+            wait,
+            properties,
+            Some(delivery_headers),
+            republish.body.clone(),
+        )
+        .await
     }
 }

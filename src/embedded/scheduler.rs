@@ -9,17 +9,17 @@ use super::Database;
 use crate::{
     routing::DeliveryId,
     scheduler::{
-        Added, BATCH, Booking, KEPT, OVERDUE, Outlook, Plan, PlanError, Planned, State, after,
-        failed, lease_from,
+        Added, BATCH, Backlog, Booking, KEPT, OVERDUE, Planned, Scheduler, SchedulerError, State,
+        after, failed, lease_from,
     },
 };
 
 /// The plan in a SQLite file.
-pub struct EmbeddedPlan {
+pub struct EmbeddedScheduler {
     database: Database,
 }
 
-impl EmbeddedPlan {
+impl EmbeddedScheduler {
     /// In this file.
     pub fn new(database: Database) -> Self {
         Self { database }
@@ -28,7 +28,7 @@ impl EmbeddedPlan {
     async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> anyhow::Result<T> + Send + 'static,
-    ) -> Result<T, PlanError> {
+    ) -> Result<T, SchedulerError> {
         let in_transaction = move |connection: &mut Connection| {
             let transaction = connection.transaction()?;
             let done = work(&transaction)?;
@@ -40,8 +40,8 @@ impl EmbeddedPlan {
 }
 
 #[async_trait]
-impl Plan for EmbeddedPlan {
-    async fn add(&self, planned: Planned) -> Result<Added, PlanError> {
+impl Scheduler for EmbeddedScheduler {
+    async fn add(&self, planned: Planned) -> Result<Added, SchedulerError> {
         self.call(move |connection| {
             let known = get(connection, &planned.delivery_id)?;
             if let Some(added) = known.and_then(|known| planned.meets(&known)) {
@@ -53,7 +53,7 @@ impl Plan for EmbeddedPlan {
         .await
     }
 
-    async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, PlanError> {
+    async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, SchedulerError> {
         self.call(move |connection| {
             let due: Vec<Planned> = all(
                 connection,
@@ -70,7 +70,7 @@ impl Plan for EmbeddedPlan {
         .await
     }
 
-    async fn published(&self, deliveries: &[DeliveryId]) -> Result<(), PlanError> {
+    async fn published(&self, deliveries: &[DeliveryId]) -> Result<(), SchedulerError> {
         let deliveries = deliveries.to_vec();
         self.call(move |connection| {
             for delivery in &deliveries {
@@ -81,7 +81,7 @@ impl Plan for EmbeddedPlan {
         .await
     }
 
-    async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, PlanError> {
+    async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError> {
         let (delivery, reason) = (delivery.clone(), reason.to_owned());
         self.call(move |connection| {
             end(connection, &delivery, State::Planned, State::Void, Some(reason))
@@ -89,7 +89,7 @@ impl Plan for EmbeddedPlan {
         .await
     }
 
-    async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, PlanError> {
+    async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, SchedulerError> {
         let booking = booking.to_owned();
         self.call(move |connection| {
             all(
@@ -102,10 +102,10 @@ impl Plan for EmbeddedPlan {
         .await
     }
 
-    async fn outlook(&self, now: Timestamp) -> Result<Outlook, PlanError> {
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog, SchedulerError> {
         let until = after(now, SignedDuration::from_hours(24));
         self.call(move |connection| {
-            let mut outlook = Outlook::default();
+            let mut backlog = Backlog::default();
             let mut query = connection.prepare(
                 "SELECT due_ms FROM planned
                      WHERE state IN ('planned', 'claimed') AND due_ms < ?1",
@@ -114,21 +114,21 @@ impl Plan for EmbeddedPlan {
             while let Some(row) = rows.next()? {
                 let ahead = row.get::<_, i64>(0)? - now.as_millisecond();
                 match usize::try_from(ahead.div_euclid(3_600_000)) {
-                    Ok(hour) if hour < outlook.hours.len() => outlook.hours[hour] += 1,
-                    _ => outlook.overdue += u64::from(-ahead > OVERDUE.as_millis() as i64),
+                    Ok(hour) if hour < backlog.hours.len() => backlog.hours[hour] += 1,
+                    _ => backlog.overdue += u64::from(-ahead > OVERDUE.as_millis() as i64),
                 }
             }
-            Ok(outlook)
+            Ok(backlog)
         })
         .await
     }
 
-    async fn booking(&self, booking: &str) -> Result<Option<Booking>, PlanError> {
+    async fn booking(&self, booking: &str) -> Result<Option<Booking>, SchedulerError> {
         let id = booking.to_owned();
         self.call(move |connection| find_booking(connection, &id)).await
     }
 
-    async fn change(&self, booking: Booking) -> Result<Booking, PlanError> {
+    async fn change(&self, booking: Booking) -> Result<Booking, SchedulerError> {
         self.call(move |connection| {
             if let Some(known) = find_booking(connection, &booking.id)?
                 && !known.yields_to(&booking)
@@ -209,16 +209,16 @@ mod tests {
 
     use super::*;
     use crate::{
-        broker::Ticket,
+        broker::DeliveryHeaders,
         event::Properties,
         routing::{Lifecycle, Priority},
         scheduler::{LEASE, Version},
     };
 
-    fn plan() -> (tempfile::TempDir, EmbeddedPlan) {
+    fn scheduler() -> (tempfile::TempDir, EmbeddedScheduler) {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(&folder.path().join("usher.db")).unwrap();
-        (folder, EmbeddedPlan::new(database))
+        (folder, EmbeddedScheduler::new(database))
     }
 
     fn at(text: &str) -> Timestamp {
@@ -227,7 +227,7 @@ mod tests {
 
     fn planned(number: u32, event_id: &str, due: Timestamp) -> Planned {
         let delivery_id = DeliveryId::from_stored(&format!("{number:032x}")).unwrap();
-        let ticket = Ticket {
+        let delivery_headers = DeliveryHeaders {
             delivery_id: delivery_id.clone(),
             event_id: event_id.into(),
             route: "r".into(),
@@ -251,7 +251,7 @@ mod tests {
             version: Version { sequence: None, occurred_at: None, arrived_at: due },
             planned_at: due,
             purge_at: None,
-            ticket,
+            delivery_headers,
             properties: Properties::default(),
             body: "{}".into(),
         }
@@ -259,44 +259,45 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_due_in_a_year_is_claimed_then_and_no_jump_of_the_clock_claims_it_twice() {
-        let (_folder, plan) = plan();
+        let (_folder, scheduler) = scheduler();
         let due = at("2025-03-30T01:30:00Z");
-        plan.add(planned(1, "e", due)).await.unwrap();
+        scheduler.add(planned(1, "e", due)).await.unwrap();
         for early in ["2024-03-30T01:30:00Z", "2025-03-30T01:29:59.999Z"] {
-            assert_eq!(plan.claim_due(at(early)).await.unwrap(), []);
+            assert_eq!(scheduler.claim_due(at(early)).await.unwrap(), []);
         }
-        assert_eq!(plan.claim_due(due).await.unwrap().len(), 1);
+        assert_eq!(scheduler.claim_due(due).await.unwrap().len(), 1);
         // The clock is put back, and forward within the lease.
         for now in [at("2025-03-29T00:00:00Z"), due, after(due, SignedDuration::from_secs(29))] {
-            assert_eq!(plan.claim_due(now).await.unwrap(), []);
+            assert_eq!(scheduler.claim_due(now).await.unwrap(), []);
         }
         // Whoever claimed it is gone; then the clock jumps far ahead.
         let lease = SignedDuration::try_from(LEASE).unwrap();
-        assert_eq!(plan.claim_due(after(due, lease)).await.unwrap().len(), 1);
-        plan.published(&[planned(1, "e", due).delivery_id]).await.unwrap();
-        assert_eq!(plan.claim_due(Timestamp::MAX).await.unwrap(), []);
+        assert_eq!(scheduler.claim_due(after(due, lease)).await.unwrap().len(), 1);
+        scheduler.published(&[planned(1, "e", due).delivery_id]).await.unwrap();
+        assert_eq!(scheduler.claim_due(Timestamp::MAX).await.unwrap(), []);
     }
 
     #[tokio::test]
     async fn ten_thousand_of_one_second_are_claimed_once_each_by_three() {
         const COUNT: usize = 10_000;
-        let (_folder, plan) = plan();
+        let (_folder, scheduler) = scheduler();
         let now = at("2024-12-15T19:30:00Z");
-        plan.call(move |connection| {
-            (0..COUNT as u32).try_for_each(|number| put(connection, &planned(number, "e", now)))
-        })
-        .await
-        .unwrap();
+        scheduler
+            .call(move |connection| {
+                (0..COUNT as u32).try_for_each(|number| put(connection, &planned(number, "e", now)))
+            })
+            .await
+            .unwrap();
         let claim = async || {
             let mut mine = Vec::new();
             loop {
-                let claimed = plan.claim_due(now).await.unwrap();
+                let claimed = scheduler.claim_due(now).await.unwrap();
                 assert!(claimed.len() <= BATCH);
                 if claimed.is_empty() {
                     return mine;
                 }
                 let ids: Vec<_> = claimed.into_iter().map(|one| one.delivery_id).collect();
-                plan.published(&ids).await.unwrap();
+                scheduler.published(&ids).await.unwrap();
                 mine.extend(ids);
             }
         };
@@ -308,40 +309,40 @@ mod tests {
 
     #[tokio::test]
     async fn planning_again_changes_nothing_unless_it_was_void() {
-        let (_folder, plan) = plan();
+        let (_folder, scheduler) = scheduler();
         let due = Timestamp::now();
         let (mine, others) = (planned(1, "e", due), planned(1, "other", due));
-        assert_eq!(plan.add(mine.clone()).await.unwrap(), Added::New);
-        assert_eq!(plan.add(mine.clone()).await.unwrap(), Added::Known);
-        assert_eq!(plan.add(others.clone()).await.unwrap(), Added::Duplicate("e".into()));
-        assert!(plan.void(&mine.delivery_id, "because").await.unwrap());
-        assert!(!plan.void(&mine.delivery_id, "again").await.unwrap());
-        assert_eq!(plan.claim_due(due).await.unwrap(), []);
-        assert_eq!(plan.of_booking("B").await.unwrap()[0].reason.as_deref(), Some("because"));
-        assert_eq!(plan.add(mine.clone()).await.unwrap(), Added::Known);
-        assert_eq!(plan.add(others).await.unwrap(), Added::New);
-        assert_eq!(plan.claim_due(due).await.unwrap().len(), 1);
-        assert!(!plan.void(&mine.delivery_id, "too late").await.unwrap());
+        assert_eq!(scheduler.add(mine.clone()).await.unwrap(), Added::New);
+        assert_eq!(scheduler.add(mine.clone()).await.unwrap(), Added::Known);
+        assert_eq!(scheduler.add(others.clone()).await.unwrap(), Added::Duplicate("e".into()));
+        assert!(scheduler.void(&mine.delivery_id, "because").await.unwrap());
+        assert!(!scheduler.void(&mine.delivery_id, "again").await.unwrap());
+        assert_eq!(scheduler.claim_due(due).await.unwrap(), []);
+        assert_eq!(scheduler.of_booking("B").await.unwrap()[0].reason.as_deref(), Some("because"));
+        assert_eq!(scheduler.add(mine.clone()).await.unwrap(), Added::Known);
+        assert_eq!(scheduler.add(others).await.unwrap(), Added::New);
+        assert_eq!(scheduler.claim_due(due).await.unwrap().len(), 1);
+        assert!(!scheduler.void(&mine.delivery_id, "too late").await.unwrap());
     }
 
     #[tokio::test]
     async fn the_outlook_counts_by_the_hour_and_what_is_overdue() {
-        let (_folder, plan) = plan();
+        let (_folder, scheduler) = scheduler();
         let now = at("2024-12-15T19:30:00Z");
         let due = [-301, -299, 0, 3599, 3600, 24 * 3600 - 1, 24 * 3600];
         for (number, seconds) in (0..).zip(due) {
             let due = after(now, SignedDuration::from_secs(seconds));
-            plan.add(planned(number, "e", due)).await.unwrap();
+            scheduler.add(planned(number, "e", due)).await.unwrap();
         }
-        let outlook = plan.outlook(now).await.unwrap();
+        let backlog = scheduler.backlog(now).await.unwrap();
         let mut hours = [0; 24];
         (hours[0], hours[1], hours[23]) = (2, 1, 1);
-        assert_eq!(outlook, Outlook { hours, overdue: 1 });
+        assert_eq!(backlog, Backlog { hours, overdue: 1 });
     }
 
     #[tokio::test]
     async fn the_latest_change_of_a_booking_counts() {
-        let (_folder, plan) = plan();
+        let (_folder, scheduler) = scheduler();
         let change = |event_id: &str, sequence, state| Booking {
             id: "B".into(),
             state,
@@ -356,13 +357,13 @@ mod tests {
             timezone: None,
             purge_at: Timestamp::MAX,
         };
-        assert_eq!(plan.booking("B").await.unwrap(), None);
+        assert_eq!(scheduler.booking("B").await.unwrap(), None);
         let cancelled = change("c", 3, Lifecycle::Cancelled);
-        assert_eq!(plan.change(cancelled.clone()).await.unwrap(), cancelled);
+        assert_eq!(scheduler.change(cancelled.clone()).await.unwrap(), cancelled);
         let late = change("r", 2, Lifecycle::Rescheduled);
-        assert_eq!(plan.change(late).await.unwrap(), cancelled);
+        assert_eq!(scheduler.change(late).await.unwrap(), cancelled);
         let again = change("c", 3, Lifecycle::Cancelled);
-        assert_eq!(plan.change(again).await.unwrap(), cancelled);
-        assert_eq!(plan.booking("B").await.unwrap(), Some(cancelled));
+        assert_eq!(scheduler.change(again).await.unwrap(), cancelled);
+        assert_eq!(scheduler.booking("B").await.unwrap(), Some(cancelled));
     }
 }

@@ -201,13 +201,13 @@ fn call(script: &str, inputs: &[(DeliveryId, Input)], windows: Windows) -> Cmd {
         call.arg(key(delivery));
     }
     for (_, input) in inputs {
-        say(&mut call, input, windows);
+        to_script(&mut call, input, windows);
     }
     call
 }
 
 /// An input as the script reads it.
-fn say(call: &mut Cmd, input: &Input, windows: Windows) {
+fn to_script(call: &mut Cmd, input: &Input, windows: Windows) {
     let kept = [millis(windows.dedup), millis(windows.dedup_derived)];
     match input {
         Input::Claim(claim) => {
@@ -225,7 +225,7 @@ fn say(call: &mut Cmd, input: &Input, windows: Windows) {
             call.arg("decide").arg(&owner.instance).arg(owner.token).arg(fence);
             call.arg(name).arg(attempt).arg(record);
         }
-        Input::Handed { attempt, next } => {
+        Input::Republished { attempt, next } => {
             let (name, to_come) = next_to_script(*next);
             call.arg("handed").arg(attempt).arg(name).arg(to_come).arg(&kept);
         }
@@ -301,7 +301,7 @@ fn read_reply(answer: &str) -> Result<Reply, LedgerError> {
                 "park" => Next::Park,
                 _ => Next::Poison,
             };
-            Reply::HandOff { next, attempt: small(3)?, record: text(4)?.to_owned() }
+            Reply::Republish { next, attempt: small(3)?, record: text(4)?.to_owned() }
         }
         "error" => return Err(LedgerError(anyhow::Error::msg(text(1)?.to_owned()))),
         other => return Err(LedgerError(anyhow::anyhow!("the script answered {other:?}"))),

@@ -103,7 +103,7 @@ pub enum Input {
         record: String,
     },
     /// The hand-off that was decided is confirmed.
-    Handed {
+    Republished {
         /// The attempt that the decision ended.
         attempt: u32,
         /// What was decided.
@@ -182,8 +182,8 @@ pub enum Reply {
     Suspect,
     /// Ask the audit first, and say so in another claim.
     AskAudit,
-    /// Decided, and nobody confirmed the hand-off: make it, then say [`Input::Handed`].
-    HandOff {
+    /// Decided, and nobody confirmed the hand-off: make it, then say [`Input::Republished`].
+    Republish {
         /// What was decided.
         next: Next,
         /// The attempt that the decision ended.

@@ -32,7 +32,7 @@ pub fn step(entry: Option<Entry>, input: &Input, facts: Facts) -> (Option<Entry>
             }
             sent.granted()
         }
-        Input::Handed { attempt, next } => step_handed(entry, *attempt, *next),
+        Input::Republished { attempt, next } => step_handed(entry, *attempt, *next),
         Input::Latch { owner, fence } => {
             let next = State::Sending;
             held(entry, owner, *fence, |entry| match entry.state {
@@ -139,7 +139,7 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
         }
         State::Decided { next, handed: false } => {
             let (attempt, record) = (entry.attempt, entry.record.clone().unwrap_or_default());
-            (Some(entry), Reply::HandOff { next, attempt, record })
+            (Some(entry), Reply::Republish { next, attempt, record })
         }
         State::Decided { .. } => over(entry, same_event),
     }

@@ -29,7 +29,7 @@ use crate::{
     audit::{Record, Status},
     health::{Health, State},
     routing::Priority,
-    scheduler::Outlook,
+    scheduler::Backlog,
 };
 
 /// All metrics; cheap to clone.
@@ -158,16 +158,16 @@ impl Metrics {
     }
 
     /// The broker has a hand-off to this queue.
-    pub fn handed_off(&self, queue: String) {
+    pub fn republished(&self, queue: String) {
         let labels = messaging(self.0.system, "publish", queue);
-        self.0.all.handed_off.get_or_create(&labels).inc();
+        self.0.all.republished.get_or_create(&labels).inc();
     }
 
     /// An entry of a stream was forwarded to this queue.
     pub fn forwarded(&self, stream: &str, queue: String) {
         let consume = messaging("redis", "consume", stream.to_owned());
         self.0.all.consumed.get_or_create(&consume).inc();
-        self.handed_off(queue);
+        self.republished(queue);
     }
 
     /// How many entries each stream has.
@@ -242,11 +242,11 @@ impl Metrics {
     }
 
     /// What is planned.
-    pub fn planned(&self, outlook: &Outlook) {
-        for (hour, count) in (0..).zip(outlook.hours) {
+    pub fn planned(&self, backlog: &Backlog) {
+        for (hour, count) in (0..).zip(backlog.hours) {
             self.0.all.planned.get_or_create(&Hour { hour }).set(gauge(count));
         }
-        self.0.all.planned_overdue.set(gauge(outlook.overdue));
+        self.0.all.planned_overdue.set(gauge(backlog.overdue));
     }
 
     /// So many retries should have been made by now.

@@ -22,7 +22,7 @@ pub(super) struct Registered {
     pub(super) registry: Registry,
     pub(super) consumed: Family<Messaging, Counter>,
     pub(super) process_duration: Histograms<Messaging>,
-    pub(super) handed_off: Family<Messaging, Counter>,
+    pub(super) republished: Family<Messaging, Counter>,
     pub(super) in_flight: Gauge,
     pub(super) recorded: Family<Recorded, Counter>,
     pub(super) errors: Family<Failure, Counter>,
@@ -70,7 +70,7 @@ impl Registered {
                 "From taking a message until it may be acknowledged; its count is the messages processed",
                 quick,
             ),
-            handed_off: made(
+            republished: made(
                 &mut r,
                 "messaging_client_sent_messages",
                 "Hand-offs to each of usher's own queues, and what came from streams to the others, confirmed by the broker",

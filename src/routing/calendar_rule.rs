@@ -103,7 +103,7 @@ mod tests {
     use std::{collections::HashMap, time::Duration};
 
     use super::CalendarMethod;
-    use crate::routing::{Catalog, EMBEDDED_ROUTES};
+    use crate::routing::{EMBEDDED_ROUTES, RoutingTable};
 
     fn with_emails() -> HashMap<String, Vec<String>> {
         ["ADMIN_EMAILS", "CONTACT_EMAILS"].map(|name| (name.to_owned(), Vec::new())).into()
@@ -111,19 +111,19 @@ mod tests {
 
     #[test]
     fn bookings_are_published_and_called_off_under_one_name() {
-        let catalog = Catalog::parse(EMBEDDED_ROUTES, &with_emails()).unwrap();
+        let routing = RoutingTable::parse(EMBEDDED_ROUTES, &with_emails()).unwrap();
         for (route, method, start) in [
             ("booking-confirmed", CalendarMethod::Publish, Some("showtime")),
             ("booking-rescheduled", CalendarMethod::Publish, Some("new_date")),
             ("booking-cancelled", CalendarMethod::Cancel, None),
         ] {
-            let rule = catalog.route(route).unwrap().calendar.as_ref().unwrap();
+            let rule = routing.route(route).unwrap().calendar.as_ref().unwrap();
             assert_eq!((rule.method, rule.start.as_deref()), (method, start), "{route}");
             assert_eq!(rule.uid, "booking_id", "{route}");
             let hours = if start.is_some() { 2 } else { 0 };
             assert_eq!(rule.duration.unsigned_abs(), Duration::from_secs(hours * 3600), "{route}");
         }
-        assert_eq!(catalog.route("booking-rescheduled-admin").unwrap().calendar, None);
+        assert_eq!(routing.route("booking-rescheduled-admin").unwrap().calendar, None);
     }
 
     #[test]
@@ -148,7 +148,8 @@ mod tests {
                 "#
             )
         };
-        let faults = |text: &str| Catalog::parse(text, &with_emails()).unwrap_err().to_string();
+        let faults =
+            |text: &str| RoutingTable::parse(text, &with_emails()).unwrap_err().to_string();
         let found = faults(&route(
             r#"method = "publish", uid = "nr", location = "room", duration = "2 parsecs""#,
         ));

@@ -194,7 +194,7 @@ impl Delivery {
     }
 
     /// The delivery that a hand-off stands for.
-    pub fn handed_off(
+    pub fn republished(
         id: DeliveryId,
         route: Arc<Route>,
         event: &Event,

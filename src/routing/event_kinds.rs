@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Catalog, Dialect, Route};
+use super::{FieldMapping, Route, RoutingTable};
 
 /// Event types that ask for the same.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct EventKind<'a> {
     /// What they ask for.
     pub(crate) routes: &'a [Arc<Route>],
     /// How they are written, where that is not in the words of the routes.
-    pub(crate) dialect: Option<&'a Dialect>,
+    pub(crate) mapping: Option<&'a FieldMapping>,
 }
 
 impl EventKind<'_> {
@@ -24,7 +24,7 @@ impl EventKind<'_> {
     }
 }
 
-impl Catalog {
+impl RoutingTable {
     /// Every kind of event, sorted by name.
     pub(crate) fn kinds(&self) -> Vec<EventKind<'_>> {
         let mut groups: BTreeMap<Vec<&str>, Vec<&str>> = BTreeMap::new();
@@ -37,8 +37,8 @@ impl Catalog {
             let routes = &self.by_event[names[0]];
             let first = names.iter().find(|name| **name == routes[0].event);
             let name = first.copied().unwrap_or(names[0]);
-            let dialect = self.dialects.get(name).map(|dialect| &**dialect);
-            EventKind { name, names, routes, dialect }
+            let mapping = self.mappings.get(name).map(|mapping| &**mapping);
+            EventKind { name, names, routes, mapping }
         });
         let mut kinds: Vec<_> = kinds.collect();
         kinds.sort_by_key(|kind| kind.name);

@@ -11,7 +11,7 @@ use crate::event::{Event, LANGUAGES, snake_case};
 /// How the events of some types are written; `[[dialect]]` in the routes file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Dialect {
+pub(crate) struct FieldMapping {
     pub(super) events: Vec<String>,
     pub(crate) fields: Option<String>,
     #[serde(default)]
@@ -19,7 +19,7 @@ pub(crate) struct Dialect {
     locale: Option<String>,
 }
 
-impl Dialect {
+impl FieldMapping {
     /// The same with every name as events have it.
     pub(super) fn in_snake_case(mut self) -> Self {
         self.fields = self.fields.map(|name| snake_case(&name));
@@ -36,7 +36,7 @@ impl Dialect {
     }
 
     /// Writes the event as if upstream had written it for the routes.
-    pub(super) fn translate(&self, event: &mut Event) {
+    pub(super) fn normalize(&self, event: &mut Event) {
         let fields = &mut event.fields;
         let nested = self.fields.as_ref().and_then(|name| fields.get_mut(name));
         let nested = nested.and_then(Value::as_object_mut).map(std::mem::take);
@@ -87,7 +87,7 @@ mod tests {
 
     use crate::{
         event::{Properties, Sources, parse},
-        routing::{Catalog, Priority},
+        routing::{Priority, RoutingTable},
     };
 
     const ROUTES: &str = r#"
@@ -114,10 +114,10 @@ mod tests {
     "#;
 
     fn fields(event: &Value) -> Value {
-        let catalog = Catalog::parse(ROUTES, &Default::default()).unwrap();
+        let routing = RoutingTable::parse(ROUTES, &Default::default()).unwrap();
         let body = event.to_string();
         let mut event = parse(body.as_bytes(), &Properties::default(), "q").unwrap();
-        catalog.translate(&mut event);
+        routing.normalize(&mut event);
         Value::Object(event.fields)
     }
 
@@ -163,14 +163,14 @@ mod tests {
             business_key = "b:{BookingId}:{Code}"
             correlation = ["BookingId"]
         "#;
-        let catalog = Catalog::parse(routes, &Default::default()).unwrap();
+        let routing = RoutingTable::parse(routes, &Default::default()).unwrap();
         let body = json!({
             "EventType": "e", "UserEmail": "a@example.com", "Sender": {"Email": "b@example.com"},
             "Urgency": "low", "BookingId": "B", "Data": {"TheirCode": "C", "UserDevice": "D"},
         });
         let mut event = parse(body.to_string().as_bytes(), &Properties::default(), "q").unwrap();
-        catalog.translate(&mut event);
-        let route = catalog.route("r").unwrap();
+        routing.normalize(&mut event);
+        let route = routing.route("r").unwrap();
         let variables = route.variables(&event, &Sources::default(), "es").unwrap();
         let expected = json!({"code": "C", "booking_id": "B", "device": "D"});
         assert_eq!(Value::Object(variables), expected);
@@ -196,8 +196,8 @@ mod tests {
 
     #[test]
     fn an_event_may_say_how_urgent_it_is_where_the_route_lets_it() {
-        let catalog = Catalog::parse(ROUTES, &Default::default()).unwrap();
-        let route = catalog.route("purchase").unwrap();
+        let routing = RoutingTable::parse(ROUTES, &Default::default()).unwrap();
+        let route = routing.route("purchase").unwrap();
         for (said, priority) in [
             (json!("low"), Priority::Low),
             (json!(" High"), Priority::High),
@@ -216,9 +216,9 @@ mod tests {
         let body = br#"{"template": "compra", "data": {"asientos": ["A1"]}}"#;
         let mut event = parse(body, &Properties::default(), "q").unwrap();
         assert_eq!(event.kind, "compra");
-        let catalog = Catalog::parse(ROUTES, &Default::default()).unwrap();
-        catalog.translate(&mut event);
-        let route = catalog.route("purchase").unwrap();
+        let routing = RoutingTable::parse(ROUTES, &Default::default()).unwrap();
+        routing.normalize(&mut event);
+        let route = routing.route("purchase").unwrap();
         let variables = route.variables(&event, &Sources::default(), "es").unwrap();
         assert_eq!(variables["seats"], json!(["A1"]));
     }
@@ -227,14 +227,14 @@ mod tests {
     fn each_fault_of_a_dialect_is_named() {
         let faults = |from: &str, to: &str| {
             let text = ROUTES.replace(from, to);
-            Catalog::parse(&text, &Default::default()).unwrap_err().to_string()
+            RoutingTable::parse(&text, &Default::default()).unwrap_err().to_string()
         };
-        let dialect = "[[dialect]]\nevents = [\"compra\"]\n[[route]]";
+        let mapping = "[[dialect]]\nevents = [\"compra\"]\n[[route]]";
         for (from, to, fault) in [
             ("[\"compra\"]", "[\"compra\", \"venta\"]", "dialect 1: no route is for \"venta\""),
             ("= \"seats\" }", "= \"chairs\" }", "rename: \"asientos\" to \"chairs\", which is no"),
             ("locale = \"es\"", "locale = \"fr\"", "dialect 1: locale: \"fr\" is none of"),
-            ("[[route]]", dialect, "dialect 2: \"compra\" has a dialect already"),
+            ("[[route]]", mapping, "dialect 2: \"compra\" has a dialect already"),
             ("fields = ", "field = ", "unknown field `field`"),
         ] {
             let found = faults(from, to);

@@ -35,7 +35,7 @@ impl Lifecycle {
     /// Whether mail of this part makes no sense any more after a later event of part `by`. A late
     /// confirmation still does after a move, for it brings the tickets; that something was cancelled
     /// is always told.
-    pub fn is_overtaken(self, by: Self) -> bool {
+    pub fn is_superseded(self, by: Self) -> bool {
         match self {
             Self::Confirmed => by == Self::Cancelled,
             Self::Rescheduled | Self::Reminder => by.changes(),

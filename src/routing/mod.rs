@@ -15,7 +15,7 @@ use std::{collections::HashMap, sync::Arc};
 pub use calendar_rule::{CalendarMethod, CalendarRule};
 pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
 pub(crate) use event_kinds::EventKind;
-pub(crate) use field_mapping::Dialect;
+pub(crate) use field_mapping::FieldMapping;
 pub use lifecycle::{Lifecycle, ReminderRule};
 pub use route::{ChannelKind, OnUnknown, Priority, Recipients, Route, Variable, VariableType};
 pub use routes_file::RouteFaults;
@@ -28,11 +28,11 @@ pub const EMBEDDED_ROUTES: &str = include_str!("../../config/routes.toml");
 
 /// All routes, found by event type.
 #[derive(Debug)]
-pub struct Catalog {
+pub struct RoutingTable {
     queues: Vec<SourceQueue>,
     routes: HashMap<String, Arc<Route>>,
     by_event: HashMap<String, Vec<Arc<Route>>>,
-    dialects: HashMap<String, Arc<Dialect>>,
+    mappings: HashMap<String, Arc<FieldMapping>>,
     ignored: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ pub enum Lookup<'a> {
     Unknown,
 }
 
-impl Catalog {
+impl RoutingTable {
     /// Reads a routes file; `settings` gives the addresses behind `{ setting = "…" }`.
     ///
     /// # Errors
@@ -75,9 +75,9 @@ impl Catalog {
     }
 
     /// Writes an event in the words of the routes, where its type has a dialect.
-    pub fn translate(&self, event: &mut Event) {
-        if let Some(dialect) = self.dialects.get(&event.kind) {
-            dialect.translate(event);
+    pub fn normalize(&self, event: &mut Event) {
+        if let Some(mapping) = self.mappings.get(&event.kind) {
+            mapping.normalize(event);
         }
     }
 

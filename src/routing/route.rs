@@ -272,7 +272,7 @@ fn recipient(event: &Event, path: &str) -> Recipient {
 mod tests {
     use crate::{
         event::{Properties, parse},
-        routing::Catalog,
+        routing::RoutingTable,
     };
 
     const ROUTES: &str = r#"
@@ -292,8 +292,8 @@ mod tests {
 
     #[test]
     fn answers_go_to_a_field_of_the_event() {
-        let catalog = Catalog::parse(ROUTES, &Default::default()).unwrap();
-        let route = catalog.route("contact").unwrap();
+        let routing = RoutingTable::parse(ROUTES, &Default::default()).unwrap();
+        let route = routing.route("contact").unwrap();
         for (sender, address) in [
             (r#"{"email": " ana@example.org\r\n"}"#, Some("ana@example.org")),
             (r#"{"email": ""}"#, None),
@@ -305,6 +305,6 @@ mod tests {
             assert_eq!(route.reply_to(&event), address, "{sender}");
         }
         let misspelt = ROUTES.replace("{ field = \"sender.email\" }", "{ fields = \"email\" }");
-        assert!(Catalog::parse(&misspelt, &Default::default()).is_err());
+        assert!(RoutingTable::parse(&misspelt, &Default::default()).is_err());
     }
 }

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Catalog, ChannelKind, Lifecycle, OnUnknown, Priority, ReminderRule, Route, SourceQueue,
-    Variable, VariableType, calendar_rule::CalendarTable, field_mapping::Dialect,
+    ChannelKind, Lifecycle, OnUnknown, Priority, ReminderRule, Route, RoutingTable, SourceQueue,
+    Variable, VariableType, calendar_rule::CalendarTable, field_mapping::FieldMapping,
     route::Recipients,
 };
 use crate::{
@@ -39,7 +39,7 @@ struct RoutesFile {
     ignore: Vec<String>,
     queues: BTreeMap<String, QueueEntry>,
     #[serde(default, rename = "dialect")]
-    dialects: Vec<Dialect>,
+    mappings: Vec<FieldMapping>,
     #[serde(default, rename = "route")]
     routes: Vec<RouteEntry>,
 }
@@ -124,7 +124,7 @@ struct DetailedEntry {
 pub(super) fn parse(
     text: &str,
     settings: &HashMap<String, Vec<String>>,
-) -> Result<Catalog, RouteFaults> {
+) -> Result<RoutingTable, RouteFaults> {
     let file: RoutesFile =
         toml::from_str(text).map_err(|error| RouteFaults(vec![error.to_string()]))?;
     let mut faults = Vec::new();
@@ -159,14 +159,14 @@ pub(super) fn parse(
             faults.push(format!("ignore: {kind:?} has a route as well"));
         }
     }
-    let mut dialects = HashMap::new();
-    for (number, dialect) in (1..).zip(file.dialects) {
-        let dialect = dialect.in_snake_case();
-        let found = dialect.faults(&by_event);
+    let mut mappings = HashMap::new();
+    for (number, mapping) in (1..).zip(file.mappings) {
+        let mapping = mapping.in_snake_case();
+        let found = mapping.faults(&by_event);
         faults.extend(found.into_iter().map(|fault| format!("dialect {number}: {fault}")));
-        let dialect = Arc::new(dialect);
-        for kind in &dialect.events {
-            if dialects.insert(kind.clone(), dialect.clone()).is_some() {
+        let mapping = Arc::new(mapping);
+        for kind in &mapping.events {
+            if mappings.insert(kind.clone(), mapping.clone()).is_some() {
                 faults.push(format!("dialect {number}: {kind:?} has a dialect already"));
             }
         }
@@ -176,7 +176,7 @@ pub(super) fn parse(
     }
     let queues = file.queues.into_values();
     let queues = queues.map(|queue| SourceQueue { name: queue.name, bind: queue.bind }).collect();
-    Ok(Catalog { queues, routes, by_event, dialects, ignored: file.ignore })
+    Ok(RoutingTable { queues, routes, by_event, mappings, ignored: file.ignore })
 }
 
 /// A path into an event, which has its fields in snake case; what lies deeper is as it was sent.

@@ -70,8 +70,8 @@ impl Version {
 
 impl Booking {
     /// Whether mail of this part makes no sense any more that this event asked for.
-    pub fn overtakes(&self, part: Lifecycle, event_id: &str, version: &Version) -> bool {
-        part.is_overtaken(self.state)
+    pub fn supersedes(&self, part: Lifecycle, event_id: &str, version: &Version) -> bool {
+        part.is_superseded(self.state)
             && self.event_id != event_id
             && version.is_before(&self.version)
     }
@@ -131,16 +131,16 @@ mod tests {
             Lifecycle::Cancelled,
             Lifecycle::Reminder,
         ];
-        for (state, overtaken) in [
+        for (state, superseded) in [
             (Lifecycle::Cancelled, [true, true, false, true]),
             (Lifecycle::Rescheduled, [false, true, false, true]),
         ] {
             let early = version(Some(1), None, 9);
             let by = booking(state);
-            assert_eq!(parts.map(|part| by.overtakes(part, "e", &early)), overtaken);
+            assert_eq!(parts.map(|part| by.supersedes(part, "e", &early)), superseded);
             let late = version(Some(3), None, 1);
-            assert_eq!(parts.map(|part| by.overtakes(part, "e", &late)), [false; 4]);
-            assert_eq!(parts.map(|part| by.overtakes(part, "changed", &early)), [false; 4]);
+            assert_eq!(parts.map(|part| by.supersedes(part, "e", &late)), [false; 4]);
+            assert_eq!(parts.map(|part| by.supersedes(part, "changed", &early)), [false; 4]);
         }
     }
 }

@@ -15,7 +15,7 @@ pub use booking::{Booking, Version};
 pub use reminder::{NoReminder, remind_at};
 
 use crate::{
-    broker::{Destination, HandOff, Ticket},
+    broker::{DeliveryHeaders, Destination, Republish},
     event::Properties,
     routing::{DeliveryId, Priority},
 };
@@ -62,7 +62,8 @@ pub struct Planned {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purge_at: Option<Timestamp>,
     /// What the hand-off says about itself.
-    pub ticket: Ticket,
+    #[serde(rename = "ticket")]
+    pub delivery_headers: DeliveryHeaders,
     /// The event's properties.
     pub properties: Properties,
     /// The event.
@@ -97,7 +98,7 @@ pub enum Added {
 
 /// What is to come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Outlook {
+pub struct Backlog {
     /// Within each of the next 24 hours.
     pub hours: [u64; 24],
     /// Should be gone for more than [`OVERDUE`].
@@ -106,43 +107,43 @@ pub struct Outlook {
 
 /// Where planned mail and bookings live.
 #[async_trait]
-pub trait Plan: Send + Sync {
+pub trait Scheduler: Send + Sync {
     /// Plans a delivery; durable when this returns. What is void is planned anew by another event.
-    async fn add(&self, planned: Planned) -> Result<Added, PlanError>;
+    async fn add(&self, planned: Planned) -> Result<Added, SchedulerError>;
 
     /// Claims up to [`BATCH`] that are due; until [`LEASE`] has passed nobody else does.
-    async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, PlanError>;
+    async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, SchedulerError>;
 
     /// The broker has these.
-    async fn published(&self, deliveries: &[DeliveryId]) -> Result<(), PlanError>;
+    async fn published(&self, deliveries: &[DeliveryId]) -> Result<(), SchedulerError>;
 
     /// This one is not to be sent any more; whether nobody had claimed it yet.
-    async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, PlanError>;
+    async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError>;
 
     /// Everything of a booking, newest first.
-    async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, PlanError>;
+    async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, SchedulerError>;
 
     /// What is to come.
-    async fn outlook(&self, now: Timestamp) -> Result<Outlook, PlanError>;
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog, SchedulerError>;
 
     /// What became of a booking, if anything did.
-    async fn booking(&self, booking: &str) -> Result<Option<Booking>, PlanError>;
+    async fn booking(&self, booking: &str) -> Result<Option<Booking>, SchedulerError>;
 
     /// Keeps what became of a booking unless something later is known; gives what counts. Durable when
     /// this returns.
-    async fn change(&self, booking: Booking) -> Result<Booking, PlanError>;
+    async fn change(&self, booking: Booking) -> Result<Booking, SchedulerError>;
 }
 
 /// The plan can't be written or read right now; waiting may help.
 #[derive(Debug, thiserror::Error)]
 #[error("the plan did not answer: {0:#}")]
-pub struct PlanError(pub anyhow::Error);
+pub struct SchedulerError(pub anyhow::Error);
 
 impl Planned {
     /// What the broker gets once it is due.
-    pub fn hand_off(self) -> HandOff {
-        HandOff {
-            ticket: self.ticket,
+    pub fn republish(self) -> Republish {
+        Republish {
+            delivery_headers: self.delivery_headers,
             destination: Destination::Later(Duration::ZERO, self.priority),
             body: self.body.into_bytes(),
             properties: self.properties,
@@ -151,10 +152,11 @@ impl Planned {
 
     /// What planning it says where this is there already; `None` where it takes its place.
     pub(crate) fn meets(&self, known: &Self) -> Option<Added> {
-        if known.ticket.event_id == self.ticket.event_id {
+        if known.delivery_headers.event_id == self.delivery_headers.event_id {
             return Some(Added::Known);
         }
-        (known.state != State::Void).then(|| Added::Duplicate(known.ticket.event_id.clone()))
+        (known.state != State::Void)
+            .then(|| Added::Duplicate(known.delivery_headers.event_id.clone()))
     }
 }
 
@@ -180,6 +182,6 @@ pub(crate) fn lease_from(now: Timestamp) -> Timestamp {
     after(now, SignedDuration::try_from(LEASE).unwrap_or_default())
 }
 
-pub(crate) fn failed(error: impl Into<anyhow::Error>) -> PlanError {
-    PlanError(error.into())
+pub(crate) fn failed(error: impl Into<anyhow::Error>) -> SchedulerError {
+    SchedulerError(error.into())
 }

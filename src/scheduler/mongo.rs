@@ -12,8 +12,8 @@ use mongodb::{
 };
 
 use super::{
-    Added, BATCH, Booking, KEPT, OVERDUE, Outlook, Plan, PlanError, Planned, State, after, failed,
-    lease_from,
+    Added, BATCH, Backlog, Booking, KEPT, OVERDUE, Planned, Scheduler, SchedulerError, State,
+    after, failed, lease_from,
 };
 use crate::{
     batches::Batches,
@@ -37,14 +37,14 @@ const DATES: [&str; 7] =
     ["due", "claim_at", "planned_at", "purge_at", "occurred_at", "arrived_at", "ticket.arrived_at"];
 
 /// The plan in MongoDB.
-pub struct MongoPlan {
+pub struct MongoScheduler {
     planned: Collection<Document>,
     bookings: Collection<Document>,
     inserts: Batches<Document, anyhow::Result<bool>>,
     lookups: Batches<String, anyhow::Result<Option<Document>>>,
 }
 
-impl MongoPlan {
+impl MongoScheduler {
     /// In this database, by its write concern.
     pub fn new(database: &Database) -> Self {
         let planned: Collection<Document> = database.collection(PLANNED);
@@ -62,7 +62,7 @@ impl MongoPlan {
     ///
     /// # Errors
     /// The server did not answer or refused.
-    pub async fn prepare(&self) -> Result<(), PlanError> {
+    pub async fn prepare(&self) -> Result<(), SchedulerError> {
         let indexes = [
             index(doc! {"state": 1, "claim_at": 1}),
             index(doc! {"state": 1, "due": 1}),
@@ -79,7 +79,7 @@ impl MongoPlan {
     ///
     /// # Errors
     /// The server did not answer.
-    pub async fn find(&self, filter: Document, limit: i64) -> Result<Vec<Planned>, PlanError> {
+    pub async fn find(&self, filter: Document, limit: i64) -> Result<Vec<Planned>, SchedulerError> {
         self.read(filter, doc! {"due": 1}, limit).await
     }
 
@@ -87,7 +87,7 @@ impl MongoPlan {
     ///
     /// # Errors
     /// The server did not answer.
-    pub async fn send_now(&self, delivery: &DeliveryId) -> Result<bool, PlanError> {
+    pub async fn send_now(&self, delivery: &DeliveryId) -> Result<bool, SchedulerError> {
         let now = date(Timestamp::now());
         self.update(delivery, doc! {"due": now, "claim_at": now}).await
     }
@@ -97,14 +97,18 @@ impl MongoPlan {
         filter: Document,
         order: Document,
         limit: i64,
-    ) -> Result<Vec<Planned>, PlanError> {
+    ) -> Result<Vec<Planned>, SchedulerError> {
         let found = self.planned.find(filter).sort(order).limit(limit).await.map_err(failed)?;
         let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
         found.into_iter().map(|one| from_document(one, &DATES).map_err(failed)).collect()
     }
 
     /// Changes one that nobody has claimed yet.
-    async fn update(&self, delivery: &DeliveryId, fields: Document) -> Result<bool, PlanError> {
+    async fn update(
+        &self,
+        delivery: &DeliveryId,
+        fields: Document,
+    ) -> Result<bool, SchedulerError> {
         let filter = doc! {"_id": delivery.as_str(), "state": State::Planned.as_str()};
         let updated = self.planned.update_one(filter, doc! {"$set": fields}).await;
         Ok(updated.map_err(failed)?.matched_count > 0)
@@ -112,8 +116,8 @@ impl MongoPlan {
 }
 
 #[async_trait]
-impl Plan for MongoPlan {
-    async fn add(&self, planned: Planned) -> Result<Added, PlanError> {
+impl Scheduler for MongoScheduler {
+    async fn add(&self, planned: Planned) -> Result<Added, SchedulerError> {
         let document = to_document(&planned, &DATES).map_err(failed)?;
         loop {
             let inserted = self.inserts.ask(document.clone()).await.map_err(failed)?;
@@ -129,7 +133,7 @@ impl Plan for MongoPlan {
                 return Ok(added);
             }
             let as_found = doc! {
-                "_id": id, "state": known.state.as_str(), "ticket.event_id": known.ticket.event_id,
+                "_id": id, "state": known.state.as_str(), "ticket.event_id": known.delivery_headers.event_id,
             };
             let replaced = self.planned.replace_one(as_found, document.clone()).await;
             if replaced.map_err(failed)?.matched_count > 0 {
@@ -138,7 +142,7 @@ impl Plan for MongoPlan {
         }
     }
 
-    async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, PlanError> {
+    async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, SchedulerError> {
         let due = doc! {"state": {"$in": WAITING}, "claim_at": {"$lte": date(now)}};
         let only_ids = self.planned.find(due.clone()).projection(doc! {"_id": 1});
         let found =
@@ -160,7 +164,7 @@ impl Plan for MongoPlan {
         self.read(mine, doc! {"due": 1}, 0).await
     }
 
-    async fn published(&self, deliveries: &[DeliveryId]) -> Result<(), PlanError> {
+    async fn published(&self, deliveries: &[DeliveryId]) -> Result<(), SchedulerError> {
         let ids: Vec<&str> = deliveries.iter().map(DeliveryId::as_str).collect();
         let filter = doc! {"_id": {"$in": ids}, "state": State::Claimed.as_str()};
         let purge_at = date(after(Timestamp::now(), KEPT));
@@ -169,18 +173,18 @@ impl Plan for MongoPlan {
         Ok(())
     }
 
-    async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, PlanError> {
+    async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError> {
         let purge_at = date(after(Timestamp::now(), KEPT));
         let void = doc! {"state": State::Void.as_str(), "reason": reason, "purge_at": purge_at};
         self.update(delivery, void).await
     }
 
-    async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, PlanError> {
+    async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, SchedulerError> {
         self.read(doc! {"booking_id": booking}, doc! {"planned_at": -1}, 0).await
     }
 
-    async fn outlook(&self, now: Timestamp) -> Result<Outlook, PlanError> {
-        let mut outlook = Outlook::default();
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog, SchedulerError> {
+        let mut backlog = Backlog::default();
         let waiting = doc! {"$in": WAITING};
         let tomorrow = date(after(now, SignedDuration::from_hours(24)));
         let since_now = doc! {"$subtract": ["$due", date(now)]};
@@ -192,22 +196,22 @@ impl Plan for MongoPlan {
         let mut found = self.planned.aggregate(groups).await.map_err(failed)?;
         while let Some(group) = found.try_next().await.map_err(failed)? {
             let hour = number(&group, "_id").and_then(|hour| usize::try_from(hour).ok());
-            if let Some(hour) = hour.and_then(|hour| outlook.hours.get_mut(hour)) {
+            if let Some(hour) = hour.and_then(|hour| backlog.hours.get_mut(hour)) {
                 *hour = number(&group, "count").unwrap_or(0).unsigned_abs();
             }
         }
         let overdue = doc! {"state": waiting, "due": {"$lt": date(after(now, -OVERDUE))}};
-        outlook.overdue = self.planned.count_documents(overdue).await.map_err(failed)?;
-        Ok(outlook)
+        backlog.overdue = self.planned.count_documents(overdue).await.map_err(failed)?;
+        Ok(backlog)
     }
 
-    async fn booking(&self, booking: &str) -> Result<Option<Booking>, PlanError> {
+    async fn booking(&self, booking: &str) -> Result<Option<Booking>, SchedulerError> {
         let found = self.lookups.ask(booking.to_owned()).await.map_err(failed)?;
         let found = found.map_err(failed)?;
         found.map(|one| from_document(one, &DATES).map_err(failed)).transpose()
     }
 
-    async fn change(&self, booking: Booking) -> Result<Booking, PlanError> {
+    async fn change(&self, booking: Booking) -> Result<Booking, SchedulerError> {
         let document = to_document(&booking, &DATES).map_err(failed)?;
         loop {
             let known = self.bookings.find_one(doc! {"_id": &booking.id}).await.map_err(failed)?;

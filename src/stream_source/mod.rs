@@ -24,7 +24,7 @@ use crate::{
     event,
     health::{Backoff, Dependency},
     metrics::Metrics,
-    routing::{Catalog, Identity},
+    routing::{Identity, RoutingTable},
 };
 
 /// Entries of a stream taken at once, so what bounds the memory that they take.
@@ -35,9 +35,9 @@ const AT_ONCE: usize = 8;
 const STEADY: Duration = Duration::from_secs(10);
 
 /// From Redis Streams into RabbitMQ.
-pub struct Bridge {
+pub struct StreamSource {
     streams: Streams,
-    catalog: Arc<Catalog>,
+    routing: Arc<RoutingTable>,
     identity: Identity,
     broker: Arc<AmqpBroker>,
     health: Dependency,
@@ -47,7 +47,7 @@ pub struct Bridge {
 
 /// Why entries could not be forwarded now; they are forwarded later.
 #[derive(Debug, thiserror::Error)]
-pub enum BridgeError {
+pub enum StreamSourceError {
     /// Redis.
     #[error("the stream did not answer: {0}")]
     Stream(#[from] RedisError),
@@ -56,7 +56,7 @@ pub enum BridgeError {
     Broker(#[from] BrokerError),
 }
 
-impl Bridge {
+impl StreamSource {
     /// Connects when there is something to ask. What was taken and not acknowledged for as long as
     /// `left_after` was left by an instance that is gone.
     ///
@@ -64,7 +64,7 @@ impl Bridge {
     /// The URL or the certificates can't be used.
     pub fn new(
         stream: &Stream,
-        catalog: Arc<Catalog>,
+        routing: Arc<RoutingTable>,
         identity: Identity,
         broker: Arc<AmqpBroker>,
         left_after: Duration,
@@ -72,7 +72,7 @@ impl Bridge {
         metrics: Metrics,
     ) -> Result<Self, String> {
         let streams = Streams::new(stream)?;
-        Ok(Self { streams, catalog, identity, broker, health, metrics, left_after })
+        Ok(Self { streams, routing, identity, broker, health, metrics, left_after })
     }
 
     /// Forwards until stopped; what it has taken by then, it still forwards.
@@ -98,7 +98,7 @@ impl Bridge {
     ///
     /// # Errors
     /// Redis or RabbitMQ did not answer. What had been taken is forwarded later.
-    pub async fn forward(&self, most: usize) -> Result<Vec<String>, BridgeError> {
+    pub async fn forward(&self, most: usize) -> Result<Vec<String>, StreamSourceError> {
         self.streams.create_groups().await?;
         let mut entries = self.streams.take_over(self.left_after, most).await?;
         entries.extend(self.streams.take(most.saturating_sub(entries.len())).await?);
@@ -195,8 +195,8 @@ impl Bridge {
     fn message(&self, entry: &Entry) -> (String, Message) {
         let (body, properties) = (entry.body(), entry.properties());
         let event = event::parse(&body, &properties, "");
-        let queue = event.as_ref().ok().and_then(|event| self.catalog.queue_of(&event.kind));
-        let queue = queue.or_else(|| Some(&self.catalog.queues().first()?.name));
+        let queue = event.as_ref().ok().and_then(|event| self.routing.queue_of(&event.kind));
+        let queue = queue.or_else(|| Some(&self.routing.queues().first()?.name));
         let queue = queue.unwrap_or_default().to_owned();
         let id = match event {
             Ok(event) => event.id.value,
@@ -208,7 +208,7 @@ impl Bridge {
             properties,
             redelivered: false,
             received_at: Timestamp::now(),
-            ticket: None,
+            delivery_headers: None,
         };
         (id, message)
     }

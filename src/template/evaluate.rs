@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::{
     helpers::is_true,
-    locale_formatter::Words,
+    locale_formatter::LocaleFormatter,
     tree::{Node, Term},
 };
 
 /// What a template sees.
 pub(super) struct Scope<'a> {
     /// The locale's.
-    pub(super) words: &'a Words,
+    pub(super) words: &'a LocaleFormatter,
     /// The fields of `brand`.
     pub(super) brand: &'a Value,
     /// Values by name; the last of a name counts.
@@ -143,11 +143,11 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::template::{ascii, locale_formatter::Words, tree::tree};
+    use crate::template::{ascii, locale_formatter::LocaleFormatter, tree::tree};
 
     fn render(text: &str, values: &Map<String, Value>) -> Result<String, String> {
         let (nodes, _) = tree(&Template::compile(text).unwrap()).unwrap();
-        let words = Words::new("es", "es-CO").unwrap();
+        let words = LocaleFormatter::new("es", "es-CO").unwrap();
         let brand = json!({"name": "Cine"});
         let values = values.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value)));
         let scope = Scope { words: &words, brand: &brand, values: values.collect() };

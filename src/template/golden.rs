@@ -7,7 +7,7 @@ use super::{Globals, LANGUAGES, Templates, Trial, sample, source};
 use crate::{
     config::{self, Environment},
     event::Sources,
-    routing::{Catalog, EMBEDDED_ROUTES},
+    routing::{EMBEDDED_ROUTES, RoutingTable},
 };
 
 /// One brand for all, with every optional part.
@@ -27,11 +27,11 @@ fn every_mail_is_as_it_was_reviewed() {
     let (settings, _) = config::load(None, &environment).unwrap();
     let team = || vec!["team@example.com".to_owned()];
     let lists = HashMap::from([("ADMIN_EMAILS".into(), team()), ("CONTACT_EMAILS".into(), team())]);
-    let catalog = Catalog::parse(EMBEDDED_ROUTES, &lists).unwrap();
+    let routing = RoutingTable::parse(EMBEDDED_ROUTES, &lists).unwrap();
     let files = source::read(None).unwrap();
     let templates = Templates::compile(&files, Globals::new(&settings)).unwrap();
     let sources = Sources::new(&settings).unwrap();
-    let faults = templates.try_all(Trial { catalog: &catalog, files: &files, sources: &sources });
+    let faults = templates.try_all(Trial { routing: &routing, files: &files, sources: &sources });
     assert_eq!(faults, [""; 0]);
 
     let mut golden = insta::Settings::clone_current();
@@ -39,11 +39,11 @@ fn every_mail_is_as_it_was_reviewed() {
     golden.set_prepend_module_to_snapshot(false);
     golden.set_omit_expression(true);
     let _golden = golden.bind_to_scope();
-    for route in catalog.routes() {
+    for route in routing.routes() {
         for (path, text) in source::samples(&files, &route.template) {
             for language in LANGUAGES {
                 let mut event = sample(text).unwrap();
-                catalog.translate(&mut event);
+                routing.normalize(&mut event);
                 if event.kind != route.event {
                     continue;
                 }

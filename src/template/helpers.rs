@@ -6,7 +6,7 @@ use std::{borrow::Cow, cmp::Ordering};
 
 use serde_json::Value;
 
-use super::locale_formatter::Words;
+use super::locale_formatter::LocaleFormatter;
 
 /// A helper that gives a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,11 @@ impl Function {
     ///
     /// # Errors
     /// What it takes instead.
-    pub(super) fn call(self, values: &[Cow<'_, Value>], words: &Words) -> Result<Value, String> {
+    pub(super) fn call(
+        self,
+        values: &[Cow<'_, Value>],
+        words: &LocaleFormatter,
+    ) -> Result<Value, String> {
         let refused = |takes: &str| Err(format!("a helper {takes}: {self:?}"));
         Ok(match (self, values) {
             (Self::Same(wanted), [one, other]) => ((one == other) == wanted).into(),

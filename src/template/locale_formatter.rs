@@ -26,8 +26,8 @@ use crate::event::Time;
 
 /// The ways of writing of all locales that were asked for.
 pub(super) struct Locales {
-    default: Arc<Words>,
-    made: RwLock<HashMap<String, Arc<Words>>>,
+    default: Arc<LocaleFormatter>,
+    made: RwLock<HashMap<String, Arc<LocaleFormatter>>>,
 }
 
 /// Most locales that are kept; a language has fewer regions.
@@ -40,8 +40,9 @@ impl Locales {
     /// `default` is a tag such as `es-CO`, for events that name none, or none that there are
     /// templates for.
     pub(super) fn new(default: &str) -> Self {
-        let english = || Words::new("en", "en");
-        let default = supported(default).and_then(|language| Words::new(language, default));
+        let english = || LocaleFormatter::new("en", "en");
+        let default =
+            supported(default).and_then(|language| LocaleFormatter::new(language, default));
         // English is among the data that the binary carries.
         let default = default.or_else(english).unwrap_or_else(|| unreachable!());
         Self { default: Arc::new(default), made: RwLock::default() }
@@ -49,7 +50,7 @@ impl Locales {
 
     /// The words for a tag. `es-CO`, `es_MX` and `ES` are all Spanish; a language without a region
     /// takes the default's, if that is of the same language.
-    pub(super) fn of(&self, tag: Option<&str>) -> Arc<Words> {
+    pub(super) fn of(&self, tag: Option<&str>) -> Arc<LocaleFormatter> {
         let Some((tag, language)) = tag.and_then(|tag| Some((tag, supported(tag)?))) else {
             return self.default.clone();
         };
@@ -61,8 +62,8 @@ impl Locales {
         if let Some(words) = made {
             return words;
         }
-        let whole = Words::new(language, &tag.replace('_', "-"));
-        let Some(words) = whole.or_else(|| Words::new(language, language)) else {
+        let whole = LocaleFormatter::new(language, &tag.replace('_', "-"));
+        let Some(words) = whole.or_else(|| LocaleFormatter::new(language, language)) else {
             return self.default.clone();
         };
         let words = Arc::new(words);
@@ -81,7 +82,7 @@ fn supported(tag: &str) -> Option<&'static str> {
 }
 
 /// One locale's ways of writing.
-pub(super) struct Words {
+pub(super) struct LocaleFormatter {
     /// The language of the templates.
     pub(super) language: &'static str,
     /// The whole tag, such as `es-CO`.
@@ -93,7 +94,7 @@ pub(super) struct Words {
     plural: PluralRules,
 }
 
-impl Words {
+impl LocaleFormatter {
     /// For a tag whose language there are templates in.
     pub(super) fn new(language: &'static str, tag: &str) -> Option<Self> {
         let locale: Locale = tag.parse().ok()?;
@@ -230,9 +231,9 @@ fn plain_spaces(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn words(tag: &str) -> Words {
+    fn words(tag: &str) -> LocaleFormatter {
         let language = if tag.starts_with("es") { "es" } else { "en" };
-        Words::new(language, tag).unwrap()
+        LocaleFormatter::new(language, tag).unwrap()
     }
 
     #[test]

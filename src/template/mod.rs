@@ -29,7 +29,7 @@ pub use self::compile::Compiled;
 pub use self::validate::{Trial, sample};
 use self::{
     evaluate::{Scope, evaluate},
-    locale_formatter::{Locales, Words},
+    locale_formatter::{LocaleFormatter, Locales},
     source::Files,
     store::Overrides,
 };
@@ -211,7 +211,7 @@ impl Templates {
     fn render_with(
         &self,
         compiled: &Compiled,
-        words: &Words,
+        words: &LocaleFormatter,
         route: &Route,
         variables: &Map<String, Value>,
         event: &Event,
@@ -245,7 +245,7 @@ impl Templates {
     fn scope<'a>(
         &'a self,
         compiled: &Compiled,
-        words: &'a Words,
+        words: &'a LocaleFormatter,
         route: &Route,
         variables: &'a Map<String, Value>,
         event: &'a Event,

@@ -8,14 +8,14 @@ use super::{
 };
 use crate::{
     event::{self, Event, Properties, Sources},
-    routing::{Catalog, ChannelKind, Route},
+    routing::{ChannelKind, Route, RoutingTable},
 };
 
 /// What a template is tried on.
 #[derive(Clone, Copy)]
 pub struct Trial<'a> {
     /// The routes that may use it.
-    pub catalog: &'a Catalog,
+    pub routing: &'a RoutingTable,
     /// The samples.
     pub files: &'a Files,
     /// What variables are derived from.
@@ -26,7 +26,7 @@ impl Templates {
     /// Tries every template of every route; gives all faults.
     pub fn try_all(&self, trial: Trial<'_>) -> Vec<String> {
         let mut faults = Vec::new();
-        for route in trial.catalog.routes() {
+        for route in trial.routing.routes() {
             let Some(languages) = self.shipped.get(&route.template) else {
                 let (route, template) = (&route.name, &route.template);
                 faults.push(format!("route {route:?}: there is no template {template:?}"));
@@ -55,7 +55,7 @@ impl Templates {
         trial: Trial<'_>,
     ) -> Result<Compiled, Vec<String>> {
         let compiled = Compiled::new(trial.files, template, language, source)?;
-        let routes = trial.catalog.routes();
+        let routes = trial.routing.routes();
         let routes: Vec<_> =
             routes.into_iter().filter(|route| route.template == template).collect();
         if routes.is_empty() {
@@ -126,7 +126,7 @@ impl Templates {
         if event.kind != route.event && !route.aliases.contains(&event.kind) {
             return Ok(false);
         }
-        trial.catalog.translate(&mut event);
+        trial.routing.normalize(&mut event);
         event.fields.insert("locale".to_owned(), language.into());
         let variables = route
             .variables(&event, trial.sources, language)
@@ -154,13 +154,13 @@ mod tests {
     #[test]
     fn every_optional_variable_is_in_one_sample_and_missing_in_another() {
         let lists = ["ADMIN_EMAILS", "CONTACT_EMAILS"].map(|name| (name.to_owned(), Vec::new()));
-        let catalog = Catalog::parse(EMBEDDED_ROUTES, &lists.into()).unwrap();
+        let routing = RoutingTable::parse(EMBEDDED_ROUTES, &lists.into()).unwrap();
         let files = source::read(None).unwrap();
         let mut lacking = Vec::new();
-        for route in catalog.routes() {
+        for route in routing.routes() {
             let samples = source::samples(&files, &route.template).filter_map(|(_, text)| {
                 let mut event = sample(text).unwrap();
-                catalog.translate(&mut event);
+                routing.normalize(&mut event);
                 let is_ours = event.kind == route.event || route.aliases.contains(&event.kind);
                 is_ours.then_some(event)
             });

@@ -10,7 +10,6 @@
 mod support;
 
 mod batch;
-mod bridge;
 mod crash_loop;
 mod daemon;
 mod dice;
@@ -28,6 +27,7 @@ mod settle;
 mod soak;
 mod stage;
 mod storm;
+mod stream_source;
 
 /// Prints a line past the test harness, which would keep what a passing test says to itself.
 fn say(line: impl std::fmt::Display) {

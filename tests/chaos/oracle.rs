@@ -123,7 +123,7 @@ impl Traces<'_> {
 }
 
 /// Judges.
-pub(crate) fn judge(published: &[Published], evidence: &Evidence, limits: Limits) -> Judgement {
+pub(crate) fn classify(published: &[Published], evidence: &Evidence, limits: Limits) -> Judgement {
     let mut judgement = Judgement::default();
     let mut traces = collect(published, evidence, &mut judgement.faults);
     judgement.counts.events = published.len();

@@ -4,7 +4,7 @@ use mongodb::bson::{Document, doc};
 
 use super::{
     batch::{End, Expected, Published},
-    oracle::{Evidence, Judgement, Limits, judge},
+    oracle::{Evidence, Judgement, Limits, classify},
 };
 use crate::support::{broker::Letter, mail::Mail};
 
@@ -44,7 +44,7 @@ fn sent() -> Evidence {
 }
 
 fn judged(evidence: &Evidence, resend: bool, limits: Limits) -> Judgement {
-    judge(&published(&[End::Delivered, End::Parked], resend), evidence, limits)
+    classify(&published(&[End::Delivered, End::Parked], resend), evidence, limits)
 }
 
 fn faults(evidence: &Evidence) -> usize {
@@ -60,7 +60,7 @@ fn what_is_as_it_should_be_has_no_fault() {
         dead: vec![letter()],
         ..sent()
     };
-    assert!(judge(&published(&[End::Dead], false), &dead, Limits::default()).faults.is_empty());
+    assert!(classify(&published(&[End::Dead], false), &dead, Limits::default()).faults.is_empty());
 }
 
 #[test]

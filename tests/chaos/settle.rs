@@ -10,7 +10,7 @@ use mongodb::bson::Document;
 use super::{
     batch::Published,
     instance::Instance,
-    oracle::{Evidence, Judgement, Limits, judge},
+    oracle::{Evidence, Judgement, Limits, classify},
     stage::Stage,
 };
 use crate::support::{broker::Broker, events::BOOKINGS, world::text};
@@ -80,7 +80,7 @@ impl Stage {
             parked: broker.take_all("usher.parked").await,
             left,
         };
-        let mut judgement = judge(published, &evidence, limits);
+        let mut judgement = classify(published, &evidence, limits);
         if !judgement.faults.is_empty() {
             let kept = self.keep_logs(&evidence.records);
             judgement.faults.push(format!("logs and records are in {kept}"));

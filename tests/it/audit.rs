@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    shelf::run,
+    dead_letters::run,
     support::{
         events::{ACCOUNTS, BOOKINGS, PAYMENTS, booking, with},
         smtp::{Phase, SmtpServer},

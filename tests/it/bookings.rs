@@ -6,7 +6,7 @@ use mongodb::bson::Document;
 use serde_json::{Value, json};
 
 use crate::{
-    plan::{confirmed, in_seconds, make_due, planned, tell, until_planned},
+    scheduler::{confirmed, in_seconds, make_due, planned, tell, until_planned},
     support::{
         events::{BOOKINGS, booking, rescheduled, with},
         eventually,

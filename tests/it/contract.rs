@@ -12,7 +12,8 @@ use usher::{
     channel::{email, sms},
     event::{Properties, Sources, parse, snake_case},
     routing::{
-        Catalog, ChannelKind, Delivery, EMBEDDED_ROUTES, Identity, Lookup, Recipient, Recipients,
+        ChannelKind, Delivery, EMBEDDED_ROUTES, Identity, Lookup, Recipient, Recipients,
+        RoutingTable,
     },
 };
 
@@ -33,10 +34,10 @@ fn document() -> String {
     in_repository("docs/asyncapi.yaml").display().to_string()
 }
 
-fn catalog() -> Catalog {
+fn routing() -> RoutingTable {
     let lists = ["ADMIN_EMAILS", "CONTACT_EMAILS"];
     let lists = lists.map(|name| (name.to_owned(), vec!["team@example.com".to_owned()]));
-    Catalog::parse(EMBEDDED_ROUTES, &HashMap::from(lists)).expect("the routes")
+    RoutingTable::parse(EMBEDDED_ROUTES, &HashMap::from(lists)).expect("the routes")
 }
 
 /// Every sample that the repository has, with the names that usher reads them under.
@@ -54,19 +55,19 @@ fn samples() -> Vec<Value> {
 }
 
 /// The message that the contract has for an event, by the type that its first route names.
-fn message(catalog: &Catalog, event: &Value) -> String {
+fn message(routing: &RoutingTable, event: &Value) -> String {
     let kind = event["event_type"].as_str().or(event["template"].as_str()).expect("a type");
-    let Lookup::Routes(routes) = catalog.lookup(kind) else { panic!("no route for {kind}") };
+    let Lookup::Routes(routes) = routing.lookup(kind) else { panic!("no route for {kind}") };
     routes[0].event.clone()
 }
 
 /// Whether the daemon finds no fault with the event.
-fn taken(catalog: &Catalog, event: &Value) -> bool {
+fn taken(routing: &RoutingTable, event: &Value) -> bool {
     let read = parse(event.to_string().as_bytes(), &Properties::default(), "q");
     let Ok(mut event) = read else { return false };
-    catalog.translate(&mut event);
-    let Lookup::Routes(routes) = catalog.lookup(&event.kind) else { return false };
-    let deliveries = catalog.deliveries(routes, &event, &Identity::new("pepper"));
+    routing.normalize(&mut event);
+    let Lookup::Routes(routes) = routing.lookup(&event.kind) else { return false };
+    let deliveries = routing.deliveries(routes, &event, &Identity::new("pepper"));
     let fine = |delivery: &Delivery| match (&delivery.recipient, delivery.route.channel) {
         (Recipient::Address(address), ChannelKind::Email) => {
             email::check_recipient(address).is_ok()
@@ -102,10 +103,10 @@ async fn the_contract_is_what_the_routes_and_samples_say() {
 
 #[test]
 fn every_sample_keeps_to_the_contract_as_plain_json_and_as_a_cloudevent() {
-    let catalog = catalog();
+    let routing = routing();
     let mut cases = Vec::new();
     for sample in samples() {
-        let name = message(&catalog, &sample);
+        let name = message(&routing, &sample);
         let kind = sample.get("event_type").or(sample.get("template"));
         let cloudevent = json!({
             "specversion": "1.0", "id": "c-1", "source": "/bookings", "type": kind,
@@ -117,7 +118,7 @@ fn every_sample_keeps_to_the_contract_as_plain_json_and_as_a_cloudevent() {
     assert!(cases.len() > 100, "only {} cases", cases.len());
     for ((name, case), verdict) in cases.iter().zip(verdicts(&cases)) {
         assert_eq!(verdict, "ok", "{name}: {case}");
-        assert!(taken(&catalog, case), "{case}");
+        assert!(taken(&routing, case), "{case}");
     }
 }
 
@@ -134,10 +135,10 @@ fn odd_values() -> Vec<Option<Value>> {
 
 #[test]
 fn the_contract_and_the_daemon_agree_on_every_field_of_every_event() {
-    let catalog = catalog();
+    let routing = routing();
     let mut fullest: HashMap<String, Value> = HashMap::new();
     for sample in samples() {
-        let best = fullest.entry(message(&catalog, &sample)).or_default();
+        let best = fullest.entry(message(&routing, &sample)).or_default();
         // One that is told in every way there is.
         let length = |event: &Value| (event.get("user_phone").is_some(), event.to_string().len());
         if length(&sample) > length(best) {
@@ -146,7 +147,7 @@ fn the_contract_and_the_daemon_agree_on_every_field_of_every_event() {
     }
     let mut cases = Vec::new();
     for (name, sample) in &fullest {
-        let Lookup::Routes(routes) = catalog.lookup(name) else { panic!("no route for {name}") };
+        let Lookup::Routes(routes) = routing.lookup(name) else { panic!("no route for {name}") };
         // Of what no route names, such as the time zone, the contract is stricter.
         let is_of_a_route = |field: &&String| {
             routes.iter().any(|route| {
@@ -169,7 +170,7 @@ fn the_contract_and_the_daemon_agree_on_every_field_of_every_event() {
     let differ: Vec<String> = cases
         .iter()
         .zip(verdicts(&cases))
-        .filter(|((_, case), verdict)| taken(&catalog, case) != (verdict == "ok"))
+        .filter(|((_, case), verdict)| taken(&routing, case) != (verdict == "ok"))
         .map(|((_, case), verdict)| format!("{verdict}: {case}"))
         .collect();
     assert!(differ.is_empty(), "{} differ:\n{}", differ.len(), differ.join("\n"));
@@ -213,13 +214,13 @@ fn what_ends_as_poison_or_dead_letter_breaks_the_contract() {
     assert!(cases.len() > 40, "only {} cases", cases.len());
     for ((_, case), verdict) in cases.iter().zip(verdicts(&cases)) {
         assert_ne!(verdict, "ok", "{case}");
-        assert!(!taken(&catalog(), case), "{case}");
+        assert!(!taken(&routing(), case), "{case}");
     }
     for text in
         ["2026-01-02T03:04:05Z", "2026-01-02 03:04+01:00", "2026-01-02t03:04:05.123456789-0500"]
     {
         let case = moment("deliver_before", text);
-        assert!(taken(&catalog(), &case.1), "{text}");
+        assert!(taken(&routing(), &case.1), "{text}");
         assert_eq!(verdicts(&[case]), ["ok"], "{text}");
     }
 }

@@ -8,7 +8,7 @@ use lapin::{
 use serde_json::json;
 use url::Url;
 
-use super::shelf::run;
+use super::dead_letters::run;
 use crate::support::{
     broker::Broker,
     events::{BOOKINGS, booking},

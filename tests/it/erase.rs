@@ -5,7 +5,7 @@ use mongodb::bson::{Document, doc};
 use serde_json::json;
 
 use crate::{
-    shelf::run,
+    dead_letters::run,
     support::{
         events::{BOOKINGS, booking, rescheduled, with},
         eventually,

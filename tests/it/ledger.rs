@@ -62,7 +62,7 @@ enum What {
     Claim,
     Latch,
     Decide(Next),
-    Handed,
+    Republished,
     Suppress,
     Sent,
 }
@@ -98,14 +98,14 @@ impl Ask {
             }),
             What::Latch => Input::Latch { owner, fence },
             What::Decide(next) => Input::Decide { owner, fence, next, record },
-            What::Handed => {
+            What::Republished => {
                 let decided = entry.map(|entry| entry.state);
                 let next = match decided {
                     // Now and then another decision than the one that was made.
                     Some(State::Decided { next, .. }) if self.stale_by == 0 => next,
                     _ => Next::Dead,
                 };
-                Input::Handed { attempt, next }
+                Input::Republished { attempt, next }
             }
             What::Suppress => Input::Suppress { owner, fence, record },
             What::Sent => Input::Sent { event, attempt, record, derived },
@@ -124,7 +124,7 @@ pub(crate) fn asks() -> impl Strategy<Value = Ask> {
         8 => Just(What::Claim),
         4 => Just(What::Latch),
         4 => next.prop_map(What::Decide),
-        3 => Just(What::Handed),
+        3 => Just(What::Republished),
         1 => Just(What::Suppress),
         1 => Just(What::Sent),
     ];

@@ -63,7 +63,7 @@ proptest! {
         for Turn { input, reply, after, .. } in history(&asks) {
             if let Some(sent) = &sent {
                 prop_assert_eq!(after.as_ref(), Some(sent), "after {:?}", input);
-                let may_go_on = matches!(input, Input::Sent { .. } | Input::Handed { .. });
+                let may_go_on = matches!(input, Input::Sent { .. } | Input::Republished { .. });
                 let leads_nowhere =
                     matches!(reply, Reply::Done { .. } | Reply::Duplicate { .. } | Reply::Lost);
                 prop_assert!(may_go_on || leads_nowhere, "{:?} to {:?}", reply, input);
@@ -141,12 +141,12 @@ proptest! {
             for attempt in (1..=entry.attempt).filter(|attempt| *attempt < to_come) {
                 let (kept, reply) = step(after.clone(), &claim(&entry.event, attempt), ALL_ALIVE);
                 let record = entry.record.clone().unwrap_or_default();
-                prop_assert_eq!(reply, Reply::HandOff { next, attempt: entry.attempt, record });
+                prop_assert_eq!(reply, Reply::Republish { next, attempt: entry.attempt, record });
                 prop_assert_eq!(&kept, &after);
             }
-            let (confirmed, _) = step(after.clone(), &Input::Handed { attempt: entry.attempt, next }, ALL_ALIVE);
+            let (confirmed, _) = step(after.clone(), &Input::Republished { attempt: entry.attempt, next }, ALL_ALIVE);
             let (_, reply) = step(confirmed, &claim(&entry.event, 1), ALL_ALIVE);
-            prop_assert!(!matches!(reply, Reply::HandOff { .. }), "{:?}", reply);
+            prop_assert!(!matches!(reply, Reply::Republish { .. }), "{:?}", reply);
         }
     }
 
@@ -196,7 +196,7 @@ fn a_retry_is_no_duplicate_of_the_event_that_its_delivery_was_taken_over_from() 
     let next = Next::Retry(2);
     let decide = Input::Decide { owner: owner(2), fence, next, record: "{}".to_owned() };
     let (entry, _) = step(entry, &decide, ALL_ALIVE);
-    let (entry, _) = step(entry, &Input::Handed { attempt: 1, next }, ALL_ALIVE);
+    let (entry, _) = step(entry, &Input::Republished { attempt: 1, next }, ALL_ALIVE);
     let (_, reply) = step(entry, &claim_of(3, "b", 2), ALL_ALIVE);
     assert!(matches!(reply, Reply::Granted { attempt: 2, .. }), "{reply:?}");
 }
@@ -218,7 +218,7 @@ fn a_stalled_owner_confirms_only_its_own_hand_off() {
     let Reply::Granted { fence, .. } = reply else { panic!("{reply:?}") };
     let dead = Input::Decide { owner: owner(1), fence, next: Next::Dead, record: "{}".to_owned() };
     let (decided, _) = step(entry, &dead, ALL_ALIVE);
-    let stalled = Input::Handed { attempt: 1, next: Next::Retry(1) };
+    let stalled = Input::Republished { attempt: 1, next: Next::Retry(1) };
     let (after, _) = step(decided.clone(), &stalled, ALL_ALIVE);
     assert_eq!(after, decided);
 }

@@ -13,8 +13,8 @@ use mongodb::{
 use serde_json::Value;
 
 use crate::{
+    dead_letters::run,
     feed::Listener,
-    shelf::run,
     support::{
         events::{BOOKINGS, booking},
         eventually, exported,

@@ -5,7 +5,7 @@ use mongodb::bson::{DateTime, doc};
 use serde_json::{Value, json};
 
 use crate::{
-    shelf::run,
+    dead_letters::run,
     support::{
         events::{BOOKINGS, booking, with},
         eventually,

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::{
+    dead_letters::run,
     indexes::assert_uses_an_index,
-    shelf::run,
     support::{
         events::{BOOKINGS, booking, rescheduled, with},
         eventually,

@@ -9,8 +9,8 @@ use usher::{
     config::{Endpoint, Secret, Stream},
     health::Dependency,
     metrics::Metrics,
-    routing::{Catalog, EMBEDDED_ROUTES, Identity},
-    stream_source::Bridge,
+    routing::{EMBEDDED_ROUTES, Identity, RoutingTable},
+    stream_source::StreamSource,
 };
 
 use crate::support::{
@@ -207,14 +207,14 @@ async fn so_many_as_asked_for_are_forwarded_and_those_of_the_dead_first() {
         Stream { server: endpoint(exported("TEST_REDIS_URL")), keys: vec![upstream.key.clone()] };
     let team = vec!["ana@cine.test".to_owned()];
     let settings = ["ADMIN_EMAILS", "CONTACT_EMAILS"].map(|name| (name.to_owned(), team.clone()));
-    let catalog = Arc::new(Catalog::parse(EMBEDDED_ROUTES, &settings.into()).unwrap());
-    let topology = Arc::new(Topology::new(catalog.queues(), &[]));
+    let routing = Arc::new(RoutingTable::parse(EMBEDDED_ROUTES, &settings.into()).unwrap());
+    let topology = Arc::new(Topology::new(routing.queues(), &[]));
     let broker = Arc::new(AmqpBroker::new(endpoint(world.amqp_url()), topology));
     let bridge = |left_after| {
-        let (catalog, broker) = (catalog.clone(), broker.clone());
+        let (routing, broker) = (routing.clone(), broker.clone());
         let (identity, health) = (Identity::new(world.name()), Dependency::new("stream"));
         let metrics = Metrics::default();
-        Bridge::new(&stream, catalog, identity, broker, left_after, health, metrics).unwrap()
+        StreamSource::new(&stream, routing, identity, broker, left_after, health, metrics).unwrap()
     };
     // It may still live.
     assert_eq!(bridge(Duration::from_secs(3600)).forward(1).await.unwrap(), ids[2..3]);

@@ -48,7 +48,7 @@ pub(in crate::api) fn routes() -> OpenApiRouter<Shared> {
 /// What of the feed somebody wants.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct FeedQuery {
     /// Only messages of these types, separated by commas; `reprogramacion` is one of them.
     #[param(example = "reprogramacion")]
     r#type: Option<String>,
@@ -62,14 +62,14 @@ struct Wanted {
 /// everything up to its token was told, and comes first where nothing was missed. Closed with 1001
 /// when usher stops, 1013 when one is too slow or the database does not answer (come back with the
 /// last token), 4401 when the token that let it in has ended, 4410 when what follows the token is not known any more (come back without).
-#[utoipa::path(get, path = "/ws/notifications/", tag = "feed", params(Wanted), responses(
+#[utoipa::path(get, path = "/ws/notifications/", tag = "feed", params(FeedQuery), responses(
     (status = 101, description = "The feed"),
     Problem,
 ))]
 async fn feed(
     State(api): State<Shared>,
     Extension(caller): Extension<Caller>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<FeedQuery>,
     upgrade: Result<WebSocketUpgrade, rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let upgrade = upgrade.map_err(|_| {

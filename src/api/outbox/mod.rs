@@ -122,7 +122,7 @@ impl Request {
             queue: queue.to_owned(),
             redelivered: false,
             received_at: self.created_at,
-            ticket: None,
+            delivery_headers: None,
         }
     }
 }

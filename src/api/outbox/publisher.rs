@@ -10,7 +10,7 @@ use super::{Asked, Kind, MongoRequests, Request, RequestError, State, failed};
 use crate::{
     broker::amqp::AmqpBroker,
     health::{self, Backoff, Dependency},
-    routing::Catalog,
+    routing::RoutingTable,
 };
 
 /// How long the caller waits for the database, which may swallow a request without a word.
@@ -49,11 +49,11 @@ impl Outbox {
         requests: MongoRequests,
         broker: Arc<AmqpBroker>,
         rabbitmq: Dependency,
-        catalog: &Catalog,
+        routing: &RoutingTable,
     ) -> Self {
         let queues = Kind::ALL
             .into_iter()
-            .filter_map(|kind| Some((kind, catalog.queue_of(kind.event_type())?.to_owned())));
+            .filter_map(|kind| Some((kind, routing.queue_of(kind.event_type())?.to_owned())));
         Self { requests, broker, rabbitmq, queues: queues.collect() }
     }
 

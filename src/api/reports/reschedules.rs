@@ -47,7 +47,7 @@ pub(crate) fn routes() -> OpenApiRouter<Shared> {
 /// Which moved bookings.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct ReschedulesQuery {
     /// Only what one has read, or only what one hasn't.
     leida: Option<bool>,
     /// Only of this booking.
@@ -189,13 +189,13 @@ struct MarkedRead {
 /// One for each mail that tells a customer of it, newest first. Of the last 30 days, unless told otherwise.
 #[utoipa::path(
     get, path = "/api/notificaciones/reprogramaciones/", tag = "reschedules",
-    params(Wanted, PeriodQuery, Pages),
+    params(ReschedulesQuery, PeriodQuery, Pages),
     responses((status = 200, description = "A page", body = Reschedules), Problem)
 )]
 async fn list_reschedules(
     State(api): State<Shared>,
     Extension(caller): Extension<Caller>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<ReschedulesQuery>,
     Query(query): Query<PeriodQuery>,
     Query(pages): Query<Pages>,
     uri: Uri,

@@ -2,7 +2,7 @@
 
 mod redact;
 
-pub use redact::{ERASED, Wanted};
+pub use redact::{AddressMatcher, ERASED};
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -29,7 +29,7 @@ const CHUNK: usize = 500;
 /// Who is to be forgotten.
 pub struct Erasure<'a> {
     /// The address.
-    pub wanted: &'a Wanted,
+    pub matcher: &'a AddressMatcher,
     /// Its keyed hash.
     pub hash: &'a str,
     /// Routes whose recipients the settings name, not the event: what their mails say is about others.
@@ -73,8 +73,8 @@ impl MongoAudit {
             let text = |field| record.get_str(field).unwrap_or_default();
             let is_erased = record.contains_key("erased_at");
             let is_own =
-                text("recipient_hash") == erasure.hash || erasure.wanted.is_in(text("recipient"));
-            if !is_own && (is_erased || !is_within(erasure.wanted, &record)) {
+                text("recipient_hash") == erasure.hash || erasure.matcher.is_in(text("recipient"));
+            if !is_own && (is_erased || !is_within(erasure.matcher, &record)) {
                 continue;
             }
             if is_own && !erasure.fixed_routes.contains(text("route")) {
@@ -139,19 +139,19 @@ impl MongoAudit {
         let mut planned =
             self.collection(PLANNED).find(doc! {}).projection(fields).await.map_err(failed)?;
         while let Some(one) = planned.try_next().await.map_err(failed)? {
-            let of_ticket = |field| {
+            let of_headers = |field| {
                 one.get_document("ticket")
                     .ok()
                     .and_then(|it| it.get_str(field).ok())
                     .unwrap_or_default()
             };
-            let is_own = erasure.wanted.is_in(of_ticket("recipient"));
+            let is_own = erasure.matcher.is_in(of_headers("recipient"));
             let body = one.get_str("body").unwrap_or_default();
-            if !is_own && !erasure.wanted.is_in_body(body.as_bytes()) {
+            if !is_own && !erasure.matcher.is_in_body(body.as_bytes()) {
                 continue;
             }
             if let (true, Ok(booking)) = (is_own, one.get_str("booking_id"))
-                && !erasure.fixed_routes.contains(of_ticket("route"))
+                && !erasure.fixed_routes.contains(of_headers("route"))
             {
                 bookings.insert(booking.to_owned());
             }
@@ -192,7 +192,7 @@ impl MongoAudit {
         let mut requests = requests.await.map_err(failed)?;
         while let Some(request) = requests.try_next().await.map_err(failed)? {
             let body = request.get_str("body").unwrap_or_default();
-            if erasure.wanted.is_in_body(body.as_bytes()) {
+            if erasure.matcher.is_in_body(body.as_bytes()) {
                 found.requests.push(request.get_str("_id").unwrap_or_default().to_owned());
             }
         }
@@ -207,8 +207,8 @@ impl MongoAudit {
         let mut actions = self.collection(ACTIONS).find(doc! {}).await.map_err(failed)?;
         while let Some(action) = actions.try_next().await.map_err(failed)? {
             let reason = action.get_str("reason").unwrap_or_default();
-            if let Some(id) = action.get("_id").filter(|_| erasure.wanted.is_in(reason)) {
-                found.actions.push((id.clone(), erasure.wanted.cut_from(reason)));
+            if let Some(id) = action.get("_id").filter(|_| erasure.matcher.is_in(reason)) {
+                found.actions.push((id.clone(), erasure.matcher.cut_from(reason)));
             }
         }
         Ok(())
@@ -317,14 +317,14 @@ fn booking_of(record: &Document) -> Option<String> {
 }
 
 /// Whether the address stands in any text of the document.
-fn is_within(wanted: &Wanted, document: &Document) -> bool {
-    fn any(wanted: &Wanted, value: &Bson) -> bool {
+fn is_within(matcher: &AddressMatcher, document: &Document) -> bool {
+    fn any(matcher: &AddressMatcher, value: &Bson) -> bool {
         match value {
-            Bson::String(text) => wanted.is_in(text),
-            Bson::Array(items) => items.iter().any(|item| any(wanted, item)),
-            Bson::Document(fields) => is_within(wanted, fields),
+            Bson::String(text) => matcher.is_in(text),
+            Bson::Array(items) => items.iter().any(|item| any(matcher, item)),
+            Bson::Document(fields) => is_within(matcher, fields),
             _ => false,
         }
     }
-    document.iter().any(|(name, value)| wanted.is_in(name) || any(wanted, value))
+    document.iter().any(|(name, value)| matcher.is_in(name) || any(matcher, value))
 }

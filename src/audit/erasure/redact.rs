@@ -33,9 +33,9 @@ impl Record {
 
 /// An address that is looked for, in any case of letters.
 #[derive(Debug, Clone)]
-pub struct Wanted(String);
+pub struct AddressMatcher(String);
 
-impl Wanted {
+impl AddressMatcher {
     /// This one.
     pub fn new(address: &str) -> Self {
         Self(address.trim().to_lowercase())
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn an_address_is_found_wherever_it_stands_and_is_no_part_of_another() {
-        let ana = Wanted::new(" Ana@Example.com");
+        let ana = AddressMatcher::new(" Ana@Example.com");
         for text in [
             "ana@example.com",
             "550 <ANA@example.com>: no such user",

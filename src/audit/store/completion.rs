@@ -10,7 +10,7 @@ use crate::audit::AuditError;
 
 /// What became of some events so far.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Settlement {
+pub struct Completion {
     /// How many of them have deliveries, all of which have had their last word.
     pub events: usize,
     /// How many of their deliveries have each status by now.
@@ -22,7 +22,7 @@ impl MongoAudit {
     ///
     /// # Errors
     /// The server did not answer.
-    pub async fn settlement(&self, events: &[String]) -> Result<Settlement, AuditError> {
+    pub async fn completion(&self, events: &[String]) -> Result<Completion, AuditError> {
         let deliveries = self.database.collection::<Document>(DELIVERIES);
         let stages = [
             doc! {"$match": {"event.id": {"$in": events}}},
@@ -34,16 +34,16 @@ impl MongoAudit {
             }},
         ];
         let mut found = deliveries.aggregate(stages).await.map_err(failed)?;
-        let mut settlement = Settlement::default();
+        let mut completion = Completion::default();
         let mut settled = BTreeMap::<String, bool>::new();
         while let Some(delivery) = found.try_next().await.map_err(failed)? {
             let event = delivery.get_document("_id").map_err(failed)?;
             let event = event.get_str("event").map_err(failed)?.to_owned();
             *settled.entry(event).or_insert(true) &= delivery.get_bool("final").map_err(failed)?;
             let status = delivery.get_str("status").map_err(failed)?.to_owned();
-            *settlement.statuses.entry(status).or_default() += 1;
+            *completion.statuses.entry(status).or_default() += 1;
         }
-        settlement.events = settled.into_values().filter(|settled| *settled).count();
-        Ok(settlement)
+        completion.events = settled.into_values().filter(|settled| *settled).count();
+        Ok(completion)
     }
 }

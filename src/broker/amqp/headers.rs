@@ -8,7 +8,7 @@ use lapin::{
 
 use super::Topology;
 use crate::{
-    broker::{HandOff, Message, Ticket},
+    broker::{DeliveryHeaders, Message, Republish},
     event::Properties,
 };
 
@@ -23,7 +23,8 @@ pub(super) fn message(delivery: &mut Delivery, queue: &str) -> Message {
         AMQPValue::ShortString(text) => Some(text.as_str()),
         _ => None,
     };
-    let ticket = Topology::is_own(queue).then(|| Ticket::from_headers(header)).flatten();
+    let delivery_headers =
+        Topology::is_own(queue).then(|| DeliveryHeaders::from_headers(header)).flatten();
     let text = |property: &Option<ShortString>| property.as_ref().map(ToString::to_string);
     let properties = Properties {
         content_type: text(delivery.properties.content_type()),
@@ -36,7 +37,7 @@ pub(super) fn message(delivery: &mut Delivery, queue: &str) -> Message {
     };
     Message {
         properties,
-        ticket,
+        delivery_headers,
         queue: queue.to_owned(),
         redelivered: delivery.redelivered,
         received_at: jiff::Timestamp::now(),
@@ -46,14 +47,14 @@ pub(super) fn message(delivery: &mut Delivery, queue: &str) -> Message {
 
 /// The properties of a hand-off, built anew: a copied user id would be refused, an expiration
 /// would lose it, CC and BCC would send it elsewhere, and x-death is the broker's own.
-pub(super) fn of_hand_off(hand_off: &HandOff) -> BasicProperties {
+pub(super) fn of_republish(republish: &Republish) -> BasicProperties {
     let mut table = FieldTable::default();
-    for (name, value) in hand_off.ticket.to_headers() {
+    for (name, value) in republish.delivery_headers.to_headers() {
         table.insert(name.into(), AMQPValue::LongString(value.into()));
     }
     let at = jiff::Timestamp::now().to_string();
     table.insert("usher-at".into(), AMQPValue::LongString(at.into()));
-    of_event(&hand_off.properties, table)
+    of_event(&republish.properties, table)
 }
 
 /// Persistent, with the properties that describe the event.

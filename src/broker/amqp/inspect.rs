@@ -11,14 +11,14 @@ use lapin::{
 
 use super::{connect, headers, say_goodbye, topology};
 use crate::{
-    broker::{Message, Ticket},
+    broker::{DeliveryHeaders, Message},
     config::Endpoint,
     routing::Identity,
 };
 
 /// One of the three queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shelf {
+pub enum DeadLetterQueue {
     /// `usher.dead`.
     Dead,
     /// `usher.poison`.
@@ -27,7 +27,7 @@ pub enum Shelf {
     Parked,
 }
 
-impl Shelf {
+impl DeadLetterQueue {
     /// The queue's name.
     pub fn queue(self) -> &'static str {
         match self {
@@ -53,11 +53,11 @@ impl Taken {
     ///
     /// # Errors
     /// The broker is not there, or the queue isn't.
-    pub async fn open(server: &Endpoint, shelf: Shelf) -> anyhow::Result<Self> {
+    pub async fn open(server: &Endpoint, queue: DeadLetterQueue) -> anyhow::Result<Self> {
         let connection = connect(server, "operator").await?;
         let channel = connection.create_channel().await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue = shelf.queue();
+        let queue = queue.queue();
         let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
         let count = declared.message_count();
         Ok(Self { connection, channel, queue, count, looked_at: AtomicU32::new(0) })
@@ -81,8 +81,8 @@ impl Taken {
         let got = self.channel.basic_get(self.queue.into(), BasicGetOptions::default()).await?;
         let Some(mut got) = got else { return Ok(None) };
         let mut message = headers::message(&mut got.delivery, self.queue);
-        if message.ticket.is_none() {
-            message.ticket = Some(stranger(identity, &message, &got.delivery));
+        if message.delivery_headers.is_none() {
+            message.delivery_headers = Some(stranger(identity, &message, &got.delivery));
         }
         Ok(Some((message, Handle(got))))
     }
@@ -109,9 +109,9 @@ impl Handle {
 }
 
 /// What is known of a message that came here past usher: no binding of the exchange took it.
-fn stranger(identity: &Identity, message: &Message, delivery: &Delivery) -> Ticket {
+fn stranger(identity: &Identity, message: &Message, delivery: &Delivery) -> DeliveryHeaders {
     let (exchange, key) = (delivery.exchange.as_str(), delivery.routing_key.as_str());
-    Ticket {
+    DeliveryHeaders {
         delivery_id: identity.rejected(&message.body, &message.queue),
         event_id: String::new(),
         route: String::new(),

@@ -21,12 +21,12 @@ use lapin::{
 };
 
 pub use consumer::Consumers;
-pub use inspect::{Handle, Shelf, Taken};
+pub use inspect::{DeadLetterQueue, Handle, Taken};
 pub(crate) use topology::EVENTS;
 pub use topology::Topology;
 
 use self::publisher::Publisher;
-use super::{Broker, BrokerError, HandOff, Message};
+use super::{Broker, BrokerError, Message, Republish};
 use crate::{config::Endpoint, metrics::Metrics, tls::Pem};
 
 /// How long connecting may take.
@@ -91,8 +91,8 @@ impl AmqpBroker {
 
 #[async_trait]
 impl Broker for AmqpBroker {
-    async fn hand_off(&self, hand_off: &HandOff) -> Result<(), BrokerError> {
-        self.publisher.hand_off(hand_off).await.map_err(BrokerError)
+    async fn republish(&self, republish: &Republish) -> Result<(), BrokerError> {
+        self.publisher.republish(republish).await.map_err(BrokerError)
     }
 }
 

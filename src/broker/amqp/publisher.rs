@@ -13,7 +13,7 @@ use lapin::{
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{ANSWER_TIMEOUT, GOODBYE, Message, Topology, connect, headers, in_time, say_goodbye};
-use crate::{broker::HandOff, config::Endpoint};
+use crate::{broker::Republish, config::Endpoint};
 
 /// Hand-offs under way at once.
 const CHANNELS: usize = 16;
@@ -36,9 +36,9 @@ impl Publisher {
         Self { channels: channels.unwrap_or_else(|_| unreachable!()) }
     }
 
-    pub(super) async fn hand_off(&self, hand_off: &HandOff) -> anyhow::Result<()> {
-        let (exchange, key) = Topology::address(hand_off.destination);
-        self.publish(&exchange, &key, &hand_off.body, headers::of_hand_off(hand_off)).await
+    pub(super) async fn republish(&self, republish: &Republish) -> anyhow::Result<()> {
+        let (exchange, key) = Topology::address(republish.destination);
+        self.publish(&exchange, &key, &republish.body, headers::of_republish(republish)).await
     }
 
     pub(super) async fn publish_event(&self, message: &Message) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::gateway::{Answer, Connection, Gateway};
-use super::{Channel, Outcome, Outgoing, Slot, circuit_breaker::Gate};
+use super::{Channel, Outcome, Outgoing, Slot, circuit_breaker::CircuitBreaker};
 use crate::{
     audit::{Smtp, hide},
     config::Twilio,
@@ -25,7 +25,7 @@ const MAX_SEGMENTS: usize = 10;
 pub struct SmsChannel {
     gateway: Arc<Gateway>,
     places: Arc<Semaphore>,
-    gate: Arc<Gate>,
+    circuit_breaker: Arc<CircuitBreaker>,
 }
 
 impl SmsChannel {
@@ -36,7 +36,7 @@ impl SmsChannel {
     pub fn new(settings: &Twilio, health: Dependency) -> Result<Self, String> {
         let places = Arc::new(Semaphore::new(settings.connections));
         let gateway = Arc::new(Gateway::new(settings.clone())?);
-        Ok(Self { gateway, places, gate: Arc::new(Gate::new(health)) })
+        Ok(Self { gateway, places, circuit_breaker: Arc::new(CircuitBreaker::new(health)) })
     }
 
     /// Asks the gateway for the account.
@@ -88,17 +88,23 @@ impl Channel for SmsChannel {
         // Never closed, so there is always a place some time.
         let place = self.places.clone().acquire_owned().await.unwrap_or_else(|_| unreachable!());
         loop {
-            if let Some(until) = self.gate.closed_until() {
+            if let Some(until) = self.circuit_breaker.closed_until() {
                 tokio::time::sleep_until(until.into()).await;
                 continue;
             }
             match self.gateway.connect().await {
                 Ok(connection) => {
-                    self.gate.connected();
-                    let (gateway, gate) = (self.gateway.clone(), self.gate.clone());
-                    return Box::new(SmsSlot { gateway, connection, gate, _place: place });
+                    self.circuit_breaker.connected();
+                    let (gateway, circuit_breaker) =
+                        (self.gateway.clone(), self.circuit_breaker.clone());
+                    return Box::new(SmsSlot {
+                        gateway,
+                        connection,
+                        circuit_breaker,
+                        _place: place,
+                    });
                 }
-                Err(reason) => self.gate.close(&reason, false),
+                Err(reason) => self.circuit_breaker.close(&reason, false),
             }
         }
     }
@@ -107,7 +113,7 @@ impl Channel for SmsChannel {
 struct SmsSlot {
     gateway: Arc<Gateway>,
     connection: Connection,
-    gate: Arc<Gate>,
+    circuit_breaker: Arc<CircuitBreaker>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -131,15 +137,19 @@ impl Slot for SmsSlot {
             Ok(answer) => {
                 // Gateways like to repeat numbers in their refusals, and those are logged.
                 let text = hide(&answer.text, std::slice::from_ref(&message.recipient));
-                self.gate.judge(Answer { text, ..answer }, segments, self.gateway.server())
+                self.circuit_breaker.classify(
+                    Answer { text, ..answer },
+                    segments,
+                    self.gateway.server(),
+                )
             }
         }
     }
 }
 
-impl Gate {
+impl CircuitBreaker {
     /// What the gateway's answer means for the message and for the next ones.
-    fn judge(&self, answer: Answer, segments: usize, server: &str) -> Outcome {
+    fn classify(&self, answer: Answer, segments: usize, server: &str) -> Outcome {
         let reply = Smtp {
             server: server.to_owned(),
             command: "POST".to_owned(),

@@ -9,12 +9,12 @@ use super::past;
 
 /// What can be done with messages that lie aside.
 #[derive(Debug, Subcommand)]
-pub enum ShelfCommand {
+pub enum DeadLettersCommand {
     /// List deliveries, newest first.
     List {
         /// Which.
         #[command(flatten)]
-        filter: ShelfFilter,
+        filter: DeadLettersFilter,
         /// At most this many.
         #[arg(long, default_value_t = 100)]
         limit: i64,
@@ -38,19 +38,19 @@ pub enum ShelfCommand {
     Replay {
         /// Which, and why.
         #[command(flatten)]
-        choice: ShelfChoice,
+        choice: DeadLettersSelection,
         /// What is to be corrected.
         #[command(flatten)]
         correction: CorrectionArgs,
     },
     /// Remove messages for good.
     #[command(visible_alias = "dismiss")]
-    Drop(ShelfChoice),
+    Drop(DeadLettersSelection),
 }
 
 /// Which of the messages that lie aside.
 #[derive(Debug, Default, PartialEq, Eq, Args)]
-pub struct ShelfFilter {
+pub struct DeadLettersFilter {
     /// Of this route.
     #[arg(long, value_name = "NAME")]
     pub route: Option<String>,
@@ -73,12 +73,12 @@ pub struct ShelfFilter {
 
 /// Which messages, and why.
 #[derive(Debug, Args)]
-pub struct ShelfChoice {
+pub struct DeadLettersSelection {
     /// Delivery ids, as `list` shows them; or else filters.
     pub deliveries: Vec<String>,
     /// Which.
     #[command(flatten)]
-    pub filter: ShelfFilter,
+    pub filter: DeadLettersFilter,
     /// Why; recorded in the audit.
     #[arg(long)]
     pub reason: String,

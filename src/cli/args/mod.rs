@@ -12,7 +12,9 @@ pub use audit::{
     AuditCommand, AuditFilter, EraseArgs, ExportArgs, ExportShape, FindArgs, Shape, ShowArgs,
     StatsArgs,
 };
-pub use dead_letters::{CorrectionArgs, ShelfChoice, ShelfCommand, ShelfFilter};
+pub use dead_letters::{
+    CorrectionArgs, DeadLettersCommand, DeadLettersFilter, DeadLettersSelection,
+};
 
 use super::run::RunArgs;
 use crate::scheduler::State;
@@ -44,13 +46,13 @@ pub enum Command {
     Publish(PublishArgs),
     /// Mail that can't be delivered (`usher.dead`).
     #[command(subcommand)]
-    DeadLetters(ShelfCommand),
+    DeadLetters(DeadLettersCommand),
     /// Messages that can't be understood (`usher.poison`).
     #[command(subcommand)]
-    Poison(ShelfCommand),
+    Poison(DeadLettersCommand),
     /// Mail of which nobody can tell whether it went out (`usher.parked`).
     #[command(subcommand)]
-    Parked(ShelfCommand),
+    Parked(DeadLettersCommand),
     /// Mail for later.
     #[command(subcommand)]
     Scheduled(ScheduledCommand),

@@ -4,17 +4,17 @@ use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Desk, data, say, unavailable};
+use super::{AuditCli, data, print, unavailable};
 use crate::{
     app::load::Loaded,
     audit::{
-        Record, Wanted,
+        AddressMatcher, Record,
         erasure::{Erasure, Found},
         store::actions::Action,
     },
     broker::{
         Message,
-        amqp::{Handle, Shelf, Taken},
+        amqp::{DeadLetterQueue, Handle, Taken},
     },
     cli::args::EraseArgs,
     config::{Endpoint, Settings},
@@ -24,36 +24,37 @@ use crate::{
     routing::{DeliveryId, Recipients},
 };
 
-const SHELVES: [Shelf; 3] = [Shelf::Dead, Shelf::Parked, Shelf::Poison];
+const DEAD_LETTER_QUEUES: [DeadLetterQueue; 3] =
+    [DeadLetterQueue::Dead, DeadLetterQueue::Parked, DeadLetterQueue::Poison];
 
 /// Messages about them in one queue.
-struct OnShelf {
+struct InQueue {
     taken: Taken,
     queue: &'static str,
     found: Vec<(Message, Handle)>,
 }
 
-impl Desk {
+impl AuditCli {
     pub(super) async fn erase(
         &self,
         args: &EraseArgs,
         loaded: &Loaded,
     ) -> Result<ExitCode, Failure> {
-        let wanted = Wanted::new(&args.recipient);
+        let matcher = AddressMatcher::new(&args.recipient);
         if !args.recipient.contains('@') {
             return Err(data(format!("{:?} is no address", args.recipient)));
         }
         let hash = self.identity.recipient_hash(&args.recipient);
-        let fixed_routes = loaded.catalog.routes().into_iter();
+        let fixed_routes = loaded.routing.routes().into_iter();
         let fixed_routes =
             fixed_routes.filter(|route| matches!(route.recipients, Recipients::Fixed(_)));
         let fixed_routes: HashSet<String> = fixed_routes.map(|route| route.name.clone()).collect();
-        let erasure = Erasure { wanted: &wanted, hash: &hash, fixed_routes: &fixed_routes };
+        let erasure = Erasure { matcher: &matcher, hash: &hash, fixed_routes: &fixed_routes };
         let ledger = ledger(&loaded.settings)?;
         let act = async |target: &str| {
             let (by, target) = (args.by.clone(), target.to_owned());
             let action =
-                Action { by, action: "erase", target, reason: wanted.cut_from(&args.reason) };
+                Action { by, action: "erase", target, reason: matcher.cut_from(&args.reason) };
             self.audit.act(&action).await.map_err(unavailable)
         };
         let at = Timestamp::now();
@@ -69,27 +70,27 @@ impl Desk {
         let entries = self.ledger_entries(&ledger, &found, &erasure, at, args.yes).await?;
         // Last, for the broker does not let anybody hold messages for long.
         let mut shelves = Vec::new();
-        for shelf in SHELVES {
+        for queue in DEAD_LETTER_QUEUES {
             shelves.push(
-                self.look_at(&loaded.settings.rabbitmq, shelf, &wanted)
+                self.look_at(&loaded.settings.rabbitmq, queue, &matcher)
                     .await
                     .map_err(unavailable)?,
             );
         }
         report(&hash, &found, entries, &shelves);
-        for shelf in shelves {
+        for queue in shelves {
             if args.yes {
-                for (message, handle) in shelf.found {
-                    if let Some(ticket) = &message.ticket {
-                        act(ticket.delivery_id.as_str()).await?;
+                for (message, handle) in queue.found {
+                    if let Some(delivery_headers) = &message.delivery_headers {
+                        act(delivery_headers.delivery_id.as_str()).await?;
                     }
                     handle.remove().await.map_err(unavailable)?;
                 }
             }
-            shelf.taken.close().await;
+            queue.taken.close().await;
         }
         if !args.yes {
-            say("nothing was done; --yes does it");
+            print("nothing was done; --yes does it");
             return Ok(ExitCode::SUCCESS);
         }
         self.audit.forget(&found, at).await.map_err(unavailable)?;
@@ -105,7 +106,7 @@ impl Desk {
             0 => String::new(),
             count => format!(", and {count} that came meanwhile"),
         };
-        say(&format!(
+        print(&format!(
             "erased{late}; what is with the mail server right now may still leave a record: erase again to be sure"
         ));
         Ok(ExitCode::SUCCESS)
@@ -129,7 +130,7 @@ impl Desk {
                     return None;
                 }
                 match record.recipient_hash == erasure.hash
-                    || erasure.wanted.is_in(&record.recipient)
+                    || erasure.matcher.is_in(&record.recipient)
                 {
                     true => record.erase(at),
                     false => record.forget(at),
@@ -149,20 +150,21 @@ impl Desk {
     async fn look_at(
         &self,
         server: &Endpoint,
-        shelf: Shelf,
-        wanted: &Wanted,
-    ) -> anyhow::Result<OnShelf> {
-        let taken = Taken::open(server, shelf).await?;
+        queue: DeadLetterQueue,
+        matcher: &AddressMatcher,
+    ) -> anyhow::Result<InQueue> {
+        let taken = Taken::open(server, queue).await?;
         let mut found = Vec::new();
         while let Some((message, handle)) = taken.next(&self.identity).await? {
-            let is_theirs = message.ticket.as_ref().is_some_and(|ticket| {
-                wanted.is_in(&ticket.recipient) || wanted.is_in(&ticket.reason)
+            let is_theirs = message.delivery_headers.as_ref().is_some_and(|delivery_headers| {
+                matcher.is_in(&delivery_headers.recipient)
+                    || matcher.is_in(&delivery_headers.reason)
             });
-            if is_theirs || wanted.is_in_body(&message.body) {
+            if is_theirs || matcher.is_in_body(&message.body) {
                 found.push((message, handle));
             }
         }
-        Ok(OnShelf { taken, queue: shelf.queue(), found })
+        Ok(InQueue { taken, queue: queue.queue(), found })
     }
 }
 
@@ -177,10 +179,10 @@ fn ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
     ledger.map_err(|error| Failure::config(format!("REDIS_URL: {error:#}")))
 }
 
-fn report(hash: &str, found: &Found, entries: u64, shelves: &[OnShelf]) {
-    say(&format!("hash of the address: {hash}\n"));
+fn report(hash: &str, found: &Found, entries: u64, shelves: &[InQueue]) {
+    print(&format!("hash of the address: {hash}\n"));
     let line = |what: &str, count: usize, note: &str| {
-        say(format!("  {what:<22}{count:>8}  {note}").trim_end());
+        print(format!("  {what:<22}{count:>8}  {note}").trim_end());
     };
     line("records of theirs", found.own.len(), "address and words go, the fact stays");
     line("records about them", found.others.len(), "the words go, the other's address stays");
@@ -189,8 +191,8 @@ fn report(hash: &str, found: &Found, entries: u64, shelves: &[OnShelf]) {
     line("changed bookings", found.bookings.len(), "times go, that they were changed stays");
     line("actions", found.actions.len(), "the address goes out of the reasons");
     line("records in the ledger", usize::try_from(entries).unwrap_or(usize::MAX), "");
-    for shelf in shelves {
-        line(&format!("in {}", shelf.queue), shelf.found.len(), "");
+    for queue in shelves {
+        line(&format!("in {}", queue.queue), queue.found.len(), "");
     }
-    say("");
+    print("");
 }

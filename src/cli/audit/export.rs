@@ -7,13 +7,13 @@ use std::{
 
 use futures_util::TryStreamExt;
 
-use super::{Desk, csv, unavailable};
+use super::{AuditCli, csv, unavailable};
 use crate::{
     cli::args::{ExportArgs, ExportShape},
     failure::Failure,
 };
 
-impl Desk {
+impl AuditCli {
     pub(super) async fn export(&self, args: &ExportArgs) -> Result<ExitCode, Failure> {
         let records = self.audit.records(&self.filter(&args.filter)).await.map_err(unavailable)?;
         let mut records = std::pin::pin!(records);

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{Desk, csv, recipient, say, unavailable, words};
+use super::{AuditCli, csv, print, recipient, unavailable, words};
 use crate::{
     audit::{Record, Status},
     cli::{
@@ -20,7 +20,7 @@ const WIDEST: usize = 150;
 const SHORT_ID: usize = 12;
 const INDENT: &str = "                ";
 
-impl Desk {
+impl AuditCli {
     pub(super) async fn find(&self, args: &FindArgs) -> Result<ExitCode, Failure> {
         let filter = self.filter(&args.filter);
         let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
@@ -35,11 +35,11 @@ impl Desk {
         };
         let found = found.map_err(unavailable)?;
         match if args.json { Shape::Json } else { args.format } {
-            Shape::Table => print(&found, limit),
+            Shape::Table => print_table(&found, limit),
             Shape::Json => print_json(&found)?,
             Shape::Csv => {
-                say(csv::HEADER);
-                found.iter().for_each(|record| say(&csv::line(record)));
+                print(csv::HEADER);
+                found.iter().for_each(|record| print(&csv::line(record)));
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -48,14 +48,14 @@ impl Desk {
 
 fn print_json(found: &[Record]) -> Result<(), Failure> {
     for record in found {
-        say(&serde_json::to_string(record)?);
+        print(&serde_json::to_string(record)?);
     }
     Ok(())
 }
 
-fn print(found: &[Record], limit: usize) {
+fn print_table(found: &[Record], limit: usize) {
     if found.is_empty() {
-        say("nothing found");
+        print("nothing found");
         return;
     }
     let screen = Screen::new();
@@ -87,14 +87,14 @@ fn print(found: &[Record], limit: usize) {
     let rows: Vec<Vec<String>> = found.iter().map(row).collect();
     let table = screen.table(&columns, &rows, |row| Some(colour_of(found[row].status)));
     for (number, line) in table.lines().enumerate() {
-        say(line);
+        print(line);
         let about = found.get(number.wrapping_sub(1)).map(words).unwrap_or_default();
         if !is_wider(WIDE) && !about.is_empty() {
             let width = screen.width.unwrap_or(WIDE).saturating_sub(INDENT.len());
-            say(&screen.paint(&format!("{INDENT}{}", fit(about, width)), Colour::Faint));
+            print(&screen.paint(&format!("{INDENT}{}", fit(about, width)), Colour::Faint));
         }
     }
     if found.len() == limit {
-        say(&format!("the newest {limit}; --limit shows more"));
+        print(&format!("the newest {limit}; --limit shows more"));
     }
 }

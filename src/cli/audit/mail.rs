@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Desk, unavailable};
+use super::{AuditCli, unavailable};
 use crate::{
     app::load::Loaded,
     audit::{Record, TemplateRef},
@@ -13,7 +13,7 @@ use crate::{
     template::{Rendered, store::TemplateStore},
 };
 
-impl Desk {
+impl AuditCli {
     /// The mail of this record, or why there is none.
     pub(super) async fn mail_of(
         &self,
@@ -24,7 +24,7 @@ impl Desk {
         if record.erased_at.is_some() {
             return Ok(Err("its words were erased".to_owned()));
         }
-        let Some(route) = loaded.catalog.route(&record.route) else {
+        let Some(route) = loaded.routing.route(&record.route) else {
             return Ok(Err(format!("there is no route {:?} any more", record.route)));
         };
         let TemplateRef { name, version, .. } = template;

@@ -12,7 +12,7 @@ use std::{path::Path, process::ExitCode};
 
 use super::{
     args::{AuditCommand, AuditFilter},
-    say,
+    print,
 };
 use crate::{
     app::load,
@@ -25,7 +25,7 @@ use crate::{
     routing::Identity,
 };
 
-struct Desk {
+struct AuditCli {
     audit: MongoAudit,
     identity: Identity,
 }
@@ -38,30 +38,30 @@ pub(super) async fn audit(
     let settings = load::settings(config)?;
     logging::init_quiet(settings.log_format);
     let audit = load::open_audit(&settings).await?;
-    let desk = Desk { audit, identity: Identity::new(settings.pepper.expose()) };
+    let cli = AuditCli { audit, identity: Identity::new(settings.pepper.expose()) };
     match command {
-        AuditCommand::Find(args) => desk.find(&args).await,
-        AuditCommand::Show(args) => desk.show(&args, &load::load(config)?).await,
-        AuditCommand::Stats(args) => desk.stats(&args).await,
-        AuditCommand::Export(args) => desk.export(&args).await,
-        AuditCommand::Erase(args) => desk.erase(&args, &load::load(config)?).await,
+        AuditCommand::Find(args) => cli.find(&args).await,
+        AuditCommand::Show(args) => cli.show(&args, &load::load(config)?).await,
+        AuditCommand::Stats(args) => cli.stats(&args).await,
+        AuditCommand::Export(args) => cli.export(&args).await,
+        AuditCommand::Erase(args) => cli.erase(&args, &load::load(config)?).await,
     }
 }
 
-impl Desk {
-    fn filter(&self, wanted: &AuditFilter) -> Filter {
+impl AuditCli {
+    fn filter(&self, matcher: &AuditFilter) -> Filter {
         let hash = |address: &String| self.identity.recipient_hash(address);
         Filter {
-            booking: wanted.booking.clone(),
-            event: wanted.event.clone(),
-            recipient_hash: wanted.recipient.as_ref().map(hash),
-            kind: wanted.kind.clone(),
+            booking: matcher.booking.clone(),
+            event: matcher.event.clone(),
+            recipient_hash: matcher.recipient.as_ref().map(hash),
+            kind: matcher.kind.clone(),
             routes: None,
             channel: None,
-            statuses: wanted.status.clone(),
+            statuses: matcher.status.clone(),
             only_final: false,
-            since: wanted.since,
-            until: wanted.until,
+            since: matcher.since,
+            until: matcher.until,
         }
     }
 }

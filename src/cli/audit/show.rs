@@ -6,7 +6,7 @@ use anyhow::Context;
 use mongodb::bson::Document;
 use serde_json::json;
 
-use super::{Desk, data, recipient, say, unavailable};
+use super::{AuditCli, data, print, recipient, unavailable};
 use crate::{
     app::load::Loaded,
     audit::{Record, Smtp, Status},
@@ -22,7 +22,7 @@ use crate::{
 /// How many deliveries are named where a beginning is of more than one.
 const NAMED: usize = 5;
 
-impl Desk {
+impl AuditCli {
     pub(super) async fn show(&self, args: &ShowArgs, loaded: &Loaded) -> Result<ExitCode, Failure> {
         let delivery = self.delivery(&args.delivery).await?;
         let records = self.audit.history(&delivery).await.map_err(unavailable)?;
@@ -42,7 +42,7 @@ impl Desk {
             };
             let actions: Vec<_> = actions.iter().map(as_json).collect();
             let all = json!({"delivery_id": delivery, "records": records, "actions": actions, "mail": mail});
-            say(&all.to_string());
+            print(&all.to_string());
             return Ok(ExitCode::SUCCESS);
         }
         let screen = Screen::new();
@@ -59,12 +59,12 @@ impl Desk {
                 text("by"),
                 text("reason")
             );
-            say(&one_line(line.trim_end()));
+            print(&one_line(line.trim_end()));
         }
-        say("");
+        print("");
         match (mail, &args.out) {
-            (Err(reason), _) => say(&screen.paint(&format!("no mail: {reason}"), Colour::Faint)),
-            (Ok(mail), None) => print(screen, &mail, args.html),
+            (Err(reason), _) => print(&screen.paint(&format!("no mail: {reason}"), Colour::Faint)),
+            (Ok(mail), None) => print_mail(screen, &mail, args.html),
             (Ok(mail), Some(folder)) => write(folder, &delivery, &mail)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -92,7 +92,7 @@ impl Desk {
 }
 
 fn head(screen: Screen, last: &Record, made: &Record) {
-    say(&format!("delivery  {}", last.delivery_id));
+    print(&format!("delivery  {}", last.delivery_id));
     let source = last.event.id_source.and_then(|source| serde_json::to_value(source).ok());
     let source = source.and_then(|source| Some(format!(" ({})", source.as_str()?)));
     let mut lines = vec![
@@ -115,9 +115,13 @@ fn head(screen: Screen, last: &Record, made: &Record) {
         lines.push(("erased", at.to_string()));
     }
     for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
-        say(&format!("{}{}", screen.paint(&format!("{name:10}"), Colour::Faint), one_line(&value)));
+        print(&format!(
+            "{}{}",
+            screen.paint(&format!("{name:10}"), Colour::Faint),
+            one_line(&value)
+        ));
     }
-    say("");
+    print("");
 }
 
 fn attempt(screen: Screen, record: &Record) {
@@ -127,7 +131,7 @@ fn attempt(screen: Screen, record: &Record) {
     let kind =
         error.map(|error| error.kind.as_str()).filter(|kind| *kind != record.status.as_str());
     let kind = kind.map(|kind| format!(" ({kind})")).unwrap_or_default();
-    say(&format!("{at}  attempt {}  {status}{kind}", record.attempt));
+    print(&format!("{at}  attempt {}  {status}{kind}", record.attempt));
     let mut notes = Vec::new();
     match (&record.smtp, error) {
         (Some(smtp), _) => notes.push(reply(smtp)),
@@ -150,7 +154,7 @@ fn attempt(screen: Screen, record: &Record) {
         notes.push(format!("event {}", record.event.id));
     }
     for note in notes.iter().filter(|note| !note.is_empty()) {
-        say(&format!("    {}", one_line(note)));
+        print(&format!("    {}", one_line(note)));
     }
 }
 
@@ -161,20 +165,20 @@ fn reply(smtp: &Smtp) -> String {
     format!("{} to {}: {} {enhanced}{}", smtp.server, smtp.command, smtp.code, smtp.reply)
 }
 
-fn print(screen: Screen, mail: &Rendered, with_html: bool) {
+fn print_mail(screen: Screen, mail: &Rendered, with_html: bool) {
     let part = |name: &str| {
         let line = format!("── {name} ");
         let rest = screen.width.unwrap_or(80).min(80).saturating_sub(line.chars().count());
-        say(&screen.paint(&format!("{line}{}", "─".repeat(rest)), Colour::Faint));
+        print(&screen.paint(&format!("{line}{}", "─".repeat(rest)), Colour::Faint));
     };
     part("subject");
-    say(&one_line(&mail.subject));
+    print(&one_line(&mail.subject));
     part("text");
     // Lines stay lines; nothing else commands the terminal.
-    mail.text.trim_end().lines().for_each(|line| say(&one_line(line)));
+    mail.text.trim_end().lines().for_each(|line| print(&one_line(line)));
     if with_html {
         part("html");
-        mail.html.lines().for_each(|line| say(&one_line(line)));
+        mail.html.lines().for_each(|line| print(&one_line(line)));
     }
 }
 
@@ -185,7 +189,7 @@ fn write(folder: &Path, delivery: &DeliveryId, mail: &Rendered) -> Result<(), Fa
     {
         let path = folder.join(format!("{delivery}.{ending}"));
         std::fs::write(&path, part).with_context(|| path.display().to_string())?;
-        say(&path.display().to_string());
+        print(&path.display().to_string());
     }
     Ok(())
 }

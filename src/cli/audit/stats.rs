@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{Desk, data, say, unavailable};
+use super::{AuditCli, data, print, unavailable};
 use crate::{
     audit::store::{
         search::Filter,
@@ -27,7 +27,7 @@ const BESIDE_BAR: usize = 46;
 /// Errors that are named.
 const ERRORS: usize = 10;
 
-impl Desk {
+impl AuditCli {
     pub(super) async fn stats(&self, args: &StatsArgs) -> Result<ExitCode, Failure> {
         let (since, until) = (args.since, args.until);
         if since >= until {
@@ -42,24 +42,24 @@ impl Desk {
                 "since": since, "until": until, "deliveries": outcomes.all(),
                 "delivery_rate": outcomes.rate(), "stats": stats,
             });
-            say(&told.to_string());
+            print(&told.to_string());
         } else {
-            print(&stats, since, until, by_hour);
+            print_statistics(&stats, since, until, by_hour);
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn print(stats: &Stats, since: Timestamp, until: Timestamp, by_hour: bool) {
+fn print_statistics(stats: &Stats, since: Timestamp, until: Timestamp, by_hour: bool) {
     let screen = Screen::new();
     let time = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M").to_string();
     let outcomes = Outcomes::of(&stats.statuses);
-    say(&format!("{} to {} UTC", time(since), time(until)));
+    print(&format!("{} to {} UTC", time(since), time(until)));
     if outcomes.all() == 0 {
-        say("no deliveries");
+        print("no deliveries");
         return;
     }
-    say(&format!(
+    print(&format!(
         "{} deliveries, {} of those that ended delivered\n",
         outcomes.all(),
         rate(outcomes)
@@ -73,11 +73,11 @@ fn print(stats: &Stats, since: Timestamp, until: Timestamp, by_hour: bool) {
             }
             _ => String::new(),
         };
-        say(&format!("  {status:<12}{count:>9}{}", screen.paint(&note, Colour::Faint)));
+        print(&format!("  {status:<12}{count:>9}{}", screen.paint(&note, Colour::Faint)));
     }
     if stats.duplicates > 0 {
         let note = screen.paint("  events that told what was known", Colour::Faint);
-        say(&format!("  {:<12}{:>9}{note}", "duplicate", stats.duplicates));
+        print(&format!("  {:<12}{:>9}{note}", "duplicate", stats.duplicates));
     }
     heading(screen, if by_hour { "by hour (UTC)" } else { "by day (UTC)" });
     chart(screen, &stats.times);
@@ -88,13 +88,13 @@ fn print(stats: &Stats, since: Timestamp, until: Timestamp, by_hour: bool) {
     heading(screen, "by priority");
     chart(screen, &stats.priorities);
     let legend = "  █ delivered   ░ not: failed, withheld, rejected or under way";
-    say(&screen.paint(legend, Colour::Faint));
+    print(&screen.paint(legend, Colour::Faint));
     print_steps(screen, stats);
     print_errors(screen, stats);
 }
 
 fn heading(screen: Screen, text: &str) {
-    say(&format!("\n{}", screen.paint(text, Colour::Faint)));
+    print(&format!("\n{}", screen.paint(text, Colour::Faint)));
 }
 
 /// A line for each group: what, how many, how many of 100, and a bar of what was delivered, of what
@@ -114,7 +114,7 @@ fn chart(screen: Screen, groups: &[Group]) {
             let room = width.saturating_sub(good.chars().count()).max(1);
             bar += &screen.paint(&"░".repeat(cells.min(room)), Colour::Bad);
         }
-        say(&format!(
+        print(&format!(
             "  {:<26}{:>7}{:>8}  {bar}",
             crate::cli::output::fit(name, 25),
             outcomes.all(),
@@ -151,7 +151,7 @@ fn print_steps(screen: Screen, stats: &Stats) {
         let names = [format!("  {step}"), meaning(step).to_owned()];
         Some(names.into_iter().chain(numbers).collect())
     });
-    say(&screen.table(&columns, &rows.collect::<Vec<_>>(), |_| None));
+    print(&screen.table(&columns, &rows.collect::<Vec<_>>(), |_| None));
 }
 
 fn print_errors(screen: Screen, stats: &Stats) {
@@ -161,10 +161,10 @@ fn print_errors(screen: Screen, stats: &Stats) {
     heading(screen, "why not, or not yet");
     for error in stats.errors.iter().take(ERRORS) {
         let code = error.code.map(|code| format!(" ({code})")).unwrap_or_default();
-        say(&format!("  {:>7}  {}{code}", error.count, one_line(&error.kind)));
+        print(&format!("  {:>7}  {}{code}", error.count, one_line(&error.kind)));
     }
     if stats.errors.len() > ERRORS {
-        say(&format!("  and {} other kinds", stats.errors.len() - ERRORS));
+        print(&format!("  and {} other kinds", stats.errors.len() - ERRORS));
     }
 }
 

@@ -12,12 +12,12 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::{
-    Desk,
+    DeadLettersCli,
     field_changes::{Change, assignment, changes, set},
-    selection::Way,
+    selection::Publication,
 };
 use crate::{
-    broker::{Message, Ticket},
+    broker::{DeliveryHeaders, Message},
     channel::{email, sms},
     cli::{args::CorrectionArgs, render},
     event::{self, Event, IdSource, Properties},
@@ -54,7 +54,11 @@ impl Correction {
     }
 
     /// The corrected body, and where it was edited.
-    async fn apply(&self, message: &Message, ticket: &Ticket) -> anyhow::Result<Edited> {
+    async fn apply(
+        &self,
+        message: &Message,
+        delivery_headers: &DeliveryHeaders,
+    ) -> anyhow::Result<Edited> {
         let text = match self {
             Self::With(text) => text.clone(),
             Self::Set(fields) => {
@@ -63,7 +67,8 @@ impl Correction {
                 return Ok(Edited { event: set(body, fields)?, file: None });
             }
             Self::Edit => {
-                let file = std::env::temp_dir().join(format!("usher-{}.json", ticket.delivery_id));
+                let file = std::env::temp_dir()
+                    .join(format!("usher-{}.json", delivery_headers.delivery_id));
                 let body = readable(&message.body);
                 let at = file.clone();
                 let edited = tokio::task::spawn_blocking(move || edit(&at, &body));
@@ -81,16 +86,16 @@ struct Edited {
     file: Option<PathBuf>,
 }
 
-impl Desk {
+impl DeadLettersCli {
     /// The way of a corrected event, or why it can't be taken.
     pub(super) async fn corrected(
         &self,
         message: &Message,
-        ticket: &Ticket,
+        delivery_headers: &DeliveryHeaders,
         correction: &Correction,
         reason: &str,
-    ) -> Result<Result<(Way, Vec<Change>, Option<PathBuf>), String>, Failure> {
-        let edited = match correction.apply(message, ticket).await {
+    ) -> Result<Result<(Publication, Vec<Change>, Option<PathBuf>), String>, Failure> {
+        let edited = match correction.apply(message, delivery_headers).await {
             Ok(edited) => edited,
             Err(error) => return Ok(Err(format!("{error:#}"))),
         };
@@ -98,13 +103,13 @@ impl Desk {
         let changes = changes(before.as_ref(), &edited.event);
         let checked = if changes.is_empty() {
             Err("nothing is different".to_owned())
-        } else if ticket.route.is_empty() {
-            self.begin_anew(message, ticket, &edited.event)
+        } else if delivery_headers.route.is_empty() {
+            self.begin_anew(message, delivery_headers, &edited.event)
         } else {
-            self.go_on(message, ticket, &edited.event, reason)
+            self.go_on(message, delivery_headers, &edited.event, reason)
         };
         Ok(match (checked, edited.file) {
-            (Ok(way), file) => Ok((way, changes, file)),
+            (Ok(publication), file) => Ok((publication, changes, file)),
             (Err(fault), Some(file)) => Err(format!("{fault}; {}", kept(&file))),
             (Err(fault), None) => Err(fault),
         })
@@ -114,56 +119,59 @@ impl Desk {
     fn go_on(
         &self,
         message: &Message,
-        ticket: &Ticket,
+        delivery_headers: &DeliveryHeaders,
         corrected: &Value,
         reason: &str,
-    ) -> Result<Way, String> {
-        let catalog = &self.loaded.catalog;
-        let route = catalog.route(&ticket.route);
-        let route =
-            route.ok_or_else(|| format!("there is no route {:?} any more", ticket.route))?;
+    ) -> Result<Publication, String> {
+        let routing = &self.loaded.routing;
+        let route = routing.route(&delivery_headers.route);
+        let route = route
+            .ok_or_else(|| format!("there is no route {:?} any more", delivery_headers.route))?;
         let body = corrected.to_string().into_bytes();
         let mut properties = message.properties.clone();
-        let mut event = read_event(&body, &properties, &ticket.origin)?;
+        let mut event = read_event(&body, &properties, &delivery_headers.origin)?;
         if event.id.source == IdSource::Body {
             // A hash of another body: it stays the event that it was.
-            properties.message_id = Some(ticket.event_id.clone());
-            event = read_event(&body, &properties, &ticket.origin)?;
+            properties.message_id = Some(delivery_headers.event_id.clone());
+            event = read_event(&body, &properties, &delivery_headers.origin)?;
         }
-        if event.id.value != ticket.event_id {
-            return Err(format!("the event's id is {:?}, and that has to stay", ticket.event_id));
+        if event.id.value != delivery_headers.event_id {
+            return Err(format!(
+                "the event's id is {:?}, and that has to stay",
+                delivery_headers.event_id
+            ));
         }
         if event.kind != route.event && !route.aliases.contains(&event.kind) {
             return Err(format!("events of type {:?} have another route", event.kind));
         }
-        catalog.translate(&mut event);
-        let deliveries = catalog.deliveries(std::slice::from_ref(route), &event, &self.identity);
+        routing.normalize(&mut event);
+        let deliveries = routing.deliveries(std::slice::from_ref(route), &event, &self.identity);
         let delivery = deliveries.into_iter().find(|delivery| {
             !matches!(route.recipients, Recipients::Fixed(_))
-                || delivery.recipient.as_str().eq_ignore_ascii_case(&ticket.recipient)
+                || delivery.recipient.as_str().eq_ignore_ascii_case(&delivery_headers.recipient)
         });
         let delivery = delivery.ok_or("its recipient is not in the settings any more")?;
         self.check(&delivery, &event)?;
         // Another address, or another business key, is another delivery.
-        let is_same = delivery.id == ticket.delivery_id;
-        let ticket = Ticket {
+        let is_same = delivery.id == delivery_headers.delivery_id;
+        let delivery_headers = DeliveryHeaders {
             delivery_id: delivery.id.clone(),
             recipient: delivery.recipient.as_str().to_owned(),
-            attempt: if is_same { ticket.attempt + 1 } else { 1 },
+            attempt: if is_same { delivery_headers.attempt + 1 } else { 1 },
             reason: format!("corrected by an operator: {reason}"),
-            ..ticket.clone()
+            ..delivery_headers.clone()
         };
         let message = Message { body, properties, ..message.clone() };
-        Ok(Way::hand_off(ticket, delivery.priority, message))
+        Ok(Publication::republish(delivery_headers, delivery.priority, message))
     }
 
     /// It never became a delivery: all that its type asks for comes of it.
     fn begin_anew(
         &self,
         message: &Message,
-        ticket: &Ticket,
+        delivery_headers: &DeliveryHeaders,
         corrected: &Value,
-    ) -> Result<Way, String> {
+    ) -> Result<Publication, String> {
         let is_cloudevent = corrected.get("specversion").is_some();
         let content_type =
             if is_cloudevent { "application/cloudevents+json" } else { "application/json" };
@@ -173,18 +181,18 @@ impl Desk {
             ..message.properties.clone()
         };
         let body = corrected.to_string().into_bytes();
-        let again = Message { body, properties, ticket: None, ..message.clone() };
-        let queue = self.queue_of(&again, ticket)?;
+        let again = Message { body, properties, delivery_headers: None, ..message.clone() };
+        let queue = self.queue_of(&again, delivery_headers)?;
         let mut event = read_event(&again.body, &again.properties, &queue)?;
-        let catalog = &self.loaded.catalog;
-        catalog.translate(&mut event);
-        let Lookup::Routes(routes) = catalog.lookup(&event.kind) else {
+        let routing = &self.loaded.routing;
+        routing.normalize(&mut event);
+        let Lookup::Routes(routes) = routing.lookup(&event.kind) else {
             return Err(format!("unknown event type {:?}", event.kind));
         };
-        for delivery in catalog.deliveries(routes, &event, &self.identity) {
+        for delivery in routing.deliveries(routes, &event, &self.identity) {
             self.check(&delivery, &event)?;
         }
-        Ok(Way::Event(Message { queue, ..again }))
+        Ok(Publication::Event(Message { queue, ..again }))
     }
 
     /// Whether a mail can be made of it.

@@ -23,11 +23,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{
     correction::{Correction, kept},
-    selection::Plan,
+    selection::Selection,
 };
 use super::{
-    args::{ShelfChoice, ShelfCommand, ShelfFilter},
-    say, say_err,
+    args::{DeadLettersCommand, DeadLettersFilter, DeadLettersSelection},
+    print, print_err,
 };
 use crate::{
     app::load,
@@ -40,14 +40,14 @@ use crate::{
     },
     broker::{
         Message,
-        amqp::{AmqpBroker, Handle, Shelf, Taken, Topology},
+        amqp::{AmqpBroker, DeadLetterQueue, Handle, Taken, Topology},
     },
     failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
     routing::{DeliveryId, Identity},
 };
 
-struct Desk {
-    shelf: Shelf,
+struct DeadLettersCli {
+    queue: DeadLetterQueue,
     audit: MongoAudit,
     loaded: load::Loaded,
     identity: Identity,
@@ -62,21 +62,23 @@ enum Decision {
 
 pub(super) async fn run(
     config: Option<&Path>,
-    shelf: Shelf,
-    command: ShelfCommand,
+    queue: DeadLetterQueue,
+    command: DeadLettersCommand,
 ) -> Result<ExitCode, Failure> {
     let (loaded, audit) = load::with_audit(config).await?;
     let identity = Identity::new(loaded.settings.pepper.expose());
-    let desk = Desk { shelf, audit, loaded, identity };
+    let cli = DeadLettersCli { queue, audit, loaded, identity };
     match command {
-        ShelfCommand::List { filter, limit, json } => desk.list(&filter, limit, json).await,
-        ShelfCommand::Show { delivery, event: true, .. } => desk.show_event(&delivery).await,
-        ShelfCommand::Show { delivery, event: false, json } => desk.show(&delivery, json).await,
-        ShelfCommand::Replay { choice, correction } => {
-            let correction = Correction::from_args(&correction)?;
-            desk.decide(&choice, Decision::SendAgain, correction.as_ref()).await
+        DeadLettersCommand::List { filter, limit, json } => cli.list(&filter, limit, json).await,
+        DeadLettersCommand::Show { delivery, event: true, .. } => cli.show_event(&delivery).await,
+        DeadLettersCommand::Show { delivery, event: false, json } => {
+            cli.show(&delivery, json).await
         }
-        ShelfCommand::Drop(choice) => desk.decide(&choice, Decision::Remove, None).await,
+        DeadLettersCommand::Replay { choice, correction } => {
+            let correction = Correction::from_args(&correction)?;
+            cli.decide(&choice, Decision::SendAgain, correction.as_ref()).await
+        }
+        DeadLettersCommand::Drop(choice) => cli.decide(&choice, Decision::Remove, None).await,
     }
 }
 
@@ -84,13 +86,17 @@ fn unavailable(error: impl Into<anyhow::Error>) -> Failure {
     Failure::new(EXIT_UNAVAILABLE, error)
 }
 
-impl Desk {
+impl DeadLettersCli {
     /// The records of what lies here, as far as the audit knows.
-    async fn records(&self, filter: &ShelfFilter, limit: i64) -> Result<Vec<Record>, Failure> {
-        let last_word = match self.shelf {
-            Shelf::Dead => Status::Failed,
-            Shelf::Poison => Status::Rejected,
-            Shelf::Parked => Status::Unknown,
+    async fn records(
+        &self,
+        filter: &DeadLettersFilter,
+        limit: i64,
+    ) -> Result<Vec<Record>, Failure> {
+        let last_word = match self.queue {
+            DeadLetterQueue::Dead => Status::Failed,
+            DeadLetterQueue::Poison => Status::Rejected,
+            DeadLetterQueue::Parked => Status::Unknown,
         };
         let aside = Aside {
             last_word,
@@ -109,42 +115,47 @@ impl Desk {
 
     async fn list(
         &self,
-        filter: &ShelfFilter,
+        filter: &DeadLettersFilter,
         limit: i64,
         json: bool,
     ) -> Result<ExitCode, Failure> {
         let mut records = self.records(filter, limit).await?;
         let mut unrecorded = Vec::new();
-        if self.shelf == Shelf::Poison {
+        if self.queue == DeadLetterQueue::Poison {
             // What was sent on its way again and understood has no other record under its old id, and
             // what no binding took has none at all.
             match self.look(|_| true).await {
                 Ok((taken, found)) => {
                     taken.close().await;
-                    let found = found.into_iter().filter_map(|(message, _)| message.ticket);
-                    let mut lying: HashMap<_, _> =
-                        found.map(|ticket| (ticket.delivery_id.clone(), ticket)).collect();
+                    let found =
+                        found.into_iter().filter_map(|(message, _)| message.delivery_headers);
+                    let mut lying: HashMap<_, _> = found
+                        .map(|delivery_headers| {
+                            (delivery_headers.delivery_id.clone(), delivery_headers)
+                        })
+                        .collect();
                     records.retain(|record| lying.remove(&record.delivery_id).is_some());
                     // Only that is from nowhere; the rest is recorded, and the limit leaves it out.
                     let from_nowhere = lying.into_values().filter(|it| it.origin.is_empty());
-                    unrecorded.extend(from_nowhere.filter(|_| *filter == ShelfFilter::default()));
+                    unrecorded
+                        .extend(from_nowhere.filter(|_| *filter == DeadLettersFilter::default()));
                 }
-                Err(error) => say_err(&format!("usher: only what is recorded: {error:#}")),
+                Err(error) => print_err(&format!("usher: only what is recorded: {error:#}")),
             }
         }
         if json {
             for record in &records {
-                say(&serde_json::to_string(record)?);
+                print(&serde_json::to_string(record)?);
             }
-            for ticket in &unrecorded {
-                say(&serde_json::to_string(ticket)?);
+            for delivery_headers in &unrecorded {
+                print(&serde_json::to_string(delivery_headers)?);
             }
         } else if records.is_empty() && unrecorded.is_empty() {
-            say(&format!("nothing in {}", self.shelf.queue()));
+            print(&format!("nothing in {}", self.queue.queue()));
         } else {
             let rows = records.iter().map(table::of_record);
-            let rows = rows.chain(unrecorded.iter().map(table::of_ticket));
-            table::print(&rows.collect::<Vec<_>>());
+            let rows = rows.chain(unrecorded.iter().map(table::of_headers));
+            table::print_table(&rows.collect::<Vec<_>>());
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -158,7 +169,7 @@ impl Desk {
             return Err(Failure::new(EXIT_DATA, error));
         }
         for record in &records {
-            say(&if json {
+            print(&if json {
                 serde_json::to_string(record)?
             } else {
                 serde_json::to_string_pretty(record)?
@@ -173,10 +184,10 @@ impl Desk {
         let (taken, found) = self.look(|id| *id == delivery).await.map_err(unavailable)?;
         taken.close().await;
         let Some((message, _)) = found.first() else {
-            let queue = self.shelf.queue();
+            let queue = self.queue.queue();
             return Err(Failure::new(EXIT_DATA, anyhow::anyhow!("{delivery} is not in {queue}")));
         };
-        say(&correction::readable(&message.body));
+        print(&correction::readable(&message.body));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -185,12 +196,16 @@ impl Desk {
         &self,
         is_wanted: impl Fn(&DeliveryId) -> bool,
     ) -> anyhow::Result<(Taken, Vec<(Message, Handle)>)> {
-        let taken = Taken::open(&self.loaded.settings.rabbitmq, self.shelf).await?;
+        let taken = Taken::open(&self.loaded.settings.rabbitmq, self.queue).await?;
         let bar = bar("looking through the queue", taken.count());
         let mut found = Vec::new();
         while let Some((message, handle)) = taken.next(&self.identity).await? {
             bar.inc(1);
-            if message.ticket.as_ref().is_some_and(|ticket| is_wanted(&ticket.delivery_id)) {
+            if message
+                .delivery_headers
+                .as_ref()
+                .is_some_and(|delivery_headers| is_wanted(&delivery_headers.delivery_id))
+            {
                 found.push((message, handle));
             }
         }
@@ -199,8 +214,8 @@ impl Desk {
     }
 
     /// The deliveries that were named, or that the filter finds.
-    async fn chosen(&self, choice: &ShelfChoice) -> Result<HashSet<DeliveryId>, Failure> {
-        let is_filtered = choice.filter != ShelfFilter::default();
+    async fn chosen(&self, choice: &DeadLettersSelection) -> Result<HashSet<DeliveryId>, Failure> {
+        let is_filtered = choice.filter != DeadLettersFilter::default();
         if is_filtered != choice.deliveries.is_empty() {
             let error = anyhow::anyhow!("name deliveries, or else filter: one of the two");
             return Err(Failure::new(EXIT_DATA, error));
@@ -214,7 +229,7 @@ impl Desk {
 
     async fn decide(
         &self,
-        choice: &ShelfChoice,
+        choice: &DeadLettersSelection,
         decision: Decision,
         correction: Option<&Correction>,
     ) -> Result<ExitCode, Failure> {
@@ -225,35 +240,43 @@ impl Desk {
         }
         let look = self.look(|delivery| missing.contains(delivery)).await;
         let (taken, found) = look.map_err(unavailable)?;
-        let (mut plans, mut refused) = (Vec::new(), false);
+        let (mut selected, mut refused) = (Vec::new(), false);
         for (message, handle) in found {
-            let Some(ticket) = message.ticket.clone() else { continue };
-            missing.remove(&ticket.delivery_id);
-            let id = &ticket.delivery_id;
-            match self.plan(decision, message, ticket.clone(), correction, &choice.reason).await? {
+            let Some(delivery_headers) = message.delivery_headers.clone() else { continue };
+            missing.remove(&delivery_headers.delivery_id);
+            let id = &delivery_headers.delivery_id;
+            match self
+                .select(decision, message, delivery_headers.clone(), correction, &choice.reason)
+                .await?
+            {
                 Err(reason) => {
-                    say(&format!("{id} refused: {}", table::visible(&reason)));
+                    print(&format!("{id} refused: {}", table::visible(&reason)));
                     refused = true;
                 }
-                Ok(plan) => {
+                Ok(select) => {
                     if !choice.yes {
-                        say(&format!("{id} would be {}", done(decision)));
+                        print(&format!("{id} would be {}", done(decision)));
                     }
-                    plan.changes().for_each(|line| say(&format!("  {}", table::visible(&line))));
-                    plans.push((plan, handle));
+                    select
+                        .changes()
+                        .for_each(|line| print(&format!("  {}", table::visible(&line))));
+                    selected.push((select, handle));
                 }
             }
         }
         for delivery in &missing {
-            say(&format!("{delivery} is not in {}", self.shelf.queue()));
+            print(&format!("{delivery} is not in {}", self.queue.queue()));
         }
-        if !plans.is_empty() && (choice.yes || confirmed(plans.len()).await) {
-            self.carry_out(choice, decision, plans).await?;
-        } else if !plans.is_empty() {
-            say("nothing was done; --yes does it");
-            plans.iter().filter_map(|(plan, _)| plan.file.as_deref()).for_each(|it| say(&kept(it)));
+        if !selected.is_empty() && (choice.yes || confirmed(selected.len()).await) {
+            self.carry_out(choice, decision, selected).await?;
+        } else if !selected.is_empty() {
+            print("nothing was done; --yes does it");
+            selected
+                .iter()
+                .filter_map(|(select, _)| select.file.as_deref())
+                .for_each(|it| print(&kept(it)));
         } else if !refused && missing.is_empty() {
-            say(&format!("nothing in {}", self.shelf.queue()));
+            print(&format!("nothing in {}", self.queue.queue()));
         }
         taken.close().await;
         // A filter may find what was sent on its way again and has not arrived yet.
@@ -263,17 +286,17 @@ impl Desk {
 
     async fn carry_out(
         &self,
-        choice: &ShelfChoice,
+        choice: &DeadLettersSelection,
         decision: Decision,
-        plans: Vec<(Plan, Handle)>,
+        selected: Vec<(Selection, Handle)>,
     ) -> Result<(), Failure> {
         let settings = &self.loaded.settings;
-        let topology = Topology::new(self.loaded.catalog.queues(), &settings.retry_schedule);
+        let topology = Topology::new(self.loaded.routing.queues(), &settings.retry_schedule);
         let broker = AmqpBroker::new(settings.rabbitmq.clone(), Arc::new(topology));
-        let total = plans.len();
+        let total = selected.len();
         let bar = bar(done(decision), total as u64);
-        for (number, (plan, handle)) in plans.into_iter().enumerate() {
-            let (id, file) = (plan.delivery.clone(), plan.file.clone());
+        for (number, (select, handle)) in selected.into_iter().enumerate() {
+            let (id, file) = (select.delivery.clone(), select.file.clone());
             let carried_out = async {
                 let action = Action {
                     by: choice.by.clone(),
@@ -281,8 +304,8 @@ impl Desk {
                     target: id.to_string(),
                     reason: choice.reason.clone(),
                 };
-                self.audit.act_with(&action, plan.details()).await?;
-                plan.publish(&broker).await?;
+                self.audit.act_with(&action, select.details()).await?;
+                select.publish(&broker).await?;
                 handle.remove().await
             };
             let carried_out = carried_out.await;
@@ -293,7 +316,7 @@ impl Desk {
             if let Some(file) = file {
                 std::fs::remove_file(file)?;
             }
-            bar.suspend(|| say(&format!("{id} {}", done(decision))));
+            bar.suspend(|| print(&format!("{id} {}", done(decision))));
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -302,9 +325,9 @@ impl Desk {
     }
 
     fn word(&self, decision: Decision) -> &'static str {
-        match (self.shelf, decision) {
-            (Shelf::Parked, Decision::SendAgain) => "resend",
-            (Shelf::Parked, Decision::Remove) => "dismiss",
+        match (self.queue, decision) {
+            (DeadLetterQueue::Parked, Decision::SendAgain) => "resend",
+            (DeadLetterQueue::Parked, Decision::Remove) => "dismiss",
             (_, Decision::SendAgain) => "replay",
             (_, Decision::Remove) => "drop",
         }

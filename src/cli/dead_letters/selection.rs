@@ -4,21 +4,21 @@ use std::{path::PathBuf, time::Duration};
 
 use mongodb::bson::{Document, doc};
 
-use super::{Decision, Desk, correction::Correction, field_changes::Change, unavailable};
+use super::{DeadLettersCli, Decision, correction::Correction, field_changes::Change, unavailable};
 use crate::{
     audit::Status,
-    broker::{Broker, Destination, HandOff, Message, Ticket, amqp::AmqpBroker},
+    broker::{Broker, DeliveryHeaders, Destination, Message, Republish, amqp::AmqpBroker},
     event,
     failure::Failure,
     routing::{Delivery, DeliveryId, Priority, Recipient},
 };
 
 /// Everything about it, before anything is done.
-pub(super) struct Plan {
+pub(super) struct Selection {
     /// Which delivery it is on the shelf.
     pub(super) delivery: DeliveryId,
     /// Nowhere: it is removed.
-    pub(super) way: Option<Way>,
+    pub(super) publication: Option<Publication>,
     /// What an operator corrects.
     pub(super) corrected: Vec<Change>,
     /// Where it was edited; of no use once it is done.
@@ -26,14 +26,14 @@ pub(super) struct Plan {
 }
 
 /// Where a message goes from its shelf.
-pub(super) enum Way {
+pub(super) enum Publication {
     /// One delivery goes on.
-    HandOff(HandOff),
+    Republish(Republish),
     /// An event begins anew.
     Event(Message),
 }
 
-impl Plan {
+impl Selection {
     /// The corrections, for a person.
     pub(super) fn changes(&self) -> impl Iterator<Item = String> {
         self.corrected.iter().map(ToString::to_string)
@@ -46,59 +46,70 @@ impl Plan {
             let fields = self.corrected.iter().map(|change| change.field.as_str());
             details.insert("corrected", fields.collect::<Vec<_>>());
         }
-        if let Some(Way::HandOff(hand_off)) = &self.way
-            && hand_off.ticket.delivery_id != self.delivery
+        if let Some(Publication::Republish(republish)) = &self.publication
+            && republish.delivery_headers.delivery_id != self.delivery
         {
-            details.extend(doc! {"became": hand_off.ticket.delivery_id.as_str()});
+            details.extend(doc! {"became": republish.delivery_headers.delivery_id.as_str()});
         }
         details
     }
 
     pub(super) async fn publish(&self, broker: &AmqpBroker) -> anyhow::Result<()> {
-        match &self.way {
+        match &self.publication {
             None => {}
-            Some(Way::HandOff(hand_off)) => broker.hand_off(hand_off).await?,
-            Some(Way::Event(message)) => broker.publish_event(message).await?,
+            Some(Publication::Republish(republish)) => broker.republish(republish).await?,
+            Some(Publication::Event(message)) => broker.publish_event(message).await?,
         }
         Ok(())
     }
 }
 
-impl Desk {
+impl DeadLettersCli {
     /// What is to be done, or why it is refused: mail that went out after all must not go out again.
-    pub(super) async fn plan(
+    pub(super) async fn select(
         &self,
         decision: Decision,
         message: Message,
-        ticket: Ticket,
+        delivery_headers: DeliveryHeaders,
         correction: Option<&Correction>,
         reason: &str,
-    ) -> Result<Result<Plan, String>, Failure> {
-        let delivery = ticket.delivery_id.clone();
+    ) -> Result<Result<Selection, String>, Failure> {
+        let delivery = delivery_headers.delivery_id.clone();
         if decision == Decision::Remove {
-            return Ok(Ok(Plan { delivery, way: None, corrected: Vec::new(), file: None }));
+            return Ok(Ok(Selection {
+                delivery,
+                publication: None,
+                corrected: Vec::new(),
+                file: None,
+            }));
         }
-        if ticket.masked {
+        if delivery_headers.masked {
             return Ok(Err("its secrets are masked, so it can't be sent again".to_owned()));
         }
         if self.was_sent(&delivery).await? {
             return Ok(Err("it was sent".to_owned()));
         }
         let planned = match correction {
-            None => self.again(message, ticket, reason).map(|way| (way, Vec::new(), None)),
-            Some(correction) => self.corrected(&message, &ticket, correction, reason).await?,
+            None => self
+                .again(message, delivery_headers, reason)
+                .map(|publication| (publication, Vec::new(), None)),
+            Some(correction) => {
+                self.corrected(&message, &delivery_headers, correction, reason).await?
+            }
         };
-        let plan = match planned {
-            Ok((way, corrected, file)) => Plan { delivery, way: Some(way), corrected, file },
+        let select = match planned {
+            Ok((publication, corrected, file)) => {
+                Selection { delivery, publication: Some(publication), corrected, file }
+            }
             Err(reason) => return Ok(Err(reason)),
         };
-        if let Some(Way::HandOff(hand_off)) = &plan.way
-            && hand_off.ticket.delivery_id != plan.delivery
-            && self.was_sent(&hand_off.ticket.delivery_id).await?
+        if let Some(Publication::Republish(republish)) = &select.publication
+            && republish.delivery_headers.delivery_id != select.delivery
+            && self.was_sent(&republish.delivery_headers.delivery_id).await?
         {
             return Ok(Err("as it is corrected, it was sent".to_owned()));
         }
-        Ok(Ok(plan))
+        Ok(Ok(select))
     }
 
     async fn was_sent(&self, delivery: &DeliveryId) -> Result<bool, Failure> {
@@ -108,46 +119,62 @@ impl Desk {
     }
 
     /// As it is.
-    fn again(&self, message: Message, ticket: Ticket, reason: &str) -> Result<Way, String> {
-        if ticket.route.is_empty() {
+    fn again(
+        &self,
+        message: Message,
+        delivery_headers: DeliveryHeaders,
+        reason: &str,
+    ) -> Result<Publication, String> {
+        if delivery_headers.route.is_empty() {
             // It never became a delivery: it begins anew, where it came from.
-            let queue = self.queue_of(&message, &ticket)?;
-            return Ok(Way::Event(Message { queue, ticket: None, ..message }));
+            let queue = self.queue_of(&message, &delivery_headers)?;
+            return Ok(Publication::Event(Message { queue, delivery_headers: None, ..message }));
         }
-        let priority = self.priority(&ticket, &message).unwrap_or(Priority::Medium);
+        let priority = self.priority(&delivery_headers, &message).unwrap_or(Priority::Medium);
         let reason = format!("sent again by an operator: {reason}");
-        let ticket = Ticket { attempt: ticket.attempt + 1, reason, ..ticket };
-        Ok(Way::hand_off(ticket, priority, message))
+        let delivery_headers =
+            DeliveryHeaders { attempt: delivery_headers.attempt + 1, reason, ..delivery_headers };
+        Ok(Publication::republish(delivery_headers, priority, message))
     }
 
     /// The queue for an event that never became a delivery.
-    pub(super) fn queue_of(&self, message: &Message, ticket: &Ticket) -> Result<String, String> {
-        if !ticket.origin.is_empty() {
-            return Ok(ticket.origin.clone());
+    pub(super) fn queue_of(
+        &self,
+        message: &Message,
+        delivery_headers: &DeliveryHeaders,
+    ) -> Result<String, String> {
+        if !delivery_headers.origin.is_empty() {
+            return Ok(delivery_headers.origin.clone());
         }
         let event = event::parse(&message.body, &message.properties, "");
         let kind = event.map_err(|invalid| invalid.to_string())?.kind;
-        let queue = self.loaded.catalog.queue_of(&kind);
+        let queue = self.loaded.routing.queue_of(&kind);
         queue.map(ToOwned::to_owned).ok_or_else(|| format!("unknown event type {kind:?}"))
     }
 
     /// The event's own where its route lets it say one.
-    fn priority(&self, ticket: &Ticket, message: &Message) -> Option<Priority> {
-        let route = self.loaded.catalog.route(&ticket.route)?;
-        let mut event = event::parse(&message.body, &message.properties, &ticket.origin).ok()?;
-        self.loaded.catalog.translate(&mut event);
-        let recipient = Recipient::Address(ticket.recipient.clone());
-        let id = ticket.delivery_id.clone();
-        let delivery = Delivery::handed_off(id, route.clone(), &event, recipient, ticket.attempt);
+    fn priority(&self, delivery_headers: &DeliveryHeaders, message: &Message) -> Option<Priority> {
+        let route = self.loaded.routing.route(&delivery_headers.route)?;
+        let mut event =
+            event::parse(&message.body, &message.properties, &delivery_headers.origin).ok()?;
+        self.loaded.routing.normalize(&mut event);
+        let recipient = Recipient::Address(delivery_headers.recipient.clone());
+        let id = delivery_headers.delivery_id.clone();
+        let delivery =
+            Delivery::republished(id, route.clone(), &event, recipient, delivery_headers.attempt);
         Some(delivery.priority)
     }
 }
 
-impl Way {
+impl Publication {
     /// At once, by way of the queue of what is due.
-    pub(super) fn hand_off(ticket: Ticket, priority: Priority, message: Message) -> Self {
+    pub(super) fn republish(
+        delivery_headers: DeliveryHeaders,
+        priority: Priority,
+        message: Message,
+    ) -> Self {
         let destination = Destination::Later(Duration::ZERO, priority);
         let Message { body, properties, .. } = message;
-        Self::HandOff(HandOff { ticket, destination, body, properties })
+        Self::Republish(Republish { delivery_headers, destination, body, properties })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use crate::{audit::Record, broker::Ticket, cli::say};
+use crate::{audit::Record, broker::DeliveryHeaders, cli::print};
 
 /// When, which, what, how often tried, to whom, the kind of error, why.
 const COLUMNS: [&str; 7] = ["AT", "DELIVERY", "TYPE", "TRY", "RECIPIENT", "ERROR", "WHY"];
@@ -27,11 +27,12 @@ pub(super) fn of_record(record: &Record) -> Row {
 }
 
 /// A message that never came through usher.
-pub(super) fn of_ticket(ticket: &Ticket) -> Row {
-    ["", ticket.delivery_id.as_str(), "", "", "", "unroutable", &ticket.reason].map(visible)
+pub(super) fn of_headers(delivery_headers: &DeliveryHeaders) -> Row {
+    ["", delivery_headers.delivery_id.as_str(), "", "", "", "unroutable", &delivery_headers.reason]
+        .map(visible)
 }
 
-pub(super) fn print(rows: &[Row]) {
+pub(super) fn print_table(rows: &[Row]) {
     let header = std::io::stdout().is_terminal().then(|| COLUMNS.map(ToOwned::to_owned));
     let rows: Vec<&Row> = header.iter().chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
@@ -41,7 +42,7 @@ pub(super) fn print(rows: &[Row]) {
             let shown = if cell.is_empty() { "-" } else { cell };
             format!("{shown:<width$}")
         });
-        say(cells.collect::<Vec<_>>().join("  ").trim_end());
+        print(cells.collect::<Vec<_>>().join("  ").trim_end());
     }
 }
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::DemoArgs,
     gallery::{self, Shown},
-    say,
+    print,
 };
 use crate::{
     app::{
@@ -75,13 +75,14 @@ pub(crate) async fn demo(_: Option<&Path>, args: DemoArgs) -> Result<ExitCode, F
     let loaded = load::load_with(None, &environment)?;
     quiet_logs_for_demo();
     start_afresh(&args.out)?;
-    say("usher demo: events in, mail out, a record of each, nothing but this folder needed\n");
+    print("usher demo: events in, mail out, a record of each, nothing but this folder needed\n");
 
     let store = embedded::open(&args.out, &loaded.settings)?;
     let samples = samples(&loaded);
     let sender = loaded.sender.clone();
     let mails = Arc::new(Mutex::new(Vec::new()));
-    let (broker, audit, plan) = (store.broker.clone(), store.audit.clone(), store.plan.clone());
+    let (broker, audit, scheduler) =
+        (store.broker.clone(), store.audit.clone(), store.scheduler.clone());
     let pipeline = build(loaded, store, &args.out.join("mail"), &mails)?;
     let handler = build::handler(pipeline.clone());
 
@@ -103,17 +104,17 @@ pub(crate) async fn demo(_: Option<&Path>, args: DemoArgs) -> Result<ExitCode, F
     broker.publish_event(again.1.clone().into_bytes()).await?;
     drain(&broker, handler, 1).await?;
     let sent_twice = count(&mails) - sent_before;
-    let (played, as_played) = reminders::play(&broker, &pipeline, &plan).await?;
+    let (played, as_played) = reminders::play(&broker, &pipeline, &scheduler).await?;
     fed.extend(played);
 
     let records = audit.all().await?;
-    say(&table(&fed, &records));
-    say(&format!("{}, published a second time: {sent_twice} mails more\n", again.0));
+    print(&table(&fed, &records));
+    print(&format!("{}, published a second time: {sent_twice} mails more\n", again.0));
     let waiting = broker.waiting().await?;
     let mails = std::mem::take(&mut *mails.lock().unwrap_or_else(PoisonError::into_inner));
     let index = gallery::write(&args.out, "usher demo: the mails", &mails, &sender, false)
         .context("writing the gallery")?;
-    say(&format!(
+    print(&format!(
         "{} events: {}, {} dead letter, {} poison message, {} records, in {:.1} s",
         fed.len() + 1,
         gallery::count(&mails),
@@ -122,7 +123,7 @@ pub(crate) async fn demo(_: Option<&Path>, args: DemoArgs) -> Result<ExitCode, F
         records.len(),
         started.elapsed().as_secs_f64()
     ));
-    say(&format!("see the mails: {}", index.display()));
+    print(&format!("see the mails: {}", index.display()));
     let as_expected = sent_twice == 0
         && as_played
         && waiting.dead == 1
@@ -165,7 +166,7 @@ fn remove(removed: std::io::Result<()>) -> std::io::Result<()> {
 fn samples(loaded: &Loaded) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut seen = std::collections::HashSet::new();
-    let mut routes = loaded.catalog.routes();
+    let mut routes = loaded.routing.routes();
     routes.sort_by_key(|route| route.lifecycle);
     for route in routes {
         for (path, text) in source::samples(&loaded.files, &route.template) {
@@ -200,7 +201,7 @@ fn build(
         instance: store.instance,
         ledger: store.ledger,
         audit: store.audit,
-        plan: store.plan,
+        scheduler: store.scheduler,
         email: channel(Box::new(files), ChannelKind::Email),
         sms: channel(Box::new(SimulatedSms), ChannelKind::Sms),
         broker: Arc::new(store.broker),

@@ -9,11 +9,11 @@ use super::{Fed, drain};
 use crate::{
     app::build,
     broker::Handler,
-    cli::say,
+    cli::print,
     delivery::Pipeline,
-    embedded::{broker::EmbeddedBroker, scheduler::EmbeddedPlan},
+    embedded::{broker::EmbeddedBroker, scheduler::EmbeddedScheduler},
     failure::Failure,
-    scheduler::{Plan, State},
+    scheduler::{Scheduler, State},
 };
 
 /// What the settings of the demo say: so long before the show.
@@ -23,7 +23,7 @@ const BEFORE: SignedDuration = SignedDuration::from_hours(3);
 pub(crate) async fn play(
     broker: &EmbeddedBroker,
     pipeline: &Arc<Pipeline>,
-    plan: &EmbeddedPlan,
+    scheduler: &EmbeddedScheduler,
 ) -> Result<(Vec<Fed>, bool), Failure> {
     let handler = build::handler(pipeline.clone());
     let mut fed = Vec::new();
@@ -33,19 +33,19 @@ pub(crate) async fn play(
         // One after the other, so that they arrive in their order.
         drain(broker, handler.clone(), 1).await?;
     }
-    send_what_is_due(broker, handler, pipeline, plan).await?;
+    send_what_is_due(broker, handler, pipeline, scheduler).await?;
     let mut states = Vec::new();
     for booking in ["DEMO-1", "DEMO-2"] {
-        let mut planned = plan.of_booking(booking).await?;
+        let mut planned = scheduler.of_booking(booking).await?;
         planned.reverse();
         for one in planned {
             let due = one.due.strftime("%H:%M:%SZ");
             let why = one.reason.map(|reason| format!(", {reason}")).unwrap_or_default();
-            say(&format!("reminder of {booking} planned for {due}: {}{why}", one.state.as_str()));
+            print(&format!("reminder of {booking} planned for {due}: {}{why}", one.state.as_str()));
             states.push(one.state);
         }
     }
-    say("");
+    print("");
     Ok((fed, states == [State::Void, State::Published, State::Void]))
 }
 
@@ -54,10 +54,10 @@ async fn send_what_is_due(
     broker: &EmbeddedBroker,
     handler: Handler,
     pipeline: &Pipeline,
-    plan: &EmbeddedPlan,
+    scheduler: &EmbeddedScheduler,
 ) -> Result<(), Failure> {
     let waits = async || {
-        let planned = plan.of_booking("DEMO-1").await?;
+        let planned = scheduler.of_booking("DEMO-1").await?;
         anyhow::Ok(planned.iter().any(|one| one.state == State::Planned))
     };
     while waits().await? {

@@ -17,7 +17,7 @@ use memchr::memmem;
 use tokio::time::timeout;
 
 use super::{
-    reply::{describe, judge, negative, positive},
+    reply::{classify, describe, negative, positive},
     wire::Written,
 };
 use crate::{
@@ -125,7 +125,7 @@ impl Connection {
                     if !waits_for_body && reply.code != 421 {
                         self.reset().await;
                     }
-                    return Err(judge(reply).into());
+                    return Err(classify(reply).into());
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Connection {
     /// The body, the dot and the reply to it. Both go out in one write: a dot in a segment of its own
     /// would be one more for everybody, and wait 40 ms for a delayed ACK where Nagle's algorithm is on.
     async fn body(&mut self, mail: String) -> Outcome {
-        let text = on_the_wire(mail);
+        let text = dot_stuff(mail);
         let before = self.written.bytes();
         let whole = text.len() as u64;
         let reply = timeout(self.dot_timeout, self.smtp.command(Line(text))).await;
@@ -166,7 +166,7 @@ impl Connection {
         match reply {
             Ok(Ok(response)) => Outcome::Sent(Some(positive(&self.server, ".", &response))),
             Ok(Err(error)) if error.status().is_some() => {
-                judge(negative(&self.server, ".", &error))
+                classify(negative(&self.server, ".", &error))
             }
             Ok(Err(error)) if dot_is_out => Outcome::Unknown(describe(&error)),
             Ok(Err(error)) => Outcome::Interrupted(describe(&error)),
@@ -229,7 +229,7 @@ impl fmt::Display for Line {
 
 /// A mail as it goes over the wire: a dot more before each line that begins with one, and the dot
 /// that ends it (RFC 5321 4.5.2). lettre's own encoder looks at every byte.
-fn on_the_wire(mut mail: String) -> String {
+fn dot_stuff(mut mail: String) -> String {
     if mail.starts_with('.') {
         mail.insert(0, '.');
     }
@@ -257,7 +257,7 @@ mod tests {
             ("a\n.b\r.c\r\n", "a\n.b\r.c\r\n.\r\n"),
             ("\r\n\r\n..a", "\r\n\r\n...a\r\n.\r\n"),
         ] {
-            assert_eq!(on_the_wire(mail.to_owned()), wire, "{mail:?}");
+            assert_eq!(dot_stuff(mail.to_owned()), wire, "{mail:?}");
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
     server::{Server, Unavailable},
 };
 use crate::{
-    channel::{Channel, Outcome, Outgoing, Slot, circuit_breaker::Gate, email::Sender},
+    channel::{Channel, Outcome, Outgoing, Slot, circuit_breaker::CircuitBreaker, email::Sender},
     config::Smtp,
     health::Dependency,
 };
@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(5);
 pub struct SmtpChannel {
     sender: Sender,
     pool: Pool<Connections>,
-    gate: Arc<Gate>,
+    circuit_breaker: Arc<CircuitBreaker>,
 }
 
 struct Connections {
@@ -46,7 +46,7 @@ impl SmtpChannel {
             .queue_mode(QueueMode::Lifo)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self { sender, pool, gate: Arc::new(Gate::new(health)) })
+        Ok(Self { sender, pool, circuit_breaker: Arc::new(CircuitBreaker::new(health)) })
     }
 
     /// Has the use of its connections shown.
@@ -75,20 +75,24 @@ impl Channel for SmtpChannel {
 
     async fn ready(&self) -> Box<dyn Slot> {
         loop {
-            if let Some(until) = self.gate.closed_until() {
+            if let Some(until) = self.circuit_breaker.closed_until() {
                 tokio::time::sleep_until(until.into()).await;
                 continue;
             }
             match self.pool.get().await {
                 Ok(connection) => {
                     if Object::metrics(&connection).recycle_count == 0 {
-                        self.gate.connected();
+                        self.circuit_breaker.connected();
                     }
                     let sender = self.sender.clone();
-                    return Box::new(SmtpSlot { sender, connection, gate: self.gate.clone() });
+                    return Box::new(SmtpSlot {
+                        sender,
+                        connection,
+                        circuit_breaker: self.circuit_breaker.clone(),
+                    });
                 }
-                Err(PoolError::Backend(error)) => self.gate.close(&error, false),
-                Err(error) => self.gate.close(&error, false),
+                Err(PoolError::Backend(error)) => self.circuit_breaker.close(&error, false),
+                Err(error) => self.circuit_breaker.close(&error, false),
             }
         }
     }
@@ -97,7 +101,7 @@ impl Channel for SmtpChannel {
 struct SmtpSlot {
     sender: Sender,
     connection: Object<Connections>,
-    gate: Arc<Gate>,
+    circuit_breaker: Arc<CircuitBreaker>,
 }
 
 #[async_trait]
@@ -110,8 +114,8 @@ impl Slot for SmtpSlot {
         let reused = Object::metrics(&self.connection).recycle_count > 0;
         let outcome = self.connection.transact(mail, latch, reused).await;
         match &outcome {
-            Outcome::Unavailable(reason, _) => self.gate.close(reason, true),
-            Outcome::Sent(_) | Outcome::Refused { .. } => self.gate.open(),
+            Outcome::Unavailable(reason, _) => self.circuit_breaker.close(reason, true),
+            Outcome::Sent(_) | Outcome::Refused { .. } => self.circuit_breaker.open(),
             _ => {}
         }
         if self.connection.open_transaction {

@@ -5,7 +5,7 @@ use lettre::transport::smtp::{Error, response::Response};
 use crate::{audit::Smtp as Reply, channel::Outcome};
 
 /// What a refusal means for the delivery (DESIGN section 3, "SMTP outcomes").
-pub(crate) fn judge(reply: Reply) -> Outcome {
+pub(crate) fn classify(reply: Reply) -> Outcome {
     let permanent = (500..600).contains(&reply.code);
     let in_envelope = reply.command != ".";
     // 421: the server is closing. 5xx at MAIL: it does not want us, whatever the mail, but for
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn refusals_are_judged_by_phase_and_code() {
-        let judged = |command, code| judge(reply("s:25", command, code, "5.7.1 text"));
+        let judged = |command, code| classify(reply("s:25", command, code, "5.7.1 text"));
         for (command, code, permanent) in [
             ("MAIL", 451, false),
             ("MAIL", 552, true),

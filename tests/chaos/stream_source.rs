@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
-use usher::crash_points::BRIDGE_POINTS;
+use usher::crash_points::STREAM_SOURCE_POINTS;
 
 use super::{
     batch::{MIX, Published, batch},
@@ -67,7 +67,8 @@ async fn killed_at(point: &str, hit: usize) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_the_steps_of_the_bridge_nothing_is_lost_or_sent_twice() {
-    let cases = BRIDGE_POINTS.iter().map(|point| (*point, 1)).chain([("after_stream_publish", 5)]);
+    let cases =
+        STREAM_SOURCE_POINTS.iter().map(|point| (*point, 1)).chain([("after_stream_publish", 5)]);
     let cases = cases.map(|(point, hit)| killed_at(point, hit));
     let faults = join_all(cases).await.concat();
     assert!(faults.is_empty(), "{}", faults.join("\n"));

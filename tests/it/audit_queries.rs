@@ -7,8 +7,8 @@ use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 
 use crate::{
+    dead_letters::run,
     indexes::assert_uses_an_index,
-    shelf::run,
     support::{
         events::{ACCOUNTS, BOOKINGS, booking, with},
         eventually,

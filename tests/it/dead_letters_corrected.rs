@@ -7,7 +7,7 @@ use mongodb::bson::Document;
 use serde_json::{Value, json};
 
 use crate::{
-    shelf::run,
+    dead_letters::run,
     support::{
         events::{BOOKINGS, booking, rescheduled, with},
         eventually,
