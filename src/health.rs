@@ -1,9 +1,10 @@
 //! What usher depends on and whether it answers. A change of state is one log line, not a flood.
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -13,9 +14,26 @@ use std::{
 #[derive(Debug, Clone)]
 pub struct Dependency {
     name: &'static str,
-    state: Arc<Mutex<State>>,
+    /// What it is asked to do, where that is told apart.
+    operation: &'static str,
+    known: Arc<Mutex<Known>>,
     failures: Arc<AtomicU64>,
 }
+
+/// What is known of a dependency.
+#[derive(Debug, Default)]
+struct Known {
+    has_answered: bool,
+    is_unused: bool,
+    /// The operations whose last try failed, and why.
+    failing: BTreeMap<&'static str, String>,
+    /// How many wait for an operation that failed for them.
+    blocked: BTreeMap<&'static str, usize>,
+}
+
+/// Somebody for whom an operation failed and who tries it again, until this is dropped.
+#[derive(Debug)]
+pub struct Blocked(Dependency);
 
 /// Whether a dependency answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +51,13 @@ pub enum State {
 impl Dependency {
     /// Not heard of yet.
     pub fn new(name: &'static str) -> Self {
-        Self { name, state: Arc::new(Mutex::new(State::Unknown)), failures: Arc::default() }
+        Self { name, operation: "", known: Arc::default(), failures: Arc::default() }
+    }
+
+    /// The same dependency, seen from one operation: it is up when no operation's last try failed, so
+    /// that a read that succeeds does not hide that all writes fail.
+    pub fn when(&self, operation: &'static str) -> Self {
+        Self { operation, ..self.clone() }
     }
 
     /// Its name: `rabbitmq`, `redis`, `mongodb`, `smtp`, `sms` or `stream`.
@@ -41,31 +65,58 @@ impl Dependency {
         self.name
     }
 
-    /// It answers.
+    /// The operation succeeded. It is still down while it keeps failing for others.
     pub fn up(&self) {
-        if self.change(State::Up) {
+        let is_up = |known: &mut Known| {
+            known.has_answered = true;
+            if !known.blocked.contains_key(self.operation) {
+                known.failing.remove(self.operation);
+            }
+        };
+        if let (false, State::Up) = self.change(is_up) {
             tracing::info!(dependency = self.name, "dependency is up");
         }
     }
 
-    /// It doesn't answer.
+    /// The operation failed.
     pub fn down(&self, reason: &dyn Display) {
         // Servers like to repeat addresses in their refusals, and this one is shown to everybody.
         let reason = crate::audit::mask_addresses(&reason.to_string());
-        if self.change(State::Down(reason.clone())) {
+        let is_down = |known: &mut Known| {
+            known.is_unused = false;
+            known.failing.insert(self.operation, reason.clone());
+        };
+        if let (false, State::Down(_)) = self.change(is_down) {
             self.failures.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(dependency = self.name, reason, "dependency is down, waiting for it");
+            let operation = self.operation;
+            tracing::warn!(
+                dependency = self.name,
+                operation,
+                reason,
+                "dependency is down, waiting for it"
+            );
         }
+    }
+
+    /// The operation failed for somebody who tries it until it succeeds.
+    pub fn blocked(&self) -> Blocked {
+        *self.known().blocked.entry(self.operation).or_default() += 1;
+        Blocked(self.clone())
+    }
+
+    /// The operation is not needed any more: whether it would succeed is not known.
+    pub fn forget(&self) {
+        self.change(|known| drop(known.failing.remove(self.operation)));
     }
 
     /// It isn't configured.
     pub fn unused(&self) {
-        self.change(State::Unused);
+        self.change(|known| *known = Known { is_unused: true, ..Known::default() });
     }
 
     /// Whether it answers.
     pub fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known().state()
     }
 
     /// How often it stopped answering.
@@ -73,16 +124,47 @@ impl Dependency {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Whether the kind of state is another one than before; a new reason for being down is not.
-    fn change(&self, state: State) -> bool {
-        let mut current = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if *current == State::Unused && state == State::Up {
-            // What answers stands in for it.
-            return false;
+    /// Whether the kind of state stayed the same, and the state; a new reason for being down is no
+    /// change.
+    fn change(&self, change: impl FnOnce(&mut Known)) -> (bool, State) {
+        let mut known = self.known();
+        let before = known.state();
+        change(&mut known);
+        let after = known.state();
+        (std::mem::discriminant(&before) == std::mem::discriminant(&after), after)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        let mut known = self.0.known();
+        if let Some(count) = known.blocked.get_mut(self.0.operation) {
+            *count -= 1;
+            if *count == 0 {
+                known.blocked.remove(self.0.operation);
+            }
         }
-        let changed = std::mem::discriminant(&*current) != std::mem::discriminant(&state);
-        *current = state;
-        changed
+    }
+}
+
+impl Known {
+    fn state(&self) -> State {
+        if self.is_unused {
+            // What answers stands in for it.
+            return State::Unused;
+        }
+        if self.failing.is_empty() {
+            return if self.has_answered { State::Up } else { State::Unknown };
+        }
+        let reasons = self.failing.iter().map(|(operation, reason)| match *operation {
+            "" => reason.clone(),
+            operation => format!("{operation}: {reason}"),
+        });
+        State::Down(reasons.collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -172,5 +254,27 @@ mod tests {
         redis.unused();
         redis.up();
         assert_eq!(redis.state(), State::Unused);
+    }
+    #[test]
+    fn what_succeeds_does_not_hide_what_fails() {
+        let mongodb = Dependency::new("mongodb");
+        mongodb.when("writing records").down(&"not authorised");
+        mongodb.when("reading").up();
+        let down = State::Down("writing records: not authorised".into());
+        assert_eq!(mongodb.state(), down);
+        mongodb.when("reading").down(&"no answer");
+        assert_eq!(mongodb.failures(), 1);
+        mongodb.when("reading").forget();
+        assert_eq!(mongodb.state(), down);
+        let blocked = mongodb.when("writing records").blocked();
+        mongodb.when("writing records").up();
+        assert_eq!(mongodb.state(), down);
+        drop(blocked);
+        mongodb.when("writing records").up();
+        assert_eq!(mongodb.state(), State::Up);
+        let unknown = Dependency::new("redis");
+        unknown.when("renewing").down(&"no answer");
+        unknown.when("renewing").forget();
+        assert_eq!(unknown.state(), State::Unknown);
     }
 }

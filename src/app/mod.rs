@@ -163,7 +163,7 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
         topology,
         prefetch: settings.prefetch,
         prefetch_low: low_prefetch(&settings),
-        health: health.rabbitmq.clone(),
+        health: health.rabbitmq.when("consuming"),
         stop: stop.clone(),
         abandon: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -282,11 +282,12 @@ async fn prepare_database(
         scheduler.prepare().await?;
         anyhow::Ok(outbox.requests().prepare().await?)
     };
+    let preparing = health.mongodb.when("preparing");
     while let Err(error) = prepare().await {
-        health.mongodb.down(&error);
+        preparing.down(&error);
         tokio::time::sleep(backoff.step()).await;
     }
-    health.mongodb.up();
+    preparing.up();
 }
 
 /// Says again and again that this instance lives, and keeps the ledger's epoch.
@@ -299,22 +300,25 @@ async fn keep_alive(
 ) {
     let mut ticks = tokio::time::interval(renewal);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (renewing, asking) = (health.redis.when("renewing"), health.mongodb.when("asking"));
     loop {
         ticks.tick().await;
         let renewed = async {
             ledger.renew(&instance).await?;
-            if !ledger.has_epoch().await? {
+            if ledger.has_epoch().await? {
+                asking.forget();
+            } else {
                 // Not waited for: to renew is more urgent than to know.
                 match audit.is_empty().await {
                     Ok(empty) => ledger.keep_epoch(empty).await?,
-                    Err(error) => health.mongodb.down(&error),
+                    Err(error) => asking.down(&error),
                 }
             }
             Ok::<(), crate::ledger::LedgerError>(())
         };
         match renewed.await {
-            Ok(()) => health.redis.up(),
-            Err(error) => health.redis.down(&error),
+            Ok(()) => renewing.up(),
+            Err(error) => renewing.down(&error),
         }
     }
 }

@@ -81,6 +81,39 @@ pub struct Record {
     pub erased_at: Option<Timestamp>,
 }
 
+/// Longest text in a stub, in characters.
+const STUB_TEXT: usize = 1000;
+
+impl Record {
+    /// What is left of a record that the audit can't hold: who got what and how it ended, without
+    /// anything that upstream chose freely.
+    pub(crate) fn stub(&self, reason: &str) -> Self {
+        let cut = |text: &str| -> String { text.chars().take(STUB_TEXT).collect() };
+        let mut data = Map::new();
+        data.insert("not_stored".to_owned(), cut(reason).into());
+        let event = EventRef {
+            id: cut(&self.event.id),
+            kind: cut(&self.event.kind),
+            source: cut(&self.event.source),
+            ..self.event.clone()
+        };
+        let error = self
+            .error
+            .as_ref()
+            .map(|error| DeliveryError { kind: error.kind.clone(), message: cut(&error.message) });
+        Self {
+            event,
+            recipient: cut(&self.recipient),
+            subject: cut(&self.subject),
+            data,
+            smtp: None,
+            error,
+            correlation: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
+}
+
 /// The event as the record names it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventRef {

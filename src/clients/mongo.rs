@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
     Collection, IndexModel,
-    bson::{self, Bson, Document},
+    bson::{self, Bson, Document, RawDocumentBuf},
     error::{Error, ErrorKind},
     options::IndexOptions,
 };
@@ -15,32 +15,138 @@ use serde::{Serialize, de::DeserializeOwned};
 /// The code of a duplicate key: the document is there already.
 pub const DUPLICATE_KEY: i32 = 11000;
 
-/// Inserts all, unordered; says for each whether it is new. One that is there already is no failure.
-pub async fn insert_all<T: Serialize + Send + Sync>(
-    collection: Collection<T>,
+/// Larger documents are not even sent: MongoDB takes 16 MiB, and its drivers refuse a batch with one
+/// that is larger.
+const MAX_DOCUMENT_BYTES: usize = 15 * 1024 * 1024;
+
+/// Refusals that are about the document: `BadValue`, `FailedToParse`, `TypeMismatch`, `InvalidBSON`,
+/// `DollarPrefixedFieldName`, `InvalidIdField`, `EmptyFieldName`, `DottedFieldName`,
+/// `DocumentValidationFailure`, `BSONObjectTooLarge` and keys that are too long or can't be indexed.
+const OF_THE_DOCUMENT: [i32; 13] = [2, 9, 14, 22, 52, 53, 56, 57, 121, 10334, 17280, 17419, 17420];
+
+/// Why a document is not there.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum InsertError {
+    /// It can't be held, however often it is tried.
+    #[error("the database can't hold it: {0}")]
+    Unstorable(String),
+    /// The database did not take it now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Inserts all, unordered; says for each whether it is new. One that is there already is no failure,
+/// and none shares the fate of another that can't be held.
+pub async fn insert_all<C, T>(
+    collection: Collection<C>,
     documents: Vec<impl Borrow<T>>,
-) -> Vec<anyhow::Result<bool>> {
-    let count = documents.len();
-    let refused: HashMap<usize, Option<String>> =
-        match collection.insert_many(documents).ordered(false).await {
-            Ok(_) => HashMap::new(),
-            Err(error) => match *error.kind {
-                ErrorKind::InsertMany(ref failure) if failure.write_concern_error.is_none() => {
-                    let refusals = failure.write_errors.iter().flatten();
-                    let reason =
-                        |code, text: &String| (code != DUPLICATE_KEY).then(|| text.clone());
-                    refusals.map(|one| (one.index, reason(one.code, &one.message))).collect()
+) -> Vec<Result<bool, InsertError>>
+where
+    C: Send + Sync,
+    T: Serialize,
+{
+    let collection = collection.clone_with_type::<RawDocumentBuf>();
+    let mut answers = Vec::with_capacity(documents.len());
+    let mut sound = Vec::with_capacity(documents.len());
+    for document in &documents {
+        match serialized(document.borrow()) {
+            Ok(document) => {
+                sound.push(document);
+                answers.push(None);
+            }
+            Err(unstorable) => answers.push(Some(Err(unstorable))),
+        }
+    }
+    let mut inserted = insert_serialized(&collection, &sound).await.into_iter();
+    let unanswered = || Err(InsertError::Unavailable("no answer".to_owned()));
+    let answers = answers.into_iter();
+    answers.map(|known| known.or_else(|| inserted.next()).unwrap_or_else(unanswered)).collect()
+}
+
+/// Each document by itself, so that one that can't be serialized does not keep its batch out.
+fn serialized<T: Serialize>(document: &T) -> Result<RawDocumentBuf, InsertError> {
+    let unstorable = |error: bson::error::Error| InsertError::Unstorable(error.to_string());
+    let document = bson::serialize_to_raw_document_buf(document).map_err(unstorable)?;
+    match document.as_bytes().len() {
+        bytes if bytes > MAX_DOCUMENT_BYTES => {
+            Err(InsertError::Unstorable(format!("it has {bytes} bytes")))
+        }
+        _ => Ok(document),
+    }
+}
+
+async fn insert_serialized(
+    collection: &Collection<RawDocumentBuf>,
+    documents: &[RawDocumentBuf],
+) -> Vec<Result<bool, InsertError>> {
+    match insert_batch(collection, documents).await {
+        Ok(answers) => answers,
+        Err(error) if documents.len() > 1 && is_of_the_batch(&error) => {
+            let mut answers = Vec::with_capacity(documents.len());
+            for document in documents.chunks(1) {
+                match insert_batch(collection, document).await {
+                    Ok(answer) => answers.extend(answer),
+                    Err(error) => answers.push(Err(refusal(&error))),
                 }
-                // Nobody knows what was written: all of it is written again.
-                _ => (0..count).map(|index| (index, Some(error.to_string()))).collect(),
-            },
-        };
-    let answer = |index| match refused.get(&index) {
-        None => Ok(true),
-        Some(None) => Ok(false),
-        Some(Some(reason)) => Err(anyhow::anyhow!(reason.clone())),
+            }
+            answers
+        }
+        // Nobody knows what was written: all of it is written again.
+        Err(error) => documents.iter().map(|_| Err(refusal(&error))).collect(),
+    }
+}
+
+/// The answers for each document; an error where the batch as a whole was not taken.
+async fn insert_batch(
+    collection: &Collection<RawDocumentBuf>,
+    documents: &[RawDocumentBuf],
+) -> Result<Vec<Result<bool, InsertError>>, Error> {
+    if documents.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut answers: Vec<_> = documents.iter().map(|_| Ok(true)).collect();
+    let Err(error) = collection.insert_many(documents).ordered(false).await else {
+        return Ok(answers);
     };
-    (0..count).map(answer).collect()
+    let ErrorKind::InsertMany(ref failure) = *error.kind else { return Err(error) };
+    if failure.write_concern_error.is_some() {
+        return Err(error);
+    }
+    for refused in failure.write_errors.iter().flatten() {
+        if let Some(answer) = answers.get_mut(refused.index) {
+            *answer = match refused.code {
+                DUPLICATE_KEY => Ok(false),
+                code => Err(insert_error(code, refused.message.clone())),
+            };
+        }
+    }
+    Ok(answers)
+}
+
+/// Whether the server, or the driver before it, refused what it was given, rather than being away.
+fn is_of_the_batch(error: &Error) -> bool {
+    match *error.kind {
+        ErrorKind::Command(ref refused) => OF_THE_DOCUMENT.contains(&refused.code),
+        ErrorKind::InvalidArgument { .. } | ErrorKind::Bson(_) => true,
+        _ => false,
+    }
+}
+
+fn refusal(error: &Error) -> InsertError {
+    match *error.kind {
+        ErrorKind::Command(ref refused) => insert_error(refused.code, error.to_string()),
+        ErrorKind::InvalidArgument { .. } | ErrorKind::Bson(_) => {
+            InsertError::Unstorable(error.to_string())
+        }
+        _ => InsertError::Unavailable(error.to_string()),
+    }
+}
+
+fn insert_error(code: i32, message: String) -> InsertError {
+    match OF_THE_DOCUMENT.contains(&code) {
+        true => InsertError::Unstorable(message),
+        false => InsertError::Unavailable(message),
+    }
 }
 
 /// Whichever of the documents with these ids there are, in their order.

@@ -25,6 +25,11 @@ const MAX_VALUE: usize = 16 * 1024;
 /// in a line.
 const MAX_SUBJECT: usize = 998;
 
+/// Longest reason and reply that a record keeps, in characters.
+const MAX_REASON: usize = 4000;
+/// Deepest value that a record keeps as it is: MongoDB takes 100 levels, of which a record has some.
+const MAX_DEPTH: usize = 50;
+
 /// What a mail takes from its event beside the variables of its route: without it, it could not be
 /// rendered again.
 const BESIDE: [&str; 4] = ["full_name", "username", "email", "timezone"];
@@ -105,7 +110,7 @@ impl<'a> Story<'a> {
             (!is_recipient).then(|| (name.to_owned(), Value::from(text)))
         });
         let kept = given.chain(beside);
-        let kept = kept.map(|(name, value)| (name, short(mask(&value, &self.secrets))));
+        let kept = kept.map(|(name, value)| (name, storable(short(mask(&value, &self.secrets)))));
         self.data = kept.collect();
     }
 
@@ -137,7 +142,7 @@ impl<'a> Story<'a> {
         }
         self.reason = hide(&self.reason, &self.secrets);
         if let Some(smtp) = &mut self.smtp {
-            smtp.reply = hide(&smtp.reply, &self.secrets);
+            smtp.reply = cut(&hide(&smtp.reply, &self.secrets));
         }
     }
 
@@ -178,7 +183,7 @@ impl<'a> Story<'a> {
             smtp: self.smtp.clone(),
             message_id: self.message_id.clone(),
             error: kind
-                .map(|kind| DeliveryError { kind: kind.to_owned(), message: self.reason.clone() }),
+                .map(|kind| DeliveryError { kind: kind.to_owned(), message: cut(&self.reason) }),
             correlation: self.correlation(),
             timings: self.timings,
             worker: pipeline.policy.instance.clone(),
@@ -253,7 +258,7 @@ impl Pipeline {
             is_final: true,
             smtp: None,
             message_id: None,
-            error: Some(DeliveryError { kind: "rejected".to_owned(), message: reason.to_owned() }),
+            error: Some(DeliveryError { kind: "rejected".to_owned(), message: cut(reason) }),
             correlation: BTreeMap::new(),
             timings: Timings::default(),
             worker: self.policy.instance.clone(),
@@ -309,6 +314,48 @@ fn short(value: Value) -> Value {
     if length > MAX_VALUE { Value::String(format!("({length} bytes, not kept)")) } else { value }
 }
 
+fn cut(reason: &str) -> String {
+    reason.chars().take(MAX_REASON).collect()
+}
+
+/// A value as BSON can hold it: whole numbers have 64 bits with a sign, names have no NUL, and before
+/// MongoDB 5 none begins with a dollar; nothing is nested deeper than 100 levels.
+fn storable(value: Value) -> Value {
+    fn at_depth(value: Value, depth: usize) -> Value {
+        match value {
+            Value::Number(number) if number.is_u64() && !number.is_i64() => {
+                Value::String(number.to_string())
+            }
+            Value::Array(_) | Value::Object(_) if depth == MAX_DEPTH => {
+                Value::String(value.to_string())
+            }
+            Value::Array(items) => {
+                items.into_iter().map(|item| at_depth(item, depth + 1)).collect()
+            }
+            Value::Object(fields) => {
+                let fields = fields.into_iter();
+                let fields =
+                    fields.map(|(name, value)| (storable_name(name), at_depth(value, depth + 1)));
+                Value::Object(fields.collect())
+            }
+            other => other,
+        }
+    }
+    at_depth(value, 0)
+}
+
+/// With signs that look alike, as MongoDB's manual advises.
+fn storable_name(name: String) -> String {
+    if !name.contains('\0') && !name.starts_with('$') {
+        return name;
+    }
+    let name = name.replace('\0', "\u{2400}");
+    match name.strip_prefix('$') {
+        Some(rest) => format!("\u{ff04}{rest}"),
+        None => name,
+    }
+}
+
 /// Masks secrets by value, wherever they stand.
 pub(super) fn mask(value: &Value, secrets: &[String]) -> Value {
     if secrets.is_empty() {
@@ -325,5 +372,30 @@ pub(super) fn mask(value: &Value, secrets: &[String]) -> Value {
             Value::Object(fields.collect())
         }
         other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_bson_can_not_hold_is_made_storable() {
+        let value = json!({
+            "id": 9_528_154_662_884_827_239_u64,
+            "least": i64::MIN,
+            "a\0b": [{"$set": 1, "a.b": 2.5, "": null}],
+        });
+        let kept = json!({
+            "id": "9528154662884827239",
+            "least": i64::MIN,
+            "a\u{2400}b": [{"\u{ff04}set": 1, "a.b": 2.5, "": null}],
+        });
+        assert_eq!(storable(value), kept);
+        let nested = (0..120).fold(json!("x"), |value, _| json!([value]));
+        let stored = mongodb::bson::serialize_to_bson(&storable(nested)).unwrap();
+        assert!(format!("{stored:?}").matches("Array").count() <= MAX_DEPTH);
     }
 }

@@ -19,71 +19,72 @@ use crate::{
 impl Pipeline {
     pub(super) async fn ledger(&self, delivery: &DeliveryId, input: Input) -> Reply {
         let ask = || self.ledger.apply(delivery, input.clone());
-        until_done::<_, LedgerError, _>(&self.health.redis, ask).await
+        until_done::<_, LedgerError, _>(&self.health.redis.when("claiming"), ask).await
     }
 
     pub(super) async fn admit(&self, recipient: &str, limit: RateLimit) -> Admission {
         let hash = self.identity.recipient_hash(recipient);
         let ask = || self.ledger.admit(&hash, limit);
-        until_done::<_, LedgerError, _>(&self.health.redis, ask).await
+        until_done::<_, LedgerError, _>(&self.health.redis.when("limiting"), ask).await
     }
 
     pub(super) async fn write(&self, record: Arc<Record>, span: &Span) {
         let began = Instant::now();
         let write = || self.audit.write(record.clone());
-        until_done::<_, AuditError, _>(&self.health.mongodb, write).await;
+        until_done::<_, AuditError, _>(&self.health.mongodb.when("writing records"), write).await;
         self.metrics.written(began.elapsed());
         span.step("record", began);
     }
 
     pub(super) async fn last_record(&self, delivery: &DeliveryId) -> Option<Record> {
-        until_done::<_, AuditError, _>(&self.health.mongodb, || self.audit.last(delivery)).await
+        let reading = self.health.mongodb.when("reading records");
+        until_done::<_, AuditError, _>(&reading, || self.audit.last(delivery)).await
     }
 
     pub(super) async fn erased_at(&self, recipient_hash: &str) -> Option<Timestamp> {
         let ask = || self.audit.erased_at(recipient_hash);
-        until_done::<_, AuditError, _>(&self.health.mongodb, ask).await
+        until_done::<_, AuditError, _>(&self.health.mongodb.when("reading erasures"), ask).await
     }
 
     pub(super) async fn add_planned(&self, planned: Planned) -> Added {
-        self.until_scheduled(|| self.scheduler.add(planned.clone())).await
+        self.until_scheduled("scheduling", || self.scheduler.add(planned.clone())).await
     }
 
     pub(super) async fn claim_due(&self, now: Timestamp) -> Vec<Planned> {
-        self.until_scheduled(|| self.scheduler.claim_due(now)).await
+        self.until_scheduled("scheduling", || self.scheduler.claim_due(now)).await
     }
 
     pub(super) async fn mark_published(&self, deliveries: &[DeliveryId]) {
-        self.until_scheduled(|| self.scheduler.published(deliveries)).await;
+        self.until_scheduled("scheduling", || self.scheduler.published(deliveries)).await;
     }
 
     pub(super) async fn planned_for(&self, booking: &str) -> Vec<Planned> {
-        self.until_scheduled(|| self.scheduler.of_booking(booking)).await
+        self.until_scheduled("reading bookings", || self.scheduler.of_booking(booking)).await
     }
 
     pub(super) async fn void(&self, delivery: &DeliveryId, reason: &str) -> bool {
-        self.until_scheduled(|| self.scheduler.void(delivery, reason)).await
+        self.until_scheduled("scheduling", || self.scheduler.void(delivery, reason)).await
     }
 
     pub(super) async fn booking(&self, id: &str) -> Option<Booking> {
-        self.until_scheduled(|| self.scheduler.booking(id)).await
+        self.until_scheduled("reading bookings", || self.scheduler.booking(id)).await
     }
 
     pub(super) async fn change_booking(&self, booking: Booking) -> Booking {
-        self.until_scheduled(|| self.scheduler.change(booking.clone())).await
+        self.until_scheduled("scheduling", || self.scheduler.change(booking.clone())).await
     }
 
-    async fn until_scheduled<T, F>(&self, ask: impl FnMut() -> F) -> T
+    async fn until_scheduled<T, F>(&self, operation: &'static str, ask: impl FnMut() -> F) -> T
     where
         F: Future<Output = Result<T, SchedulerError>>,
     {
-        until_done::<_, SchedulerError, _>(&self.health.mongodb, ask).await
+        until_done::<_, SchedulerError, _>(&self.health.mongodb.when(operation), ask).await
     }
 
     pub(super) async fn republish(&self, republish: &Republish, span: &Span) {
         let began = Instant::now();
         let publish = || self.broker.republish(republish);
-        until_done::<_, BrokerError, _>(&self.health.rabbitmq, publish).await;
+        until_done::<_, BrokerError, _>(&self.health.rabbitmq.when("publishing"), publish).await;
         let queue = republish.destination.queue();
         span.published(began, &queue);
         self.metrics.republished(queue);
@@ -96,14 +97,17 @@ where
     F: Future<Output = Result<T, E>>,
 {
     let mut backoff = Backoff::default();
+    let mut blocked = None;
     loop {
         match work().await {
             Ok(done) => {
+                drop(blocked);
                 dependency.up();
                 return done;
             }
             Err(error) => {
                 dependency.down(&error);
+                blocked.get_or_insert_with(|| dependency.blocked());
                 tokio::time::sleep(backoff.step()).await;
             }
         }

@@ -207,6 +207,11 @@ impl Metrics {
         self.0.all.batches.observe(records as f64);
     }
 
+    /// A record can't be stored; a stub is in its place.
+    pub fn record_unstorable(&self) {
+        self.0.all.records_unstorable.inc();
+    }
+
     /// A record is in the audit, after this time.
     pub fn written(&self, took: Duration) {
         self.0.record.observe(took.as_secs_f64());

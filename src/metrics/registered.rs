@@ -32,6 +32,7 @@ pub(super) struct Registered {
     pub(super) steps: Histograms<Taken>,
     pub(super) latency: Histograms<Urgency>,
     pub(super) batches: Histogram,
+    pub(super) records_unstorable: Counter,
     pub(super) pools: Family<Place, Gauge>,
     pub(super) pools_max: Family<Pool, Gauge>,
     pub(super) pools_waiting: Family<Pool, Gauge>,
@@ -106,6 +107,11 @@ impl Registered {
                 slow,
             ),
             batches: batches(&mut r),
+            records_unstorable: made(
+                &mut r,
+                "audit_records_unstorable",
+                "Records that the audit can't hold, in whose place stands a stub",
+            ),
             pools: made(
                 &mut r,
                 "pool_connections",

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     batches::Batches,
     clients::mongo::{
-        DUPLICATE_KEY, date, find_all, from_document, index, insert_all, purge_index, to_document,
-        unless_refused,
+        DUPLICATE_KEY, InsertError, date, find_all, from_document, index, insert_all, purge_index,
+        to_document, unless_refused,
     },
     routing::DeliveryId,
 };
@@ -40,7 +40,7 @@ const DATES: [&str; 7] =
 pub struct MongoScheduler {
     planned: Collection<Document>,
     bookings: Collection<Document>,
-    inserts: Batches<Document, anyhow::Result<bool>>,
+    inserts: Batches<Document, Result<bool, InsertError>>,
     lookups: Batches<String, anyhow::Result<Option<Document>>>,
 }
 
@@ -53,7 +53,9 @@ impl MongoScheduler {
         Self {
             planned,
             bookings,
-            inserts: Batches::new(move |documents| insert_all(inserted.clone(), documents)),
+            inserts: Batches::new(move |documents| {
+                insert_all::<_, Document>(inserted.clone(), documents)
+            }),
             lookups: Batches::gathering(GATHER, move |ids| find_all(asked.clone(), ids)),
         }
     }

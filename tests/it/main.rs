@@ -9,6 +9,7 @@
 mod support;
 
 mod addresses;
+mod arrival;
 mod audit;
 mod audit_queries;
 mod bad_input;

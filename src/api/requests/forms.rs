@@ -122,7 +122,7 @@ impl Notification {
         check.address("to", &self.to);
         check.text("subject", &self.subject, SUBJECT);
         check.text("body", &self.body, TEXT);
-        check.also("metadata", &self.metadata.unwrap_or_default());
+        check.metadata(&self.metadata.unwrap_or_default());
         if let Some(priority) = self.priority {
             check.also("priority", &priority);
         }
@@ -155,6 +155,16 @@ impl Check {
         // Texts, numbers and truths: nothing that could fail.
         let value = serde_json::to_value(value).unwrap_or_default();
         self.body.insert(field.to_owned(), value);
+    }
+
+    fn metadata(&mut self, metadata: &BTreeMap<String, Scalar>) {
+        let has_null = |(name, value): (&String, &Scalar)| {
+            name.contains('\0') || matches!(value, Scalar::Text(text) if text.contains('\0'))
+        };
+        if metadata.iter().any(has_null) {
+            self.faults.push(fault("metadata", "has a null character"));
+        }
+        self.also("metadata", metadata);
     }
 
     fn address(&mut self, field: &str, address: &str) {

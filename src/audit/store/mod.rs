@@ -21,7 +21,7 @@ use mongodb::{
 use super::{Audit, AuditError, Record};
 use crate::{
     batches::Batches,
-    clients::mongo::{find_all, insert_all},
+    clients::mongo::{InsertError, find_all, insert_all},
     config::{Endpoint, TlsFiles},
     metrics::Metrics,
     routing::DeliveryId,
@@ -46,7 +46,8 @@ const GATHER: Duration = Duration::from_millis(2);
 /// The audit in MongoDB.
 pub struct MongoAudit {
     pub(super) database: Database,
-    writer: Batches<Arc<Record>, anyhow::Result<bool>>,
+    writer: Batches<Arc<Record>, Result<bool, InsertError>>,
+    metrics: Metrics,
     erasures: Batches<String, anyhow::Result<Option<Document>>>,
 }
 
@@ -62,13 +63,14 @@ impl MongoAudit {
     ) -> Result<Self, AuditError> {
         let database = connect(server, database).await?;
         let deliveries = database.collection::<Record>(DELIVERIES);
+        let counted = metrics.clone();
         let writer = Batches::gathering(GATHER, move |records| {
-            metrics.audit_batch(records.len());
-            insert_all(deliveries.clone(), records)
+            counted.audit_batch(records.len());
+            insert_all::<_, Record>(deliveries.clone(), records)
         });
         let tombstones = database.collection::<Document>(ERASURES);
         let erasures = Batches::new(move |hashes| find_all(tombstones.clone(), hashes));
-        Ok(Self { database, writer, erasures })
+        Ok(Self { database, writer, metrics, erasures })
     }
 
     /// The database, for the collections beside the records.
@@ -116,7 +118,16 @@ fn add_certificates(tls: &mut TlsOptions, files: &TlsFiles) {
 #[async_trait]
 impl Audit for MongoAudit {
     async fn write(&self, record: Arc<Record>) -> Result<(), AuditError> {
-        self.writer.ask(record).await.map_err(failed)?.map_err(failed)?;
+        let Err(refused) = self.writer.ask(record.clone()).await.map_err(failed)? else {
+            return Ok(());
+        };
+        let InsertError::Unstorable(reason) = &refused else { return Err(failed(refused)) };
+        // Where the stub is refused as well, it is not the record that is at fault.
+        let stub = Arc::new(record.stub(reason));
+        self.writer.ask(stub).await.map_err(failed)?.map_err(failed)?;
+        self.metrics.record_unstorable();
+        let (delivery_id, event_id) = (&record.delivery_id, &record.event.id);
+        tracing::error!(%delivery_id, event.id = event_id, reason, "a record can't be stored, a stub is in its place");
         Ok(())
     }
 

@@ -82,8 +82,9 @@ impl MongoAudit {
                 });
                 DeliveryId::from_stored(id).map(&mut found).unwrap_or_default();
             }
-            for made in insert_all(self.database.collection::<Document>(READ_MARKS), marks).await {
-                new += u64::from(made.map_err(AuditError)?);
+            let collection = self.database.collection::<Document>(READ_MARKS);
+            for made in insert_all::<_, Document>(collection, marks).await {
+                new += u64::from(made.map_err(failed)?);
             }
         }
         Ok(new)
