@@ -23,6 +23,7 @@ mod dead_letters;
 mod dead_letters_corrected;
 mod deploy;
 mod dkim;
+mod docs;
 mod erase;
 mod feed;
 mod http;
