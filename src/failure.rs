@@ -21,6 +21,16 @@ impl Failure {
         Self { code, error: error.into() }
     }
 
+    /// The input can't be used.
+    pub(crate) fn data(text: impl Into<String>) -> Self {
+        Self::new(EXIT_DATA, anyhow::anyhow!(text.into()))
+    }
+
+    /// A service can't be reached.
+    pub(crate) fn unavailable(error: impl Into<anyhow::Error>) -> Self {
+        Self::new(EXIT_UNAVAILABLE, error)
+    }
+
     pub(crate) fn config(text: impl Into<String>) -> Self {
         Self::new(EXIT_CONFIG, anyhow::anyhow!(text.into()))
     }

@@ -9,6 +9,7 @@ use crate::{
     config::{self, Environment, Settings, Warning},
     event::{Properties, Sources},
     failure::Failure,
+    ledger::redis::{RedisLedger, Windows},
     logging,
     metrics::Metrics,
     routing::{EMBEDDED_ROUTES, RoutingTable},
@@ -65,6 +66,21 @@ pub(crate) async fn open_audit(settings: &Settings) -> Result<MongoAudit, Failur
     let (server, database) = (&settings.mongodb, &settings.mongodb_database);
     let audit = MongoAudit::new(server, database, Metrics::default()).await;
     audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))
+}
+
+/// The ledger; Redis may be down.
+///
+/// # Errors
+/// The URL or the certificates can't be used.
+pub(crate) fn open_ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
+    let windows = Windows {
+        dedup: settings.dedup_window,
+        dedup_derived: settings.dedup_window_derived,
+        instance_ttl: settings.instance_ttl,
+        gone_after: settings.instance_renewal * 2,
+    };
+    RedisLedger::new(&settings.redis, windows)
+        .map_err(|error| Failure::config(format!("REDIS_URL: {error:#}")))
 }
 
 /// Reads everything.

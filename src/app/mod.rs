@@ -30,10 +30,7 @@ use crate::{
     config::{EmailBackend, Settings},
     failure::Failure,
     health::{Backoff, Health},
-    ledger::{
-        Ledger,
-        redis::{RedisLedger, Windows},
-    },
+    ledger::{Ledger, redis::RedisLedger},
     metrics::Metrics,
     routing::Identity,
     scheduler::mongo::MongoScheduler,
@@ -62,15 +59,7 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
     let listener = listen(&settings).await?;
     tracing::info!(instance, version = env!("CARGO_PKG_VERSION"), "usher starts");
 
-    let windows = Windows {
-        dedup: settings.dedup_window,
-        dedup_derived: settings.dedup_window_derived,
-        instance_ttl: settings.instance_ttl,
-        gone_after: settings.instance_renewal * 2,
-    };
-    let ledger = RedisLedger::new(&settings.redis, windows)
-        .map_err(|error| Failure::config(format!("REDIS_URL: {error:#}")))?;
-    let ledger = Arc::new(ledger);
+    let ledger = Arc::new(load::open_ledger(&settings)?);
     let (server, database) = (&settings.mongodb, &settings.mongodb_database);
     let audit = MongoAudit::new(server, database, metrics.clone())
         .await

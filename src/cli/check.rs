@@ -8,15 +8,11 @@ use tokio::time::timeout;
 use super::{args::CheckArgs, print};
 use crate::{
     app::load,
-    audit::store::MongoAudit,
     broker::amqp,
     channel::{email::SmtpChannel, sms::SmsChannel},
     config::{EmailBackend, Settings},
     failure::{EXIT_CONFIG, EXIT_UNAVAILABLE, Failure},
-    ledger::redis::{RedisLedger, Windows},
-    logging,
-    metrics::Metrics,
-    stream_source,
+    logging, stream_source,
 };
 
 /// How long each service may take to answer.
@@ -85,20 +81,12 @@ async fn connections(settings: &Settings) -> Vec<Check> {
     let rabbitmq =
         async { amqp::test(&settings.rabbitmq).await.map_err(|error| format!("{error:#}")) };
     let redis = async {
-        let windows = Windows {
-            dedup: settings.dedup_window,
-            dedup_derived: settings.dedup_window_derived,
-            instance_ttl: settings.instance_ttl,
-            gone_after: settings.instance_renewal * 2,
-        };
-        let ledger =
-            RedisLedger::new(&settings.redis, windows).map_err(|error| error.to_string())?;
+        let ledger = load::open_ledger(settings).map_err(|failure| failure.to_string())?;
         ledger.has_epoch().await.map(drop).map_err(|error| error.to_string())
     };
     let mongodb = async {
-        let (server, database) = (&settings.mongodb, &settings.mongodb_database);
-        let audit = MongoAudit::new(server, database, Metrics::default()).await;
-        audit.map_err(|error| error.to_string())?.ping().await.map_err(|error| error.to_string())
+        let audit = load::open_audit(settings).await.map_err(|failure| failure.to_string())?;
+        audit.ping().await.map_err(|error| error.to_string())
     };
     let smtp = async {
         match &settings.email.backend {

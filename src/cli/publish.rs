@@ -9,7 +9,7 @@ use crate::{
     app::load,
     broker::amqp::{AmqpBroker, Topology},
     event::{self, Properties},
-    failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
+    failure::{EXIT_DATA, Failure},
     logging,
 };
 
@@ -48,7 +48,7 @@ pub(crate) async fn publish(
         broker.publish_event(message).await.map_err(|error| {
             let error =
                 anyhow::anyhow!("event {}: {:#}; {number} were published", number + 1, error.0);
-            Failure::new(EXIT_UNAVAILABLE, error)
+            Failure::unavailable(error)
         })?;
         print(&format!("published to {}", message.queue));
     }

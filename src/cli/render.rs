@@ -173,15 +173,15 @@ pub(crate) fn outgoing(
     delivery: &Delivery,
     event: &Event,
 ) -> Result<Outgoing, Failure> {
-    let data = |reason: String| Failure::new(EXIT_DATA, anyhow::anyhow!(reason));
+    let _data = |reason: String| Failure::new(EXIT_DATA, anyhow::anyhow!(reason));
     let language = loaded.templates.language(event);
     let variables = delivery
         .route
         .variables(event, &loaded.sources, language)
-        .map_err(|fault| data(fault.to_string()))?;
+        .map_err(|fault| Failure::data(fault.to_string()))?;
     let zone = loaded.settings.zone();
     let extras = extras(delivery, &variables, event, zone.as_ref())
-        .map_err(|fault| data(fault.to_string()))?;
+        .map_err(|fault| Failure::data(fault.to_string()))?;
     let rendered = loaded
         .templates
         .render(&delivery.route, &variables, event)

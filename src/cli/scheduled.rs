@@ -19,7 +19,7 @@ use crate::{
         store::{MongoAudit, actions::Action},
     },
     clients::mongo::date,
-    failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
+    failure::{EXIT_DATA, Failure},
     routing::DeliveryId,
     scheduler::{OVERDUE, Planned, Scheduler, State, mongo::MongoScheduler},
 };
@@ -57,7 +57,7 @@ pub(crate) async fn scheduled(
 
 impl ScheduledCli {
     async fn find(&self, filter: Document, limit: i64) -> Result<Vec<Planned>, Failure> {
-        self.scheduler.find(filter, limit).await.map_err(unavailable)
+        self.scheduler.find(filter, limit).await.map_err(Failure::unavailable)
     }
 
     async fn list(
@@ -98,7 +98,7 @@ impl ScheduledCli {
         for one in &planned {
             print(&line(one, json)?);
         }
-        let retries = self.audit.overdue_retries(before).await.map_err(unavailable)?;
+        let retries = self.audit.overdue_retries(before).await.map_err(Failure::unavailable)?;
         let shown = usize::try_from(limit).unwrap_or(usize::MAX);
         for record in retries.iter().take(shown) {
             print(&if json { serde_json::to_string(record)? } else { retry_line(record) });
@@ -171,7 +171,7 @@ impl ScheduledCli {
             target: delivery.to_string(),
             reason: args.reason.clone(),
         };
-        self.audit.act(&action).await.map_err(unavailable)?;
+        self.audit.act(&action).await.map_err(Failure::unavailable)?;
         let done = match decision {
             Decision::Cancel => {
                 let reason = format!("cancelled by an operator: {}", args.reason);
@@ -179,12 +179,8 @@ impl ScheduledCli {
             }
             Decision::SendNow => self.scheduler.send_now(delivery).await,
         };
-        done.map_err(unavailable)
+        done.map_err(Failure::unavailable)
     }
-}
-
-fn unavailable(error: impl Into<anyhow::Error>) -> Failure {
-    Failure::new(EXIT_UNAVAILABLE, error)
 }
 
 /// The event itself is for `show`.

@@ -12,7 +12,7 @@ use crate::{
     app::load,
     audit::store::{MongoAudit, actions::Action},
     event::snake_case,
-    failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
+    failure::Failure,
     template::{
         LANGUAGES,
         source::{self, Files, Markup, Source},
@@ -52,7 +52,7 @@ pub(crate) async fn templates(
 
 impl Database {
     async fn list(&self, json: bool) -> Result<(), Failure> {
-        let active = self.store.active().await.map_err(unavailable)?;
+        let active = self.store.active().await.map_err(Failure::unavailable)?;
         let mut names: Vec<_> =
             self.loaded.routing.routes().into_iter().map(|route| &route.template).collect();
         names.sort();
@@ -83,7 +83,7 @@ impl Database {
     async fn show(&self, place: &TemplatePlace, version: Option<i64>) -> Result<(), Failure> {
         let (name, language) = checked(place)?;
         let stored = self.of(&name).await?;
-        let active = self.store.active().await.map_err(unavailable)?;
+        let active = self.store.active().await.map_err(Failure::unavailable)?;
         let candidates = if version.is_some() { stored } else { active };
         let found = candidates.into_iter().rev().find(|stored| {
             stored.fault.is_none()
@@ -96,7 +96,7 @@ impl Database {
                 return Err(no_version(version, &name, language));
             }
             (None, None) => Source::of_files(&self.loaded.files, &name, language)
-                .map_err(|_| data(format!("there is no template {name:?}")))?,
+                .map_err(|_| Failure::data(format!("there is no template {name:?}")))?,
         };
         let Source { subject, html, text, markup } = source;
         print(&match markup {
@@ -114,7 +114,8 @@ impl Database {
         by: &str,
     ) -> Result<i64, Failure> {
         let (name, language) = checked(place)?;
-        let files = source::read(Some(from)).map_err(|error| data(format!("{error:#}")))?;
+        let files =
+            source::read(Some(from)).map_err(|error| Failure::data(format!("{error:#}")))?;
         // As if the folder were the template's own.
         let files: Files =
             files.into_iter().map(|(path, text)| (format!("{name}/{path}"), text)).collect();
@@ -124,9 +125,9 @@ impl Database {
             let files = (**shipped).clone().into_iter().chain(own).collect();
             found.for_store(&files, shipped, &name, language)
         });
-        let found = found.map_err(|faults| data(faults.join("\n")))?;
+        let found = found.map_err(|faults| Failure::data(faults.join("\n")))?;
         let tried = self.loaded.templates.accept(&name, language, &found, self.loaded.trial());
-        tried.map_err(|faults| data(faults.join("\n")))?;
+        tried.map_err(|faults| Failure::data(faults.join("\n")))?;
         let now = DateTime::now();
         let (text_content, sms_content) = match found.markup {
             Markup::None => (String::new(), Some(found.text)),
@@ -147,7 +148,7 @@ impl Database {
             last_modified_by: Some(by.to_owned()),
             ..Stored::default()
         };
-        let version = self.store.push(stored).await.map_err(unavailable)?;
+        let version = self.store.push(stored).await.map_err(Failure::unavailable)?;
         self.act("push", &name, language, Some(version), by).await?;
         print(&format!("{name}/{language} version {version} stored"));
         Ok(version)
@@ -169,12 +170,12 @@ impl Database {
             let found = found.max_by_key(|stored| stored.locale.is_some()).cloned();
             let found = found.ok_or_else(|| no_version(version, &name, language))?;
             if let Some(fault) = found.fault {
-                return Err(data(fault));
+                return Err(Failure::data(fault));
             }
             // The routes may have changed since it was pushed.
             let (templates, trial) = (&self.loaded.templates, self.loaded.trial());
             let tried = templates.accept(&name, language, &found.source(), trial);
-            tried.map_err(|faults| data(faults.join("\n")))?;
+            tried.map_err(|faults| Failure::data(faults.join("\n")))?;
             // What is for all goes on for the other language, and here the later one is used.
             stored.retain(|it| it.locale == found.locale && it.id != found.id);
             this = Some(found.id);
@@ -190,14 +191,16 @@ impl Database {
         .await?;
         if let (Some(this), Some(version)) = (this, version) {
             // First the new one: of two that are active, the later changed one is used.
-            let found = self.store.set_active(&[this], true, by).await.map_err(unavailable)?;
+            let found =
+                self.store.set_active(&[this], true, by).await.map_err(Failure::unavailable)?;
             if found == 0 {
                 return Err(no_version(version, &name, language));
             }
         }
         let for_all = stored.iter().any(|it| it.locale.is_none());
         let others: Vec<_> = stored.into_iter().map(|it| it.id).collect();
-        let ended = self.store.set_active(&others, false, by).await.map_err(unavailable)?;
+        let ended =
+            self.store.set_active(&others, false, by).await.map_err(Failure::unavailable)?;
         print(&match version {
             Some(version) => format!("{name}/{language} version {version} is active"),
             None if ended == 0 => format!("{name}/{language} had no active version"),
@@ -232,7 +235,7 @@ impl Database {
 
     /// Every version of a template, whichever way its name is written.
     async fn of(&self, name: &str) -> Result<Vec<Stored>, Failure> {
-        let all = self.store.find(doc! {}).await.map_err(unavailable)?;
+        let all = self.store.find(doc! {}).await.map_err(Failure::unavailable)?;
         Ok(all.into_iter().filter(|stored| snake_case(&stored.name) == name).collect())
     }
 
@@ -251,25 +254,17 @@ impl Database {
             target: format!("template {name}/{language}{version}"),
             reason: String::new(),
         };
-        self.audit.act(&action).await.map_err(|error| Failure::new(EXIT_UNAVAILABLE, error))
+        self.audit.act(&action).await.map_err(Failure::unavailable)
     }
 }
 
 fn checked(place: &TemplatePlace) -> Result<(String, &'static str), Failure> {
     let language = LANGUAGES.into_iter().find(|language| *language == place.locale);
-    let language =
-        language.ok_or_else(|| data(format!("locale {:?} is neither es nor en", place.locale)))?;
+    let language = language
+        .ok_or_else(|| Failure::data(format!("locale {:?} is neither es nor en", place.locale)))?;
     Ok((snake_case(&place.name), language))
 }
 
 fn no_version(version: i64, name: &str, language: &str) -> Failure {
-    data(format!("there is no version {version} of {name}/{language}"))
-}
-
-fn data(reason: String) -> Failure {
-    Failure::new(EXIT_DATA, anyhow::anyhow!(reason))
-}
-
-fn unavailable(error: mongodb::error::Error) -> Failure {
-    Failure::new(EXIT_UNAVAILABLE, error)
+    Failure::data(format!("there is no version {version} of {name}/{language}"))
 }

@@ -7,13 +7,22 @@ use jiff::Timestamp;
 use mongodb::{
     Collection, IndexModel,
     bson::{self, Bson, Document, RawDocumentBuf},
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, WriteFailure},
     options::IndexOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The code of a duplicate key: the document is there already.
-pub const DUPLICATE_KEY: i32 = 11000;
+/// MongoDB's code for a duplicate key.
+const DUPLICATE_KEY: i32 = 11000;
+
+/// Whether a document with the same key exists already.
+pub fn is_duplicate_key(error: &Error) -> bool {
+    match &*error.kind {
+        ErrorKind::Write(WriteFailure::WriteError(refusal)) => refusal.code == DUPLICATE_KEY,
+        ErrorKind::Command(refusal) => refusal.code == DUPLICATE_KEY,
+        _ => false,
+    }
+}
 
 /// Larger documents are not even sent: MongoDB takes 16 MiB, and its drivers refuse a batch with one
 /// that is larger.

@@ -242,27 +242,13 @@ fn as_text(value: toml::Value, kind: Kind) -> Result<String, &'static str> {
 }
 
 fn unknown_key(key: &str) -> String {
-    let nearest = file_keys().map(|(known, _)| (distance(key, &known), known)).min();
+    let lower = key.to_ascii_lowercase();
+    let nearest = file_keys().map(|(known, _)| (strsim::osa_distance(&lower, &known), known)).min();
     match nearest {
-        // Two slips, or the case: further away it is a guess.
+        // Beyond two slips a suggestion would be a guess.
         Some((0..=2, known)) => format!("is not a setting; is `{known}` meant?"),
         _ => "is not a setting".to_owned(),
     }
-}
-
-/// Levenshtein distance, regardless of case.
-fn distance(a: &str, b: &str) -> usize {
-    let b = b.as_bytes();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(!x.eq_ignore_ascii_case(y));
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -18,8 +18,6 @@ mod values;
 use std::fmt;
 use std::path::Path;
 
-pub(crate) use values::{duration, humane};
-
 pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
 pub use settings::{

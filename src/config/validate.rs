@@ -11,6 +11,7 @@ use super::{
     },
     sms, stream, tls, values as v,
 };
+use crate::duration;
 
 /// The pepper in `defaults.toml`.
 const PUBLIC_PEPPER: &str = "usher-public-pepper";
@@ -117,7 +118,7 @@ fn drain_timeout(r: &mut Reader, backend: &EmailBackend) -> Duration {
     if let (Some(drain), EmailBackend::Smtp(smtp)) = (drain, backend)
         && drain < smtp.dot_timeout
     {
-        let (drain, dot) = (v::humane(drain), v::humane(smtp.dot_timeout));
+        let (drain, dot) = (duration::format(drain), duration::format(smtp.dot_timeout));
         let reason = format!(
             "{drain} is shorter than SMTP_DOT_TIMEOUT {dot}: \
              a mail whose reply is still out then is parked"
@@ -155,7 +156,8 @@ fn hold(r: &mut Reader, backend: &EmailBackend) -> Duration {
     let EmailBackend::Smtp(smtp) = backend else { return ack / 2 };
     let transaction = PRE_SEND_BUDGET + smtp.dot_timeout;
     if ack <= transaction {
-        let [a, p, d, t] = [ack, PRE_SEND_BUDGET, smtp.dot_timeout, transaction].map(v::humane);
+        let [a, p, d, t] =
+            [ack, PRE_SEND_BUDGET, smtp.dot_timeout, transaction].map(duration::format);
         let reason = format!(
             "{a} is not more than {p} before the body + SMTP_DOT_TIMEOUT {d} = {t}: \
              the broker would take the message back in the middle of a mail"
@@ -173,7 +175,7 @@ fn instance_times(r: &mut Reader) -> (Duration, Duration) {
     if let (Some(ttl), Some(renewal)) = (ttl, renewal)
         && ttl < 3 * renewal
     {
-        let [t, n, least] = [ttl, renewal, 3 * renewal].map(v::humane);
+        let [t, n, least] = [ttl, renewal, 3 * renewal].map(duration::format);
         let reason = format!(
             "{t} is less than 3 x INSTANCE_RENEWAL {n} = {least}: \
              two lost renewals must not end an instance"

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     broker::amqp::EVENTS,
-    config::humane,
+    duration,
     event::MAX_EVENT_BYTES,
     routing::{EventKind, Recipients, Route, RoutingTable},
     template::{
@@ -178,7 +178,7 @@ fn of_route(route: &Route) -> String {
         text += &format!(" Events with the same {pattern} are one.");
     }
     if let Some(age) = route.max_age {
-        text += &format!(" Not sent when older than {}.", humane(age));
+        text += &format!(" Not sent when older than {}.", duration::format(age));
     }
     text
 }

@@ -8,6 +8,7 @@ use crate::{
     channel::{CalendarEntry, CalendarTime},
     event::{Event, Time},
     routing::{CalendarMethod, CalendarRule},
+    text::one_line,
 };
 
 /// Longest UID, in bytes: what every calendar can keep (RFC 5545 3.8.4.7), less the domain.
@@ -30,8 +31,9 @@ pub(super) fn entry(
     zone: Option<&TimeZone>,
 ) -> Result<CalendarEntry, &'static str> {
     let value = |name: &str| variables.get(name).and_then(text).unwrap_or_default();
-    let line = |name: &Option<String>| one_line(&name.as_deref().map(value).unwrap_or_default());
-    let uid = one_line(&value(&rule.uid));
+    let line =
+        |name: &Option<String>| calendar_text(&name.as_deref().map(value).unwrap_or_default());
+    let uid = calendar_text(&value(&rule.uid));
     if uid.is_empty() || uid.len() > MAX_UID {
         return Err("what would name it is missing or too long");
     }
@@ -87,9 +89,8 @@ fn sequence(event: &Event, method: CalendarMethod) -> i32 {
 }
 
 /// RFC 5545 3.3.11: no control characters in a text.
-fn one_line(text: &str) -> String {
-    let visible = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    visible.take(MAX_TEXT).collect::<String>().trim().to_owned()
+fn calendar_text(text: &str) -> String {
+    one_line(text).chars().take(MAX_TEXT).collect::<String>().trim().to_owned()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::Database;
 use crate::{
+    duration::millis,
     ledger::{Admission, Entry, Facts, Input, Ledger, LedgerError, RateLimit, Reply, step},
     routing::DeliveryId,
 };
@@ -102,8 +103,4 @@ impl Ledger for EmbeddedLedger {
         // The lock on the file says who lives.
         Ok(())
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,29 +1,14 @@
 //! Names in Pascal case, as some upstream services and the templates write them.
 
+use heck::ToSnakeCase;
 use serde_json::{Map, Value};
 
-/// `IPAddress` is `ip_address`, `FullName` is `full_name`; other names stay as they are.
+/// `IPAddress` is `ip_address`, `FullName` is `full_name`; names that begin otherwise stay as they are.
 pub fn snake_case(name: &str) -> String {
-    if !name.starts_with(|first: char| first.is_ascii_uppercase()) {
-        return name.to_owned();
+    match name.starts_with(|first: char| first.is_ascii_uppercase()) {
+        true => name.to_snake_case(),
+        false => name.to_owned(),
     }
-    let letters: Vec<char> = name.chars().collect();
-    let mut snake = String::with_capacity(name.len() + 4);
-    for (index, letter) in letters.iter().enumerate() {
-        let previous = index.checked_sub(1).map(|before| letters[before]);
-        let next_is_lower = letters.get(index + 1).is_some_and(char::is_ascii_lowercase);
-        let begins_word = letter.is_ascii_uppercase()
-            && previous.is_some_and(|before| {
-                before.is_ascii_lowercase()
-                    || before.is_ascii_digit()
-                    || (before.is_ascii_uppercase() && next_is_lower)
-            });
-        if begins_word {
-            snake.push('_');
-        }
-        snake.push(letter.to_ascii_lowercase());
-    }
-    snake
 }
 
 /// Fields under their names in snake case; one that stands there in snake case already wins.
@@ -57,7 +42,10 @@ mod tests {
             ("CurrentYear", "current_year"),
             ("SecuritySettingsUrl", "security_settings_url"),
             ("TwoFactorAuthCode", "two_factor_auth_code"),
+            ("SHA256Hash", "sha256_hash"),
+            ("Seat1A", "seat1_a"),
             ("full_name", "full_name"),
+            ("fullName", "fullName"),
             ("ContactSupportURL", "contact_support_url"),
         ] {
             assert_eq!(snake_case(pascal), snake);

@@ -11,7 +11,8 @@ use super::{
     Admission, Input, Ledger, LedgerError, MAX_CLAIMS, Next, RateLimit, Reply, SUSPECT_CLAIMS,
 };
 use crate::{
-    batches::Batches, clients::redis::connect, config::Endpoint, routing::DeliveryId, tls::Renewed,
+    batches::Batches, clients::redis::connect, config::Endpoint, duration::millis,
+    routing::DeliveryId, tls::Renewed,
 };
 
 /// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].
@@ -314,10 +315,6 @@ fn failed(error: impl Into<anyhow::Error>) -> LedgerError {
 
 fn flag(set: bool) -> u8 {
     u8::from(set)
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn now_ms() -> i64 {

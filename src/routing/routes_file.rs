@@ -6,7 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,7 +15,7 @@ use super::{
     route::Recipients,
 };
 use crate::{
-    config::duration,
+    duration,
     event::{Derived, snake_case},
 };
 
@@ -79,7 +78,7 @@ struct RouteEntry {
     on_unknown: OnUnknown,
     #[serde(default = "yes")]
     rate_limited: bool,
-    max_age: Option<SignedDuration>,
+    max_age: Option<String>,
     retention: Option<String>,
     business_key: Option<String>,
     #[serde(default)]
@@ -276,16 +275,14 @@ impl RouteEntry {
         if !secrets.is_empty() && self.max_age.is_none() {
             faults.push("a route with secrets needs a max_age".into());
         }
-        let max_age = self.max_age.map(std::time::Duration::try_from).transpose();
-        let max_age = max_age.unwrap_or_else(|_| {
-            faults.push("max_age is negative".into());
-            None
-        });
-        let retention = self.retention.as_deref().map(duration).transpose();
-        let retention = retention.unwrap_or_else(|reason| {
-            faults.push(format!("retention {reason}"));
-            None
-        });
+        let mut duration = |field: &str, text: Option<&str>| {
+            text.map(duration::parse).transpose().unwrap_or_else(|reason| {
+                faults.push(format!("{field} {reason}"));
+                None
+            })
+        };
+        let max_age = duration("max_age", self.max_age.as_deref());
+        let retention = duration("retention", self.retention.as_deref());
         if let Some(pattern) = &self.business_key
             && pattern.matches('{').count() != pattern.matches('}').count()
         {

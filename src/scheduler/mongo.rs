@@ -8,7 +8,6 @@ use jiff::{SignedDuration, Timestamp};
 use mongodb::{
     Collection, Database,
     bson::{Bson, Document, doc},
-    error::{Error, ErrorKind, WriteFailure},
 };
 
 use super::{
@@ -18,8 +17,8 @@ use super::{
 use crate::{
     batches::Batches,
     clients::mongo::{
-        DUPLICATE_KEY, InsertError, date, find_all, from_document, index, insert_all, purge_index,
-        to_document, unless_refused,
+        InsertError, date, find_all, from_document, index, insert_all, is_duplicate_key,
+        purge_index, to_document, unless_refused,
     },
     routing::DeliveryId,
 };
@@ -221,7 +220,7 @@ impl Scheduler for MongoScheduler {
                 match self.bookings.insert_one(&document).await {
                     Ok(_) => return Ok(booking),
                     // Another one was faster: whose counts?
-                    Err(error) if is_duplicate(&error) => continue,
+                    Err(error) if is_duplicate_key(&error) => continue,
                     Err(error) => return Err(failed(error)),
                 }
             };
@@ -236,10 +235,6 @@ impl Scheduler for MongoScheduler {
             }
         }
     }
-}
-
-fn is_duplicate(error: &Error) -> bool {
-    matches!(*error.kind, ErrorKind::Write(WriteFailure::WriteError(ref refusal)) if refusal.code == DUPLICATE_KEY)
 }
 
 fn number(document: &Document, field: &str) -> Option<i64> {

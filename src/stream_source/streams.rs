@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use redis::{Cmd, FromRedisValue, RedisError, Value, aio::ConnectionManager, cmd};
 
 use super::entry::{Entry, Fields};
-use crate::{clients::redis::connect, config::Stream, tls::Renewed};
+use crate::{clients::redis::connect, config::Stream, duration::millis, tls::Renewed};
 
 /// The group, and the one consumer in it that all instances are: what one of them leaves is known by
 /// the time it has been left for, and no names of instances that are gone stay behind.
@@ -212,8 +212,4 @@ fn parse(id: &str) -> Option<(u64, u64)> {
 fn after(id: &str) -> Option<(u64, u64)> {
     let (ms, number) = parse(id)?;
     number.checked_add(1).map(|number| (ms, number)).or(Some((ms.checked_add(1)?, 0)))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -38,6 +38,7 @@ use crate::{
     config::{Brand, Settings},
     event::Event,
     routing::{Route, VariableType},
+    text::one_line,
 };
 
 pub use crate::event::LANGUAGES;
@@ -227,8 +228,8 @@ impl Templates {
         // An event that brings its own subject has it, whichever template is used.
         let own = variables.get("subject").and_then(Value::as_str).filter(|own| !own.is_empty());
         let subject = match own {
-            Some(own) => one_line(own),
-            None => one_line(&part("subject", &compiled.subject, &scope, plain)?),
+            Some(own) => header(own),
+            None => header(&part("subject", &compiled.subject, &scope, plain)?),
         };
         scope.values.push(("subject", Cow::Owned(subject.as_str().into())));
         let html = part("html", &compiled.html, &scope, ascii::escape)?;
@@ -291,14 +292,13 @@ impl Templates {
 }
 
 /// A header is one line: whatever a value holds, no line break and no control character gets in.
-fn one_line(text: &str) -> String {
-    let visible = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    visible.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+fn header(text: &str) -> String {
+    one_line(text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{one_line, readable_on};
+    use super::{header, readable_on};
 
     #[test]
     fn buttons_are_readable_in_every_colour() {
@@ -316,6 +316,6 @@ mod tests {
 
     #[test]
     fn a_subject_is_one_line() {
-        assert_eq!(one_line(" a\r\nBcc: x@y \u{0}\tb "), "a Bcc: x@y b");
+        assert_eq!(header(" a\r\nBcc: x@y \u{0}\tb "), "a Bcc: x@y b");
     }
 }

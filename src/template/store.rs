@@ -12,7 +12,7 @@ use futures_util::TryStreamExt;
 use mongodb::{
     Collection, Database,
     bson::{self, Bson, DateTime, Document, RawDocumentBuf, doc},
-    error::{Error, ErrorKind, WriteFailure},
+    error::Error,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,9 @@ use super::{
     Compiled, LANGUAGES, Templates, Trial,
     source::{Markup, Source},
 };
-use crate::{clients::mongo::DUPLICATE_KEY, event::snake_case, health::Backoff, metrics::Metrics};
+use crate::{
+    clients::mongo::is_duplicate_key, event::snake_case, health::Backoff, metrics::Metrics,
+};
 
 /// The collection of templates.
 pub const EMAIL_TEMPLATES: &str = "email_templates";
@@ -185,7 +187,7 @@ impl TemplateStore {
             document.insert("_id", format!("{}/{locale}/{}", stored.name, stored.version));
             match self.templates.clone_with_type::<Document>().insert_one(document).await {
                 Ok(_) => return Ok(stored.version),
-                Err(error) if is_duplicate(&error) => {}
+                Err(error) if is_duplicate_key(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -237,16 +239,12 @@ impl TemplateStore {
                 "first_loaded_at": DateTime::now(),
             };
             match self.versions.insert_one(document).await {
-                Err(error) if !is_duplicate(&error) => return Err(error),
+                Err(error) if !is_duplicate_key(&error) => return Err(error),
                 _ => {}
             }
         }
         Ok(())
     }
-}
-
-fn is_duplicate(error: &Error) -> bool {
-    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(e)) if e.code == DUPLICATE_KEY)
 }
 
 /// Takes over what changes in the database.

@@ -7,7 +7,6 @@ use jiff::{SignedDuration, Timestamp};
 use mongodb::{
     Collection, Database, IndexModel,
     bson::{Bson, Document, doc},
-    error::{Error, ErrorKind, WriteFailure},
     options::{IndexOptions, ReturnDocument},
 };
 
@@ -15,7 +14,7 @@ use super::{Asked, Kind, Progress, Request, RequestError, State, failed};
 use crate::{
     audit::store::DELIVERIES,
     clients::mongo::{
-        DUPLICATE_KEY, date, from_document, index, purge_index, to_document, unless_refused,
+        date, from_document, index, is_duplicate_key, purge_index, to_document, unless_refused,
     },
 };
 
@@ -95,7 +94,7 @@ impl MongoRequests {
             match self.requests.insert_one(document).await {
                 Ok(_) => return Ok(Ok(request)),
                 // The same one came at the same time.
-                Err(error) if is_duplicate(&error) && asked.id.is_some() => {}
+                Err(error) if is_duplicate_key(&error) && asked.id.is_some() => {}
                 Err(error) => return Err(failed(error)),
             }
         }
@@ -120,7 +119,7 @@ impl MongoRequests {
                     };
                 }
                 // Two made the first one.
-                Err(error) if is_duplicate(&error) && tries.next().is_some() => {}
+                Err(error) if is_duplicate_key(&error) && tries.next().is_some() => {}
                 Err(error) => return Err(failed(error)),
             }
         }
@@ -235,12 +234,4 @@ impl MongoRequests {
 
 fn read(document: Document) -> Result<Request, RequestError> {
     from_document(document, &DATES).map_err(failed)
-}
-
-fn is_duplicate(error: &Error) -> bool {
-    match *error.kind {
-        ErrorKind::Write(WriteFailure::WriteError(ref refusal)) => refusal.code == DUPLICATE_KEY,
-        ErrorKind::Command(ref refusal) => refusal.code == DUPLICATE_KEY,
-        _ => false,
-    }
 }

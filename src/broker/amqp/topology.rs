@@ -10,7 +10,7 @@ use lapin::{
 
 use crate::{
     broker::{DEFER, Destination},
-    config::humane,
+    duration,
     routing::{Priority, SourceQueue},
 };
 
@@ -142,7 +142,7 @@ fn due_queue(priority: Priority) -> String {
 }
 
 fn delay_queue(wait: Duration) -> String {
-    format!("usher.delay.{}", humane(wait))
+    format!("usher.delay.{}", duration::format(wait))
 }
 
 /// A queue that upstream may have declared already, with whatever arguments: looked for first, and

@@ -4,9 +4,9 @@ use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{AuditCli, data, print, unavailable};
+use super::{AuditCli, print};
 use crate::{
-    app::load::Loaded,
+    app::load::{self, Loaded},
     audit::{
         AddressMatcher, Record,
         erasure::{Erasure, Found},
@@ -17,10 +17,10 @@ use crate::{
         amqp::{DeadLetterQueue, Handle, Taken},
     },
     cli::args::EraseArgs,
-    config::{Endpoint, Settings},
+    config::Endpoint,
     delivery::erased_recipient::RECENT,
     failure::Failure,
-    ledger::redis::{RedisLedger, Windows},
+    ledger::redis::RedisLedger,
     routing::{DeliveryId, Recipients},
 };
 
@@ -42,7 +42,7 @@ impl AuditCli {
     ) -> Result<ExitCode, Failure> {
         let matcher = AddressMatcher::new(&args.recipient);
         if !args.recipient.contains('@') {
-            return Err(data(format!("{:?} is no address", args.recipient)));
+            return Err(Failure::data(format!("{:?} is no address", args.recipient)));
         }
         let hash = self.identity.recipient_hash(&args.recipient);
         let fixed_routes = loaded.routing.routes().into_iter();
@@ -50,12 +50,12 @@ impl AuditCli {
             fixed_routes.filter(|route| matches!(route.recipients, Recipients::Fixed(_)));
         let fixed_routes: HashSet<String> = fixed_routes.map(|route| route.name.clone()).collect();
         let erasure = Erasure { matcher: &matcher, hash: &hash, fixed_routes: &fixed_routes };
-        let ledger = ledger(&loaded.settings)?;
+        let ledger = load::open_ledger(&loaded.settings)?;
         let act = async |target: &str| {
             let (by, target) = (args.by.clone(), target.to_owned());
             let action =
                 Action { by, action: "erase", target, reason: matcher.cut_from(&args.reason) };
-            self.audit.act(&action).await.map_err(unavailable)
+            self.audit.act(&action).await.map_err(Failure::unavailable)
         };
         let at = Timestamp::now();
         if args.yes {
@@ -64,9 +64,9 @@ impl AuditCli {
             let kept = SignedDuration::try_from(loaded.settings.audit_retention);
             let until = at.saturating_add(kept.unwrap_or(SignedDuration::MAX));
             let until = until.unwrap_or(Timestamp::MAX);
-            self.audit.put_tombstone(&hash, at, until).await.map_err(unavailable)?;
+            self.audit.put_tombstone(&hash, at, until).await.map_err(Failure::unavailable)?;
         }
-        let found = self.audit.find_person(&erasure).await.map_err(unavailable)?;
+        let found = self.audit.find_person(&erasure).await.map_err(Failure::unavailable)?;
         let entries = self.ledger_entries(&ledger, &found, &erasure, at, args.yes).await?;
         // Last, for the broker does not let anybody hold messages for long.
         let mut shelves = Vec::new();
@@ -74,7 +74,7 @@ impl AuditCli {
             shelves.push(
                 self.look_at(&loaded.settings.rabbitmq, queue, &matcher)
                     .await
-                    .map_err(unavailable)?,
+                    .map_err(Failure::unavailable)?,
             );
         }
         report(&hash, &found, entries, &shelves);
@@ -84,7 +84,7 @@ impl AuditCli {
                     if let Some(delivery_headers) = &message.delivery_headers {
                         act(delivery_headers.delivery_id.as_str()).await?;
                     }
-                    handle.remove().await.map_err(unavailable)?;
+                    handle.remove().await.map_err(Failure::unavailable)?;
                 }
             }
             queue.taken.close().await;
@@ -93,15 +93,15 @@ impl AuditCli {
             print("nothing was done; --yes does it");
             return Ok(ExitCode::SUCCESS);
         }
-        self.audit.forget(&found, at).await.map_err(unavailable)?;
+        self.audit.forget(&found, at).await.map_err(Failure::unavailable)?;
         // What was so recent that nobody looked for the tombstone has its record by now, unless it is
         // with the mail server at this moment.
         let waited = Timestamp::now().duration_since(at);
         let rest = Duration::try_from(RECENT - waited).unwrap_or_default();
         tokio::time::sleep(rest).await;
-        let late = self.audit.find_late(&hash).await.map_err(unavailable)?;
+        let late = self.audit.find_late(&hash).await.map_err(Failure::unavailable)?;
         self.ledger_entries(&ledger, &late, &erasure, at, true).await?;
-        self.audit.forget(&late, at).await.map_err(unavailable)?;
+        self.audit.forget(&late, at).await.map_err(Failure::unavailable)?;
         let late = match late.own.len() {
             0 => String::new(),
             count => format!(", and {count} that came meanwhile"),
@@ -138,9 +138,9 @@ impl AuditCli {
                 serde_json::to_string(&record).ok()
             };
             entries += u64::from(if forget {
-                ledger.rewrite_record(&delivery, rewrite).await.map_err(unavailable)?
+                ledger.rewrite_record(&delivery, rewrite).await.map_err(Failure::unavailable)?
             } else {
-                let known = ledger.record(&delivery).await.map_err(unavailable)?;
+                let known = ledger.record(&delivery).await.map_err(Failure::unavailable)?;
                 known.is_some_and(|json| rewrite(&json).is_some())
             });
         }
@@ -166,17 +166,6 @@ impl AuditCli {
         }
         Ok(InQueue { taken, queue: queue.queue(), found })
     }
-}
-
-fn ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
-    let windows = Windows {
-        dedup: settings.dedup_window,
-        dedup_derived: settings.dedup_window_derived,
-        instance_ttl: settings.instance_ttl,
-        gone_after: settings.instance_renewal * 2,
-    };
-    let ledger = RedisLedger::new(&settings.redis, windows);
-    ledger.map_err(|error| Failure::config(format!("REDIS_URL: {error:#}")))
 }
 
 fn report(hash: &str, found: &Found, entries: u64, shelves: &[InQueue]) {

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 
-use super::{AuditCli, csv, unavailable};
+use super::{AuditCli, csv};
 use crate::{
     cli::args::{ExportArgs, ExportShape},
     failure::Failure,
@@ -15,13 +15,14 @@ use crate::{
 
 impl AuditCli {
     pub(super) async fn export(&self, args: &ExportArgs) -> Result<ExitCode, Failure> {
-        let records = self.audit.records(&self.filter(&args.filter)).await.map_err(unavailable)?;
+        let records =
+            self.audit.records(&self.filter(&args.filter)).await.map_err(Failure::unavailable)?;
         let mut records = std::pin::pin!(records);
         let mut out = BufWriter::new(std::io::stdout());
         if args.format == ExportShape::Csv && !wrote(writeln!(out, "{}", csv::HEADER))? {
             return Ok(ExitCode::SUCCESS);
         }
-        while let Some(record) = records.try_next().await.map_err(unavailable)? {
+        while let Some(record) = records.try_next().await.map_err(Failure::unavailable)? {
             let line = match args.format {
                 ExportShape::Ndjson => serde_json::to_string(&record)?,
                 ExportShape::Csv => csv::line(&record),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{AuditCli, csv, print, recipient, unavailable, words};
+use super::{AuditCli, csv, print, recipient, words};
 use crate::{
     audit::{Record, Status},
     cli::{
@@ -33,7 +33,7 @@ impl AuditCli {
         } else {
             self.audit.last_words(&filter, limit).await
         };
-        let found = found.map_err(unavailable)?;
+        let found = found.map_err(Failure::unavailable)?;
         match if args.json { Shape::Json } else { args.format } {
             Shape::Table => print_table(&found, limit),
             Shape::Json => print_json(&found)?,

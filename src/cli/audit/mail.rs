@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{AuditCli, unavailable};
+use super::AuditCli;
 use crate::{
     app::load::Loaded,
     audit::{Record, TemplateRef},
@@ -29,7 +29,7 @@ impl AuditCli {
         };
         let TemplateRef { name, version, .. } = template;
         let stored = TemplateStore::new(self.audit.database()).version(version).await;
-        let stored = stored.map_err(unavailable)?;
+        let stored = stored.map_err(Failure::unavailable)?;
         let Some(flat) = stored.or_else(|| loaded.templates.in_use_as(version)) else {
             return Ok(Err(format!("the text of template {name} {version} was not kept")));
         };

@@ -20,7 +20,7 @@ use crate::{
         Record,
         store::{MongoAudit, search::Filter},
     },
-    failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
+    failure::Failure,
     logging,
     routing::Identity,
 };
@@ -64,14 +64,6 @@ impl AuditCli {
             until: matcher.until,
         }
     }
-}
-
-fn unavailable(error: impl Into<anyhow::Error>) -> Failure {
-    Failure::new(EXIT_UNAVAILABLE, error)
-}
-
-fn data(reason: String) -> Failure {
-    Failure::new(EXIT_DATA, anyhow::anyhow!(reason))
 }
 
 /// Who a record is about, as people read it.

@@ -6,7 +6,7 @@ use anyhow::Context;
 use mongodb::bson::Document;
 use serde_json::json;
 
-use super::{AuditCli, data, print, recipient, unavailable};
+use super::{AuditCli, print, recipient};
 use crate::{
     app::load::Loaded,
     audit::{Record, Smtp, Status},
@@ -25,13 +25,14 @@ const NAMED: usize = 5;
 impl AuditCli {
     pub(super) async fn show(&self, args: &ShowArgs, loaded: &Loaded) -> Result<ExitCode, Failure> {
         let delivery = self.delivery(&args.delivery).await?;
-        let records = self.audit.history(&delivery).await.map_err(unavailable)?;
-        let actions = self.audit.actions_on(delivery.as_str()).await.map_err(unavailable)?;
+        let records = self.audit.history(&delivery).await.map_err(Failure::unavailable)?;
+        let actions =
+            self.audit.actions_on(delivery.as_str()).await.map_err(Failure::unavailable)?;
         // What another event told of the same fact made no mail.
         let told = records.iter().rev().filter(|record| record.status != Status::Duplicate);
         let last = told.clone().next().or(records.last());
         let Some(last) = last else {
-            return Err(data(format!("no record of delivery {delivery}")));
+            return Err(Failure::data(format!("no record of delivery {delivery}")));
         };
         let made = told.clone().find(|record| record.template.is_some()).unwrap_or(last);
         let mail = self.mail_of(made, loaded).await?;
@@ -76,16 +77,19 @@ impl AuditCli {
             return Ok(id);
         }
         if beginning.is_empty() || !beginning.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(data(format!("{beginning:?} is no delivery id")));
+            return Err(Failure::data(format!("{beginning:?} is no delivery id")));
         }
-        let mut found = self.audit.beginning_with(beginning, NAMED).await.map_err(unavailable)?;
+        let mut found =
+            self.audit.beginning_with(beginning, NAMED).await.map_err(Failure::unavailable)?;
         match (found.pop(), found.is_empty()) {
-            (None, _) => Err(data(format!("no delivery's id begins with {beginning}"))),
+            (None, _) => Err(Failure::data(format!("no delivery's id begins with {beginning}"))),
             (Some(id), true) => Ok(id),
             (Some(id), false) => {
                 let ids: Vec<String> = found.iter().chain([&id]).map(ToString::to_string).collect();
                 let ids = ids.join(", ");
-                Err(data(format!("more than one delivery's id begins with {beginning}: {ids}")))
+                Err(Failure::data(format!(
+                    "more than one delivery's id begins with {beginning}: {ids}"
+                )))
             }
         }
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{AuditCli, data, print, unavailable};
+use super::{AuditCli, print};
 use crate::{
     audit::store::{
         search::Filter,
@@ -31,11 +31,11 @@ impl AuditCli {
     pub(super) async fn stats(&self, args: &StatsArgs) -> Result<ExitCode, Failure> {
         let (since, until) = (args.since, args.until);
         if since >= until {
-            return Err(data("--since is not before --until".to_owned()));
+            return Err(Failure::data("--since is not before --until".to_owned()));
         }
         let by_hour = until.duration_since(since) <= BY_HOUR;
         let within = Filter { since: Some(since), until: Some(until), ..Filter::default() };
-        let stats = self.audit.stats(&within, by_hour, None).await.map_err(unavailable)?;
+        let stats = self.audit.stats(&within, by_hour, None).await.map_err(Failure::unavailable)?;
         if args.json {
             let outcomes = Outcomes::of(&stats.statuses);
             let told = json!({

@@ -42,7 +42,7 @@ use crate::{
         Message,
         amqp::{AmqpBroker, DeadLetterQueue, Handle, Taken, Topology},
     },
-    failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
+    failure::{EXIT_DATA, Failure},
     routing::{DeliveryId, Identity},
 };
 
@@ -82,10 +82,6 @@ pub(super) async fn run(
     }
 }
 
-fn unavailable(error: impl Into<anyhow::Error>) -> Failure {
-    Failure::new(EXIT_UNAVAILABLE, error)
-}
-
 impl DeadLettersCli {
     /// The records of what lies here, as far as the audit knows.
     async fn records(
@@ -107,8 +103,8 @@ impl DeadLettersCli {
             since: filter.since,
             until: filter.until,
         };
-        let mut records = self.audit.aside(&aside, limit).await.map_err(unavailable)?;
-        let removed = self.audit.removed(&records).await.map_err(unavailable)?;
+        let mut records = self.audit.aside(&aside, limit).await.map_err(Failure::unavailable)?;
+        let removed = self.audit.removed(&records).await.map_err(Failure::unavailable)?;
         records.retain(|record| !removed.contains(record.delivery_id.as_str()));
         Ok(records)
     }
@@ -162,7 +158,7 @@ impl DeadLettersCli {
 
     async fn show(&self, delivery: &str, json: bool) -> Result<ExitCode, Failure> {
         let delivery = delivery_id(delivery)?;
-        let records = self.audit.history(&delivery).await.map_err(unavailable)?;
+        let records = self.audit.history(&delivery).await.map_err(Failure::unavailable)?;
         if records.is_empty() {
             let hint = "--event shows what lies in the queue";
             let error = anyhow::anyhow!("no record of delivery {delivery}; {hint}");
@@ -181,7 +177,7 @@ impl DeadLettersCli {
     /// The event as it lies there, ready to be corrected.
     async fn show_event(&self, delivery: &str) -> Result<ExitCode, Failure> {
         let delivery = delivery_id(delivery)?;
-        let (taken, found) = self.look(|id| *id == delivery).await.map_err(unavailable)?;
+        let (taken, found) = self.look(|id| *id == delivery).await.map_err(Failure::unavailable)?;
         taken.close().await;
         let Some((message, _)) = found.first() else {
             let queue = self.queue.queue();
@@ -239,7 +235,7 @@ impl DeadLettersCli {
             return Err(Failure::new(EXIT_DATA, error));
         }
         let look = self.look(|delivery| missing.contains(delivery)).await;
-        let (taken, found) = look.map_err(unavailable)?;
+        let (taken, found) = look.map_err(Failure::unavailable)?;
         let (mut selected, mut refused) = (Vec::new(), false);
         for (message, handle) in found {
             let Some(delivery_headers) = message.delivery_headers.clone() else { continue };
@@ -311,7 +307,7 @@ impl DeadLettersCli {
             let carried_out = carried_out.await;
             let carried_out =
                 carried_out.with_context(|| format!("{number} of {total} were {}", done(decision)));
-            carried_out.map_err(unavailable)?;
+            carried_out.map_err(Failure::unavailable)?;
             // It is in the message now; personal data don't lie around in files.
             if let Some(file) = file {
                 std::fs::remove_file(file)?;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use mongodb::bson::{Document, doc};
 
-use super::{DeadLettersCli, Decision, correction::Correction, field_changes::Change, unavailable};
+use super::{DeadLettersCli, Decision, correction::Correction, field_changes::Change};
 use crate::{
     audit::Status,
     broker::{Broker, DeliveryHeaders, Destination, Message, Republish, amqp::AmqpBroker},
@@ -113,7 +113,7 @@ impl DeadLettersCli {
     }
 
     async fn was_sent(&self, delivery: &DeliveryId) -> Result<bool, Failure> {
-        let history = self.audit.history(delivery).await.map_err(unavailable)?;
+        let history = self.audit.history(delivery).await.map_err(Failure::unavailable)?;
         let is_out = |status| matches!(status, Status::Sent | Status::Simulated);
         Ok(history.iter().any(|record| is_out(record.status)))
     }
