@@ -22,6 +22,8 @@ mod record;
 mod retry_until_up;
 mod schedule;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 pub use extras::extras;
 
