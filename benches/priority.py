@@ -76,9 +76,9 @@ def main() -> None:
 
         channel.queue_declare(REQUESTS, durable=True)
         publish(bench.rabbitmq.url, (low_event(index) for index in range(waiting)))
-        # No mail can go out, so all of it comes to lie in the low queue.
+        # No mail can go out, so all of it waits in the low queue.
         usher = start(stack, directory, bench, mongo.port, free_port())
-        # A good part is held by the process until it ends.
+        # The process holds a good part of it until it ends.
         while depth(REQUESTS) > 0:
             time.sleep(0.1)
         usher.stop()

@@ -1,4 +1,4 @@
-//! What an event costs before any service is asked: parse, route, variables, render, compose.
+//! Measures an event's stages that need no service: parse, route, variables, render, compose.
 //!
 //! `cargo bench --bench stages` measures the time of each stage, `benches/instructions` counts its
 //! instructions. For the whole line against real services see docs/performance.md.
@@ -19,7 +19,7 @@ const EVENT: &[u8] = br#"{"event_id": "7d0f7b6e-50b2-5e0c-9a39-0f6e0f3f2c11", "e
     "showtime": "2027-12-15 7:30 PM", "room": "Room 1", "seats": ["A5", "A6", "A7", "A8"],
     "total_amount": 51.25, "currency": "USD"}"#;
 
-/// A stage by its name.
+/// Name and body of a stage.
 type Stage<'a> = (&'static str, Box<dyn Fn() + 'a>);
 
 /// Everything that does not depend on the event.
@@ -61,7 +61,7 @@ impl Line {
         self.routing.deliveries(routes, event, &self.identity)
     }
 
-    /// Each stage by its name, for one event.
+    /// The stages, for one event.
     fn stages(&self, body: &'static [u8]) -> Vec<Stage<'_>> {
         let parse = || event::parse(body, &Properties::default(), "bench").expect("a valid event");
         let variables = |event: &Event, delivery: &Delivery| {
@@ -107,7 +107,7 @@ fn main() {
     for (stage, work) in line.stages(EVENT) {
         criterion.bench_function(stage, |bench| bench.iter(&work));
     }
-    // Every template on its first sample.
+    // Renders every template with its first sample.
     for route in line.routing.routes() {
         let Some((_, text)) = source::samples(&line.files, &route.template)
             .find(|(_, text)| usher::template::sample(text).is_ok_and(|it| it.kind == route.event))

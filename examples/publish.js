@@ -3,8 +3,8 @@
 //     npm install
 //     node publish.js notification.booking_events <event.json
 //
-// The broker is RABBITMQ_URL, else amqp://localhost:5672/%2F. Prints the event's id once the broker has it for
-// good, and ends with 1 if it could not be told so.
+// The broker is RABBITMQ_URL, else amqp://localhost:5672/%2F. Prints the event's id once the broker has confirmed it.
+// Exits with 1 if it was not confirmed.
 "use strict";
 
 const { randomUUID } = require("node:crypto");
@@ -18,7 +18,7 @@ class NoQueue extends Error {}
 
 async function publish(url, queue, body, options) {
   const connection = await amqplib.connect(url);
-  // What goes wrong is thrown by what is awaited; without this it would also end the process.
+  // Awaited calls throw the error. Without this listener it would also end the process.
   connection.on("error", () => {});
   try {
     const channel = await connection.createConfirmChannel();
@@ -26,7 +26,7 @@ async function publish(url, queue, body, options) {
     let returned = false;
     channel.on("return", () => { returned = true; });
     channel.publish("", queue, body, options);
-    // Until the broker has it on disk, or an error. What comes back does so before that.
+    // Waits until the broker has it on disk. A returned message arrives before the confirm.
     await channel.waitForConfirms();
     if (returned) throw new NoQueue(`there is no queue ${queue}`);
   } finally {
@@ -38,12 +38,12 @@ async function main() {
   const queue = process.argv[2];
   const body = readFileSync(0);
   const event = JSON.parse(body);
-  // One id for all tries: where a confirm was lost, the second copy is the same event and gives no second mail.
+  // One id for all tries: if a confirm was lost, the second copy is the same event and gives no second mail.
   const messageId = event.event_id ?? randomUUID();
   const options = {
     contentType: "application/json",
     persistent: true,
-    // A queue that is not there is an error and not a loss.
+    // A missing queue is an error, not a loss.
     mandatory: true,
     messageId,
     timestamp: Math.floor(Date.now() / 1000),

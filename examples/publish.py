@@ -3,8 +3,8 @@
     pip install pika
     python publish.py notification.booking_events <event.json
 
-The broker is RABBITMQ_URL, else amqp://localhost:5672/%2F. Prints the event's id once the broker has it for
-good, and ends with 1 if it could not be told so.
+The broker is RABBITMQ_URL, else amqp://localhost:5672/%2F. Prints the event's id once the broker has confirmed it.
+Exits with 1 if it was not confirmed.
 """
 
 import json
@@ -23,9 +23,9 @@ def publish(url: str, queue: str, body: bytes, properties: pika.BasicProperties)
     connection = pika.BlockingConnection(pika.URLParameters(url))
     try:
         channel = connection.channel()
-        # From now on basic_publish waits for the broker's word.
+        # From now on basic_publish waits for the broker's confirm.
         channel.confirm_delivery()
-        # mandatory: a queue that is not there is an error and not a loss.
+        # mandatory: a missing queue is an error, not a loss.
         channel.basic_publish(exchange="", routing_key=queue, body=body, properties=properties, mandatory=True)
     finally:
         if connection.is_open:
@@ -35,7 +35,7 @@ def publish(url: str, queue: str, body: bytes, properties: pika.BasicProperties)
 def main() -> int:
     queue, body = sys.argv[1], sys.stdin.buffer.read()
     event = json.loads(body)
-    # One id for all tries: where a confirm was lost, the second copy is the same event and gives no second mail.
+    # One id for all tries: if a confirm was lost, the second copy is the same event and gives no second mail.
     event_id = event.get("event_id") or str(uuid.uuid4())
     properties = pika.BasicProperties(
         content_type="application/json",

@@ -1,20 +1,20 @@
-// The roles for usher's database, for mongosh:
+// Creates the roles for usher's database. Run it with mongosh:
 //
 //   mongosh "mongodb://admin@HOST/usher?authSource=admin" deploy/mongodb/roles.js
 //
-// To run it again brings the roles up to date. Users are made by hand, for instance:
+// Run it again to bring the roles up to date. Create users by hand, for example:
 //
 //   db.createUser({user: "usher", pwd: passwordPrompt(), roles: ["usherWriter", "usherSetup"]})
 //   db.createUser({user: "ops", pwd: passwordPrompt(), roles: ["usherOperator"]})
 //   db.createUser({user: "dpo", pwd: passwordPrompt(), roles: ["usherEraser"]})
 //   db.createUser({user: "auditor", pwd: passwordPrompt(), roles: ["usherAuditor"]})
 //
-// usherWriter   the daemon: it adds records and never changes one. changeStream is for the live feed.
-// usherSetup    makes indexes, the validator and the view when usher starts. Without it usher warns and runs, so a daemon
-//               may do without once a start with this role has made them; again after each new version.
-// usherOperator the commands dead-letters, poison, parked, scheduled and templates, and all that usherAuditor may.
-// usherEraser   the command audit erase: the only one who may change records.
-// usherAuditor  reads, and the commands audit find, show, stats and export.
+// usherWriter   the daemon: adds records and never changes one. changeStream is for the live feed.
+// usherSetup    creates indexes, the validator and the view when usher starts. Without it usher warns and runs. A daemon
+//               needs it for one start after each new version only.
+// usherOperator the commands dead-letters, poison, parked, scheduled and templates, and everything of usherAuditor.
+// usherEraser   the command audit erase; the only role that may change records.
+// usherAuditor  reads; the commands audit find, show, stats and export.
 
 const ROLES = [
   {

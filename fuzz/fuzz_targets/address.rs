@@ -1,5 +1,4 @@
-//! Any text as an address: it is refused, or a mail to it has it as its only recipient and no other
-//! header.
+//! Any text as an address: it is refused, or it is the mail's only recipient and adds no header.
 
 #![no_main]
 
@@ -10,7 +9,7 @@ use usher::{channel::email::check_recipient, template::sample, template::source}
 use usher_fuzz::{LINE, assert_mail_is_whole};
 
 fuzz_target!(init: {
-    // Takes longer than any input may.
+    // The first run is slow, and no input may be.
     LazyLock::force(&LINE);
 }, |address: &str| {
     let accepted = check_recipient(address).is_ok();

@@ -1,4 +1,4 @@
-//! Any body: it is an event or it is not, twice the same, and what it asks for can be worked out.
+//! Any body: it is an event or not, with the same result twice, and its deliveries can be determined.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ use usher::event::{self, Properties};
 use usher_fuzz::LINE;
 
 fuzz_target!(init: {
-    // Takes longer than any input may.
+    // The first run is slow, and no input may be.
     LazyLock::force(&LINE);
 }, |body: &[u8]| {
     let properties = Properties::default();

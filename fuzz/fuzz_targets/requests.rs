@@ -1,4 +1,4 @@
-//! Any body of a request by HTTP: it is refused, or it becomes an event whose mails can be made.
+//! Any body of an HTTP request: it is refused, or it becomes an event whose mails can be composed.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ use usher::{
 use usher_fuzz::{LINE, assert_mail_is_whole};
 
 fuzz_target!(init: {
-    // Takes longer than any input may.
+    // The first run is slow, and no input may be.
     LazyLock::force(&LINE);
 }, |body: &[u8]| {
     for kind in Kind::ALL {

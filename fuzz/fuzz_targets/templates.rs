@@ -1,5 +1,5 @@
 //! Any text in place of a sample's values: the mail renders, the text stays text in its HTML, and
-//! no header comes of it.
+//! adds no header.
 
 #![no_main]
 
@@ -14,15 +14,14 @@ use usher::{
 };
 use usher_fuzz::{LINE, assert_mail_is_whole};
 
-/// Stands before each hostile value; nothing that usher writes has it.
+/// Precedes each hostile value; usher itself never writes it.
 const MARK: &str = "<zq9>";
 
-/// Puts the text wherever the sample has one, but where it says what kind of event it is and whom
-/// it is for.
+/// Replaces the sample's texts, except the event's type and recipient.
 fn poison(value: &mut Value, hostile: &str, which: &mut u64) {
     match value {
         Value::String(text) => {
-            // One in four keeps its value, so that checks further on are reached as well.
+            // One in four keeps its value, so that later checks are reached too.
             if *which & 3 != 0 {
                 *text = format!("{MARK}{hostile}");
             }
@@ -37,7 +36,7 @@ fn poison(value: &mut Value, hostile: &str, which: &mut u64) {
 }
 
 fuzz_target!(init: {
-    // Takes longer than any input may.
+    // The first run is slow, and no input may be.
     LazyLock::force(&LINE);
 }, |input: (u8, u64, &str)| {
     let (route, mut which, hostile) = input;

@@ -1,10 +1,10 @@
-//! The line without its services, as the targets need it.
+//! The parts of the line that need no service, for the targets.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use usher::{channel::{Extras, Outgoing, email::{Composed, Sender}}, config::{Environment, self}, event::{Event, Sources}, routing::{RoutingTable, Delivery, EMBEDDED_ROUTES, Identity, Lookup}, template::{Globals, Rendered, Templates, source}};
 
-/// Made once: it does not depend on the input.
+/// Built once: it does not depend on the input.
 pub static LINE: LazyLock<Line> = LazyLock::new(Line::new);
 
 /// Routes, templates and a sender.
@@ -34,7 +34,7 @@ impl Line {
         }
     }
 
-    /// What an event asks for.
+    /// The deliveries that an event asks for.
     pub fn deliveries(&self, event: &Event) -> Vec<Delivery> {
         match self.routing.lookup(&event.kind) {
             Lookup::Routes(routes) => self.routing.deliveries(routes, event, &self.identity),
@@ -42,7 +42,7 @@ impl Line {
         }
     }
 
-    /// The mail's parts; `None` where the event lacks something.
+    /// The mail's parts; `None` if the event lacks something.
     pub fn render(&self, delivery: &Delivery, event: &Event) -> Option<Rendered> {
         let language = self.templates.language(event);
         let variables = delivery.route.variables(event, &self.sources, language).ok()?;
@@ -50,7 +50,7 @@ impl Line {
         Some(rendered.expect("a shipped template renders whatever the values"))
     }
 
-    /// The mail as it would travel; `None` where the recipient is no address.
+    /// The mail as it would be sent; `None` if the recipient is not an address.
     pub fn compose(
         &self,
         recipient: &str,
@@ -76,7 +76,7 @@ pub fn settings_of_routes() -> HashMap<String, Vec<String>> {
     ])
 }
 
-/// Nobody but usher has written headers, and no line ends but in CRLF.
+/// Checks that only usher wrote headers and that every line ends in CRLF.
 pub fn assert_mail_is_whole(mail: &[u8]) {
     const NAMES: [&str; 11] = [
         "From",

@@ -1,4 +1,4 @@
-"""A day of operation; see `run`. Ends with 1 if anything is not as it has to be."""
+"""Plays a day of operation; see `run`. Exits with 1 if any check fails."""
 
 import argparse
 import base64
@@ -21,7 +21,7 @@ from prometheus import OPENER, ROOT, Prometheus, dashboard_queries
 
 USHER = ROOT / "target/debug/usher"
 DEADLINE = 180.0
-# Alerts that this day has to raise, fired or about to: some wait for an hour.
+# Alerts that this day must raise, firing or pending: some wait for an hour.
 RAISED = {"UsherDown", "UsherFailing", "UsherParked", "UsherPoison", "UsherDeadLetters"}
 wrong: list[str] = []
 
@@ -67,12 +67,12 @@ class Usher:
         return subprocess.Popen([USHER, "run"], env=self.env | {"HTTP_LISTEN": f"127.0.0.1:{port}"}, stderr=log)
 
     def tell(self, *arguments: str) -> str:
-        """What a command says."""
+        """A command's output."""
         command = [USHER, *arguments]
         return subprocess.run(command, env=self.env, stdout=subprocess.PIPE, text=True, check=True).stdout
 
     def ask(self, *arguments: str) -> list:
-        """What a command with --json says."""
+        """The output of a command with --json."""
         return [json.loads(line) for line in self.tell(*arguments, "--json", "--limit", "5000").splitlines()]
 
 
@@ -93,7 +93,7 @@ def lose_connections() -> int:
 
 
 def under_way() -> int:
-    """Messages in all queues but those where somebody has to decide."""
+    """Messages in all queues except dead, poison and parked."""
     channel = pika.BlockingConnection(pika.URLParameters(os.environ["TEST_AMQP_URL"])).channel()
     aside = {"usher.dead", "usher.poison", "usher.parked"}
     names = [queue["name"] for queue in manage("GET", "queues") if queue["name"] not in aside]
@@ -109,7 +109,7 @@ def publish(day: list[tuple[str, bytes]]) -> None:
     for queue in sorted({queue for queue, _ in day}):
         channel.queue_declare(queue, durable=True)
     for queue, body in day:
-        # Kept by the broker, or an exception.
+        # Confirmed by the broker, or an exception.
         properties = pika.BasicProperties(delivery_mode=2, timestamp=int(time.time()))
         channel.basic_publish("", queue, body, properties, mandatory=True)
     connection.close()
@@ -141,13 +141,13 @@ def in_flight(ports: list[int]) -> int:
 
 
 def settled(ports: list[int], records) -> bool:
-    """Nothing waits and nothing is in flight, and all that was to come soon has come."""
+    """Waits until nothing is queued or in flight and everything due soon has been sent."""
     due = records.database.planned.count_documents({"event_type": "payment.success", "state": {"$nin": ["published", "void"]}})
     return under_way() == 0 and in_flight(ports) == 0 and due == 0
 
 
 def live(usher: Usher, moods: Moods, smtp_port: int, ports: list[int], records) -> None:
-    """The day itself: a fifth of the events between one fault and the next."""
+    """Plays the day: a fifth of the events between two faults."""
     server = controller(moods, smtp_port)
     server.start()
     instances = [usher.start(port) for port in ports[:2]]
@@ -176,13 +176,13 @@ def live(usher: Usher, moods: Moods, smtp_port: int, ports: list[int], records) 
                 redis.sendall(b"CLIENT PAUSE 3000 ALL\r\n")
                 redis.recv(64)
     until("everything is settled", lambda: settled(ports[1:], records))
-    # Acknowledgements and what was unacknowledged by the killed instance.
+    # Acknowledgements, and messages that the killed instance had not acknowledged.
     time.sleep(3)
     until("everything is settled", lambda: settled(ports[1:], records))
 
 
 def judge(records, moods: Moods) -> Counter:
-    """The audit against what was published, and the mail server against the audit."""
+    """Compares the audit with what was published, and the mail server with the audit."""
     last: dict[str, dict] = {}
     for record in records.find({"status": {"$ne": "duplicate"}}).sort("at"):
         last[record["delivery_id"]] = record
@@ -191,7 +191,7 @@ def judge(records, moods: Moods) -> Counter:
         kind = record["event"]["id"].rpartition("-")[0] if record["event"].get("id_source") else ""
         words[(kind, record["status"])] += 1
     expected = events.expected()
-    # The killed instance's mails: nobody can tell of those that were just being taken.
+    # Mails that the killed instance was sending have an unknown outcome.
     torn = {kind: words[(kind, "unknown")] for kind, word in expected if word == "sent" and words[(kind, "unknown")]}
     for (kind, word), count in sorted(expected.items()):
         found = words[(kind, word)] + (torn.get(kind, 0) if word == "sent" else 0)
@@ -206,7 +206,7 @@ def judge(records, moods: Moods) -> Counter:
 
 
 def answer(usher: Usher, statuses: Counter) -> None:
-    """From usher's own commands alone."""
+    """Checks what usher's own commands report."""
     dead, poison, parked = (usher.ask(shelf, "list", "--since", "24h") for shelf in ("dead-letters", "poison", "parked"))
     check(len(dead) == 150, f"{len(dead)} dead letters are listed")
     check(len(poison) == 40, f"{len(poison)} poison messages are listed")
@@ -227,7 +227,7 @@ def answer(usher: Usher, statuses: Counter) -> None:
 
 
 def repair(usher: Usher, moods: Moods) -> None:
-    """Replays what can be replayed, now that the mail server knows everybody."""
+    """Replays dead letters, now that the mail server accepts everybody."""
     moods.lenient = True
     accepted = sum(moods.accepted.values())
     because = ("--since", "24h", "--reason", "the cause is gone", "--yes")
@@ -243,7 +243,7 @@ def repair(usher: Usher, moods: Moods) -> None:
 
 
 def watch(prometheus: Prometheus, start: float, statuses: Counter) -> None:
-    """What Prometheus saw: the dashboard's queries, the alerts, and the counters against the audit."""
+    """Checks what Prometheus saw: the dashboard's queries, the alerts, and the counters against the audit."""
     end = time.time()
     empty = set()
     for title, query in dashboard_queries():
@@ -259,16 +259,16 @@ def watch(prometheus: Prometheus, start: float, statuses: Counter) -> None:
     check(RAISED <= raised.keys(), f"raised: {', '.join(f'{name} ({min(states)})' for name, states in sorted(raised.items()))}")
     check("firing" in raised.get("UsherPoison", ()), "UsherPoison fires")
     for status in ("failed", "rejected", "duplicate", "sent"):
-        # Each instance's own; of the killed one what came after the last look is missing.
+        # Counted by each instance; the killed one's last counts are missing.
         seen = prometheus.value(f'sum(max_over_time(usher_deliveries_recorded_total{{status="{status}"}}[1h]))')
         kept = statuses[status]
-        # A refusal that was not acknowledged is counted again, and recorded once.
+        # A rejection that was not acknowledged is counted twice and recorded once.
         most = 1.5 * kept if status == "rejected" else 1.02 * kept
         check(0.9 * kept <= seen <= most, f"{seen:.0f} of {kept} records counted as {status}")
     for queue, count in (("usher.dead", 150), ("usher.parked", statuses["unknown"])):
         seen = prometheus.value(f'max(usher_queue_messages{{queue="{queue}"}})')
         check(seen == count, f"{seen:.0f} messages in {queue}")
-    # What is no event is no delivery, so nothing remembers that it was put there before an acknowledgement was lost.
+    # A rejected message has no delivery, so the ledger does not know it when an acknowledgement is lost.
     seen = prometheus.value('max(usher_queue_messages{queue="usher.poison"})')
     check(40 <= seen < 60, f"{seen:.0f} messages in usher.poison, copies among them")
     p95 = prometheus.value('histogram_quantile(0.95, sum by (le) (usher_delivery_latency_seconds_bucket{priority="high"}))')
@@ -291,13 +291,13 @@ def main() -> None:
         say(f"       settled after {time.time() - start:.0f} s")
         statuses = judge(records, moods)
         answer(usher, statuses)
-        # Until the alerts that wait for a minute have waited.
+        # Until alerts with `for: 1m` can fire.
         until("UsherPoison fires", lambda: prometheus.value('ALERTS{alertname="UsherPoison",alertstate="firing"}') == 1)
-        time.sleep(5)  # so that the last steps of what is asked for have it
+        time.sleep(5)  # so that the last step of each query has data
         watch(prometheus, start, statuses)
         repair(usher, moods)
         time.sleep(keep)
-        # What is still running ends with the services.
+        # The rest ends with the services.
     say(f"{len(wrong)} wrong" if wrong else "all as it has to be")
     sys.exit(bool(wrong))
 

@@ -1,4 +1,4 @@
-"""The day's events: what is published where, and what has to become of it."""
+"""The day's events: what is published where, and the expected outcome."""
 
 import json
 from collections import Counter
@@ -49,7 +49,7 @@ def soon(kind: str, n: int) -> dict:
     return paid(kind, n) | {"deliver_at": due.isoformat()}
 
 
-# Kind, how many, where, what, and the last word on each. The mail server knows some kinds by the address.
+# Kind, number, queue, body, and the expected last record. The mail server treats some kinds by their address.
 KINDS = [
     ("booking", 500, BOOKINGS, confirmed, "sent"),
     ("payment", 400, PAYMENTS, paid, "sent"),
@@ -65,13 +65,13 @@ KINDS = [
     ("vanished", 20, PAYMENTS, paid, "unknown"),
     ("strange", 30, BOOKINGS, lambda kind, n: {"event_type": "no.such.type"}, "rejected"),
 ]
-# What is no event at all; the same event again; the same fact told by another event.
+# Not an event; the same event again; the same fact in another event.
 BROKEN, AGAIN, RETOLD = 10, 100, 50
 EVENTS = sum(count for _, count, *_ in KINDS) + BROKEN + AGAIN + RETOLD
 
 
 def all_events() -> list[tuple[str, bytes]]:
-    """Queue and body of each, in the order of the day: the kinds mixed, what comes again at its end."""
+    """Queue and body of each, in the order of the day: kinds mixed, repeated events at the end."""
     day = []
     for kind, count, queue, make, _ in KINDS:
         for n in range(count):
@@ -85,7 +85,7 @@ def all_events() -> list[tuple[str, bytes]]:
 
 
 def expected() -> Counter:
-    """(kind, last word) of each event of the day that has a delivery of its own."""
+    """(kind, last record) of each event of the day that has a delivery of its own."""
     words = Counter({(kind, word): count for kind, count, _, _, word in KINDS})
     words[("", "rejected")] = BROKEN
     return words

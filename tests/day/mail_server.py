@@ -6,8 +6,8 @@ from aiosmtpd.controller import Controller
 
 
 class Moods:
-    """`refused` are unknown here, `deferred` are told to come again once, `exhausted` always; of `vanished` the mail is
-    taken and no reply is given. Once it is lenient, everybody is known and has room."""
+    """`refused` get 550, `deferred` a 4xx once, `exhausted` always; mail to `vanished` is taken without a reply.
+    Once it is lenient, everybody is accepted."""
 
     def __init__(self) -> None:
         self.deferred: set[str] = set()

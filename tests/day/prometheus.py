@@ -1,4 +1,4 @@
-"""Debian's Prometheus, scraping two instances every second, and what is asked of it."""
+"""Debian's Prometheus, which scrapes two instances every second, and its queries."""
 
 import json
 import subprocess

@@ -1,11 +1,11 @@
 // Checks the HTML parts of a gallery: `usher render --all --out DIR`, then `npm install && node check.mjs DIR`.
-// Ends with 1 if there is a finding that is not explained here.
+// Exits with 1 for any finding that this file does not explain.
 import fs from "node:fs";
 import path from "node:path";
 import { caniemail } from "caniemail";
 import { HtmlValidate } from "html-validate";
 
-// Web pages should not have these; mails must, for Outlook's and Gmail's sake. They are MJML's.
+// Bad style in web pages, but Outlook and Gmail need these. MJML writes them.
 const EXPECTED_RULES = {
   "no-inline-style": "Gmail's mobile web mail drops <style>",
   "no-deprecated-attr": "Outlook for Windows lays out by table attributes",
@@ -18,8 +18,8 @@ const EXPECTED_RULES = {
   "attribute-allowed-values": "MJML gives images height=auto; without it they are distorted in Outlook",
   "long-title": "the subject, which may be long",
 };
-// What some client does not know and does without: rounded corners, dark mode, breaking of long words. The mail
-// is complete and legible without each of them.
+// Features that some clients lack: rounded corners, dark mode, breaking of long words. The mail is complete and legible
+// without each of them.
 const DISPENSABLE = [
   "<body> element", "<style> element", "@media", "Chaining selectors", "Class selector", "Descendant combinator",
   "ID selector", "Type selector", "aria-label attribute", "role attribute", "border-radius", "border-spacing",
@@ -45,7 +45,7 @@ for (const name of names) {
       if (!DISPENSABLE.includes(title)) findings.add(`${name}: ${title} is unknown to ${client}`);
     }
   }
-  // Links may lead anywhere; nothing may be loaded from anywhere.
+  // Links may lead anywhere, but nothing may be loaded.
   const loads = /\b(src|srcset|background|poster)\s*=\s*["']?(?!["']?(cid:|data:))/i.test(html) || /url\(|@import/i.test(html);
   if (loads || /href="(?!https?:|mailto:|#)/.test(html) || /<(link|script|iframe|form)\b/i.test(html)) {
     findings.add(`${name}: loads or runs something`);

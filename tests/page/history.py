@@ -1,4 +1,4 @@
-"""Copies what was recorded just now to earlier days, so that charts have something to show.
+"""Copies the latest records to earlier days, so that charts have data.
 
 history.py DAYS
 """
@@ -22,7 +22,7 @@ for day in range(1, int(sys.argv[1])):
         model["at"] -= timedelta(days=day, minutes=dice.randint(0, 300))
         model["delivery_id"] = f"{dice.getrandbits(128):032x}"
         model["_id"] = f"{model['delivery_id']}/{model['attempt']}/{model['status']}"
-        # These are about other bookings, and read long ago.
+        # The copies are about other bookings and already read.
         if model["route"] == "booking-rescheduled":
             continue
         model["correlation"] = {"booking_id": f"OLD-{number}"}

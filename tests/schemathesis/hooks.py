@@ -1,5 +1,5 @@
-"""What the document can't say: two requests with one key are one request; a period ends after it has begun, and a year
-later at most; a whole number is written without a point."""
+"""Rules that the document can't express: two requests with one key are one request; a period ends after it begins, and at
+most a year later; a whole number is written without a point."""
 
 import uuid
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ def before_call(context, case, kwargs):
             continue
         try:
             begin = datetime.fromisoformat(asked["desde"])
-            # One that is none is to be refused.
+            # An invalid one has to be refused.
             datetime.fromisoformat(asked.get("hasta", asked["desde"]))
             asked["hasta"] = f"{begin + timedelta(days=2):%Y-%m-%dT%H:%M:%S}Z"
         except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""A reader of mail that shares no code with usher.
+"""Reads mails without any code of usher.
 
 mail_reader.py dkim SELECTOR.DOMAIN PUBLIC_KEY_PEM <MAIL    verifies the signature by dkimpy
 mail_reader.py parts <JSON                                  compares mails with one whose words are known
@@ -27,12 +27,12 @@ def dkim(place: str, key: str) -> None:
     selector, domain = place.split(".", 1)
     mail = sys.stdin.buffer.read()
     der = base64.b64decode("".join(Path(key).read_text().splitlines()[1:-1]))
-    # RFC 8463 4.2: of an Ed25519 key DNS has the 32 bytes alone, with which its DER ends.
+    # RFC 8463 4.2: for an Ed25519 key DNS has only the last 32 bytes of its DER.
     kind, public = ("ed25519", der[-32:]) if len(der) == 44 else ("rsa", der)
     record = f"v=DKIM1; k={kind}; p={base64.b64encode(public).decode()}".encode()
 
     def is_valid(mail: bytes) -> bool:
-        # One that expects another place finds nothing there.
+        # The key is at this name only.
         names = {f"{selector}._domainkey.{domain}.".encode(): record}
         return verify(mail, dnsfunc=lambda name, timeout=5: names.get(name))
 
@@ -59,7 +59,7 @@ def change(match: re.Match) -> bytes:
 
 
 def parts() -> None:
-    """Of each field there is a plain mail, in which it holds `marker`. In any other mail only the value differs."""
+    """For each field there is a plain mail in which it holds `marker`. In the other mails only the value differs."""
     given = json.load(sys.stdin)
     marker = given["marker"]
     for case in given["mails"]:
@@ -78,7 +78,7 @@ def differences(plain: bytes, raw: bytes, to: str, fill):
     mail, model = (message_from_string(message.decode(), policy=policy.default) for message in (raw, plain))
     for part in mail.walk():
         defects = [*part.defects, *(defect for header in part.values() for defect in header.defects)]
-        # To the parser, which is older than SMTPUTF8, this is one.
+        # The parser is older than SMTPUTF8 and reports this as a defect.
         if defects and not all(isinstance(defect, NonASCIILocalPartDefect) for defect in defects):
             yield f"defects: {defects!r}"
     if mail.keys() != HEADERS:
@@ -93,7 +93,7 @@ def differences(plain: bytes, raw: bytes, to: str, fill):
     if len(found) != len(expected):
         yield f"html: {len(found)} pieces, not {len(expected)}"
     for place, piece, meant in zip(range(len(found)), found, expected):
-        # The title is the subject, and so is the label of the whole.
+        # The title is the subject, and so is the label of the document.
         is_subject = place > 0 and expected[place - 1][:2] == ("start", "title")
         is_subject |= any(text.startswith("aria-label=") for text in meant)
         meant = tuple((one_line if is_subject else shown)(fill(text)) for text in meant)
@@ -132,7 +132,7 @@ def one_line(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """What a body shows of it: line ends are line ends, and other control characters leave a mark."""
+    """The text as a body shows it: line ends stay, and other control characters leave a mark."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return "".join("\ufffd" if is_control(c) and c not in "\n\t" else c for c in lines)
 

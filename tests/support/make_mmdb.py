@@ -1,4 +1,4 @@
-"""Writes a MaxMind database of two cities to the path that it is given."""
+"""Writes a MaxMind database with two cities to the given path."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The stand-in for MongoDB: `python -m secantus`, with a deadlock of its mended.
+"""The stand-in for MongoDB: `python -m secantus`, with a fix for one of its deadlocks.
 
 On SIGUSR1 it tells where each of its threads is.
 """
@@ -13,7 +13,7 @@ create_collection = Storage.create_collection
 
 
 def create_collection_in_order(self, db, coll, options=None):
-    """Takes the collection's lock before the storage's, as all else does.
+    """Takes the collection's lock before the storage's, as all other code does.
 
     Otherwise (0.7.0b3): an insert that is just making the same collection waits for the storage's lock inside its
     transaction, and this one, which has that lock, waits for the row that the transaction has written.

@@ -22,11 +22,11 @@ from pathlib import Path
 import pymongo
 
 HERE = Path(__file__).resolve().parent
-# Debian's own wrapper insists on the rabbitmq user; the script behind it does not.
+# Debian's wrapper requires the rabbitmq user; this script does not.
 RABBITMQ_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 START_TIMEOUT = 180.0
 WATCH_EVERY = 5.0
-# Without an answer for so long, a service that the tests share has hung. Much less than the tests wait for things.
+# A shared service without an answer for this long has hung. Much shorter than the timeouts of the tests.
 HUNG = 45.0
 STOP_GRACE = 15.0
 
@@ -57,7 +57,7 @@ class Service:
         self.name = name
         self.log = directory / f"{name}.log"
         self.command = command
-        # Nothing of the user's own settings (RABBITMQ_*, ERL_*, dot files) is to shine through.
+        # Hides the user's own settings (RABBITMQ_*, ERL_*, dot files).
         clean = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(directory)}
         self.env = clean | (env or {})
         self.start()
@@ -116,7 +116,7 @@ def start_rabbitmq(
     directory: Path, certificates: Path, port: int, tls_port: int, management: int, dist: int, epmd_port: int
 ) -> Service:
     directory.mkdir()
-    # A node daemon of its own: the machine's would outlive the tests, and know other brokers.
+    # A private epmd: the machine's would outlive the tests and know other brokers.
     epmd = Service("epmd", directory, ["epmd", "-address", "127.0.0.1", "-port", str(epmd_port)])
     epmd.wait_until(lambda: listens(epmd_port))
     cookie = directory / ".erlang.cookie"
@@ -150,22 +150,22 @@ def start_rabbitmq(
         "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
         "RABBITMQ_LOG_BASE": str(directory / "log"),
         "RABBITMQ_PID_FILE": str(directory / "pid"),
-        # The second line: idle schedulers sleep instead of spinning on cores that the tests want.
+        # Second line: idle schedulers sleep instead of spinning on cores that the tests need.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
         " +sbwt none +sbwtdcpu none +sbwtdio none",
-        # Makes the script become the broker rather than its parent.
+        # The script becomes the broker instead of its parent.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
     return Service("rabbitmq", directory, [RABBITMQ_SERVER], env)
 
 
 def management(port: int, path: str) -> tuple[int, str]:
-    """Status and body of what RabbitMQ's management answers; status 0 if it doesn't."""
+    """Status and body of a management API answer; status 0 if there is none."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/{path}",
         headers={"Authorization": "Basic " + base64.b64encode(b"guest:guest").decode()},
     )
-    # Never by way of a proxy that the environment names.
+    # Ignores proxies of the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=HUNG) as answer:
@@ -177,7 +177,7 @@ def management(port: int, path: str) -> tuple[int, str]:
 
 
 def watch_rabbitmq(port: int) -> None:
-    """Tells of an alarm: while there is one (no memory, no disk), nothing published is confirmed."""
+    """Reports alarms: during one (memory, disk) the broker confirms nothing."""
     status, alarms = management(port, "health/checks/alarms")
     if status != 200:
         say(f"rabbitmq takes no messages: {alarms}")
@@ -193,7 +193,7 @@ def start_redis(directory: Path, certificates: Path, port: int, tls_port: int) -
         "--tls-cert-file": str(certificates / "server.pem"),
         "--tls-key-file": str(certificates / "server.key"),
         "--dir": str(directory),
-        # As in production: the ledger must survive, and must not be evicted.
+        # As in production: the ledger must survive a restart and must not be evicted.
         "--appendonly": "yes",
         "--maxmemory-policy": "noeviction",
         "--save": "",
@@ -203,7 +203,7 @@ def start_redis(directory: Path, certificates: Path, port: int, tls_port: int) -
 
 def start_mongodb(directory: Path, port: int) -> Service:
     directory.mkdir()
-    # An empty one, or it looks for others in /etc.
+    # An empty file, or it reads others in /etc.
     config = directory / "secantusd.toml"
     config.touch()
     options = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
@@ -212,7 +212,7 @@ def start_mongodb(directory: Path, port: int) -> Service:
 
 
 def mongodb_works(uri: str) -> bool:
-    """Whether it stores and finds within `HUNG`: the locks of its storage can be held for ever while it still says hello."""
+    """Whether it stores and finds within `HUNG`: it can deadlock in its storage and still answer hello."""
     with pymongo.MongoClient(uri, timeoutMS=int(HUNG * 1000)) as client:
         try:
             database = client["usher-tests-watch"]
@@ -224,7 +224,7 @@ def mongodb_works(uri: str) -> bool:
 
 
 def watch_mongodb(service: Service, uri: str) -> None:
-    """Kills and starts again a stand-in that hangs, and tells where it hung. Usher has to get over that anyway."""
+    """Restarts a stand-in that hangs and reports where it hung. usher has to survive that anyway."""
     if mongodb_works(uri):
         return
     service.process.send_signal(signal.SIGUSR1)
@@ -237,7 +237,7 @@ def watch_mongodb(service: Service, uri: str) -> None:
 
 
 def make_certificates(directory: Path) -> None:
-    """A certificate of an authority that is trusted, and what should not be taken for one.
+    """Creates a trusted certificate, and others that must be refused.
 
     ca.pem; by it: server.pem for localhost, expired.pem, elsewhere.pem for another host, and client.pem (with its key in
     client-and-key.pem too). unknown.pem and stranger.pem are the same for a server and a client, by other-ca.pem. The key
@@ -264,7 +264,7 @@ def make_certificates(directory: Path) -> None:
         "basicConstraints = critical,CA:FALSE\n"
         "keyUsage = critical,digitalSignature\n"
         "extendedKeyUsage = clientAuth\n"
-        # `openssl req` makes no certificate of the past; `openssl ca` does, and wants a database.
+        # `openssl req` can't create an expired certificate; `openssl ca` can, and needs a database.
         "[past]\n"
         "database = past.txt\n"
         "serial = past.serial\n"
@@ -303,7 +303,7 @@ def make_certificates(directory: Path) -> None:
 
 
 def start(directory: Path) -> tuple[list[Service], dict[str, str], list]:
-    """Starts all at once, then waits for each; gives them, the command's environment, and what looks after them."""
+    """Starts all services at once and waits for each. Returns them, the command's environment, and their watchers."""
     ports = free_ports()
     amqp, management_port, redis, mongodb, starttls, implicit, plain = (next(ports) for _ in range(7))
     amqps, rediss, mongodb_tls, starttls_client, implicit_client = (next(ports) for _ in range(5))
@@ -320,7 +320,7 @@ def start(directory: Path) -> tuple[list[Service], dict[str, str], list]:
         stand_in = start_mongodb(directory / "mongodb", mongodb)
         services.append(stand_in)
         watches.append(lambda: watch_mongodb(stand_in, mongodb_uri))
-    # Where a real MongoDB is named, it is left alone, and this one leads nowhere.
+    # With a real MongoDB, TLS in front of the stand-in leads nowhere.
     front = [sys.executable, str(HERE / "tls_front.py"), str(certificates), str(mongodb_tls), str(mongodb)]
     services.append(Service("mongodb-tls", certificates, front))
     smtp, mails = directory / "smtp", directory / "mails"
@@ -331,11 +331,11 @@ def start(directory: Path) -> tuple[list[Service], dict[str, str], list]:
         "TEST_AMQP_MANAGEMENT": f"http://guest:guest@127.0.0.1:{management_port}",
         "TEST_REDIS_URL": f"redis://127.0.0.1:{redis}/0",
         "TEST_MONGODB_URI": mongodb_uri,
-        # The same services, for those who have a certificate.
+        # The same services, for clients with a certificate.
         "TEST_CERTIFICATES": str(certificates),
         "TEST_AMQPS_URL": f"amqps://guest:guest@localhost:{amqps}",
         "TEST_REDISS_URL": f"rediss://localhost:{rediss}/0",
-        # Direct, or the driver would go to the address that the server knows itself by.
+        # directConnection, or the driver would use the address that the server reports.
         "TEST_MONGODB_TLS_URI": f"mongodb://localhost:{mongodb_tls}/?tls=true&directConnection=true",
         "TEST_SMTP_CLIENT_PORT": str(starttls_client),
         "TEST_SMTP_IMPLICIT_CLIENT_PORT": str(implicit_client),
@@ -358,7 +358,7 @@ def start(directory: Path) -> tuple[list[Service], dict[str, str], list]:
         "redis": lambda: listens(redis),
         "mongodb": lambda: listens(mongodb),
         "mongodb-tls": lambda: listens(mongodb_tls),
-        "smtp": lambda: listens(plain),  # the last of them to be bound
+        "smtp": lambda: listens(plain),  # bound last
     }
     for service in services:
         service.wait_until(ready[service.name])
@@ -372,7 +372,7 @@ def run(command: list[str], env: dict[str, str], watches: list) -> int:
         raise Failed(f"cannot run {command[0]}: {error.strerror}") from error
 
     def pass_on(number: int, _frame) -> None:
-        # A terminal's Ctrl-C has reached the command already, and twice means "at once" to many.
+        # Ctrl-C on the terminal has reached the command already; many programs take a second one as "at once".
         if not (number == signal.SIGINT and sys.stdin.isatty()):
             child.send_signal(number)
         signal.alarm(int(STOP_GRACE))
@@ -391,7 +391,7 @@ def run(command: list[str], env: dict[str, str], watches: list) -> int:
 
 
 def end_children() -> None:
-    """Kills all below this process: none has data that is worth a grace period.
+    """Kills all descendants of this process: none has data worth a grace period.
 
     Orphans become children of this process (it is their subreaper), so it ends when there are none.
     """
@@ -412,7 +412,7 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    # An exception like Ctrl-C's, so that the `finally` below is reached.
+    # An exception, as for Ctrl-C, so that the `finally` below runs.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     began = time.monotonic()
@@ -430,7 +430,7 @@ def main() -> int:
         except KeyboardInterrupt:
             return 128 + signal.SIGINT
         finally:
-            # A second signal must not keep this from being finished.
+            # A second signal must not interrupt this.
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             end_children()

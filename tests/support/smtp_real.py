@@ -25,7 +25,7 @@ class MailFolder:
     async def handle_DATA(self, _server, _session, envelope) -> str:
         name = secrets.token_hex(8)
         head = f"X-Envelope-From: {envelope.mail_from}\r\nX-Envelope-To: {', '.join(envelope.rcpt_tos)}\r\n"
-        # Renamed when complete, so that nobody reads half a mail.
+        # Renamed when complete, so that no test reads half a mail.
         partial = self.folder / f".{name}.partial"
         partial.write_bytes(head.encode() + envelope.content)
         partial.rename(self.folder / f"{name}.eml")
@@ -37,14 +37,14 @@ def authenticate(_server, _session, _envelope, _mechanism, login) -> AuthResult:
     success = isinstance(login, LoginPassword) and all(
         hmac.compare_digest(given, wanted.encode()) for given, wanted in zip((login.login, login.password), expected)
     )
-    # Not handled: the server then answers with its usual 535.
+    # Not handled, so the server answers with its usual 535.
     return AuthResult(success=success, handled=False)
 
 
 async def serve(certificates: Path) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificates / "server.pem", certificates / "server.key")
-    # For those who have a certificate themselves.
+    # For clients with a certificate.
     mutual = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "ca.pem")
     mutual.load_cert_chain(certificates / "server.pem", certificates / "server.key")
     mutual.verify_mode = ssl.CERT_REQUIRED
@@ -68,11 +68,11 @@ async def serve(certificates: Path) -> None:
     login = {"auth_required": True, "authenticator": authenticate}
     servers = [
         await listen("TEST_SMTP_PORT", tls_context=tls, require_starttls=True, **login),
-        # aiosmtpd does not notice TLS below it, so it must not insist on STARTTLS for a login.
+        # aiosmtpd does not know of the TLS below it, so it must not require STARTTLS for a login.
         await listen("TEST_SMTP_IMPLICIT_PORT", implicit_tls=tls, auth_require_tls=False, **login),
         await listen("TEST_SMTP_CLIENT_PORT", tls_context=mutual, require_starttls=True, **login),
         await listen("TEST_SMTP_IMPLICIT_CLIENT_PORT", implicit_tls=mutual, auth_require_tls=False, **login),
-        # The last one: services.py takes it for the sign that all are there.
+        # Bound last: services.py takes it as the sign that all are up.
         await listen("TEST_SMTP_PLAIN_PORT"),
     ]
     await asyncio.gather(*(server.serve_forever() for server in servers))

@@ -1,4 +1,4 @@
-"""TLS before a server that has none, for clients with a certificate: tls_front.py CERTIFICATES PORT SERVER_PORT
+"""Adds TLS to a server that has none, for clients with a certificate: tls_front.py CERTIFICATES PORT SERVER_PORT
 
 SecantusDB has TLS too, but shakes hands with one client at a time: whoever stalls holds up all others.
 """
