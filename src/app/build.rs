@@ -39,13 +39,12 @@ pub(crate) struct Parts {
 }
 
 pub(crate) fn pipeline(loaded: Loaded, parts: Parts) -> Arc<Pipeline> {
+    let composer = loaded.composer();
     let settings = loaded.settings;
-    let zone = settings.zone();
     Arc::new(Pipeline {
         identity: Identity::new(settings.pepper.expose()),
         routing: loaded.routing,
-        templates: loaded.templates,
-        sources: loaded.sources,
+        composer,
         policy: Policy {
             instance: parts.instance,
             retry_schedule: settings.retry_schedule,
@@ -53,9 +52,7 @@ pub(crate) fn pipeline(loaded: Loaded, parts: Parts) -> Arc<Pipeline> {
             hold_time: settings.hold,
             retention: settings.audit_retention,
             enabled: settings.email.enabled,
-            message_id_domain: loaded.sender.domain().to_owned(),
             reminder_before: settings.reminder_before,
-            zone,
         },
         ledger: parts.ledger,
         audit: parts.audit,

@@ -7,6 +7,7 @@ use crate::{
     broker::Message,
     channel::email::Sender,
     config::{self, Environment, Settings, Warning},
+    delivery::Composer,
     event::{Properties, Sources},
     failure::Failure,
     ledger::redis::{RedisLedger, Windows},
@@ -32,6 +33,15 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    pub(crate) fn composer(&self) -> Composer {
+        Composer {
+            templates: self.templates.clone(),
+            sources: self.sources.clone(),
+            message_id_domain: self.sender.domain().to_owned(),
+            zone: self.settings.zone(),
+        }
+    }
+
     /// What templates of the database are tried on.
     pub(crate) fn trial(&self) -> Trial<'_> {
         Trial { routing: &self.routing, files: &self.files, sources: &self.sources }

@@ -15,7 +15,7 @@ use crate::{
         shutdown,
     },
     channel::{Outgoing, sms},
-    delivery::extras,
+    delivery::ComposeError,
     event::Event,
     failure::{EXIT_CONFIG, EXIT_DATA, Failure},
     logging,
@@ -173,22 +173,14 @@ pub(crate) fn outgoing(
     delivery: &Delivery,
     event: &Event,
 ) -> Result<Outgoing, Failure> {
-    let _data = |reason: String| Failure::new(EXIT_DATA, anyhow::anyhow!(reason));
-    let language = loaded.templates.language(event);
-    let variables = delivery
-        .route
-        .variables(event, &loaded.sources, language)
-        .map_err(|fault| Failure::data(fault.to_string()))?;
-    let zone = loaded.settings.zone();
-    let extras = extras(delivery, &variables, event, zone.as_ref())
-        .map_err(|fault| Failure::data(fault.to_string()))?;
-    let rendered = loaded
-        .templates
-        .render(&delivery.route, &variables, event)
-        .map_err(|error| Failure::new(EXIT_CONFIG, error))?;
-    let recipient = delivery.recipient.as_str().to_owned();
-    let message_id = format!("<{}@{}>", delivery.id, loaded.sender.domain());
-    Ok(Outgoing { recipient, rendered, message_id, extras })
+    let composer = loaded.composer();
+    let composed = composer
+        .variables(delivery, event)
+        .and_then(|variables| composer.compose(delivery, event, &variables));
+    composed.map_err(|error| {
+        let code = if matches!(error, ComposeError::Template(_)) { EXIT_CONFIG } else { EXIT_DATA };
+        Failure::new(code, error)
+    })
 }
 
 /// A file, or standard input for `-`.

@@ -1,4 +1,4 @@
-//! One attempt at one delivery.
+//! One attempt at one delivery: wait for the channel, claim, prepare, send, decide, settle.
 
 use std::time::{Duration, Instant};
 
@@ -6,319 +6,289 @@ use jiff::Timestamp;
 use tokio::{join, time::timeout};
 
 use super::{
-    End, Hold, Pipeline,
-    claim::Claimed,
-    decide::{self, Verdict, dead},
+    Pipeline, Settlement,
+    context::DeliveryContext,
+    decide::{Decision, decide},
     erased_recipient,
-    extras::extras,
-    record::{Story, millis},
+    instrument::{ClaimLost, InternalEvent, KnownDelivery, TemplateFellBack},
+    record::millis,
 };
 use crate::{
-    audit::{Record, Status},
-    broker::{DEFER, Message},
-    channel::{Outcome, Outgoing},
-    event::Event,
-    ledger::{Admission, Input, Next, Reply},
-    routing::{ChannelKind, Delivery, Recipient},
-    trace::Span,
+    audit::Record,
+    broker::DEFER,
+    channel::{Outcome, Outgoing, Slot},
+    ledger::{Admission, Input, Reply},
+    routing::{ChannelKind, Recipient},
 };
 
-/// How long a suspect waits until it is alone; others wait behind it, so it is not for long.
-const ALONE_WAIT: Duration = Duration::from_secs(5);
+/// How old the look at a booking may be when its mail is composed.
+const BOOKING_LOOK_MAX_AGE: Duration = Duration::from_secs(1);
 
-/// How old the look at a booking may be when its mail is made.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// Why a delivery is not sent, found before anything left the house.
-enum Hindrance {
-    /// The event's fault.
-    Dead { kind: &'static str, reason: String },
-    /// Ours, on purpose.
-    Suppressed(String),
-    /// A later event's.
-    Superseded(String),
+/// A place on the channel, and why the delivery makes no sense any more, if a later event says so.
+struct Ready {
+    slot: Box<dyn Slot>,
+    superseded: Option<String>,
 }
 
 impl Pipeline {
-    /// Claims, renders, sends and settles.
-    pub(super) async fn attempt(
-        &self,
-        message: &Message,
-        event: &Event,
-        delivery: &Delivery,
-        hold: &Hold,
-        span: &Span,
-    ) -> End {
-        let mut first_try = true;
+    /// Claims, sends and settles.
+    pub(super) async fn attempt(&self, ctx: &mut DeliveryContext<'_>) -> Settlement {
+        let mut is_first_try = true;
         loop {
-            let mut story = Story::new(message, event, delivery, span);
-            let waiting = Instant::now();
-            let ready =
-                timeout(self.policy.hold_time, self.channel(delivery.route.channel).ready());
-            // At the same time, so that under load no connection waits for MongoDB.
-            let (ready, mut superseded) = join!(ready, self.superseded(&story));
-            let Ok(slot) = ready else {
-                return self.not_ready(story, hold).await;
+            let Some(ready) = self.wait_for_channel(ctx).await else {
+                return self.put_back(ctx).await;
             };
-            let mut company = Some(self.quarantine.read().await);
-            let mut claimed =
-                self.claim(message, event, delivery, &hold.owner, first_try, false).await;
-            let mut alone = None;
-            if matches!(claimed, Claimed::Suspect) {
-                // Should it end the process again, it takes no innocent with it.
-                drop(company.take());
-                let Ok(guard) = timeout(ALONE_WAIT, self.quarantine.write()).await else {
-                    self.defer(&story).await;
-                    return End::Republished;
-                };
-                alone = Some(guard);
-                claimed = self.claim(message, event, delivery, &hold.owner, first_try, true).await;
+            if let Some(settlement) = self.try_once(ctx, ready, is_first_try).await {
+                return settlement;
             }
-            let _until_settled = (company, alone);
-            crash_point!("after_claim");
-            story.timings.claim_ms = story.took("claim", waiting);
-            let attempt = match claimed {
-                Claimed::Granted { fence, attempt } => {
-                    hold.granted(fence, attempt);
-                    attempt
-                }
-                other => {
-                    // Nothing to send: somebody else may have the connection.
-                    drop(slot);
-                    story.is_erased = self.is_late_copy(&story).await;
-                    return self.settle_unclaimed(story, other, hold).await;
-                }
-            };
-            crash_event!(&event.id.value);
-            story.attempt = attempt;
-            story.is_erased = self.is_late_copy(&story).await;
-            if superseded.is_none() && waiting.elapsed() > FRESH {
-                superseded = self.superseded(&story).await;
-            }
-            let prepared = if story.is_erased {
-                Err(Hindrance::Suppressed(erased_recipient::REASON.to_owned()))
-            } else if let Some(reason) = superseded {
-                Err(Hindrance::Superseded(reason))
-            } else {
-                self.prepare(&mut story)
-            };
-            let outgoing = match prepared {
-                Ok(outgoing) => outgoing,
-                Err(hindrance) => {
-                    drop(slot);
-                    return self.settle_hindered(story, hindrance, hold).await;
-                }
-            };
-            if let Some(wait) = self.over_the_limit(delivery).await {
+            is_first_try = false;
+            ctx.begin_try();
+        }
+    }
+
+    /// One try with one place on the channel; `None` where nothing went out and the claim may be lost,
+    /// so that it has to be asked for again.
+    async fn try_once(
+        &self,
+        ctx: &mut DeliveryContext<'_>,
+        Ready { slot, superseded }: Ready,
+        is_first_try: bool,
+    ) -> Option<Settlement> {
+        let (reply, _quarantine) = self.claim(ctx, is_first_try).await;
+        crash_point!("after_claim");
+        ctx.timings.claim_ms = ctx.step_ended("claim", ctx.began);
+        let Reply::Granted { fence, attempt } = reply else {
+            // Nothing to send: another delivery may have the connection.
+            drop(slot);
+            return Some(self.settle_unclaimed(ctx, reply).await);
+        };
+        ctx.claim.granted(fence, attempt);
+        crash_event!(&ctx.event.id.value);
+        let outgoing = match self.prepare(ctx, superseded).await {
+            Ok(outgoing) => outgoing,
+            Err(decision) => {
                 drop(slot);
-                story.reason = "the limit per recipient is reached".to_owned();
-                let later = Next::Retry(attempt);
-                let verdict = Verdict::Next { next: later, wait, kind: "rate_limited" };
-                return self.settle(story, verdict, hold).await;
+                return Some(self.settle(ctx, decision).await);
             }
-            let is_mail = delivery.route.channel == ChannelKind::Email;
-            story.message_id = is_mail.then(|| outgoing.message_id.clone());
-            crash_point!("after_render");
-            let sending = Instant::now();
-            let latch = self.latch(delivery, hold);
-            let outcome = slot.send(&outgoing, Box::pin(latch)).await;
-            // The largest thing that a message holds, and its record may have to wait.
-            drop(outgoing);
-            story.timings.send_ms = millis(sending);
-            story.span.sent(sending, outcome.reply());
-            crash_point!("after_reply");
-            let schedule = &self.policy.retry_schedule;
-            let on_unknown = delivery.route.on_unknown;
-            let Some(verdict) = decide::decide(&outcome, attempt, schedule, on_unknown) else {
-                // Nothing went out, and the claim may be lost: it is asked for again.
-                first_try = false;
-                continue;
-            };
-            story.outcome(outcome);
-            return self.settle(story, verdict, hold).await;
-        }
+        };
+        crash_point!("after_render");
+        let outcome = self.send(ctx, slot, outgoing).await;
+        crash_point!("after_reply");
+        self.settle_outcome(ctx, outcome).await
     }
 
-    /// The channel could not take it for as long as a message may be held.
-    async fn not_ready(&self, mut story: Story<'_>, hold: &Hold) -> End {
-        story.reason = "the channel is not ready".to_owned();
-        if hold.fence() == 0 {
-            self.defer(&story).await;
-            return End::Republished;
-        }
-        story.attempt = hold.attempt();
-        let later = Next::Retry(story.attempt);
-        let verdict = Verdict::Next { next: later, wait: DEFER, kind: "unavailable" };
-        self.settle(story, verdict, hold).await
+    /// Waits for a place on the channel, for as long as a message may be held. Under load, no
+    /// connection waits for MongoDB: the booking is looked at meanwhile.
+    async fn wait_for_channel(&self, ctx: &DeliveryContext<'_>) -> Option<Ready> {
+        let channel = self.channel(ctx.delivery.route.channel);
+        let ready = timeout(self.policy.hold_time, channel.ready());
+        let (slot, superseded) = join!(ready, self.superseded(ctx));
+        Some(Ready { slot: slot.ok()?, superseded })
     }
 
-    /// How long this delivery has to wait for its recipient's limit, in a delay that there is.
-    async fn over_the_limit(&self, delivery: &Delivery) -> Option<Duration> {
-        let limit = self.policy.rate_limit.filter(|_| delivery.route.rate_limited)?;
+    /// The channel took nothing for as long as a message may be held: no attempt was made.
+    async fn put_back(&self, ctx: &mut DeliveryContext<'_>) -> Settlement {
+        "the channel is not ready".clone_into(&mut ctx.reason);
+        if !ctx.claim.is_granted() {
+            self.defer(ctx).await;
+            return Settlement::Republished;
+        }
+        let attempt = ctx.claim.attempt;
+        self.settle(ctx, Decision::Retry { attempt, wait: DEFER, kind: "unavailable" }).await
+    }
+
+    /// Composes the message, or decides what becomes of the delivery without one.
+    async fn prepare(
+        &self,
+        ctx: &mut DeliveryContext<'_>,
+        mut superseded: Option<String>,
+    ) -> Result<Outgoing, Decision> {
+        ctx.is_erased = self.is_late_copy(ctx).await;
+        if ctx.is_erased {
+            erased_recipient::REASON.clone_into(&mut ctx.reason);
+            return Err(Decision::Suppressed);
+        }
+        if superseded.is_none() && ctx.began.elapsed() > BOOKING_LOOK_MAX_AGE {
+            superseded = self.superseded(ctx).await;
+        }
+        if let Some(reason) = superseded {
+            ctx.reason = reason;
+            return Err(Decision::Superseded);
+        }
+        self.check_is_wanted(ctx)?;
+        self.check_recipient(ctx)?;
+        let outgoing = self.compose(ctx)?;
+        self.check_rate_limit(ctx).await?;
+        let is_mail = ctx.delivery.route.channel == ChannelKind::Email;
+        ctx.message_id = is_mail.then(|| outgoing.message_id.clone());
+        Ok(outgoing)
+    }
+
+    /// Whether the settings, the route and the event still want it to be sent.
+    fn check_is_wanted(&self, ctx: &mut DeliveryContext<'_>) -> Result<(), Decision> {
+        let (event, route) = (ctx.event, &ctx.delivery.route);
+        let (happened_at, now) = (event.happened_at(), Timestamp::now());
+        let is_too_old = |max_age: &Duration| {
+            happened_at < now && now.duration_since(happened_at).unsigned_abs() > *max_age
+        };
+        ctx.reason = if !self.policy.enabled && route.channel == ChannelKind::Email {
+            "ENABLE_EMAIL_NOTIFICATIONS is off".to_owned()
+        } else if let Some(max_age) = route.max_age.filter(is_too_old) {
+            format!("older than {max_age:?}")
+        } else if event.deliver_before.is_some_and(|end| end < now) {
+            "deliver_before has passed".to_owned()
+        } else if event.deliver_at.is_some_and(|due| due > now) && !route.secrets.is_empty() {
+            "deliver_at: mail with secrets is not kept for later".clone_into(&mut ctx.reason);
+            return Err(Decision::DeadLetter { kind: "not_for_later" });
+        } else {
+            return Ok(());
+        };
+        Err(Decision::Suppressed)
+    }
+
+    fn check_recipient(&self, ctx: &mut DeliveryContext<'_>) -> Result<(), Decision> {
+        let (kind, reason) = match &ctx.delivery.recipient {
+            Recipient::Missing(reason) => ("missing_recipient", reason.clone()),
+            Recipient::Address(address) => {
+                match self.channel(ctx.delivery.route.channel).check_recipient(address) {
+                    Ok(()) => return Ok(()),
+                    Err(reason) => ("invalid_recipient", reason),
+                }
+            }
+        };
+        ctx.reason = reason;
+        Err(Decision::DeadLetter { kind })
+    }
+
+    /// Composes the message. What is known of it by then is kept for the record.
+    fn compose(&self, ctx: &mut DeliveryContext<'_>) -> Result<Outgoing, Decision> {
+        let began = Instant::now();
+        let (composer, event, delivery) = (&self.composer, ctx.event, ctx.delivery);
+        let composed = composer.variables(delivery, event).and_then(|variables| {
+            ctx.keep_variables(&variables);
+            composer.compose(delivery, event, &variables)
+        });
+        let outgoing = composed.map_err(|error| {
+            ctx.reason = error.to_string();
+            Decision::DeadLetter { kind: error.kind() }
+        })?;
+        if let Some(error) = &outgoing.rendered.instead_of {
+            TemplateFellBack { delivery, error }.emit(&self.metrics);
+        }
+        ctx.keep_rendered(&outgoing.rendered);
+        ctx.timings.render_ms = ctx.step_ended("render", began);
+        Ok(outgoing)
+    }
+
+    /// Puts the delivery off where its recipient's limit is reached, by a delay that exists.
+    async fn check_rate_limit(&self, ctx: &mut DeliveryContext<'_>) -> Result<(), Decision> {
+        let delivery = ctx.delivery;
+        let limit = self.policy.rate_limit.filter(|_| delivery.route.rate_limited);
+        let Some(limit) = limit else { return Ok(()) };
         let Admission::After(wait) = self.admit(delivery.recipient.as_str(), limit).await else {
-            return None;
+            return Ok(());
         };
         let delays = || self.policy.retry_schedule.iter().copied().chain([DEFER]);
         // The shortest that is long enough, else the longest: it asks again then.
-        delays().filter(|delay| *delay >= wait).min().or_else(|| delays().max())
+        let long_enough = delays().filter(|delay| *delay >= wait).min();
+        let wait = long_enough.or_else(|| delays().max()).unwrap_or(DEFER);
+        "the limit per recipient is reached".clone_into(&mut ctx.reason);
+        Err(Decision::Retry { attempt: ctx.claim.attempt, wait, kind: "rate_limited" })
     }
 
-    /// May the body go out? Only if the claim is still ours.
-    async fn latch(&self, delivery: &Delivery, hold: &Hold) -> bool {
+    async fn send(
+        &self,
+        ctx: &mut DeliveryContext<'_>,
+        slot: Box<dyn Slot>,
+        outgoing: Outgoing,
+    ) -> Outcome {
+        let began = Instant::now();
+        let outcome = slot.send(&outgoing, Box::pin(self.latch(ctx))).await;
+        // The largest thing that a delivery holds, and its record may have to wait.
+        drop(outgoing);
+        ctx.timings.send_ms = millis(began);
+        ctx.span.sent(began, outcome.reply());
+        outcome
+    }
+
+    /// Whether the body may go out: only while the claim is still ours.
+    async fn latch(&self, ctx: &DeliveryContext<'_>) -> bool {
         crash_point!("before_latch");
-        let input = Input::Latch { owner: hold.owner.clone(), fence: hold.fence() };
-        let granted = matches!(self.ledger(&delivery.id, input).await, Reply::Granted { .. });
+        let input = Input::Latch { owner: ctx.claim.owner.clone(), fence: ctx.claim.fence };
+        let reply = self.ledger(&ctx.delivery.id, input).await;
+        let granted = matches!(reply, Reply::Granted { .. });
         if !granted {
-            self.metrics.claim_lost();
+            ClaimLost { delivery: ctx.delivery }.emit(&self.metrics);
         }
         crash_point!("after_latch");
         granted
     }
 
-    /// Renders the message, or says why there is none.
-    fn prepare(&self, story: &mut Story<'_>) -> Result<Outgoing, Hindrance> {
-        let (event, delivery) = (story.event, story.delivery);
-        let rendering = Instant::now();
-        if !self.policy.enabled && delivery.route.channel == ChannelKind::Email {
-            return Err(Hindrance::Suppressed("ENABLE_EMAIL_NOTIFICATIONS is off".to_owned()));
-        }
-        let happened_at = event.happened_at();
-        if let Some(max_age) = delivery.route.max_age
-            && Timestamp::now().duration_since(happened_at).unsigned_abs() > max_age
-            && happened_at < Timestamp::now()
-        {
-            return Err(Hindrance::Suppressed(format!("older than {max_age:?}")));
-        }
-        if event.deliver_before.is_some_and(|end| end < Timestamp::now()) {
-            return Err(Hindrance::Suppressed("deliver_before has passed".to_owned()));
-        }
-        if event.deliver_at.is_some_and(|due| due > Timestamp::now())
-            && !delivery.route.secrets.is_empty()
-        {
-            let reason = "deliver_at: mail with secrets is not kept for later".to_owned();
-            return Err(Hindrance::Dead { kind: "not_for_later", reason });
-        }
-        let recipient = match &delivery.recipient {
-            Recipient::Address(address) => address,
-            Recipient::Missing(reason) => {
-                return Err(Hindrance::Dead { kind: "missing_recipient", reason: reason.clone() });
-            }
-        };
-        let channel = self.channel(delivery.route.channel);
-        if let Err(reason) = channel.check_recipient(recipient) {
-            return Err(Hindrance::Dead { kind: "invalid_recipient", reason });
-        }
-        let language = self.templates.language(event);
-        let variables = delivery
-            .route
-            .variables(event, &self.sources, language)
-            .map_err(|fault| Hindrance::Dead { kind: fault.kind(), reason: fault.to_string() })?;
-        let rendered = self.templates.render(&delivery.route, &variables, event);
-        story.variables(&variables);
-        let extras =
-            extras(delivery, &variables, event, self.policy.zone.as_ref()).map_err(|fault| {
-                Hindrance::Dead { kind: "invalid_attachment", reason: fault.to_string() }
-            })?;
-        let rendered = rendered
-            .map_err(|error| Hindrance::Dead { kind: "template", reason: error.to_string() })?;
-        if let Some(error) = &rendered.instead_of {
-            self.metrics.template_fell_back();
-            tracing::error!(delivery_id = %delivery.id, error, "template in the database failed, the file is used");
-        }
-        story.rendered(&rendered);
-        story.timings.render_ms = story.took("render", rendering);
-        let message_id = format!("<{}@{}>", delivery.id, self.policy.message_id_domain);
-        Ok(Outgoing { recipient: recipient.clone(), rendered, message_id, extras })
-    }
-
-    async fn settle_hindered(
+    /// Decides by the outcome and settles; `None` where the try has to start over.
+    async fn settle_outcome(
         &self,
-        mut story: Story<'_>,
-        hindrance: Hindrance,
-        hold: &Hold,
-    ) -> End {
-        match hindrance {
-            Hindrance::Dead { kind, reason } => {
-                story.reason = reason;
-                self.settle(story, dead(kind), hold).await
-            }
-            Hindrance::Suppressed(reason) => {
-                story.reason = reason;
-                self.suppress(story, Status::Suppressed, hold).await
-            }
-            Hindrance::Superseded(reason) => {
-                story.reason = reason;
-                self.suppress(story, Status::Superseded, hold).await
-            }
-        }
+        ctx: &mut DeliveryContext<'_>,
+        outcome: Outcome,
+    ) -> Option<Settlement> {
+        let schedule = &self.policy.retry_schedule;
+        let on_unknown = ctx.delivery.route.on_unknown;
+        let decision = decide(&outcome, ctx.claim.attempt, schedule, on_unknown)?;
+        ctx.keep_outcome(outcome);
+        Some(self.settle(ctx, decision).await)
     }
 
-    /// Our own fault, and the message is evidence: an alarm, and somebody has to look at it.
-    pub(super) async fn panicked(
-        &self,
-        message: &Message,
-        event: &Event,
-        delivery: &Delivery,
-        hold: &Hold,
-        span: &Span,
-    ) -> End {
-        let mut story = Story::new(message, event, delivery, span);
-        story.reason = "processing it panicked".to_owned();
-        if hold.fence() == 0 {
-            self.reject(message, Some(event), &story.reason, span).await;
-            return End::Republished;
-        }
-        story.attempt = hold.attempt();
-        let poison = Verdict::Next { next: Next::Poison, wait: Duration::ZERO, kind: "panicked" };
-        self.settle(story, poison, hold).await
-    }
-
-    /// What is left to do where there was nothing to send.
-    async fn settle_unclaimed(&self, mut story: Story<'_>, claimed: Claimed, hold: &Hold) -> End {
-        let on_unknown = story.delivery.route.on_unknown;
-        match claimed {
-            // Not for here; to do nothing loses nothing, for the claim is found again.
-            Claimed::Granted { .. } => End::Republished,
-            Claimed::Unresolved { fence, attempt } => {
-                hold.granted(fence, attempt);
-                story.attempt = attempt;
-                let outcome = Outcome::Unknown(
-                    "the process that sent it ended before it could say".to_owned(),
-                );
-                let schedule = &self.policy.retry_schedule;
-                let Some(verdict) = decide::decide(&outcome, attempt, schedule, on_unknown) else {
-                    return End::Republished;
-                };
-                story.outcome(outcome);
-                self.settle(story, verdict, hold).await
+    /// Does what is left to do where no attempt may be made.
+    async fn settle_unclaimed(&self, ctx: &mut DeliveryContext<'_>, reply: Reply) -> Settlement {
+        ctx.is_erased = self.is_late_copy(ctx).await;
+        match reply {
+            Reply::Unresolved { fence, attempt } => {
+                ctx.claim.granted(fence, attempt);
+                let reason = "the process that sent it ended before it could say";
+                let settled = self.settle_outcome(ctx, Outcome::Unknown(reason.to_owned())).await;
+                settled.unwrap_or(Settlement::Republished)
             }
-            Claimed::CrashLoop { fence, claims } => {
-                hold.granted(fence, story.attempt);
-                story.reason =
+            Reply::CrashLoop { fence, claims } => {
+                ctx.claim.granted(fence, ctx.claim.attempt);
+                ctx.reason =
                     format!("claimed {claims} times and never finished: it ends its process");
-                let poison =
-                    Verdict::Next { next: Next::Poison, wait: Duration::ZERO, kind: "crash_loop" };
-                self.settle(story, poison, hold).await
+                self.settle(ctx, Decision::Poison { kind: "crash_loop" }).await
             }
-            Claimed::Republish { next, attempt, record } => {
-                self.republish_again(story, next, attempt, &record).await;
-                End::Republished
+            Reply::Republish { next, attempt, record } => {
+                self.republish_again(ctx, next, attempt, &record).await;
+                Settlement::Republished
             }
-            Claimed::Busy | Claimed::Suspect => {
-                self.defer(&story).await;
-                End::Republished
+            Reply::Done { record } => {
+                KnownDelivery.emit(&self.metrics);
+                self.write_again(record.as_deref(), ctx.span).await;
+                Settlement::Known
             }
-            Claimed::Over(record) => {
-                self.metrics.redelivered();
-                self.write_again(record.as_deref(), story.span).await;
-                End::Known
-            }
-            Claimed::Duplicate(record) => {
+            Reply::Duplicate { record } => {
                 let first: Option<Record> =
                     record.and_then(|json| serde_json::from_str(&json).ok());
                 let first = first.map(|record| record.event.id);
-                self.duplicate(story, first.as_deref()).await
+                self.duplicate(ctx, first.as_deref()).await
+            }
+            // The last four answer no claim; to come back later is right for each of them.
+            Reply::Busy
+            | Reply::Suspect
+            | Reply::Granted { .. }
+            | Reply::Lost
+            | Reply::Absent
+            | Reply::AskAudit => {
+                self.defer(ctx).await;
+                Settlement::Republished
             }
         }
+    }
+
+    /// A panic is our own fault and the message is evidence: it becomes poison, and an operator looks.
+    pub(super) async fn panicked(&self, ctx: &mut DeliveryContext<'_>) -> Settlement {
+        ctx.begin_try();
+        "processing it panicked".clone_into(&mut ctx.reason);
+        if !ctx.claim.is_granted() {
+            self.reject(ctx.message, Some(ctx.event), &ctx.reason, ctx.span).await;
+            return Settlement::Republished;
+        }
+        self.settle(ctx, Decision::Poison { kind: "panicked" }).await
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Pipeline, record::Story};
+use super::{Pipeline, context::DeliveryContext};
 use crate::{
     audit::Status,
     broker::Message,
@@ -23,7 +23,7 @@ impl Pipeline {
     /// Does what the event means for its booking; durable when this returns. A change is kept first
     /// and what is planned looked at second, while what is planned late is written first and the
     /// change looked at second: whichever way the two cross, one of them sees the other.
-    pub(super) async fn follow(&self, message: &Message, event: &Event) {
+    pub(super) async fn follow_booking(&self, message: &Message, event: &Event) {
         let Lookup::Routes(routes) = self.routing.lookup(&event.kind) else { return };
         let Some(part) = routes.iter().find_map(|route| route.lifecycle) else { return };
         let Some(id) = event.booking_id() else { return };
@@ -53,12 +53,12 @@ impl Pipeline {
     }
 
     /// Why this delivery makes no sense any more.
-    pub(super) async fn superseded(&self, story: &Story<'_>) -> Option<String> {
-        let (event, delivery) = (story.event, story.delivery);
+    pub(super) async fn superseded(&self, ctx: &DeliveryContext<'_>) -> Option<String> {
+        let (event, delivery) = (ctx.event, ctx.delivery);
         let part = delivery.route.lifecycle;
         let part = part.filter(|part| part.is_superseded(Lifecycle::Cancelled))?;
         let booking = self.booking(&event.booking_id()?).await?;
-        let version = Version::of(event, story.message);
+        let version = Version::of(event, ctx.message);
         booking.supersedes(part, &event.id.value, &version).then(|| booking.reason())
     }
 
@@ -81,7 +81,7 @@ impl Pipeline {
     /// What is claimed by now is looked at again when it is about to be sent.
     async fn supersede(&self, planned: &Planned, route: &Arc<Route>, reason: String) {
         let voided = match planned.state {
-            State::Planned => self.void(&planned.delivery_id, &reason).await,
+            State::Planned => self.cancel(&planned.delivery_id, &reason).await,
             // A process may have ended between this and the record.
             State::Void => planned.reason.as_ref() == Some(&reason),
             State::Claimed | State::Published => false,
@@ -99,10 +99,11 @@ impl Pipeline {
             let recipient = Recipient::Address(planned.delivery_headers.recipient.clone());
             let (id, attempt) = (planned.delivery_id.clone(), planned.delivery_headers.attempt);
             let delivery = Delivery::republished(id, route.clone(), &event, recipient, attempt);
-            let mut story = Story::new(&message, &event, &delivery, &trace::NONE);
-            story.reason = reason;
+            let instance = &self.policy.instance;
+            let mut ctx = DeliveryContext::new(&message, &event, &delivery, &trace::NONE, instance);
+            ctx.reason = reason;
             crash_point!("after_void");
-            self.record_over(&story, Status::Superseded).await;
+            self.record_unclaimed(&ctx, Status::Superseded).await;
         }
     }
 
@@ -180,7 +181,7 @@ impl Pipeline {
         let Ok(event) = event::parse(&message.body, &message.properties, message.origin()) else {
             return false;
         };
-        let zone = event.zone().or_else(|| self.policy.zone.clone());
+        let zone = event.zone().or_else(|| self.composer.zone.clone());
         let due = match remind_at(showtime, zone.as_ref(), before, Timestamp::now()) {
             Ok(due) => due,
             Err(NoReminder::Past) => return false,
@@ -193,7 +194,14 @@ impl Pipeline {
         let Lookup::Routes(routes) = self.routing.lookup(&event.kind) else { return false };
         for delivery in self.routing.deliveries(routes, &event, &self.identity) {
             if matches!(delivery.recipient, Recipient::Address(_)) {
-                self.schedule(&message, &event, &delivery, due).await;
+                let mut ctx = DeliveryContext::new(
+                    &message,
+                    &event,
+                    &delivery,
+                    &trace::NONE,
+                    &self.policy.instance,
+                );
+                self.schedule(&mut ctx, due).await;
             }
         }
         true

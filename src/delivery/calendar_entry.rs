@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
-use super::extras::text;
+use super::compose::text;
 use crate::{
     channel::{CalendarEntry, CalendarTime},
     event::{Event, Time},

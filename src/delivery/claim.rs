@@ -1,105 +1,106 @@
-//! Taking a delivery: what the ledger and, where it can't know, the audit say about it.
+//! Claiming a delivery: what the ledger and, where it can't know, the audit say about it.
 
-use super::{Pipeline, record::Story};
-use crate::{
-    audit::{Record, Status},
-    broker::Message,
-    event::Event,
-    ledger::{Claim, Input, Next, Owner, Reply},
-    routing::Delivery,
+use std::time::Duration;
+
+use tokio::{
+    sync::{RwLockReadGuard, RwLockWriteGuard},
+    time::timeout,
 };
 
-/// What became of the wish to make an attempt.
-pub(super) enum Claimed {
-    /// It is ours.
-    Granted { fence: u64, attempt: u32 },
-    /// Ours to decide about: an earlier owner may have sent it.
-    Unresolved { fence: u64, attempt: u32 },
-    /// Ours to put away: it kills its process.
-    CrashLoop { fence: u64, claims: u32 },
-    /// Decided earlier, and its hand-off may be missing.
-    Republish { next: Next, attempt: u32, record: String },
-    /// Another one has it.
-    Busy,
-    /// It may be what ended its process: claim it alone.
-    Suspect,
-    /// Nothing is left to do but to have this record in the audit.
-    Over(Option<String>),
-    /// Another event told the same fact.
-    Duplicate(Option<String>),
+use super::{Pipeline, context::DeliveryContext, record::to_json};
+use crate::{
+    audit::{Record, Status},
+    ledger::{Claim, Input, Reply},
+};
+
+/// How long a suspect waits until it is alone. Others wait behind it, so it is not for long.
+const QUARANTINE_WAIT: Duration = Duration::from_secs(5);
+
+/// Holds the quarantine lock until the delivery is settled. A delivery that may have ended its process
+/// before holds it alone: should it do so again, it takes no other delivery with it.
+pub(super) enum QuarantineGuard<'a> {
+    Shared { _guard: RwLockReadGuard<'a, ()> },
+    Alone { _guard: RwLockWriteGuard<'a, ()> },
 }
 
 impl Pipeline {
+    /// Claims the delivery. The ledger's reply is [`Reply::Granted`] where an attempt may be made.
     pub(super) async fn claim(
         &self,
-        message: &Message,
-        event: &Event,
-        delivery: &Delivery,
-        owner: &Owner,
-        first_try: bool,
+        ctx: &DeliveryContext<'_>,
+        is_first_try: bool,
+    ) -> (Reply, Option<QuarantineGuard<'_>>) {
+        let shared = QuarantineGuard::Shared { _guard: self.quarantine.read().await };
+        let reply = self.ask_for_claim(ctx, is_first_try, false).await;
+        if reply != Reply::Suspect {
+            return (reply, Some(shared));
+        }
+        drop(shared);
+        let Ok(guard) = timeout(QUARANTINE_WAIT, self.quarantine.write()).await else {
+            return (reply, None);
+        };
+        let alone = QuarantineGuard::Alone { _guard: guard };
+        (self.ask_for_claim(ctx, is_first_try, true).await, Some(alone))
+    }
+
+    async fn ask_for_claim(
+        &self,
+        ctx: &DeliveryContext<'_>,
+        is_first_try: bool,
         alone: bool,
-    ) -> Claimed {
+    ) -> Reply {
+        let (message, delivery) = (ctx.message, ctx.delivery);
         let mut claim = Claim {
-            owner: owner.clone(),
-            event: event.id.value.clone(),
+            owner: ctx.claim.owner.clone(),
+            event: ctx.event.id.value.clone(),
             attempt: delivery.attempt,
-            fresh: first_try && !message.redelivered && message.delivery_headers.is_none(),
+            fresh: is_first_try && !message.redelivered && message.delivery_headers.is_none(),
             audit_is_silent: false,
             derived: delivery.derived,
             alone,
         };
         loop {
-            match self.ledger(&delivery.id, Input::Claim(claim.clone())).await {
-                Reply::Granted { fence, attempt } => return Claimed::Granted { fence, attempt },
-                Reply::Unresolved { fence, attempt } => {
-                    return Claimed::Unresolved { fence, attempt };
+            let reply = self.ledger(&delivery.id, Input::Claim(claim.clone())).await;
+            if reply != Reply::AskAudit {
+                return reply;
+            }
+            match self.last_record(&delivery.id).await {
+                Some(record) if settles(&record, &ctx.event.id.value, delivery.attempt) => {
+                    return self.remember(ctx, record).await;
                 }
-                Reply::CrashLoop { fence, claims } => return Claimed::CrashLoop { fence, claims },
-                Reply::Republish { next, attempt, record } => {
-                    return Claimed::Republish { next, attempt, record };
-                }
-                // The last two answer no claim; to wait is right for any answer that is none.
-                Reply::Busy | Reply::Lost | Reply::Absent => return Claimed::Busy,
-                Reply::Suspect => return Claimed::Suspect,
-                Reply::Done { record } => return Claimed::Over(record),
-                Reply::Duplicate { record } => return Claimed::Duplicate(record),
-                Reply::AskAudit => match self.last_record(&delivery.id).await {
-                    Some(record) if settles(&record, &event.id.value, delivery.attempt) => {
-                        return self.remember(event, delivery, record).await;
-                    }
-                    _ => claim.audit_is_silent = true,
-                },
+                _ => claim.audit_is_silent = true,
             }
         }
     }
 
-    /// The audit knows how the delivery ended and the ledger doesn't: tell it.
-    async fn remember(&self, event: &Event, delivery: &Delivery, record: Record) -> Claimed {
-        let told_by_another = record.event.id != event.id.value;
-        let json = Story::to_json(&record);
+    /// Tells the ledger an outcome that only the audit knows.
+    async fn remember(&self, ctx: &DeliveryContext<'_>, record: Record) -> Reply {
+        let is_of_another_event = record.event.id != ctx.event.id.value;
+        let json = to_json(&record);
         if matches!(record.status, Status::Sent | Status::Simulated) {
             let fact = Input::Sent {
                 event: record.event.id,
                 attempt: record.attempt,
                 record: json.clone(),
-                derived: delivery.derived,
+                derived: ctx.delivery.derived,
             };
-            self.ledger(&delivery.id, fact).await;
+            self.ledger(&ctx.delivery.id, fact).await;
         }
-        if told_by_another { Claimed::Duplicate(Some(json)) } else { Claimed::Over(Some(json)) }
+        let record = Some(json);
+        if is_of_another_event { Reply::Duplicate { record } } else { Reply::Done { record } }
     }
 }
 
-/// Whether a record is an answer to this event's wish to make this attempt.
+/// Whether a record answers this event's claim for this attempt.
 fn settles(record: &Record, event: &str, attempt: u32) -> bool {
     match record.status {
         Status::Sent | Status::Simulated => true,
         Status::Failed | Status::Suppressed | Status::Unknown => {
             record.is_final && record.attempt >= attempt
         }
-        // A reminder that was voided may be planned again by a later event.
+        // A later event may plan a cancelled reminder again.
         Status::Superseded => record.event.id == event && record.attempt >= attempt,
-        // The retry may not have been handed off; its copy and this one can't both claim.
+        // The retry may not have been republished; its copy and this one can't both claim.
         Status::Retrying | Status::Duplicate | Status::Rejected => false,
     }
 }

@@ -4,20 +4,30 @@ use std::time::Duration;
 
 use crate::{broker::DEFER, channel::Outcome, ledger::Next, routing::OnUnknown};
 
-/// What becomes of a delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is out.
+/// What becomes of a delivery. `kind` is the `error.kind` of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
     Sent,
-    /// It would be out.
+    /// Everything but the sending was done.
     Simulated,
-    /// Something else comes next.
-    Next {
-        /// What.
-        next: Next,
-        /// For a retry: how long to wait.
+    /// Not sent, on purpose.
+    Suppressed,
+    /// Not sent: a later event makes it pointless.
+    Superseded,
+    /// Tried again after `wait`. The number stays the same where no attempt was made.
+    Retry {
+        attempt: u32,
         wait: Duration,
-        /// A word for the record to group by.
+        kind: &'static str,
+    },
+    DeadLetter {
+        kind: &'static str,
+    },
+    /// Kept in `usher.parked` until an operator decides.
+    Park {
+        kind: &'static str,
+    },
+    Poison {
         kind: &'static str,
     },
 }
@@ -29,37 +39,31 @@ pub fn decide(
     attempt: u32,
     schedule: &[Duration],
     on_unknown: OnUnknown,
-) -> Option<Verdict> {
+) -> Option<Decision> {
+    let retry = |kind| {
+        let wait = *schedule.get(attempt.checked_sub(1)? as usize)?;
+        Some(Decision::Retry { attempt: attempt + 1, wait, kind })
+    };
+    let exhausted = Decision::DeadLetter { kind: "retries_exhausted" };
     Some(match outcome {
-        Outcome::Sent(_) => Verdict::Sent,
-        Outcome::Simulated => Verdict::Simulated,
+        Outcome::Sent(_) => Decision::Sent,
+        Outcome::Simulated => Decision::Simulated,
         Outcome::Withheld => return None,
-        // No attempt was made: the same one again, once the server has come to its senses.
-        Outcome::Unavailable(..) => {
-            Verdict::Next { next: Next::Retry(attempt), wait: DEFER, kind: "unavailable" }
-        }
-        Outcome::Refused { permanent: true, .. } => dead("refused"),
-        Outcome::Impossible(_) => dead("invalid_message"),
-        Outcome::Unreachable(_) => dead("unreachable_recipient"),
-        Outcome::Refused { permanent: false, .. } => {
-            retry(attempt, schedule, "deferred").unwrap_or_else(|| dead("retries_exhausted"))
-        }
-        Outcome::Interrupted(_) => {
-            retry(attempt, schedule, "interrupted").unwrap_or_else(|| dead("retries_exhausted"))
-        }
+        // No attempt was made: the same one again, once the server accepts mail again.
+        Outcome::Unavailable(..) => Decision::Retry { attempt, wait: DEFER, kind: "unavailable" },
+        Outcome::Refused { permanent: true, .. } => Decision::DeadLetter { kind: "refused" },
+        Outcome::Impossible(_) => Decision::DeadLetter { kind: "invalid_message" },
+        Outcome::Unreachable(_) => Decision::DeadLetter { kind: "unreachable_recipient" },
+        Outcome::Refused { permanent: false, .. } => retry("deferred").unwrap_or(exhausted),
+        Outcome::Interrupted(_) => retry("interrupted").unwrap_or(exhausted),
         Outcome::Unknown(_) => {
-            let park = Verdict::Next { next: Next::Park, wait: Duration::ZERO, kind: "unknown" };
+            let park = Decision::Park { kind: "unknown" };
             match on_unknown {
                 OnUnknown::Park => park,
-                OnUnknown::Resend => retry(attempt, schedule, "unknown").unwrap_or(park),
+                OnUnknown::Resend => retry("unknown").unwrap_or(park),
             }
         }
     })
-}
-
-/// Given up for good.
-pub fn dead(kind: &'static str) -> Verdict {
-    Verdict::Next { next: Next::Dead, wait: Duration::ZERO, kind }
 }
 
 /// The wait before the retry that `next` names, after the attempt `attempt`.
@@ -70,11 +74,6 @@ pub fn wait_before(next: Next, attempt: u32, schedule: &[Duration]) -> Duration 
         }
         _ => DEFER,
     }
-}
-
-fn retry(attempt: u32, schedule: &[Duration], kind: &'static str) -> Option<Verdict> {
-    let wait = *schedule.get(attempt.checked_sub(1)? as usize)?;
-    Some(Verdict::Next { next: Next::Retry(attempt + 1), wait, kind })
 }
 
 #[cfg(test)]
@@ -95,40 +94,46 @@ mod tests {
         Outcome::Refused { reply, permanent }
     }
 
-    fn next(outcome: &Outcome, attempt: u32, on_unknown: OnUnknown) -> (Next, Duration) {
-        match decide(outcome, attempt, &SCHEDULE, on_unknown) {
-            Some(Verdict::Next { next, wait, .. }) => (next, wait),
-            other => panic!("{other:?}"),
-        }
+    fn decided(outcome: &Outcome, attempt: u32, on_unknown: OnUnknown) -> Decision {
+        decide(outcome, attempt, &SCHEDULE, on_unknown).unwrap()
     }
 
     #[test]
     fn temporary_refusals_are_tried_by_the_schedule_and_then_given_up() {
         let later = refused(false);
-        assert_eq!(next(&later, 1, OnUnknown::Park), (Next::Retry(2), SCHEDULE[0]));
-        assert_eq!(next(&later, 2, OnUnknown::Park), (Next::Retry(3), SCHEDULE[1]));
-        assert_eq!(next(&later, 3, OnUnknown::Park).0, Next::Dead);
-        assert_eq!(next(&Outcome::Interrupted(String::new()), 3, OnUnknown::Park).0, Next::Dead);
+        let retry = |attempt, wait| Decision::Retry { attempt, wait, kind: "deferred" };
+        assert_eq!(decided(&later, 1, OnUnknown::Park), retry(2, SCHEDULE[0]));
+        assert_eq!(decided(&later, 2, OnUnknown::Park), retry(3, SCHEDULE[1]));
+        let exhausted = Decision::DeadLetter { kind: "retries_exhausted" };
+        assert_eq!(decided(&later, 3, OnUnknown::Park), exhausted);
+        assert_eq!(decided(&Outcome::Interrupted(String::new()), 3, OnUnknown::Park), exhausted);
     }
 
     #[test]
     fn permanent_refusals_are_given_up_at_once() {
-        assert_eq!(next(&refused(true), 1, OnUnknown::Park).0, Next::Dead);
-        assert_eq!(next(&Outcome::Impossible(String::new()), 1, OnUnknown::Park).0, Next::Dead);
-        assert_eq!(next(&Outcome::Unreachable(String::new()), 1, OnUnknown::Park).0, Next::Dead);
+        for (outcome, kind) in [
+            (refused(true), "refused"),
+            (Outcome::Impossible(String::new()), "invalid_message"),
+            (Outcome::Unreachable(String::new()), "unreachable_recipient"),
+        ] {
+            assert_eq!(decided(&outcome, 1, OnUnknown::Park), Decision::DeadLetter { kind });
+        }
     }
 
     #[test]
     fn a_server_that_is_not_there_burns_no_attempt() {
         let down = Outcome::Unavailable(String::new(), None);
-        assert_eq!(next(&down, 7, OnUnknown::Park), (Next::Retry(7), DEFER));
+        let again = Decision::Retry { attempt: 7, wait: DEFER, kind: "unavailable" };
+        assert_eq!(decided(&down, 7, OnUnknown::Park), again);
     }
 
     #[test]
     fn what_nobody_can_tell_is_parked_or_sent_again() {
         let unknown = Outcome::Unknown(String::new());
-        assert_eq!(next(&unknown, 1, OnUnknown::Park).0, Next::Park);
-        assert_eq!(next(&unknown, 1, OnUnknown::Resend), (Next::Retry(2), SCHEDULE[0]));
-        assert_eq!(next(&unknown, 3, OnUnknown::Resend).0, Next::Park);
+        let park = Decision::Park { kind: "unknown" };
+        assert_eq!(decided(&unknown, 1, OnUnknown::Park), park);
+        let again = Decision::Retry { attempt: 2, wait: SCHEDULE[0], kind: "unknown" };
+        assert_eq!(decided(&unknown, 1, OnUnknown::Resend), again);
+        assert_eq!(decided(&unknown, 3, OnUnknown::Resend), park);
     }
 }

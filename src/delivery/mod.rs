@@ -1,92 +1,63 @@
-//! One way through: receive, route, claim, render, send, record, settle.
-
-/// A log line at a level that is only known now.
-macro_rules! log {
-    ($level:expr, $($fields:tt)*) => {
-        match $level {
-            tracing::Level::ERROR => tracing::error!($($fields)*),
-            tracing::Level::WARN => tracing::warn!($($fields)*),
-            _ => tracing::info!($($fields)*),
-        }
-    };
-}
+//! The main line: a message is parsed, routed to deliveries, and each delivery is claimed, composed,
+//! sent, decided, settled and recorded.
 
 mod attempt;
 mod booking_changes;
 mod calendar_entry;
 mod claim;
+mod compose;
+mod context;
 pub mod decide;
 pub(crate) mod erased_recipient;
-mod extras;
+mod instrument;
 mod record;
+mod republish;
 mod retry_until_up;
 mod schedule;
 mod settle;
 #[cfg(test)]
 mod tests;
 
-pub use extras::extras;
+pub use compose::{ComposeError, Composer};
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
-use jiff::tz::TimeZone;
 use tokio::sync::RwLock;
-use tracing::Level;
 
-use self::record::trace_id;
+use self::{
+    context::DeliveryContext,
+    instrument::{EventIgnored, InternalEvent, MessageProcessed},
+};
 use crate::{
     audit::{Audit, Status},
-    broker::{Broker, DeliveryHeaders, Message},
+    broker::{Broker, Message},
     channel::Channel,
-    event::{self, Event, Sources},
+    event::{self, Event},
     health::Health,
-    ledger::{Ledger, Owner, RateLimit},
+    ledger::{Ledger, RateLimit},
     metrics::Metrics,
     routing::{ChannelKind, Delivery, Identity, Lookup, Priority, Recipient, RoutingTable},
     scheduler::Scheduler,
-    template::Templates,
     trace::{Span, Tracer},
 };
 
 /// Everything that processing a message needs.
 pub struct Pipeline {
-    /// Makes ids.
     pub identity: Identity,
-    /// The routes.
     pub routing: Arc<RoutingTable>,
-    /// The templates.
-    pub templates: Arc<Templates>,
-    /// What variables are derived from beside the event.
-    pub sources: Arc<Sources>,
-    /// What is known of each delivery.
+    pub composer: Composer,
     pub ledger: Arc<dyn Ledger>,
-    /// Where the records go.
     pub audit: Arc<dyn Audit>,
-    /// Where mail for later and changed bookings go.
     pub scheduler: Arc<dyn Scheduler>,
-    /// The mail channel.
     pub email: Arc<dyn Channel>,
-    /// The channel of text messages.
     pub sms: Arc<dyn Channel>,
-    /// Where hand-offs go.
     pub broker: Arc<dyn Broker>,
-    /// What the settings say.
     pub policy: Policy,
-    /// Whether the services answer.
     pub health: Health,
-    /// What is counted.
     pub metrics: Metrics,
-    /// What is traced.
     pub tracer: Tracer,
-    /// Suspects of ending the process go alone, all others side by side.
+    /// Held alone by a delivery that may have ended its process before, shared by all others.
     pub quarantine: RwLock<()>,
 }
 
@@ -103,20 +74,15 @@ pub struct Policy {
     pub hold_time: Duration,
     /// How long records are kept.
     pub retention: Duration,
-    /// Whether anything is sent at all (`ENABLE_EMAIL_NOTIFICATIONS`).
+    /// Whether mail is sent at all (`ENABLE_EMAIL_NOTIFICATIONS`).
     pub enabled: bool,
-    /// The right side of Message-IDs.
-    pub message_id_domain: String,
     /// How long before a showtime its reminder goes out (`REMINDER_BEFORE`).
     pub reminder_before: Option<Duration>,
-    /// Where times without an offset belong (`TIMEZONE`).
-    pub zone: Option<TimeZone>,
 }
 
-/// How one delivery of a message ended, as far as this message is concerned.
+/// How a delivery ended, as far as this message is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// With this record.
+enum Settlement {
     Recorded(Status),
     /// It had ended before.
     Known,
@@ -126,37 +92,7 @@ enum End {
     Planned,
 }
 
-/// One task's hold on a delivery, as the ledger knows it.
-struct Hold {
-    owner: Owner,
-    /// 0 before the claim is granted.
-    fence: AtomicU64,
-    attempt: AtomicU32,
-}
-
-impl Hold {
-    fn new(instance: &str) -> Self {
-        static TOKENS: AtomicU64 = AtomicU64::new(1);
-        let token = TOKENS.fetch_add(1, Ordering::Relaxed);
-        let owner = Owner { instance: instance.to_owned(), token };
-        Self { owner, fence: AtomicU64::new(0), attempt: AtomicU32::new(0) }
-    }
-
-    fn granted(&self, fence: u64, attempt: u32) {
-        self.fence.store(fence, Ordering::Relaxed);
-        self.attempt.store(attempt, Ordering::Relaxed);
-    }
-
-    fn fence(&self) -> u64 {
-        self.fence.load(Ordering::Relaxed)
-    }
-
-    fn attempt(&self) -> u32 {
-        self.attempt.load(Ordering::Relaxed)
-    }
-}
-
-impl End {
+impl Settlement {
     fn as_str(self) -> &'static str {
         match self {
             Self::Recorded(status) => status.as_str(),
@@ -168,8 +104,8 @@ impl End {
 }
 
 impl Pipeline {
-    /// Processes one message. When this returns, every delivery of it is settled and recorded, and
-    /// the message may be acknowledged. What is down is waited for.
+    /// Processes one message. When this returns, each of its deliveries is settled and recorded, and
+    /// the message may be acknowledged. A service that is down is waited for.
     pub async fn process(&self, mut message: Message) {
         crash_point!("after_receive");
         let _in_flight = self.metrics.received(&message.queue);
@@ -193,123 +129,68 @@ impl Pipeline {
             }
         };
         if message.delivery_headers.is_none() {
-            self.follow(message, &event).await;
+            self.follow_booking(message, &event).await;
         }
-        let ends = deliveries.iter().map(|delivery| {
+        let settlements = deliveries.iter().map(|delivery| {
             let span = span.delivery(delivery);
             self.deliver(message, &event, delivery, span)
         });
-        let ends = join_all(ends).await;
-        self.log_event(message, &event, &ends);
+        let settlements = join_all(settlements).await;
+        MessageProcessed { message, event: &event, settlements: &settlements }.emit(&self.metrics);
         crash_point!("before_ack");
     }
 
-    /// The deliveries that a message stands for: one for a hand-off, else all that the routes ask
-    /// for.
+    /// The deliveries of a message: one where its headers name it, else all that the routes ask for.
     fn route(&self, message: &Message, event: &Event) -> Result<Vec<Delivery>, String> {
-        if let Some(delivery_headers) = &message.delivery_headers {
-            let route = self.routing.route(&delivery_headers.route);
-            let route = route.ok_or_else(|| {
-                format!("there is no route {:?} any more", delivery_headers.route)
-            })?;
-            let recipient = Recipient::Address(delivery_headers.recipient.clone());
-            let (id, route) = (delivery_headers.delivery_id.clone(), route.clone());
-            return Ok(vec![Delivery::republished(
-                id,
-                route,
-                event,
-                recipient,
-                delivery_headers.attempt,
-            )]);
+        if let Some(headers) = &message.delivery_headers {
+            let route = self.routing.route(&headers.route);
+            let route =
+                route.ok_or_else(|| format!("there is no route {:?} any more", headers.route))?;
+            let recipient = Recipient::Address(headers.recipient.clone());
+            let (id, route) = (headers.delivery_id.clone(), route.clone());
+            return Ok(vec![Delivery::republished(id, route, event, recipient, headers.attempt)]);
         }
         match self.routing.lookup(&event.kind) {
             Lookup::Routes(routes) => Ok(self.routing.deliveries(routes, event, &self.identity)),
             Lookup::Ignored => {
-                self.metrics.ignored();
+                EventIgnored.emit(&self.metrics);
                 Ok(Vec::new())
             }
             Lookup::Unknown => Err(format!("unknown event type {:?}", event.kind)),
         }
     }
 
+    /// Schedules a delivery that is due later, republishes one of low priority, and attempts the others.
     async fn deliver(
         &self,
         message: &Message,
         event: &Event,
         delivery: &Delivery,
         span: Span,
-    ) -> End {
-        let end = self.end(message, event, delivery, &span).await;
-        span.outcome(end.as_str());
-        end
-    }
-
-    async fn end(&self, message: &Message, event: &Event, delivery: &Delivery, span: &Span) -> End {
-        if let Some(due) = self.later(message, event, delivery) {
-            return self.schedule(message, event, delivery, due).await;
-        }
-        if delivery.priority == Priority::Low && message.delivery_headers.is_none() {
-            self.republish_to_low(message, event, delivery, span).await;
+    ) -> Settlement {
+        let mut ctx = DeliveryContext::new(message, event, delivery, &span, &self.policy.instance);
+        let settlement = if let Some(due) = ctx.due_later() {
+            self.schedule(&mut ctx, due).await
+        } else if delivery.priority == Priority::Low && message.delivery_headers.is_none() {
+            self.republish_to_low(&ctx).await;
             crash_point!("after_low");
-            return End::Republished;
-        }
-        let hold = Hold::new(&self.policy.instance);
-        // A panic must not leave the claim with a process that lives, nor end the event's others.
-        let attempt = AssertUnwindSafe(self.attempt(message, event, delivery, &hold, span));
-        match attempt.catch_unwind().await {
-            Ok(end) => end,
-            Err(_) => self.panicked(message, event, delivery, &hold, span).await,
-        }
+            Settlement::Republished
+        } else {
+            // A panic must neither leave the claim with a process that lives, nor end the event's other
+            // deliveries.
+            match AssertUnwindSafe(self.attempt(&mut ctx)).catch_unwind().await {
+                Ok(settlement) => settlement,
+                Err(_) => self.panicked(&mut ctx).await,
+            }
+        };
+        span.outcome(settlement.as_str());
+        settlement
     }
 
     fn channel(&self, kind: ChannelKind) -> &dyn Channel {
         match kind {
             ChannelKind::Email => &*self.email,
             ChannelKind::Sms => &*self.sms,
-        }
-    }
-
-    /// One line for each event.
-    fn log_event(&self, message: &Message, event: &Event, ends: &[End]) {
-        let statuses = ends.iter().filter_map(|end| match end {
-            End::Recorded(status) => Some(*status),
-            _ => None,
-        });
-        // The lesser level is the more serious one.
-        let level = statuses.map(Status::level).min().unwrap_or(Level::INFO);
-        let ends: Vec<&str> = ends.iter().map(|end| end.as_str()).collect();
-        log!(
-            level,
-            event.id = event.id.value,
-            event.r#type = event.kind,
-            queue = message.queue,
-            redelivered = message.redelivered,
-            deliveries = ends.len(),
-            outcome = ends.join(" "),
-            trace_id = trace_id(message),
-            "event processed"
-        );
-    }
-
-    fn delivery_headers(
-        &self,
-        message: &Message,
-        event: &Event,
-        delivery: &Delivery,
-        attempt: u32,
-        reason: &str,
-    ) -> DeliveryHeaders {
-        DeliveryHeaders {
-            delivery_id: delivery.id.clone(),
-            event_id: event.id.value.clone(),
-            route: delivery.route.name.clone(),
-            channel: delivery.route.channel.as_str().to_owned(),
-            recipient: delivery.recipient.as_str().to_owned(),
-            attempt,
-            origin: message.origin().to_owned(),
-            reason: reason.to_owned(),
-            masked: false,
-            arrived_at: Some(message.arrived_at()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tells the story of an attempt as an audit record.
+//! The audit record of a delivery, or of a message that was rejected.
 
 use std::{
     collections::BTreeMap,
@@ -8,145 +8,25 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
-use super::Pipeline;
+use super::{Pipeline, context::DeliveryContext};
 use crate::{
-    audit::{DeliveryError, EventRef, Record, Smtp, Status, Timings, hide},
+    audit::{DeliveryError, EventRef, Record, Status, Timings, hide},
     broker::Message,
-    channel::Outcome,
     event::Event,
-    routing::Delivery,
-    template::Rendered,
-    trace::Span,
 };
 
 /// Largest value that a record keeps, in bytes of JSON.
 const MAX_VALUE: usize = 16 * 1024;
 /// Longest subject and correlation that a record keeps, in characters: what RFC 5322 2.1.1 allows
 /// in a line.
-const MAX_SUBJECT: usize = 998;
-
+pub(super) const MAX_SUBJECT: usize = 998;
 /// Longest reason and reply that a record keeps, in characters.
 const MAX_REASON: usize = 4000;
 /// Deepest value that a record keeps as it is: MongoDB takes 100 levels, of which a record has some.
 const MAX_DEPTH: usize = 50;
 
-/// What a mail takes from its event beside the variables of its route: without it, it could not be
-/// rendered again.
-const BESIDE: [&str; 4] = ["full_name", "username", "email", "timezone"];
-
-/// What is known of one attempt so far.
-pub(super) struct Story<'a> {
-    pub(super) message: &'a Message,
-    pub(super) event: &'a Event,
-    pub(super) delivery: &'a Delivery,
-    pub(super) span: &'a Span,
-    pub(super) attempt: u32,
-    pub(super) timings: Timings,
-    pub(super) message_id: Option<String>,
-    /// Why it was not sent.
-    pub(super) reason: String,
-    pub(super) secrets: Vec<String>,
-    /// Nobody can tell whether it went out.
-    pub(super) is_unknown: bool,
-    /// The recipient was erased: nothing about them is to be kept.
-    pub(super) is_erased: bool,
-    rendered: Option<(String, crate::audit::TemplateRef)>,
-    data: Map<String, Value>,
-    smtp: Option<Smtp>,
-}
-
-impl<'a> Story<'a> {
-    pub(super) fn new(
-        message: &'a Message,
-        event: &'a Event,
-        delivery: &'a Delivery,
-        span: &'a Span,
-    ) -> Self {
-        let queued = published_at(message)
-            .map(|published| Timestamp::now().as_millisecond() - published.as_millisecond());
-        Self {
-            message,
-            event,
-            delivery,
-            span,
-            attempt: delivery.attempt,
-            timings: Timings { queued_ms: queued, ..Timings::default() },
-            message_id: None,
-            reason: String::new(),
-            secrets: delivery.route.secret_values(event),
-            is_unknown: false,
-            is_erased: false,
-            rendered: None,
-            data: Map::new(),
-            smtp: None,
-        }
-    }
-
-    /// A step ends now; gives how long it took.
-    pub(super) fn took(&self, step: &'static str, began: Instant) -> f64 {
-        self.span.step(step, began);
-        millis(began)
-    }
-
-    /// How long after its publishing `sent` is, or after it was due if that was later.
-    pub(super) fn latency(&self, sent: Timestamp) -> Duration {
-        let published = published_at(self.message).unwrap_or_else(|| self.message.arrived_at());
-        let wanted = published.max(self.event.deliver_at.unwrap_or(published));
-        Duration::try_from(sent.duration_since(wanted)).unwrap_or_default()
-    }
-
-    /// Keeps the variables for the record; defaults are the route's and need no keeping.
-    pub(super) fn variables(&mut self, variables: &Map<String, Value>) {
-        let declared = &self.delivery.route.variables;
-        let given = variables.iter().filter(|(name, value)| {
-            declared.get(*name).is_none_or(|variable| variable.default.as_ref() != Some(*value))
-        });
-        let given = given.map(|(name, value)| (name.clone(), value.clone()));
-        let beside = BESIDE.into_iter().filter(|name| !declared.contains_key(*name));
-        let beside = beside.filter_map(|name| {
-            let text = self.event.text(name)?;
-            // That it has this address the record says anyway.
-            let is_recipient = text == self.delivery.recipient.as_str();
-            (!is_recipient).then(|| (name.to_owned(), Value::from(text)))
-        });
-        let kept = given.chain(beside);
-        let kept = kept.map(|(name, value)| (name, storable(short(mask(&value, &self.secrets)))));
-        self.data = kept.collect();
-    }
-
-    pub(super) fn rendered(&mut self, rendered: &Rendered) {
-        let subject = hide(&rendered.subject, &self.secrets);
-        let subject = subject.chars().take(MAX_SUBJECT).collect();
-        self.rendered = Some((subject, rendered.template.clone()));
-    }
-
-    pub(super) fn outcome(&mut self, outcome: Outcome) {
-        self.is_unknown = matches!(outcome, Outcome::Unknown(_));
-        match outcome {
-            Outcome::Sent(reply) => self.smtp = reply,
-            Outcome::Refused { reply, .. } => {
-                self.reason = format!("{} answered {} {}", reply.command, reply.code, reply.reply);
-                self.smtp = Some(reply);
-            }
-            Outcome::Unavailable(reason, reply) => {
-                self.reason = reason;
-                self.smtp = reply;
-            }
-            Outcome::Interrupted(reason)
-            | Outcome::Unknown(reason)
-            | Outcome::Impossible(reason)
-            | Outcome::Unreachable(reason) => {
-                self.reason = reason;
-            }
-            Outcome::Simulated | Outcome::Withheld => {}
-        }
-        self.reason = hide(&self.reason, &self.secrets);
-        if let Some(smtp) = &mut self.smtp {
-            smtp.reply = cut(&hide(&smtp.reply, &self.secrets));
-        }
-    }
-
-    /// The record. `kind` is a word for the error, where there is one.
+impl DeliveryContext<'_> {
+    /// The record of this delivery; `kind` is its `error.kind`.
     pub(super) fn record(
         &self,
         pipeline: &Pipeline,
@@ -160,7 +40,7 @@ impl<'a> Story<'a> {
             Some((subject, template)) => (subject.clone(), Some(template.clone())),
             None => (String::new(), None),
         };
-        let mut id = format!("{}/{}/{}", delivery.id, self.attempt, status.as_str());
+        let mut id = format!("{}/{}/{}", delivery.id, self.claim.attempt, status.as_str());
         if status == Status::Duplicate {
             id = format!("{id}/{}", event.id.value);
         }
@@ -177,7 +57,7 @@ impl<'a> Story<'a> {
             subject,
             template,
             data: self.data.clone(),
-            attempt: self.attempt,
+            attempt: self.claim.attempt,
             status,
             is_final,
             smtp: self.smtp.clone(),
@@ -197,11 +77,6 @@ impl<'a> Story<'a> {
             record.erase(now);
         }
         record
-    }
-
-    pub(super) fn to_json(record: &Record) -> String {
-        // Maps with text keys and plain values only: there is nothing that could fail.
-        serde_json::to_string(record).unwrap_or_default()
     }
 
     fn correlation(&self) -> BTreeMap<String, String> {
@@ -270,7 +145,7 @@ impl Pipeline {
         }
     }
 
-    /// Until when what is kept from `now` on is kept; a route may say for how long.
+    /// When a record of `now` may be deleted; a route may set its own retention.
     pub(super) fn purge_at(&self, now: Timestamp, retention: Option<Duration>) -> Timestamp {
         let retention = retention.unwrap_or(self.policy.retention);
         let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
@@ -289,23 +164,25 @@ fn event_ref(event: &Event, message: &Message) -> EventRef {
     }
 }
 
-fn published_at(message: &Message) -> Option<Timestamp> {
-    Timestamp::from_second(i64::try_from(message.properties.timestamp?).ok()?).ok()
-}
-
 /// The second part of a W3C `traceparent`: version, trace id, parent id, flags. It was read before.
 pub(super) fn trace_id(message: &Message) -> Option<String> {
     message.properties.traceparent.as_deref()?.split('-').nth(1).map(ToOwned::to_owned)
 }
 
+/// The record as JSON, for the ledger.
+pub(super) fn to_json(record: &Record) -> String {
+    // Maps with text keys and plain values only: there is nothing that could fail.
+    serde_json::to_string(record).unwrap_or_default()
+}
+
+/// Milliseconds since `since`.
 pub(super) fn millis(since: Instant) -> f64 {
     // Two decimals are plenty and keep records short.
     (since.elapsed().as_secs_f64() * 100_000.0).round() / 100.0
 }
 
-/// A value as the record keeps it: the largest say how large they were, for a record that is too
-/// large for the audit would keep its whole batch out.
-fn short(value: Value) -> Value {
+/// Replaces a value over [`MAX_VALUE`] by its size.
+pub(super) fn short(value: Value) -> Value {
     let length = match &value {
         Value::String(text) => text.len(),
         Value::Array(_) | Value::Object(_) => value.to_string().len(),
@@ -314,13 +191,13 @@ fn short(value: Value) -> Value {
     if length > MAX_VALUE { Value::String(format!("({length} bytes, not kept)")) } else { value }
 }
 
-fn cut(reason: &str) -> String {
+pub(super) fn cut(reason: &str) -> String {
     reason.chars().take(MAX_REASON).collect()
 }
 
 /// A value as BSON can hold it: whole numbers have 64 bits with a sign, names have no NUL, and before
 /// MongoDB 5 none begins with a dollar; nothing is nested deeper than 100 levels.
-fn storable(value: Value) -> Value {
+pub(super) fn storable(value: Value) -> Value {
     fn at_depth(value: Value, depth: usize) -> Value {
         match value {
             Value::Number(number) if number.is_u64() && !number.is_i64() => {

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
-use super::Pipeline;
+use super::{
+    Pipeline,
+    instrument::{DeliveryRepublished, InternalEvent, RecordWritten},
+};
 use crate::{
     audit::{AuditError, Record},
     broker::{BrokerError, Republish},
@@ -19,31 +22,31 @@ use crate::{
 impl Pipeline {
     pub(super) async fn ledger(&self, delivery: &DeliveryId, input: Input) -> Reply {
         let ask = || self.ledger.apply(delivery, input.clone());
-        until_done::<_, LedgerError, _>(&self.health.redis.when("claiming"), ask).await
+        retry_until_up::<_, LedgerError, _>(&self.health.redis.when("claiming"), ask).await
     }
 
     pub(super) async fn admit(&self, recipient: &str, limit: RateLimit) -> Admission {
         let hash = self.identity.recipient_hash(recipient);
         let ask = || self.ledger.admit(&hash, limit);
-        until_done::<_, LedgerError, _>(&self.health.redis.when("limiting"), ask).await
+        retry_until_up::<_, LedgerError, _>(&self.health.redis.when("limiting"), ask).await
     }
 
     pub(super) async fn write(&self, record: Arc<Record>, span: &Span) {
         let began = Instant::now();
         let write = || self.audit.write(record.clone());
-        until_done::<_, AuditError, _>(&self.health.mongodb.when("writing records"), write).await;
-        self.metrics.written(began.elapsed());
-        span.step("record", began);
+        retry_until_up::<_, AuditError, _>(&self.health.mongodb.when("writing records"), write)
+            .await;
+        RecordWritten { began, span }.emit(&self.metrics);
     }
 
     pub(super) async fn last_record(&self, delivery: &DeliveryId) -> Option<Record> {
         let reading = self.health.mongodb.when("reading records");
-        until_done::<_, AuditError, _>(&reading, || self.audit.last(delivery)).await
+        retry_until_up::<_, AuditError, _>(&reading, || self.audit.last(delivery)).await
     }
 
     pub(super) async fn erased_at(&self, recipient_hash: &str) -> Option<Timestamp> {
         let ask = || self.audit.erased_at(recipient_hash);
-        until_done::<_, AuditError, _>(&self.health.mongodb.when("reading erasures"), ask).await
+        retry_until_up::<_, AuditError, _>(&self.health.mongodb.when("reading erasures"), ask).await
     }
 
     pub(super) async fn add_planned(&self, planned: Planned) -> Added {
@@ -62,7 +65,7 @@ impl Pipeline {
         self.until_scheduled("reading bookings", || self.scheduler.of_booking(booking)).await
     }
 
-    pub(super) async fn void(&self, delivery: &DeliveryId, reason: &str) -> bool {
+    pub(super) async fn cancel(&self, delivery: &DeliveryId, reason: &str) -> bool {
         self.until_scheduled("scheduling", || self.scheduler.void(delivery, reason)).await
     }
 
@@ -78,20 +81,20 @@ impl Pipeline {
     where
         F: Future<Output = Result<T, SchedulerError>>,
     {
-        until_done::<_, SchedulerError, _>(&self.health.mongodb.when(operation), ask).await
+        retry_until_up::<_, SchedulerError, _>(&self.health.mongodb.when(operation), ask).await
     }
 
     pub(super) async fn republish(&self, republish: &Republish, span: &Span) {
         let began = Instant::now();
         let publish = || self.broker.republish(republish);
-        until_done::<_, BrokerError, _>(&self.health.rabbitmq.when("publishing"), publish).await;
+        retry_until_up::<_, BrokerError, _>(&self.health.rabbitmq.when("publishing"), publish)
+            .await;
         let queue = republish.destination.queue();
-        span.published(began, &queue);
-        self.metrics.republished(queue);
+        DeliveryRepublished { queue, began, span }.emit(&self.metrics);
     }
 }
 
-async fn until_done<T, E, F>(dependency: &Dependency, mut work: impl FnMut() -> F) -> T
+async fn retry_until_up<T, E, F>(dependency: &Dependency, mut work: impl FnMut() -> F) -> T
 where
     E: std::fmt::Display,
     F: Future<Output = Result<T, E>>,

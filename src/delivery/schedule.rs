@@ -1,4 +1,4 @@
-//! Mail for later: written to the plan, and handed to the broker when it is due.
+//! Mail for later: kept by the scheduler, and republished when it is due.
 
 use std::time::Duration;
 
@@ -6,53 +6,50 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{End, Pipeline, erased_recipient, record::Story};
+use super::{
+    Pipeline, Settlement,
+    context::DeliveryContext,
+    erased_recipient,
+    instrument::{DeliveryPlanned, InternalEvent},
+};
 use crate::{
     audit::Status,
-    broker::Message,
-    event::Event,
-    routing::{Delivery, Recipient},
+    routing::Recipient,
     scheduler::{Added, Planned, State, Version},
     trace::NONE,
 };
 
-/// How often it is looked at what is due.
+/// How often due mail is looked for while there is none.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Hand-offs under way at once: as many as the broker's publisher has channels.
+/// Messages republished at once: as many as the broker's publisher has channels.
 const AT_ONCE: usize = 16;
 
-impl Pipeline {
-    /// When this delivery is to go out, if not now. A hand-off has had its time, whatever the clock
-    /// says; without a recipient there is nothing to wait for; and secrets don't lie around for later.
-    pub(super) fn later(
-        &self,
-        message: &Message,
-        event: &Event,
-        delivery: &Delivery,
-    ) -> Option<Timestamp> {
-        let is_new = message.delivery_headers.is_none();
-        let can_wait = delivery.route.secrets.is_empty()
-            && matches!(delivery.recipient, Recipient::Address(_));
-        event.deliver_at.filter(|due| is_new && can_wait && *due > Timestamp::now())
+impl DeliveryContext<'_> {
+    /// When this delivery is due, if that is later than now. A republished one has had its time,
+    /// whatever the clock says; one without a recipient has nothing to wait for; one with secrets is
+    /// never kept for later.
+    pub(super) fn due_later(&self) -> Option<Timestamp> {
+        let is_new = self.message.delivery_headers.is_none();
+        let can_wait = self.delivery.route.secrets.is_empty()
+            && matches!(self.delivery.recipient, Recipient::Address(_));
+        self.event.deliver_at.filter(|due| is_new && can_wait && *due > Timestamp::now())
     }
+}
 
-    /// Writes a delivery to the plan; durable when this returns.
+impl Pipeline {
+    /// Gives a delivery to the scheduler; durable when this returns.
     pub(super) async fn schedule(
         &self,
-        message: &Message,
-        event: &Event,
-        delivery: &Delivery,
+        ctx: &mut DeliveryContext<'_>,
         due: Timestamp,
-    ) -> End {
-        let mut story = Story::new(message, event, delivery, &NONE);
-        // Always, for it would lie there until it is due.
-        story.is_erased = self.is_erased(&story).await;
-        if story.is_erased {
-            erased_recipient::REASON.clone_into(&mut story.reason);
-            return self.record_over(&story, Status::Suppressed).await;
+    ) -> Settlement {
+        let (event, delivery) = (ctx.event, ctx.delivery);
+        // Asked for each of them, for it stays there until it is due.
+        ctx.is_erased = self.is_erased(ctx).await;
+        if ctx.is_erased {
+            erased_recipient::REASON.clone_into(&mut ctx.reason);
+            return self.record_unclaimed(ctx, Status::Suppressed).await;
         }
-        // It was parsed, so it is UTF-8.
-        let body = String::from_utf8_lossy(&message.body).into_owned();
         let planned = Planned {
             delivery_id: delivery.id.clone(),
             due,
@@ -62,37 +59,26 @@ impl Pipeline {
             booking_id: event.booking_id(),
             event_type: event.kind.clone(),
             priority: delivery.priority,
-            version: Version::of(event, message),
+            version: Version::of(event, ctx.message),
             planned_at: Timestamp::now(),
             purge_at: None,
-            delivery_headers: self.delivery_headers(
-                message,
-                event,
-                delivery,
-                delivery.attempt,
-                "planned",
-            ),
-            properties: message.properties.clone(),
-            body,
+            delivery_headers: ctx.delivery_headers(delivery.attempt, "planned"),
+            properties: ctx.message.properties.clone(),
+            // It was parsed, so it is UTF-8.
+            body: String::from_utf8_lossy(&ctx.message.body).into_owned(),
         };
         match self.add_planned(planned).await {
             Added::New => {
                 crash_point!("after_planned");
-                tracing::info!(
-                    delivery_id = %delivery.id,
-                    event.id = event.id.value,
-                    route = delivery.route.name,
-                    %due,
-                    "delivery planned"
-                );
-                End::Planned
+                DeliveryPlanned { event, delivery, due }.emit(&self.metrics);
+                Settlement::Planned
             }
-            Added::Known => End::Known,
-            Added::Duplicate(first) => self.duplicate(story, Some(&first)).await,
+            Added::Known => Settlement::Known,
+            Added::Duplicate(first) => self.duplicate(ctx, Some(&first)).await,
         }
     }
 
-    /// Hands over what is due, until told to stop.
+    /// Republishes planned mail as it becomes due, until `stop` is cancelled.
     pub async fn publish_planned(&self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             if self.publish_due().await == 0 {
@@ -104,7 +90,7 @@ impl Pipeline {
         }
     }
 
-    /// Hands over a batch of what is due; says of how many.
+    /// Republishes a batch of planned mail that is due; returns its size.
     pub async fn publish_due(&self) -> usize {
         let due = self.claim_due(Timestamp::now()).await;
         if due.is_empty() {

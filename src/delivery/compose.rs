@@ -1,0 +1,119 @@
+//! Event and delivery to outgoing message. The main line, `usher render` and corrections use it.
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value};
+
+use super::calendar_entry;
+use crate::{
+    channel::{Extras, Outgoing, QrCode},
+    event::{Event, InvalidAttachment, Sources},
+    routing::{Delivery, VariableFault},
+    template::{TemplateError, Templates},
+};
+
+/// Composes messages.
+pub struct Composer {
+    pub templates: Arc<Templates>,
+    /// What variables are derived from beside the event.
+    pub sources: Arc<Sources>,
+    /// The right side of Message-IDs.
+    pub message_id_domain: String,
+    /// The zone of times without an offset (`TIMEZONE`).
+    pub zone: Option<TimeZone>,
+}
+
+/// Why no message can be composed. Trying again can't help.
+#[derive(Debug, thiserror::Error)]
+pub enum ComposeError {
+    #[error(transparent)]
+    Variables(#[from] VariableFault),
+    #[error(transparent)]
+    Attachment(#[from] InvalidAttachment),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+}
+
+impl ComposeError {
+    /// The `error.kind` of the record.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Variables(fault) => fault.kind(),
+            Self::Attachment(_) => "invalid_attachment",
+            Self::Template(_) => "template",
+        }
+    }
+}
+
+impl Composer {
+    /// The variables of the delivery's route, complete with derived values and defaults.
+    ///
+    /// # Errors
+    /// The event lacks one, or has one of a wrong type.
+    pub fn variables(
+        &self,
+        delivery: &Delivery,
+        event: &Event,
+    ) -> Result<Map<String, Value>, ComposeError> {
+        let language = self.templates.language(event);
+        Ok(delivery.route.variables(event, &self.sources, language)?)
+    }
+
+    /// The message with its attachments, its QR code and its calendar entry.
+    ///
+    /// # Errors
+    /// The attachments can't be sent, or the template fails.
+    pub fn compose(
+        &self,
+        delivery: &Delivery,
+        event: &Event,
+        variables: &Map<String, Value>,
+    ) -> Result<Outgoing, ComposeError> {
+        let extras = self.extras(delivery, event, variables)?;
+        let rendered = self.templates.render(&delivery.route, variables, event)?;
+        Ok(Outgoing {
+            recipient: delivery.recipient.as_str().to_owned(),
+            rendered,
+            message_id: format!("<{}@{}>", delivery.id, self.message_id_domain),
+            extras,
+        })
+    }
+
+    fn extras(
+        &self,
+        delivery: &Delivery,
+        event: &Event,
+        variables: &Map<String, Value>,
+    ) -> Result<Extras, InvalidAttachment> {
+        let route = &delivery.route;
+        let qr = route.inline_qr.as_ref().and_then(|name| {
+            Some(QrCode { name: name.clone(), text: text(variables.get(name)?)? })
+        });
+        let calendar = route.calendar.as_ref().and_then(|rule| {
+            let entry = calendar_entry::entry(rule, variables, event, self.zone.as_ref());
+            let warn = |reason: &&str| {
+                let (id, route) = (&delivery.id, &route.name);
+                tracing::warn!(delivery_id = %id, route, reason, "no calendar part");
+            };
+            entry.inspect_err(warn).ok()
+        });
+        Ok(Extras {
+            reply_to: route.reply_to(event).map(ToOwned::to_owned),
+            attachments: event.attachments()?,
+            qr,
+            calendar,
+        })
+    }
+}
+
+/// A variable as text, lists joined by commas; `None` where it is empty.
+pub(super) fn text(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        Value::Array(items) => items.iter().filter_map(text).collect::<Vec<_>>().join(", "),
+        _ => return None,
+    };
+    (!text.is_empty()).then_some(text)
+}

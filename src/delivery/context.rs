@@ -1,0 +1,196 @@
+//! What one delivery needs on its way through the line, passed as one.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::record::{MAX_SUBJECT, cut, mask, millis, short, storable};
+use crate::{
+    audit::{Smtp, TemplateRef, Timings, hide},
+    broker::Message,
+    channel::Outcome,
+    event::Event,
+    ledger::Owner,
+    routing::Delivery,
+    template::Rendered,
+    trace::Span,
+};
+
+/// Fields that a mail takes from its event beside the variables of its route. Without them it could
+/// not be rendered again.
+const IMPLICIT_FIELDS: [&str; 4] = ["full_name", "username", "email", "timezone"];
+
+/// One delivery of one message: what it is, who holds it, and what is known of the current try.
+pub(super) struct DeliveryContext<'a> {
+    pub(super) message: &'a Message,
+    pub(super) event: &'a Event,
+    pub(super) delivery: &'a Delivery,
+    pub(super) span: &'a Span,
+    pub(super) claim: HeldClaim,
+    /// The start of the current try.
+    pub(super) began: Instant,
+    pub(super) timings: Timings,
+    pub(super) message_id: Option<String>,
+    /// Why it is not sent.
+    pub(super) reason: String,
+    /// Values to be masked in everything that is kept.
+    pub(super) secrets: Vec<String>,
+    /// Nobody can tell whether it went out.
+    pub(super) is_unknown: bool,
+    /// The recipient was erased: nothing about them is kept.
+    pub(super) is_erased: bool,
+    /// Subject and template of the rendered message.
+    pub(super) rendered: Option<(String, TemplateRef)>,
+    /// Variables for the record.
+    pub(super) data: Map<String, Value>,
+    pub(super) smtp: Option<Smtp>,
+}
+
+/// A task's claim on a delivery in the ledger.
+#[derive(Debug, Clone)]
+pub(super) struct HeldClaim {
+    pub(super) owner: Owner,
+    /// The ledger's count of claims; an older one has lost the delivery. 0 before a claim is granted.
+    pub(super) fence: u64,
+    /// The attempt that the claim is for, from 1; the delivery's before a claim is granted.
+    pub(super) attempt: u32,
+}
+
+impl HeldClaim {
+    /// Not granted yet. The token tells the claims of one process apart.
+    fn new(instance: &str, attempt: u32) -> Self {
+        static TOKENS: AtomicU64 = AtomicU64::new(1);
+        let token = TOKENS.fetch_add(1, Ordering::Relaxed);
+        Self { owner: Owner { instance: instance.to_owned(), token }, fence: 0, attempt }
+    }
+
+    pub(super) fn is_granted(&self) -> bool {
+        self.fence != 0
+    }
+
+    pub(super) fn granted(&mut self, fence: u64, attempt: u32) {
+        (self.fence, self.attempt) = (fence, attempt);
+    }
+}
+
+impl<'a> DeliveryContext<'a> {
+    pub(super) fn new(
+        message: &'a Message,
+        event: &'a Event,
+        delivery: &'a Delivery,
+        span: &'a Span,
+        instance: &str,
+    ) -> Self {
+        Self::with_claim(message, event, delivery, span, HeldClaim::new(instance, delivery.attempt))
+    }
+
+    fn with_claim(
+        message: &'a Message,
+        event: &'a Event,
+        delivery: &'a Delivery,
+        span: &'a Span,
+        claim: HeldClaim,
+    ) -> Self {
+        Self {
+            message,
+            event,
+            delivery,
+            span,
+            claim,
+            began: Instant::now(),
+            timings: Timings { queued_ms: queued_ms(message), ..Timings::default() },
+            message_id: None,
+            reason: String::new(),
+            secrets: delivery.route.secret_values(event),
+            is_unknown: false,
+            is_erased: false,
+            rendered: None,
+            data: Map::new(),
+            smtp: None,
+        }
+    }
+
+    /// Forgets what an earlier try found out; the claim stays.
+    pub(super) fn begin_try(&mut self) {
+        let claim = self.claim.clone();
+        *self = Self::with_claim(self.message, self.event, self.delivery, self.span, claim);
+    }
+
+    /// Ends a step; gives its duration in milliseconds.
+    pub(super) fn step_ended(&self, step: &'static str, began: Instant) -> f64 {
+        self.span.step(step, began);
+        millis(began)
+    }
+
+    /// Time from publishing to `sent`; from the due time where that came later.
+    pub(super) fn latency(&self, sent: Timestamp) -> Duration {
+        let published = published_at(self.message).unwrap_or_else(|| self.message.arrived_at());
+        let due = published.max(self.event.deliver_at.unwrap_or(published));
+        Duration::try_from(sent.duration_since(due)).unwrap_or_default()
+    }
+
+    /// Keeps the variables for the record. Defaults need no keeping: they are the route's.
+    pub(super) fn keep_variables(&mut self, variables: &Map<String, Value>) {
+        let declared = &self.delivery.route.variables;
+        let given = variables.iter().filter(|(name, value)| {
+            declared.get(*name).is_none_or(|variable| variable.default.as_ref() != Some(*value))
+        });
+        let given = given.map(|(name, value)| (name.clone(), value.clone()));
+        let implicit = IMPLICIT_FIELDS.into_iter().filter(|name| !declared.contains_key(*name));
+        let implicit = implicit.filter_map(|name| {
+            let text = self.event.text(name)?;
+            // The record has this address anyway.
+            let is_recipient = text == self.delivery.recipient.as_str();
+            (!is_recipient).then(|| (name.to_owned(), Value::from(text)))
+        });
+        let kept = given.chain(implicit);
+        let kept = kept.map(|(name, value)| (name, storable(short(mask(&value, &self.secrets)))));
+        self.data = kept.collect();
+    }
+
+    pub(super) fn keep_rendered(&mut self, rendered: &Rendered) {
+        let subject = hide(&rendered.subject, &self.secrets);
+        let subject = subject.chars().take(MAX_SUBJECT).collect();
+        self.rendered = Some((subject, rendered.template.clone()));
+    }
+
+    pub(super) fn keep_outcome(&mut self, outcome: Outcome) {
+        self.is_unknown = matches!(outcome, Outcome::Unknown(_));
+        match outcome {
+            Outcome::Sent(reply) => self.smtp = reply,
+            Outcome::Refused { reply, .. } => {
+                self.reason = format!("{} answered {} {}", reply.command, reply.code, reply.reply);
+                self.smtp = Some(reply);
+            }
+            Outcome::Unavailable(reason, reply) => {
+                self.reason = reason;
+                self.smtp = reply;
+            }
+            Outcome::Interrupted(reason)
+            | Outcome::Unknown(reason)
+            | Outcome::Impossible(reason)
+            | Outcome::Unreachable(reason) => {
+                self.reason = reason;
+            }
+            Outcome::Simulated | Outcome::Withheld => {}
+        }
+        self.reason = hide(&self.reason, &self.secrets);
+        if let Some(smtp) = &mut self.smtp {
+            smtp.reply = cut(&hide(&smtp.reply, &self.secrets));
+        }
+    }
+}
+
+/// When the message was published, as far as the broker's timestamp says.
+pub(super) fn published_at(message: &Message) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(message.properties.timestamp?).ok()?).ok()
+}
+
+fn queued_ms(message: &Message) -> Option<i64> {
+    let published = published_at(message)?;
+    Some(Timestamp::now().as_millisecond() - published.as_millisecond())
+}

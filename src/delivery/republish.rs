@@ -1,0 +1,154 @@
+//! Deliveries on their way to usher's own queues, and what is masked in copies that are kept.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::join;
+
+use super::{Pipeline, context::DeliveryContext, decide::wait_before, record::mask};
+use crate::{
+    audit::{ERASED, Record},
+    broker::{DEFER, DeliveryHeaders, Destination, Republish},
+    event::snake_case,
+    ledger::{Input, Next},
+};
+
+impl Pipeline {
+    /// Republishes to where the decision sends the delivery, and tells the ledger.
+    pub(super) async fn republish_next(
+        &self,
+        ctx: &DeliveryContext<'_>,
+        next: Next,
+        wait: Duration,
+        attempt: u32,
+    ) {
+        let (destination, attempt_in_headers) = match next {
+            Next::Retry(to_come) => (Destination::Later(wait, ctx.delivery.priority), to_come),
+            Next::Dead => (Destination::Dead, attempt),
+            Next::Park => (Destination::Parked, attempt),
+            Next::Poison => (Destination::Poison, attempt),
+        };
+        let mut delivery_headers = ctx.delivery_headers(attempt_in_headers, &ctx.reason);
+        if ctx.is_erased && is_kept(destination) {
+            delivery_headers.recipient.clear();
+            delivery_headers.reason = ERASED.to_owned();
+        }
+        let masked = masked_body(ctx, destination);
+        delivery_headers.masked = masked.is_some();
+        let republish = Republish {
+            delivery_headers,
+            destination,
+            body: masked.unwrap_or_else(|| ctx.message.body.clone()),
+            properties: ctx.message.properties.clone(),
+        };
+        self.republish(&republish, ctx.span).await;
+        crash_point!("after_hand_off");
+        self.ledger(&ctx.delivery.id, Input::Republished { attempt, next }).await;
+        crash_point!("after_handed");
+    }
+
+    /// Carries out the decision of an owner that died before the broker had confirmed it.
+    pub(super) async fn republish_again(
+        &self,
+        ctx: &mut DeliveryContext<'_>,
+        next: Next,
+        attempt: u32,
+        record: &str,
+    ) {
+        let known: Option<Record> = serde_json::from_str(record).ok();
+        if let Some(error) = known.and_then(|record| record.error) {
+            ctx.reason = error.message;
+        }
+        let wait = wait_before(next, attempt, &self.policy.retry_schedule);
+        join!(
+            self.republish_next(ctx, next, wait, attempt),
+            self.write_again(Some(record), ctx.span)
+        );
+    }
+
+    /// Another copy holds the delivery: this one comes back later, unchanged.
+    pub(super) async fn defer(&self, ctx: &DeliveryContext<'_>) {
+        let destination = Destination::Later(DEFER, ctx.delivery.priority);
+        self.republish_unchanged(ctx, destination, "held by another copy").await;
+    }
+
+    /// Mail that may wait goes where it delays no other mail.
+    pub(super) async fn republish_to_low(&self, ctx: &DeliveryContext<'_>) {
+        self.republish_unchanged(ctx, Destination::Low, "low priority").await;
+    }
+
+    async fn republish_unchanged(
+        &self,
+        ctx: &DeliveryContext<'_>,
+        destination: Destination,
+        reason: &str,
+    ) {
+        let republish = Republish {
+            delivery_headers: ctx.delivery_headers(ctx.delivery.attempt, reason),
+            destination,
+            body: ctx.message.body.clone(),
+            properties: ctx.message.properties.clone(),
+        };
+        self.republish(&republish, ctx.span).await;
+    }
+
+    /// The body with its secrets masked; `None` if it has none. A message that was not understood has no
+    /// route yet, so the secret fields of all routes count.
+    pub(super) fn mask_secret_fields(&self, body: &[u8]) -> Option<Vec<u8>> {
+        fn gather(value: &Value, is_secret: &impl Fn(&str) -> bool, found: &mut Vec<String>) {
+            for (name, value) in value.as_object().into_iter().flatten() {
+                match value {
+                    Value::String(text) if is_secret(name) && !text.is_empty() => {
+                        found.push(text.clone());
+                    }
+                    Value::Number(number) if is_secret(name) => found.push(number.to_string()),
+                    nested => gather(nested, is_secret, found),
+                }
+            }
+        }
+        let value: Value = serde_json::from_slice(body).ok()?;
+        let mut secrets = Vec::new();
+        gather(&value, &|name| self.routing.is_secret(&snake_case(name)), &mut secrets);
+        (!secrets.is_empty()).then(|| mask(&value, &secrets).to_string().into_bytes())
+    }
+}
+
+impl DeliveryContext<'_> {
+    /// The headers of a copy of this delivery.
+    pub(super) fn delivery_headers(&self, attempt: u32, reason: &str) -> DeliveryHeaders {
+        let delivery = self.delivery;
+        DeliveryHeaders {
+            delivery_id: delivery.id.clone(),
+            event_id: self.event.id.value.clone(),
+            route: delivery.route.name.clone(),
+            channel: delivery.route.channel.as_str().to_owned(),
+            recipient: delivery.recipient.as_str().to_owned(),
+            attempt,
+            origin: self.message.origin().to_owned(),
+            reason: reason.to_owned(),
+            masked: false,
+            arrived_at: Some(self.message.arrived_at()),
+        }
+    }
+}
+
+/// The body with the route's secrets masked, for queues that keep it; `{}` for those who were erased.
+fn masked_body(ctx: &DeliveryContext<'_>, destination: Destination) -> Option<Vec<u8>> {
+    if !is_kept(destination) {
+        return None;
+    }
+    if ctx.is_erased {
+        return Some(b"{}".to_vec());
+    }
+    if ctx.secrets.is_empty() {
+        return None;
+    }
+    // It was parsed before, so it can be again.
+    let body = serde_json::from_slice(&ctx.message.body).ok()?;
+    Some(mask(&body, &ctx.secrets).to_string().into_bytes())
+}
+
+/// Whether messages stay in this queue until an operator decides.
+fn is_kept(destination: Destination) -> bool {
+    !matches!(destination, Destination::Later(..) | Destination::Low)
+}
