@@ -1,4 +1,4 @@
-//! What is published: a mix of every kind of event, and what may become of each.
+//! A mix of every kind of event, and the allowed outcomes of each.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub(crate) enum End {
     Parked,
 }
 
-/// What an event is made to go through.
+/// Kinds of events, by what happens to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Plain,
@@ -33,19 +33,19 @@ pub(crate) enum Kind {
     Later,
     /// 550 at RCPT.
     Refused,
-    /// Its address is none.
+    /// An invalid address.
     Invalid,
-    /// Nobody knows its type.
+    /// An unknown type.
     Stranger,
-    /// It isn't even JSON.
+    /// Not JSON.
     Garbage,
     /// Low priority, by the routes of [`routes`].
     Low,
-    /// May be sent again when nobody can tell, by the routes of [`routes`].
+    /// Sent again if the outcome is unknown, by the routes of [`routes`].
     Resend,
     /// One mail to the customer and one to each of [`ADMINS`].
     FanOut,
-    /// For a few seconds later.
+    /// Planned for a few seconds later.
     Planned,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Expected {
     /// Empty for a message that never becomes a delivery.
     pub(crate) recipient: String,
     pub(crate) ends: &'static [End],
-    /// The route sends again what nobody can tell about.
+    /// The route sends again if the outcome is unknown.
     pub(crate) resend: bool,
 }
 
@@ -90,14 +90,14 @@ impl fmt::Display for Published {
 }
 
 impl Published {
-    /// An event of this kind; the number makes id and recipient its own.
+    /// An event of this kind; the number makes id and recipient unique.
     pub(crate) fn new(kind: Kind, number: usize) -> Self {
         let id = format!("{kind:?}-{number}").to_lowercase();
         let recipient = match kind {
             Kind::Invalid => format!("nobody {id}"),
             _ => format!("{id}@example.com"),
         };
-        // A booking of its own, for some of these would overtake others.
+        // A booking for each, because some events would supersede others.
         let own = |event| with(event, &json!({"booking_id": id}));
         let mail = own(booking(&id, &recipient));
         let body = match kind {
@@ -128,7 +128,7 @@ impl Published {
         Self { id, body, deliveries }
     }
 
-    /// Makes the mail server treat it as its kind asks for.
+    /// Scripts the mail server for its kind.
     pub(crate) fn instruct(&self, kind: Kind, smtp: &SmtpServer) {
         let recipient = &self.deliveries[0].recipient;
         match kind {
@@ -139,7 +139,7 @@ impl Published {
     }
 }
 
-/// This many events of these kinds in turn, the mail server instructed.
+/// This many events of these kinds in turn, with the mail server scripted.
 pub(crate) fn batch(kinds: &[Kind], count: usize, smtp: &SmtpServer) -> Vec<Published> {
     let kinds = kinds.iter().copied().cycle().take(count);
     let published = kinds.enumerate().map(|(number, kind)| {

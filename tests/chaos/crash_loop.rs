@@ -1,4 +1,4 @@
-//! An event that ends its process each time it is claimed.
+//! An event that kills its process each time it is claimed.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::{
     stage::Stage,
 };
 
-/// What the first deaths, which still have company, may leave in the SMTP window.
+/// Mails in the SMTP window that the first deaths may interrupt; later ones happen in quarantine.
 const BYSTANDERS: usize = 8;
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn the_same_on_a_quorum_queue_that_counts_redeliveries_itself() {
     let stage = Stage::new().await;
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    // What RabbitMQ 4 has by itself.
+    // RabbitMQ 4's default.
     arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(20));
     stage.declare(arguments).await;
     crash_loop(&stage, "quorum").await;
@@ -47,7 +47,7 @@ async fn crash_loop(stage: &Stage, queue: &str) {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // The sixth claim is not made: it goes to poison instead.
+    // Instead of a sixth claim it goes to poison.
     assert_eq!(deaths, 5);
     let limits = Limits { parked: BYSTANDERS, doubles: 0 };
     let judgement = stage.verdict(&published, vec![instance], limits).await;

@@ -1,5 +1,5 @@
-//! Services of a test's own, which it may kill and start again with their data. Started as
-//! services.py does; what outlives a test is ended by services.py, whose children all these are.
+//! Private services that a test may kill and start again with their data. Started as
+//! services.py does it, which also ends those that outlive their test.
 
 use std::{
     fs::File,
@@ -20,7 +20,7 @@ const START: Duration = Duration::from_secs(180);
 /// Debian's own wrapper insists on the rabbitmq user; the script behind it does not.
 const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
-/// What RabbitMQ's node is spoken to with; it listens on the loopback only.
+/// Erlang cookie of RabbitMQ's node, which listens on the loopback only.
 const COOKIE: &str = "ushertestscookie";
 
 /// One service.
@@ -31,18 +31,18 @@ pub(crate) struct Daemon {
     ready: Box<dyn Fn() -> bool + Send + Sync>,
     folder: TempDir,
     child: Option<Child>,
-    /// What it needs beside it, and what stays when it is killed.
+    /// Its helper process, which survives when the service is killed.
     _companion: Option<Box<Daemon>>,
     /// Without a path.
     pub(crate) url: String,
-    /// Of RabbitMQ only.
+    /// Only for RabbitMQ.
     pub(crate) management: String,
-    /// Where the node takes orders; of RabbitMQ only.
+    /// Port for commands to the node; only for RabbitMQ.
     distribution: u16,
 }
 
 impl Daemon {
-    /// Redis with an append-only file that is synced at each write.
+    /// Redis with an append-only file, synced at each write.
     pub(crate) async fn redis() -> Self {
         let port = free_port();
         let folder = folder();
@@ -59,7 +59,7 @@ impl Daemon {
     pub(crate) async fn mongodb() -> Self {
         let port = free_port();
         let folder = folder();
-        // An empty one, or it looks for others in /etc.
+        // An empty file, or it reads others in /etc.
         let config = folder.path().join("secantusd.toml");
         File::create(&config).expect("a file");
         let (config, data) = (config.display().to_string(), folder.path().join("data"));
@@ -79,14 +79,14 @@ impl Daemon {
             "64M",
             "--log-level",
             "WARNING",
-            // It does not look at `j`, by which usher asks for this.
+            // The stand-in ignores `j`, with which usher asks for this.
             "--sync-on-commit",
         ];
         let url = format!("mongodb://127.0.0.1:{port}");
         Self::started("mongodb", words(&command), folder, port, url).await
     }
 
-    /// RabbitMQ with a node daemon of its own, which stays when the broker is killed.
+    /// RabbitMQ with a private epmd, which stays when the broker is killed.
     pub(crate) async fn rabbitmq() -> Self {
         let [port, management, dist, epmd] = [(); 4].map(|()| free_port());
         let address = ["epmd", "-address", "127.0.0.1", "-port", &epmd.to_string()];
@@ -120,7 +120,7 @@ impl Daemon {
                 "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
                     .to_owned(),
             ),
-            // Makes the script become the broker, so that the broker is what is killed.
+            // The script becomes the broker, so that killing it kills the broker.
             ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
         ];
         let management = format!("http://guest:guest@127.0.0.1:{management}");
@@ -169,7 +169,7 @@ impl Daemon {
         daemon
     }
 
-    /// Starts it, with the data that it left, and waits until it answers.
+    /// Starts it with its earlier data and waits until it answers.
     pub(crate) async fn start(&mut self) {
         let log = self.folder.path().join("log.txt");
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
@@ -190,8 +190,8 @@ impl Daemon {
         }
     }
 
-    /// Has RabbitMQ's node evaluate an Erlang expression, as `rabbitmqctl eval` does where the node has
-    /// a name that it can find.
+    /// Makes RabbitMQ's node evaluate an Erlang expression, as `rabbitmqctl eval` does for a node
+    /// with a resolvable name.
     pub(crate) fn evaluate(&self, expression: &str) {
         let address = format!("127.0.0.1:{}", self.distribution);
         let mut call = Command::new("erl_call")
@@ -248,7 +248,7 @@ fn listens(port: u16) -> bool {
 
 /// One below the kernel's ephemeral range, so that no outgoing connection takes it first.
 fn free_port() -> u16 {
-    // Never the same twice, whatever CHAOS_SEED says.
+    // Always different, whatever CHAOS_SEED is.
     let mut dice = Dice::new(uuid::Uuid::new_v4().as_u64_pair().0);
     loop {
         let port = 20_000 + dice.below(12_768) as u16;

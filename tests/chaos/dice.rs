@@ -1,4 +1,4 @@
-//! Chance that can be repeated: splitmix64, enough for choosing whom to kill next.
+//! Repeatable random numbers (splitmix64), sufficient to choose the next process to kill.
 
 use std::{ops::Range, time::Duration};
 
@@ -15,7 +15,7 @@ impl Dice {
         let asked = std::env::var("CHAOS_SEED").ok().and_then(|seed| seed.parse().ok());
         asked.unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            // Short enough to be typed again.
+            // Short enough to type.
             now.map_or(1, |now| now.as_micros() as u64 % 1_000_000)
         })
     }

@@ -30,7 +30,7 @@ impl Instance {
     ) -> Self {
         let log = folder.join(format!("usher-{number:04}.log"));
         let mut command = Self::command(folder, settings, extra);
-        // A file survives the process that is killed in the middle of a line.
+        // A file keeps the output of a process that is killed in the middle of a line.
         let file = File::create(&log).expect("a log file");
         command.arg("run").stdout(Stdio::null()).stderr(file);
         Self { child: command.spawn().expect("the binary starts"), log }
@@ -53,7 +53,7 @@ impl Instance {
         command
     }
 
-    /// Everything it said so far.
+    /// Its output so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -1,5 +1,5 @@
 //! Real services are killed with -9 and started again with their data, under load; queues are
-//! deleted; processes are asked to stop.
+//! deleted; processes get SIGTERM.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use super::{
 };
 use crate::support::{events::BOOKINGS, eventually, http::request, smtp::Phase};
 
-/// Of every kind but those that end in poison, whose letters a redelivery doubles.
+/// Every kind except poison, whose messages a redelivery doubles.
 const LOAD: [Kind; 6] =
     [Kind::Plain, Kind::Later, Kind::FanOut, Kind::Low, Kind::Refused, Kind::Resend];
 const EVENTS: usize = 60;
-/// How long a service stays away.
+/// How long a service is down.
 const AWAY: Duration = Duration::from_millis(1500);
 
 /// A busy stage: two instances, everything published, each mail slow enough that some are always
-/// under way.
+/// in flight.
 async fn busy(stage: &Stage) -> (Vec<Published>, Vec<Instance>) {
     let published = batch(&LOAD, EVENTS, &stage.smtp);
     stage.smtp.at(Phase::Dot).delay(Duration::from_millis(500));
@@ -30,7 +30,7 @@ async fn busy(stage: &Stage) -> (Vec<Published>, Vec<Instance>) {
     (published, instances)
 }
 
-/// Nobody was killed but a service, so no mail may be unknown.
+/// Only a service was killed, so no mail may be unknown.
 async fn judged(what: &str, stage: &Stage, published: &[Published], with: Vec<Instance>) -> Counts {
     let judgement = stage.verdict(published, with, Limits::default()).await;
     crate::say(format_args!("{what}: {}", judgement.counts));
@@ -102,13 +102,13 @@ async fn a_memory_alarm_stops_hand_offs_and_nothing_else() {
         ..Services::shared()
     };
     let stage = Stage::on(services).await;
-    // Half of it is mail that is accepted at once, half is refused and has to be handed off.
+    // Half of the mail is accepted at once, half is refused and needs a hand-off.
     let published = batch(&[Kind::Plain, Kind::Refused], 20, &stage.smtp);
     stage.publish(&published).await;
     rabbitmq.evaluate("vm_memory_monitor:set_vm_memory_high_watermark({absolute, 1}).\n");
     let instances = vec![stage.start(&[])];
     stage.smtp.until_accepted(10).await;
-    // The refused ones are recorded beside their hand-off, not after it.
+    // Refused mail is recorded beside its hand-off, not after it.
     eventually("all is recorded", async || (stage.records().await.len() == 20).then_some(())).await;
     assert_eq!(stage.broker().await.depth("usher.dead").await, 0, "the broker takes nothing now");
     rabbitmq.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.9).\n");
@@ -126,7 +126,7 @@ async fn the_source_queue_is_deleted_under_the_consumer() {
     let wanted: usize = before.iter().map(|event| event.deliveries.len()).sum();
     eventually("the first half is over", async || (stage.over().await == wanted).then_some(()))
         .await;
-    // Empty, so that what is lost is the consumers alone.
+    // Empty, so that only the consumers are lost.
     let answer = request("DELETE", &stage.management("queues", BOOKINGS), None).expect("an answer");
     assert_eq!(answer.status, 204, "{answer:?}");
     stage.publish(after).await;
@@ -140,7 +140,7 @@ async fn sigterm_under_load_finishes_what_is_under_way() {
     for _ in 0..3 {
         let mut leaving = instances.remove(0);
         instances.push(stage.start(&[]));
-        // Earlier it would not know what the signal means.
+        // Before that it has no signal handler.
         let starts = async || leaving.log().contains("usher starts").then_some(());
         eventually("the one that leaves has started", starts).await;
         let status = leaving.terminate().await;

@@ -23,9 +23,9 @@ use crate::support::{
     world::text,
 };
 
-/// Planned for one second; `CHAOS_PLANNED` says how many others.
+/// Mails planned for one second; `CHAOS_PLANNED` sets another number.
 const COUNT: usize = 600;
-/// For how long a service is away.
+/// How long a service is down.
 const AWAY: Duration = Duration::from_secs(1);
 /// How long 10 000 may take with a MongoDB stand-in of a few hundred writes a second.
 const ALL_GONE: Duration = Duration::from_secs(1500);
@@ -40,7 +40,7 @@ fn in_millis(millis: i64) -> Timestamp {
     Timestamp::now() + SignedDuration::from_millis(millis)
 }
 
-/// As usher would have planned it.
+/// A document as usher would have planned it.
 fn planned(event: &Published, due: Timestamp) -> Document {
     let id = uuid::Uuid::new_v4().simple().to_string();
     let now = date(Timestamp::now());
@@ -56,7 +56,7 @@ fn planned(event: &Published, due: Timestamp) -> Document {
     }
 }
 
-/// This many mails at least.
+/// Waits for at least this many mails.
 async fn until_accepted(stage: &Stage, count: usize) {
     let deadline = Instant::now() + ALL_GONE;
     while stage.smtp.accepted().len() < count {
@@ -119,7 +119,7 @@ async fn killed_at(point: &str) {
     assert_eq!(stage.smtp.received().len(), 2, "{point}");
 }
 
-/// Which events ended how, once there are this many records.
+/// The outcome of each event, once there are this many records.
 async fn ends(stage: &Stage, count: usize) -> Vec<String> {
     let deadline = Instant::now() + super::settle::SETTLED;
     loop {
@@ -162,7 +162,7 @@ async fn rabbitmq_mongodb_and_usher_are_killed_while_much_is_due() {
     mongodb.kill();
     tokio::time::sleep(AWAY).await;
     mongodb.start().await;
-    // Counting records takes long where there are many, so it begins late.
+    // Counting many records is slow, so it begins late.
     until_accepted(&stage, count - WINDOW).await;
     while stage.over().await < count && began.elapsed() < ALL_GONE {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -242,7 +242,7 @@ async fn a_change_at_the_moment_of_sending_comes_before_the_mail_or_after_it() {
     let sent = ends.values().flatten().filter(|status| *status == "sent").count();
     crate::say(format_args!("{} reminders: {sent} sent, the others superseded", ends.len()));
     assert!((1..ends.len()).contains(&sent), "no race: {sent} of {} sent", ends.len());
-    // Each booking that was moved has its reminder at the new time, whichever came first.
+    // Each moved booking has its reminder at the new time, whichever event came first.
     let moved = doc! {"state": "planned", "ticket.event_id": {"$regex": "^moved-"}};
     let found = stage.collection("planned").find(moved).await.expect("an answer");
     let found: Vec<Document> = found.try_collect().await.expect("documents");

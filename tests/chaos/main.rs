@@ -1,5 +1,5 @@
 //! The chaos tests: usher is killed, stopped and cut off at every step, its services likewise, and
-//! an oracle holds what was published against what the mail server, the audit and the queues say.
+//! an oracle compares what was published with the mail server, the audit and the queues.
 //! `tests/run` runs them in a bounded form, `tests/chaos/soak` at length.
 //!
 //! Waiting between random kills is part of the test; everything else waits for a condition.
@@ -29,7 +29,7 @@ mod stage;
 mod storm;
 mod stream_source;
 
-/// Prints a line past the test harness, which would keep what a passing test says to itself.
+/// Prints a line past the test harness, which hides the output of passing tests.
 fn say(line: impl std::fmt::Display) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{line}");

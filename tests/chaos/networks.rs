@@ -1,5 +1,5 @@
-//! The network to each of the four services in turn is slow, silent, resets, cuts and half closes,
-//! while events come in. usher recovers by itself.
+//! The network to each of the four services in turn delays, falls silent, resets, cuts and half
+//! closes, while events come in. usher recovers by itself.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::support::{eventually, http::request, smtp::Phase};
 
-/// How long each weather lasts.
+/// How long each network condition lasts.
 const SPELL: Duration = Duration::from_millis(2500);
 
 const FORECAST: [Weather; 6] = [
@@ -45,7 +45,7 @@ async fn through(service: &str, setting: &str, parked: usize) {
     let mut handfuls = published.chunks(TRAFFIC.len());
     let instances = vec![stage.start(&[]), stage.start(&[])];
     for weather in FORECAST {
-        // Some are under way when the weather turns, and some come in later.
+        // Some are in flight when the condition changes, some arrive later.
         for turned in [Weather::Fair, weather] {
             if let Some(handful) = handfuls.next() {
                 stage.publish(handful).await;
@@ -80,17 +80,17 @@ async fn the_network_to_mongodb_is_bad() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_network_to_the_mail_server_is_bad() {
-    // Each change of weather may fall between a dot and its reply.
+    // Each change may fall between a dot and its reply.
     through("SMTP", "SMTP_PORT", 2 * FORECAST.len() * WINDOW).await;
 }
 
-/// A network that drops everything tells nobody: no reset, no end of file. All hand-offs once
+/// A network that drops everything gives no reset and no end of file. All hand-offs once
 /// waited for ever behind one that had no answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_connection_is_given_up() {
     let mut stage = Stage::new().await;
     let proxy = stage.behind_a_proxy("RABBITMQ_URL").await;
-    // Heartbeats would notice, after minutes.
+    // Heartbeats would notice it after minutes.
     stage.set("RABBITMQ_URL", &format!("{}?heartbeat=0", stage.setting("RABBITMQ_URL")));
     let published = batch(&[Kind::Refused], 12, &stage.smtp);
     let (first, more) = published.split_at(1);
@@ -121,7 +121,7 @@ async fn a_silent_connection_is_given_up() {
 
 async fn all_silent(setting: &str) {
     let mut stage = Stage::new().await;
-    // Those of every 20 s would do as well, later.
+    // Heartbeats every 20 s would find it too, later.
     stage.set("RABBITMQ_URL", &format!("{}?heartbeat=5", stage.setting("RABBITMQ_URL")));
     let proxy = stage.behind_a_proxy(setting).await;
     let published = batch(&TRAFFIC, 4 * TRAFFIC.len(), &stage.smtp);

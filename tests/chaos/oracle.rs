@@ -1,5 +1,5 @@
-//! The oracle: holds what was published against the mail server's own list, the audit and the
-//! queues. It knows nothing of how usher works, only what it promises.
+//! The oracle: compares what was published with the mail server's list, the audit and the
+//! queues. It knows usher's promises, not how usher works.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use mongodb::bson::Document;
 use super::batch::{End, Expected, Published};
 use crate::support::{broker::Letter, mail::Mail, world::text};
 
-/// All there is to judge by, once everything has stopped.
+/// Everything that the oracle judges by, once all processes have stopped.
 pub(crate) struct Evidence {
     pub(crate) accepted: Vec<Mail>,
     pub(crate) records: Vec<Document>,
@@ -23,16 +23,16 @@ pub(crate) struct Evidence {
     pub(crate) left: Vec<(String, u32)>,
 }
 
-/// What a test allows for.
+/// What a test allows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Limits {
-    /// Mails whose fate nobody can tell: at most those in the SMTP window at each kill.
+    /// Mails of unknown outcome: at most those in the SMTP window at each kill.
     pub(crate) parked: usize,
-    /// Second mails by row 22: the ledger was lost and the owner killed in the window.
+    /// Second mails by row 22 of docs/reliability.md: ledger lost and owner killed in the window.
     pub(crate) doubles: usize,
 }
 
-/// How many of each.
+/// The counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) events: usize,
@@ -86,7 +86,7 @@ impl AddAssign<&Self> for Counts {
     }
 }
 
-/// The counts, and every breach of the promise.
+/// The counts, and every broken promise.
 #[derive(Debug, Default)]
 pub(crate) struct Judgement {
     pub(crate) counts: Counts,
@@ -101,7 +101,7 @@ type Key = (String, String);
 struct Traces<'e> {
     accepted: usize,
     records: Vec<&'e Document>,
-    /// Its letters, by the place they lie in.
+    /// Its messages, by queue.
     letters: BTreeMap<End, usize>,
 }
 
@@ -157,7 +157,7 @@ fn collect<'e>(
     faults: &mut Vec<String>,
 ) -> BTreeMap<Key, Traces<'e>> {
     let mut traces = BTreeMap::<Key, Traces<'e>>::new();
-    // By what delivery ids, and so Message-IDs, stand for.
+    // By delivery ids, which are also in the Message-IDs.
     let mut keys = BTreeMap::<String, Key>::new();
     let places = [
         (End::Dead, &evidence.dead),
@@ -167,7 +167,7 @@ fn collect<'e>(
     for (end, letters) in places {
         for letter in letters {
             let mut event = letter.header("usher-event-id").to_owned();
-            // What could not be read has no id but its body.
+            // An unreadable message has no id but its body.
             if let (true, Some(known)) =
                 (event.is_empty(), published.iter().find(|p| p.body.as_bytes() == letter.body))
             {
@@ -206,7 +206,7 @@ impl Judgement {
             ends.insert(End::Delivered);
         }
         for end in traces.letters.keys() {
-            // Row 15: the process that was taken for gone came back and knew the answer.
+            // Row 15: the process that counted as gone came back and knew the reply.
             if *end == End::Parked && sent > 0 {
                 self.counts.resolved += traces.letters(End::Parked);
             } else {
@@ -236,7 +236,7 @@ impl Judgement {
         }));
     }
 
-    /// Counts the end, and holds audit and server against it.
+    /// Counts the end, and compares audit and server with it.
     fn end(&mut self, end: End, traces: &Traces<'_>, faults: &mut Vec<String>) {
         match end {
             End::Delivered => {
@@ -268,7 +268,7 @@ impl Judgement {
         }
     }
 
-    /// No Message-ID is accepted twice, but as the route's policy or row 22 says.
+    /// No Message-ID is accepted twice, except by the route's policy or row 22.
     fn doubles(
         &mut self,
         expected: &Expected,

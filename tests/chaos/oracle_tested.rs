@@ -1,4 +1,4 @@
-//! The oracle itself is tested: each breach of the promise is called one.
+//! Tests of the oracle itself: it reports each broken promise.
 
 use mongodb::bson::{Document, doc};
 
@@ -31,7 +31,7 @@ fn letter() -> Letter {
     Letter { body: Vec::new(), headers: headers.into(), properties: Default::default() }
 }
 
-/// A mail that was sent, as it should be.
+/// A mail that was sent correctly.
 fn sent() -> Evidence {
     Evidence {
         accepted: vec![mail()],

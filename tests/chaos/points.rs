@@ -12,12 +12,12 @@ use super::{
 };
 use crate::support::smtp::Phase;
 
-/// Cases side by side: most of each is waiting for a dead owner to be found out.
+/// Cases at once: each mostly waits until a dead owner is detected.
 const AT_ONCE: usize = 10;
 /// Mails in the SMTP window at once, so the most that one kill can leave unknown.
 const WINDOW: usize = 4;
 
-/// Where the first of so many instances is killed.
+/// Where the first of several instances is killed.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) point: &'static str,
@@ -25,7 +25,7 @@ pub(crate) struct Case {
     pub(crate) instances: usize,
 }
 
-/// What came of all cases.
+/// The results of all cases.
 pub(crate) struct Matrix {
     pub(crate) deaths: usize,
     pub(crate) total: Counts,
@@ -63,7 +63,7 @@ async fn killed_beside_others_nothing_is_lost_or_sent_twice() {
 
 /// Runs the cases and prints a row for each.
 pub(crate) async fn judge_all(cases: impl IntoIterator<Item = Case>) -> Matrix {
-    // A task each, so that a panic spoils one case only.
+    // One task each, so that a panic affects only one case.
     let cases = cases.into_iter().map(async |case| {
         let began = Instant::now();
         tokio::spawn(run(case)).await.unwrap_or_else(|panic| {
@@ -101,11 +101,11 @@ pub(crate) async fn judge_all(cases: impl IntoIterator<Item = Case>) -> Matrix {
 async fn run(case: Case) -> Outcome {
     let began = Instant::now();
     let stage = Stage::new().await;
-    // The rarer steps are reached five times only in a longer batch.
+    // Only a longer batch reaches the rarer steps five times.
     let count = if case.hit == 1 { MIX.len() } else { 3 * MIX.len() };
     let published = batch(&MIX, count, &stage.smtp);
     if case.point == "after_put_off" {
-        // Only a server that refuses everybody puts mail off.
+        // Only a server that refuses everybody makes usher put mail off.
         stage.smtp.at(Phase::Mail).times(8).reply("421 4.3.2 closing");
     }
     stage.publish(&published).await;
@@ -113,7 +113,7 @@ async fn run(case: Case) -> Outcome {
     let mut doomed = stage.start(&[("USHER_CRASH_POINT", &wish)]);
     let mut others: Vec<_> = (1..case.instances).map(|_| stage.start(&[])).collect();
     let wanted: usize = published.iter().map(|event| event.deliveries.len()).sum();
-    // Dead, or drained without having been there.
+    // Dead, or drained without having reached the point.
     while !doomed.has_ended() && stage.over().await < wanted {
         assert!(began.elapsed() < super::settle::SETTLED, "{wish}: neither dead nor done");
         tokio::time::sleep(Duration::from_millis(20)).await;

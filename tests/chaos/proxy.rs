@@ -1,4 +1,4 @@
-//! A TCP proxy that is as bad as networks are.
+//! A TCP proxy that fails as networks do.
 
 use std::{
     io,
@@ -22,30 +22,30 @@ use tokio::{
 
 use crate::support::eventually;
 
-/// What happens to what passes.
+/// What the proxy does to traffic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Weather {
     /// Nothing.
     Fair,
-    /// It is late, either way.
+    /// Delayed in both directions.
     Latency(Duration),
-    /// Nothing passes and nobody is told: what was written arrives when the weather is fair again.
+    /// Nothing passes, without an error; data arrives once the condition ends.
     Blackhole,
     /// Every connection is reset, old or new.
     Reset,
     /// A connection is reset once this many more bytes went to the server.
     CutAfter(usize),
-    /// The client reads an end of file, while what it writes still arrives.
+    /// The client reads an end of file, but its data still arrives.
     HalfClose,
 }
 
-/// Connections over which nothing passes any more, and nobody is told.
+/// Connections that stay silent for good, without an error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stranded {
     None,
-    /// By its port towards the server.
+    /// One connection, by its port towards the server.
     One(u16),
-    /// Opened before.
+    /// Every connection opened before.
     All(Instant),
 }
 
@@ -76,23 +76,23 @@ impl Proxy {
         self.address
     }
 
-    /// From now on, for old and new connections.
+    /// Sets the condition, for old and new connections.
     pub(crate) fn turn(&self, weather: Weather) {
         self.weather.send_replace(weather);
     }
 
-    /// From now on nothing passes over this connection, known by its port towards the server, and
-    /// nobody is told. Others go on.
+    /// Silences this connection, known by its port towards the server. There is no
+    /// error, and others continue.
     pub(crate) fn strand(&self, port: u16) {
         self.stranded.send_replace(Stranded::One(port));
     }
 
-    /// The same for all that are open.
+    /// Silences all open connections.
     pub(crate) fn strand_all(&self) {
         self.stranded.send_replace(Stranded::All(Instant::now()));
     }
 
-    /// Resets every connection, with all that is still on its way, and is fair from then on.
+    /// Resets every connection, drops data in transit, and then behaves.
     pub(crate) async fn clear(&self) {
         self.turn(Weather::Reset);
         let none = async || (self.open.load(Ordering::Relaxed) == 0).then_some(());
@@ -130,7 +130,7 @@ async fn connection(
     weather: watch::Receiver<Weather>,
     mut stranded: watch::Receiver<Stranded>,
 ) -> io::Result<()> {
-    // Whoever leaves before a goodbye leaves with a reset.
+    // A connection that ends without a shutdown ends with a reset.
     client.set_zero_linger()?;
     if *weather.borrow() == Weather::Reset {
         return Ok(());
@@ -145,7 +145,7 @@ async fn connection(
     let (from_server, to_server) = server.into_split();
     let up = pump(from_client, to_server, weather.clone(), Way::ToServer);
     let down = pump(from_server, to_client, weather, Way::ToClient);
-    // An error ends both; an end of file only its own way.
+    // An error ends both directions; an end of file only its own.
     let both = std::pin::pin!(async { tokio::try_join!(up, down) });
     let mine = |stranded: &Stranded| match *stranded {
         Stranded::None => false,
@@ -157,7 +157,7 @@ async fn connection(
         ended = both => return ended.map(drop),
         _ = stranded => {}
     }
-    // Open for as long as the proxy is there, and not looked at.
+    // Kept open, never read.
     std::future::pending().await
 }
 

@@ -1,5 +1,5 @@
-//! Requests by HTTP while usher dies at each step and its services are away: whoever was told that a
-//! request is accepted has it sent, once, and whoever was not told can ask again.
+//! HTTP requests while usher dies at each step and its services are down. An accepted request is
+//! sent once; a caller without an answer can repeat it.
 
 use futures_util::future::join_all;
 use mongodb::bson::doc;
@@ -35,14 +35,14 @@ async fn address(instance: &mut Instance) -> String {
     .await
 }
 
-/// Blocking, so elsewhere: the mail server must go on.
+/// On a thread of its own, because it blocks and the mail server must run.
 async fn ask(method: &'static str, address: &str, path: &str) -> std::io::Result<Answer> {
     let url = format!("http://{address}{path}");
     let asked = move || request_with(method, &url, &[("Idempotency-Key", "once")], Some(NOTIFY));
     tokio::task::spawn_blocking(asked).await.expect("no panic")
 }
 
-/// Asks as a careful caller does: again, until it is accepted.
+/// Repeats the request until it is accepted.
 async fn until_accepted(address: &str) -> Answer {
     eventually("the request is accepted", async || {
         let answer = ask("POST", address, "/api/notify/").await.ok()?;
@@ -58,7 +58,7 @@ async fn until_ready(address: &str) {
     .await;
 }
 
-/// It is sent, and once.
+/// Checks that it is sent once.
 async fn assert_sent_once(stage: &Stage, mut instance: Instance, address: &str) {
     eventually("it is sent", async || {
         let told = ask("GET", address, "/api/notify/1/").await.ok()?;
@@ -81,10 +81,10 @@ async fn assert_sent_once(stage: &Stage, mut instance: Instance, address: &str) 
 async fn killed_at_every_step_of_the_outbox_an_accepted_request_is_sent_once() {
     join_all(REQUEST_POINTS.map(|point| async move {
         let stage = stage().await;
-        // Only what was left behind comes to the sweeper.
+        // Only requests that were left behind reach the sweep.
         let sweeps = ["after_request_claimed", "after_request_republished"].contains(&point);
         let first = if sweeps { "after_request_kept:1".to_owned() } else { format!("{point}:1") };
-        // A mail that the dying one had handed over already would be parked: nobody could tell.
+        // A mail that the dying instance had sent already would be parked as unknown.
         stage.smtp.at(Phase::Mail).hold();
         let mut doomed = stage.start(&[("USHER_CRASH_POINT", &first)]);
         let at = address(&mut doomed).await;

@@ -1,4 +1,4 @@
-//! The end of a case: everything comes to rest, and the oracle is asked.
+//! The end of a case: everything settles, and the oracle judges.
 
 use std::{
     path::Path,
@@ -18,7 +18,7 @@ use crate::support::{broker::Broker, events::BOOKINGS, world::text};
 /// How long a case may take to settle; most take a twentieth of it.
 pub(crate) const SETTLED: Duration = Duration::from_secs(180);
 
-/// Everything that must be empty in the end.
+/// Queues that must be empty at the end.
 const WORKING: [&str; 9] = [
     BOOKINGS,
     "notification.payment_events",
@@ -54,7 +54,7 @@ impl Stage {
             for instance in &mut instances {
                 instance.terminate().await;
             }
-            // A drained process gives back what it could not finish, which only shows now.
+            // A drained process returns unfinished messages, which only shows now.
             let left = left(&broker).await;
             if left.is_empty() || Instant::now() > deadline {
                 return left;
@@ -63,7 +63,7 @@ impl Stage {
         }
     }
 
-    /// Settles and judges. The logs are kept when there is something to complain about.
+    /// Settles and judges. Keeps the logs if there is a fault.
     pub(crate) async fn verdict(
         &self,
         published: &[Published],
@@ -101,7 +101,7 @@ impl Stage {
     }
 }
 
-/// What waits in the queues that must be empty in the end.
+/// Messages in queues that must be empty at the end.
 async fn left(broker: &Broker) -> Vec<(String, u32)> {
     let mut left = Vec::new();
     for queue in WORKING {

@@ -1,4 +1,4 @@
-//! The same at length: `tests/chaos/soak --minutes N`.
+//! The long form: `tests/chaos/soak --minutes N`.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ async fn soak() {
         total += &storm.judgement.counts;
         faults.extend(storm.judgement.faults);
         if Instant::now() < until && faults.is_empty() {
-            // Other hits than the bounded form's.
+            // Hits that the bounded form does not use.
             let mut dice = Dice::new(seed);
             let mut case =
                 |point| Case { point, hit: 1 + dice.below(8), instances: 1 + dice.below(3) };

@@ -1,4 +1,4 @@
-//! One case's own corner of the services, and the usher processes that live and die there.
+//! A case's own virtual host, database and mail server, and its usher processes.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::support::{broker::Broker, events::BOOKINGS, exported, http::request, smtp::SmtpServer};
 
-/// The waits before retries; all equal, for each different one is one more queue to declare.
+/// The waits before retries; all equal, because each different one is another queue to declare.
 const SCHEDULE: &str = "300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms";
 
 /// Where the services are.
@@ -110,7 +110,7 @@ impl Stage {
             ("SMTP_DOT_TIMEOUT", "10s"),
             ("SMTP_CONNECTIONS", "4"),
             ("RETRY_SCHEDULE", SCHEDULE),
-            // A dead owner is found in seconds.
+            // A dead owner is detected in seconds.
             ("INSTANCE_TTL", "1500ms"),
             ("INSTANCE_RENEWAL", "500ms"),
             ("DRAIN_TIMEOUT", "15s"),
@@ -120,12 +120,12 @@ impl Stage {
         stage
     }
 
-    /// A setting for each instance to come.
+    /// A setting for later instances.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.settings.insert(name.to_owned(), value.to_string());
     }
 
-    /// What an instance would be told.
+    /// The settings of an instance.
     pub(crate) fn setting(&self, name: &str) -> &str {
         &self.settings[name]
     }
@@ -135,18 +135,18 @@ impl Stage {
         format!("{}/{}", self.services.amqp.trim_end_matches('/'), self.name)
     }
 
-    /// This stage's database on a server at `uri`, which is asked and nobody else.
+    /// This stage's database on the server at `uri`, with a direct connection.
     pub(crate) fn mongodb_uri(&self, uri: &str) -> String {
         let server: Vec<&str> = uri.splitn(4, '/').take(3).collect();
         format!("{}/{}?directConnection=true", server.join("/"), self.name)
     }
 
-    /// The management's URL for one thing of this stage's virtual host.
+    /// The management URL of an object in this stage's virtual host.
     pub(crate) fn management(&self, kind: &str, name: &str) -> String {
         format!("{}/api/{kind}/{}/{name}", self.services.management, self.name)
     }
 
-    /// Puts a proxy in front of the service that this setting names, for each instance to come.
+    /// Puts a proxy in front of this setting's service, for later instances.
     pub(crate) async fn behind_a_proxy(&mut self, setting: &str) -> Proxy {
         let mut url = Url::parse(&self.settings[setting]).expect("a URL");
         let host = url.host_str().unwrap_or("127.0.0.1");
@@ -158,7 +158,7 @@ impl Stage {
         proxy
     }
 
-    /// Runs a command that ends by itself; gives what it said.
+    /// Runs a command that ends by itself; returns its output.
     pub(crate) async fn command(&self, arguments: &[&str]) -> String {
         let mut command = Instance::command(self.folder.path(), &self.settings, &[]);
         command.args(arguments);
@@ -183,7 +183,7 @@ impl Stage {
         broker.publish_to("", BOOKINGS, messages).await;
     }
 
-    /// Declares the source queue with arguments of upstream's own, before anybody else does.
+    /// Declares the source queue with upstream's arguments, before usher does.
     pub(crate) async fn declare(&self, arguments: FieldTable) {
         self.broker().await.declare_with(BOOKINGS, arguments).await;
         self.declared.store(true, Ordering::Relaxed);
@@ -211,7 +211,7 @@ impl Stage {
         found.try_collect().await.expect("documents")
     }
 
-    /// How many deliveries have come to an end, as far as the audit knows.
+    /// Number of deliveries that have ended, by the audit.
     pub(crate) async fn over(&self) -> usize {
         let over = doc! {"final": true, "status": {"$ne": "duplicate"}};
         self.deliveries().distinct("delivery_id", over).await.map_or(0, |ids| ids.len())
@@ -220,7 +220,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // Best effort: the services go away as well.
+        // Best effort: the services end too.
         let url = format!("{}/api/vhosts/{}", self.services.management, self.name);
         let _ = request("DELETE", &url, None);
         let (client, name) = (self.client.clone(), self.name.clone());

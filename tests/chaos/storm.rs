@@ -14,12 +14,12 @@ use super::{
 use crate::support::smtp::Phase;
 
 const INSTANCES: usize = 3;
-/// Mails in the SMTP window of one instance, so the most that one blow can leave unknown.
+/// Mails in the SMTP window of one instance, so the most that one kill can leave unknown.
 const WINDOW: usize = 4;
 /// Published at once.
 const HANDFUL: usize = 15;
 
-/// What real traffic is like: mostly mail that goes out, and something of everything else.
+/// Like real traffic: mostly mail that goes out, and some of everything else.
 const TRAFFIC: [Kind; 20] = [
     Kind::Plain,
     Kind::Resend,
@@ -43,7 +43,7 @@ const TRAFFIC: [Kind; 20] = [
     Kind::Plain,
 ];
 
-/// What was done to whom, and what came of it.
+/// The kills and stops, and the judgement.
 pub(crate) struct Storm {
     pub(crate) kills: usize,
     pub(crate) stops: usize,
@@ -68,12 +68,12 @@ struct Victim {
     stopped_until: Option<Instant>,
 }
 
-/// This many events in a storm that lasts until all are published and a little longer.
+/// This many events in a storm that lasts slightly longer than the publishing.
 pub(crate) async fn storm(events: usize, seed: u64) -> Storm {
     let mut dice = Dice::new(seed);
     let stage = Stage::new().await;
     let published = batch(&TRAFFIC, events, &stage.smtp);
-    // The three are busy nearly all the time, so that each blow finds somebody in the window.
+    // The three are almost always busy, so that each kill finds a mail in the window.
     stage.smtp.at(Phase::Dot).delay(Duration::from_millis(400));
     let fresh = || Victim { instance: stage.start(&[]), stopped_until: None };
     let mut victims: Vec<Victim> = (0..INSTANCES).map(|_| fresh()).collect();
@@ -98,11 +98,11 @@ pub(crate) async fn storm(events: usize, seed: u64) -> Storm {
         }
         let victim = &mut victims[dice.below(INSTANCES)];
         if victim.stopped_until.is_none() && dice.below(5) < 2 {
-            // Beyond the TTL of 1.5 s, so that the others take it for gone.
+            // Longer than the TTL of 1.5 s, so that the others consider it gone.
             victim.instance.signal(Signal::STOP);
             victim.stopped_until = Some(Instant::now() + dice.millis(2000..10000));
             stops += 1;
-            // The stopped one keeps its messages; only copies make the others meet its claims.
+            // The stopped instance keeps its messages; only copies bring its claims to the others.
             stage.publish(latest).await;
         } else {
             victim.instance.kill();

@@ -1,4 +1,4 @@
-//! kill -9 between each step of the bridge, and streams that are lost.
+//! kill -9 between the steps of the stream source, and streams that are lost.
 
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
@@ -23,7 +23,7 @@ async fn connect(url: &str) -> MultiplexedConnection {
     client.get_multiplexed_async_connection().await.expect("Redis")
 }
 
-/// A batch as entries of a stream, whose ids are all that tells the events apart.
+/// A batch as entries of a stream; only the entries' ids distinguish the events.
 fn entries(key: &str, published: Vec<Published>, first: usize) -> Vec<(String, Published)> {
     let entry = |(number, mut event): (usize, Published)| {
         let id = format!("{}-1", first + number);
@@ -98,7 +98,7 @@ async fn a_stream_that_was_flushed_or_whose_redis_came_back_empty_is_read_again(
     add(&mut redis, &key, first).await;
     until_read(&mut redis, "the first third is read").await;
     redis::cmd("FLUSHALL").exec_async(&mut redis).await.expect("flushed");
-    // Before the group is made again.
+    // Before the group is created again.
     add(&mut redis, &key, second).await;
     until_read(&mut redis, "the second third is read").await;
     redis::cmd("FLUSHALL").exec_async(&mut redis).await.expect("flushed");

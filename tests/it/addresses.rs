@@ -1,4 +1,4 @@
-//! Addresses and names beyond ASCII, on servers that take them and on servers that don't.
+//! Addresses and names beyond ASCII, on servers with and without SMTPUTF8.
 
 use crate::support::{
     events::{BOOKINGS, SEED_BOOKING, booking},

@@ -1,4 +1,4 @@
-//! Nothing that arrives stops or misleads what arrives beside it.
+//! No message stops or affects the messages beside it.
 
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::support::{
     world::{World, text},
 };
 
-/// Has the audit refuse every record from now on, or take those that usher writes again.
+/// Makes the audit refuse every record, or accept usher's records again.
 async fn refuse_records(world: &World, refuse: bool) {
     let validator = match refuse {
         true => doc! {"there_is_no_such_field": {"$exists": true}},
@@ -29,7 +29,7 @@ async fn a_record_that_can_not_be_stored_as_it_is_keeps_none_of_its_batch_out() 
     let mut usher = world.usher().smtp(&smtp).start().await;
     let events = (0..60).map(|index| {
         let event = booking(&format!("e-{index}"), &format!("u{index}@example.com"));
-        // No whole number of BSON is as large.
+        // BSON has no whole number that large.
         let large = json!({"booking_id": 9_528_154_662_884_827_239_u64});
         if index % 20 == 0 { with(event, &large) } else { event }
     });
@@ -76,7 +76,7 @@ async fn while_no_record_is_taken_nothing_is_ready_and_nothing_acknowledged() {
     assert_eq!(smtp.accepted().len(), 6);
 }
 
-/// One validator that refuses a record for what it holds is a stub and an alarm, and no stop.
+/// A record that a validator refuses becomes a stub and an alarm, and stops nothing.
 #[tokio::test]
 async fn a_record_that_is_refused_for_what_it_holds_leaves_a_stub() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! What operators and auditors find out with `usher audit`.
+//! `usher audit`, as operators and auditors use it.
 
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ async fn deliveries_are_found_shown_counted_and_exported() {
         "event_id": "paid", "event_type": "payment.success", "user_email": "ana@example.com",
         "booking_id": "B-1", "transaction_id": "T", "amount": 25.5, "payment_method": "cash",
     });
-    // The same fact told by another event.
+    // The same fact in another event.
     for id in ["paid", "paid-again"] {
         world
             .broker
@@ -92,7 +92,7 @@ async fn deliveries_are_found_shown_counted_and_exported() {
     assert!(table.contains("no such user") && table.contains("sent ×2"), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
 
-    // The mail is made again as it went out.
+    // The mail is rendered again as it went out.
     let mail_to = |address: &str| smtp.accepted().into_iter().find(|mail| mail.to == address);
     let mail = mail_to("Ana@example.com").expect("a mail");
     let found = lines(&find(&["--event", "ana", "--json"]).await).remove(0);

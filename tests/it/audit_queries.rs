@@ -1,4 +1,4 @@
-//! The questions of docs/audit.md, asked as they stand there.
+//! The questions of docs/audit.md, asked as the page prints them.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ use crate::{
 const DOCS: &str = include_str!("../../docs/audit.md");
 const SCHEMA: &str = include_str!("../../src/audit/store/deliveries.schema.json");
 
-/// The code below each numbered question, with a time around now and these words in their places.
+/// The code of each numbered question, with dates around now and with these placeholders replaced.
 fn questions(words: &[(&str, &str)]) -> Vec<Question> {
     let around = |minutes| (Timestamp::now() + SignedDuration::from_mins(minutes)).to_string();
     let mut text = DOCS
@@ -160,7 +160,7 @@ async fn the_twelve_questions_are_answered_by_real_records_and_by_indexes() {
     assert!(answers[11][0].get_document("data").unwrap().is_empty());
 }
 
-/// Every field that the schema knows, those of its objects with a dot.
+/// Every field of the schema; those of its objects with a dot.
 fn known_fields() -> BTreeSet<String> {
     let schema: Value = serde_json::from_str(SCHEMA).expect("JSON");
     let mut known = BTreeSet::new();

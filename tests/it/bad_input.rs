@@ -1,5 +1,5 @@
-//! Input as nobody should publish it, and some that only looks so: each ends where it belongs,
-//! with a reason and a record, and the daemon goes on.
+//! Bad input, and some that only looks bad: each message ends where it belongs,
+//! with a reason and a record, and the daemon continues.
 
 use std::collections::BTreeMap;
 
@@ -20,29 +20,29 @@ use crate::support::{
 #[derive(Debug, Deserialize)]
 struct Case {
     name: String,
-    /// The whole body, or else a good event with these fields changed.
+    /// The whole body, or a good event with these fields changed.
     #[serde(default)]
     body: Option<String>,
     #[serde(default)]
     change: Value,
     ends: End,
-    /// How the reason begins, in the header and in the record.
+    /// Beginning of the reason, in the header and in the record.
     #[serde(default)]
     reason: String,
-    /// The record's word for it.
+    /// The record's `error.kind`.
     #[serde(default)]
     kind: String,
-    /// What a delivered mail's parts must hold.
+    /// Text that a delivered mail's parts must hold.
     #[serde(default)]
     subject: String,
     #[serde(default)]
     text: String,
     #[serde(default)]
     html: String,
-    /// And what its HTML must not.
+    /// Text that its HTML must not hold.
     #[serde(default)]
     not_html: Vec<String>,
-    /// For bodies that are no text.
+    /// For bodies that are not text.
     #[serde(skip)]
     bytes: Option<Vec<u8>>,
     #[serde(skip)]
@@ -83,7 +83,7 @@ impl Case {
     }
 }
 
-/// The rows that JSON can't hold or that are too long to be written down.
+/// Rows that JSON can't express or that are too long for the file.
 fn made_cases() -> Vec<Case> {
     let case = |name: &str, ends: End, reason: &str, bytes: Vec<u8>| {
         let row = json!({"name": name, "ends": "poison", "reason": reason});

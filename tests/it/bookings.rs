@@ -35,7 +35,7 @@ async fn a_cancellation_voids_the_reminder_and_overtakes_what_comes_late_even_wi
     };
     tell(&world, &usher, &far("c-1", 1)).await;
     until_planned(&world, &["planned"]).await;
-    // Nobody to tell it to.
+    // A booking without a customer to notify.
     let changes = json!({"sequence": 3, "user_email": null});
     tell(&world, &usher, &cancelled("x-3", &changes)).await;
     let void = until_planned(&world, &["void"]).await.remove(0);
@@ -49,7 +49,7 @@ async fn a_cancellation_voids_the_reminder_and_overtakes_what_comes_late_even_wi
     assert_eq!(text(reminder, "error.message"), "overtaken by event x-3 (booking.cancelled)");
     world.dead().await;
 
-    // Out of order: no mail, and its reminder is void at once.
+    // Out of order: no mail, and its reminder is cancelled at once.
     let late = with(far("c-2", 2), &json!({"showtime": "2099-12-16T19:30:00Z"}));
     tell(&world, &usher, &late).await;
     until_planned(&world, &["void", "void"]).await;
@@ -62,7 +62,7 @@ async fn a_cancellation_voids_the_reminder_and_overtakes_what_comes_late_even_wi
     assert_eq!(late, ["superseded", "superseded"]);
     assert_eq!(smtp.received().len(), 1);
 
-    // Confirmed anew, after the cancellation: everything as if nothing had been.
+    // Confirmed again after the cancellation: everything is sent as usual.
     tell(&world, &usher, &far("c-4", 4)).await;
     smtp.until_accepted(2).await;
     let again = until_planned(&world, &["void", "planned"]).await.remove(1);
@@ -92,10 +92,10 @@ async fn a_rescheduling_moves_the_reminder_whenever_the_confirmation_comes() {
         .await;
         assert_eq!(text(&both[0], "reason"), "overtaken by event r-2 (booking.rescheduled)");
         assert_eq!(text(&both[1], "ticket.event_id"), "r-2");
-        // The change again changes nothing.
+        // The same change again has no effect.
         tell(&world, &usher, &events[usize::from(confirmed_first)]).await;
         make_due(&world, 0).await;
-        // The confirmation brings the tickets, so it is sent however late it comes.
+        // The confirmation brings the tickets, so it is sent even if it is late.
         smtp.until_accepted(3).await;
         until_planned(&world, &["void", "published"]).await;
         let records = world.until_records(4).await;
@@ -122,7 +122,7 @@ async fn what_waits_for_its_retry_when_the_booking_is_cancelled_is_not_sent() {
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Rcpt).to("user@example.com").once().reply("451 4.2.1 later");
     let usher = world.usher().smtp(&smtp).set("RETRY_SCHEDULE", "8s").start().await;
-    // Neither sequence nor time: what arrived first is the earlier one.
+    // Neither sequence nor time: the first to arrive is the earlier one.
     tell(&world, &usher, &confirmed("c-1", &json!({}))).await;
     tell(&world, &usher, &cancelled("x-2", &json!({"user_email": "other@example.com"}))).await;
     let records = world.until_records(3).await;
@@ -150,7 +150,7 @@ async fn what_waits_for_a_connection_when_the_booking_is_cancelled_is_not_sent()
         (world.broker.depth(BOOKINGS).await == 0).then_some(())
     })
     .await;
-    // Time passes, so that a look at the booking from before it does not count any more.
+    // Wait until an earlier look at the booking is too old to count.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     publish(cancelled("x-2", &json!({"user_email": "other@example.com"}))).await;
     eventually("the cancellation is kept", async || {

@@ -1,4 +1,4 @@
-//! RabbitMQ when it is not as usher left it: foreign queues, forged headers, lost connections.
+//! RabbitMQ with foreign queues, forged headers and lost connections.
 
 use lapin::{
     BasicProperties,
@@ -95,7 +95,7 @@ async fn a_hand_off_keeps_what_describes_the_event_and_drops_what_steers_the_bro
         .with_user_id("guest".into())
         .with_reply_to("r-1".into())
         .with_priority(9);
-    // What CC asks for is the broker's doing at the first publishing.
+    // The broker acts on CC at the first publish only.
     usher.until_ready().await;
     let body = r#"{"event_type": "booking.confirmed", "user_email": "user@example.com"}"#;
     world.broker.publish_with(BOOKINGS, body, properties).await;
@@ -171,7 +171,7 @@ async fn a_queue_of_ushers_own_that_is_deleted_is_made_again_by_the_next_hand_of
     let incomplete =
         r#"{"event_id": "e-1", "event_type": "booking.confirmed", "user_email": "a@example.com"}"#;
     world.broker.publish(BOOKINGS, incomplete).await;
-    // To look into a queue that is not there may cost the test its connection.
+    // Looking at a missing queue may close the test's connection.
     usher.until_processed(1).await;
     assert_eq!(world.dead().await.header("usher-event-id"), "e-1");
     world.assert_queues_empty(&[BOOKINGS]).await;

@@ -120,7 +120,7 @@ async fn what_is_published_by_command_is_delivered() {
     let _usher = world.usher().smtp(&smtp).start().await;
     smtp.until_accepted(2).await;
 
-    // Those that say their type in another way too.
+    // Events that name their type in another way, too.
     let stream = include_str!("../../templates/booking_confirmation/samples/stream_full.json");
     let pascal = r#"{"EventType": "booking.confirmed"}"#;
     std::fs::write(&file, format!("{stream}\n{pascal}")).unwrap();

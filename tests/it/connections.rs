@@ -1,4 +1,4 @@
-//! Connections to the mail server that break, hang or are not there at all.
+//! Connections to the mail server that break, hang or can't be made.
 
 use serde_json::{Value, json};
 
@@ -9,8 +9,8 @@ use crate::support::{
     world::{World, brief, text},
 };
 
-/// A mail that no socket buffer holds: Linux lets about 2.5 MB of a loopback connection be written
-/// without a reader.
+/// A mail larger than any socket buffer: on a loopback connection Linux takes about 2.5 MB without
+/// a reader.
 fn large_booking() -> Value {
     let seats: Vec<String> = (0..20_000).map(|seat| format!("{seat:0>100}")).collect();
     with(booking("large", "user@example.com"), &json!({"seats": seats}))
@@ -35,8 +35,7 @@ async fn a_cut_before_the_mail_is_complete_is_tried_again() {
     assert_eq!(smtp.received().len(), 1);
 }
 
-/// What has to be true of a delivery that nobody can tell about, the event's second coming
-/// included.
+/// Checks a delivery of unknown outcome, and that a second copy of the event changes nothing.
 async fn assert_parked(world: &World, smtp: &SmtpServer, usher: &mut Usher, event: &str) {
     let parked = world.broker.take_one("usher.parked").await;
     assert_eq!(parked.header("usher-attempt"), "1");
@@ -69,7 +68,7 @@ async fn a_cut_right_after_the_dot_is_parked_and_never_sent_again() {
 async fn a_cut_in_a_mail_that_was_written_whole_is_parked_for_nobody_can_tell() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
-    // The server has seen one line, but its socket has all of a small mail, the dot included.
+    // The server has read one line, but its socket holds the whole small mail, including the dot.
     smtp.at(Phase::Body).cut();
     let mut usher = world.usher().smtp(&smtp).start().await;
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
@@ -103,7 +102,7 @@ async fn a_route_may_ask_to_send_again_what_nobody_can_tell_about() {
     );
     let mails = smtp.received();
     assert_eq!(mails.len(), 2);
-    // The receiving side can tell them for one mail.
+    // The recipient's side can recognise them as one mail.
     assert_eq!(mails[0].message_id(), mails[1].message_id());
     assert_eq!(world.broker.depth("usher.parked").await, 0);
 }
@@ -156,7 +155,7 @@ async fn an_idle_connection_that_the_server_closed_costs_no_attempt() {
     let smtp = SmtpServer::start().await;
     let _usher = world.usher().smtp(&smtp).start().await;
     for number in 1..=2 {
-        // Right after it was used: nothing has told usher yet.
+        // Right after its use: usher does not know yet.
         smtp.hang_up();
         let event = booking(&format!("e-{number}"), &format!("u{number}@example.com"));
         world.broker.publish(BOOKINGS, event.to_string()).await;

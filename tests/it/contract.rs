@@ -1,4 +1,4 @@
-//! The contract for publishers: what it lets through, usher takes; what usher refuses, it refuses.
+//! The contract for publishers: usher accepts what it accepts, and it refuses what usher refuses.
 
 use std::{
     collections::HashMap,
@@ -40,7 +40,7 @@ fn routing() -> RoutingTable {
     RoutingTable::parse(EMBEDDED_ROUTES, &HashMap::from(lists)).expect("the routes")
 }
 
-/// Every sample that the repository has, with the names that usher reads them under.
+/// Every sample in the repository, with its fields under usher's names.
 fn samples() -> Vec<Value> {
     let folders = std::fs::read_dir(in_repository("templates")).expect("templates");
     let folders = folders.map(|folder| folder.expect("a folder").path().join("samples"));
@@ -54,14 +54,14 @@ fn samples() -> Vec<Value> {
     samples.collect()
 }
 
-/// The message that the contract has for an event, by the type that its first route names.
+/// The contract's message for an event, by the type in its first route.
 fn message(routing: &RoutingTable, event: &Value) -> String {
     let kind = event["event_type"].as_str().or(event["template"].as_str()).expect("a type");
     let Lookup::Routes(routes) = routing.lookup(kind) else { panic!("no route for {kind}") };
     routes[0].event.clone()
 }
 
-/// Whether the daemon finds no fault with the event.
+/// Whether the daemon accepts the event.
 fn taken(routing: &RoutingTable, event: &Value) -> bool {
     let read = parse(event.to_string().as_bytes(), &Properties::default(), "q");
     let Ok(mut event) = read else { return false };
@@ -81,7 +81,7 @@ fn taken(routing: &RoutingTable, event: &Value) -> bool {
         })
 }
 
-/// What a publisher's validator says of each.
+/// The result of a publisher's validator for each.
 fn verdicts(cases: &[(String, Value)]) -> Vec<String> {
     let lines: Vec<String> =
         cases.iter().map(|case| serde_json::to_string(case).expect("JSON")).collect();
@@ -122,7 +122,7 @@ fn every_sample_keeps_to_the_contract_as_plain_json_and_as_a_cloudevent() {
     }
 }
 
-/// Values that some variable or other can't have, and none at all.
+/// Values that some variable can't have, and a missing value.
 fn odd_values() -> Vec<Option<Value>> {
     let odd = json!([
         null, true, 7, -7, 7.5, "", " ", "x", "7", "-7", "7.5", "https://x.test/a?b=c",
@@ -139,7 +139,7 @@ fn the_contract_and_the_daemon_agree_on_every_field_of_every_event() {
     let mut fullest: HashMap<String, Value> = HashMap::new();
     for sample in samples() {
         let best = fullest.entry(message(&routing, &sample)).or_default();
-        // One that is told in every way there is.
+        // An event with every optional field.
         let length = |event: &Value| (event.get("user_phone").is_some(), event.to_string().len());
         if length(&sample) > length(best) {
             *best = sample;
@@ -148,7 +148,7 @@ fn the_contract_and_the_daemon_agree_on_every_field_of_every_event() {
     let mut cases = Vec::new();
     for (name, sample) in &fullest {
         let Lookup::Routes(routes) = routing.lookup(name) else { panic!("no route for {name}") };
-        // Of what no route names, such as the time zone, the contract is stricter.
+        // For fields that no route names, such as the time zone, the contract is stricter.
         let is_of_a_route = |field: &&String| {
             routes.iter().any(|route| {
                 route.variables.contains_key(*field)
@@ -197,7 +197,7 @@ fn what_ends_as_poison_or_dead_letter_breaks_the_contract() {
     let mut cases = Vec::new();
     for row in table.iter().filter(|row| row["ends"] != "delivered") {
         let event = match row["body"].as_str() {
-            // What is not even JSON is no case for a schema.
+            // A schema can't judge what is not JSON.
             Some(body) => serde_json::from_str(body).ok(),
             None => Some(with(booking("e-1", "a@example.com"), &row["change"])),
         };
@@ -225,7 +225,7 @@ fn what_ends_as_poison_or_dead_letter_breaks_the_contract() {
     }
 }
 
-/// Runs an example on an event; gives its exit code and what it printed.
+/// Runs an example on an event; returns its exit code and output.
 async fn example(language: &str, world: &World, queue: &str, event: &Value) -> (i32, String) {
     let mut command = match language {
         "python" => Command::new(exported("TEST_PYTHON")),

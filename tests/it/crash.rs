@@ -1,4 +1,4 @@
-//! Processes that end, in good order or not, and others that go on from there.
+//! Processes that drain or are killed, and others that continue their work.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use crate::support::{
     world::{World, brief, text},
 };
 
-/// Settings under which an owner is soon known to be gone.
+/// Settings with which a dead owner is soon known to be gone.
 fn mortal(world: &World, smtp: &SmtpServer) -> Builder {
     world
         .usher()
@@ -61,7 +61,7 @@ async fn what_was_killed_between_the_dot_and_its_reply_is_parked_and_not_sent_ag
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
     smtp.until_reached(Phase::Dot, 1).await;
     usher.kill();
-    // The server has taken it; nobody is left to hear that.
+    // The server has accepted it, but the process is dead.
     smtp.relent();
 
     let mut next = mortal(&world, &smtp).start().await;
@@ -149,7 +149,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 async fn two_instances_mail_each_of_200_events_exactly_once() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
-    // A small prefetch and a server that takes its time, or the first one takes all.
+    // A small prefetch and a slow server; otherwise the first instance takes all.
     smtp.at(Phase::Dot).delay(Duration::from_millis(20));
     let builder = mortal(&world, &smtp).set("PREFETCH", "5");
     let (mut one, mut two) = tokio::join!(builder.start(), builder.start());
@@ -176,7 +176,7 @@ async fn a_process_killed_at_work_loses_nothing_and_doubles_nothing() {
     smtp.until_reached(Phase::Dot, EVENTS / 4).await;
     one.kill();
 
-    // Each event ends as sent, or as unknown where the kill fell into the window that SMTP leaves.
+    // Each event ends as sent, or as unknown if the kill fell into the SMTP window.
     let ends = eventually("each event has ended", async || {
         let records = world.records().await;
         let last = records.iter().filter(|record| text(record, "final") == "true");

@@ -1,4 +1,4 @@
-//! What lies aside until an operator decides: dead letters, poison and parked mail.
+//! Dead letters, poison and parked mail: messages that wait for an operator.
 
 use crate::support::{
     events::{BOOKINGS, booking},
@@ -97,7 +97,7 @@ async fn what_was_sent_after_all_is_never_sent_again() {
     world.broker.publish(BOOKINGS, booking("e-1", "one@example.com").to_string()).await;
     let records = world.until_records(1).await;
     let id = text(&records[0], "delivery_id");
-    // As the record of an owner that woke up late and had read the reply.
+    // The record of an owner that was paused, and that had read the reply.
     world.copy_record_as_sent(&records[0]).await;
     let resend = ["parked", "resend", &id, "--reason", "impatience", "--yes"];
     let refused = run(&settings, 65, &resend).await;
@@ -115,7 +115,7 @@ async fn poison_goes_back_to_where_it_came_from() {
         .publish(BOOKINGS, r#"{"event_id": "e-1", "event_type": "booking.exploded"}"#)
         .await;
     let id = text(&world.until_records(1).await[0], "delivery_id");
-    // Nothing has changed, so it ends there again.
+    // Nothing has changed, so it becomes a dead letter again.
     run(&settings, 0, &["poison", "replay", &id, "--reason", "perhaps now", "--yes"]).await;
     let letter = world.broker.take_one("usher.poison").await;
     assert_eq!(letter.header("usher-origin"), BOOKINGS);
@@ -135,7 +135,7 @@ async fn more_mail_than_the_limit_per_recipient_waits_and_none_is_dropped() {
     world.broker.publish(BOOKINGS, booking("other", "two@example.com").to_string()).await;
     let at_once = world.until_records(3).await;
     assert_eq!(smtp.accepted().len(), 3, "{:?}", brief(&at_once));
-    // Attempts are not counted for waiting.
+    // Waiting counts no attempt.
     let all = world.until_records(4).await;
     assert!(all.iter().all(|record| text(record, "attempt") == "1"), "{:?}", brief(&all));
     smtp.until_accepted(4).await;

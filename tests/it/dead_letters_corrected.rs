@@ -1,4 +1,4 @@
-//! What lies aside is found by filters, corrected and sent on its way again.
+//! Dead letters are found by filters, corrected and replayed.
 
 use std::path::PathBuf;
 
@@ -78,7 +78,7 @@ async fn a_corrected_event_is_checked_and_goes_on_as_the_same_delivery() {
     let smtp = SmtpServer::start().await;
     let settings = world.usher().smtp(&smtp);
     let _usher = settings.start().await;
-    // Without an id of its own, so that another body would be another event.
+    // Without an id, so that another body would be another event.
     let good = with(booking("", "ana@example.com"), &json!({"event_id": null}));
     let bad = with(good.clone(), &json!({"seats": "A1", "showtime": null}));
     world.broker.publish(BOOKINGS, bad.to_string()).await;
@@ -131,7 +131,7 @@ async fn a_corrected_address_is_another_delivery_and_the_old_one_is_over() {
     let tried = run(&edit, 0, &replay).await;
     let change = r#"user_email: "ana@exmple.com" -> "ana@example.com""#;
     assert!(tried.contains(change) && tried.contains("nothing was done"), "{tried}");
-    // What was written is not lost, and nobody else can read it.
+    // The edited text is not lost, and nobody else can read it.
     let kept = tried.rsplit_once("--with ").expect("a file").1.trim();
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(kept).expect("a file"));
     assert_eq!(mode & 0o777, 0o600);
@@ -201,7 +201,7 @@ async fn poison_is_corrected_and_what_no_binding_took_is_found() {
     })
     .await;
 
-    // Past usher, so that no record tells of it.
+    // Not through usher, so no record mentions it.
     let lost = booking("e-2", "bob@example.com").to_string();
     let message = [(lost, BasicProperties::default())];
     world.broker.publish_to("usher.events", "bookings.confirmed", message).await;

@@ -1,4 +1,4 @@
-//! What `deploy/` gives usher's users is enough, and no more than that.
+//! The permissions in `deploy/` are sufficient for usher's users, and no more than that.
 
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
@@ -53,7 +53,7 @@ async fn redis_user(world: &World, user: &str) -> String {
     let line = file.lines().find_map(|line| line.strip_prefix(&format!("user {user} ")));
     let line = line.expect("a line for the user");
     let name = format!("{user}-{}", world.name());
-    // The file has a hash that no password has.
+    // The file's hash is of no password.
     let rules = line.split(' ').filter(|rule| !rule.starts_with('#'));
     let client = redis::Client::open(exported("TEST_REDIS_URL")).expect("TEST_REDIS_URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
@@ -118,8 +118,8 @@ async fn the_permissions_in_deploy_are_enough_for_all_that_usher_does() {
     let file = world.folder().join("event.json");
     std::fs::write(&file, booking("by-hand", "hand@example.com").to_string()).unwrap();
     run(&settings, 0, &["publish", &file.display().to_string()]).await;
-    // The retry, the one of the stream, the replay, the resend and the one by hand; and the record of
-    // the nonsense.
+    // Five mails: the retry, the stream's, the replay, the resend and the one sent by hand; and one
+    // record of the message that is not an event.
     smtp.until_accepted(5).await;
     world.until_records(9).await;
     run(&settings, 0, &["poison", "list"]).await;

@@ -32,7 +32,7 @@ pub(crate) fn make_key(folder: &Path, kind: &[&str]) -> (String, String) {
     (private, public)
 }
 
-/// The mails of both attempts of one delivery are signed, whatever stands in them.
+/// The mails of both attempts of one delivery are signed, whatever their content.
 async fn assert_signed(world: &World, usher: Builder, place: &str, public: &str) {
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Dot).once().reply("451 4.3.0 try again later");

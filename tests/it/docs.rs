@@ -1,11 +1,11 @@
-//! The documentation leads somewhere: its links, their anchors and the paths that it names.
+//! The documentation's links, anchors and paths resolve.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Paths below these folders have to exist wherever they are named.
+/// Every named path below these folders has to exist.
 const FOLDERS: [&str; 10] = [
     "benches/",
     "config/",
@@ -23,7 +23,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file of the repository with one of these endings, but for what is built or hidden.
+/// Every file of the repository with one of these endings, without built and hidden folders.
 fn files(endings: &[&str]) -> Vec<PathBuf> {
     let mut folders = vec![repository().to_owned()];
     let mut found = Vec::new();
@@ -43,12 +43,12 @@ fn files(endings: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// What stands in the round brackets of `[…](…)`.
+/// The targets of `[…](…)`.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0))
 }
 
-/// The anchors that GitHub makes of a page's headings.
+/// The anchors that GitHub gives a page's headings.
 fn anchors(page: &str) -> Vec<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {

@@ -16,7 +16,7 @@ use crate::{
 
 const ANA: &str = "ana@example.com";
 
-/// Where in the database something is said of her.
+/// Places in the database that mention her.
 async fn mentions(world: &World) -> Vec<String> {
     let mut found = Vec::new();
     for name in [
@@ -108,7 +108,8 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
     for line in [
         // sent, moved, dead, parked, retried.
         "records of theirs            5",
-        // What moved was told to the admin too; the odd one has her address in no text that is kept.
+        // The admin has mail about the moved booking too; one odd event has her address in no text
+        // that is stored.
         "records about them           1",
         "planned mails                1",
         "changed bookings             1",
@@ -150,7 +151,7 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
     let found = run(&settings, 0, &["audit", "find", "--recipient", ANA]).await;
     assert!(found.contains("(erased)"), "{found}");
 
-    // What was with the mail server meanwhile leaves a record, until it is erased again.
+    // A mail that was at the mail server meanwhile leaves a record, until the next erasure.
     smtp.relent();
     world.until_records_of(&["held"]).await;
     assert_eq!(mentions(&world).await.len(), 1);
@@ -161,7 +162,7 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
     assert!(!ledger.iter().any(|record| record.to_lowercase().contains(ANA)), "{ledger:?}");
     let sent_before = smtp.accepted().len();
 
-    // The retry that was on its way comes out of its delay, and a copy from before comes in late.
+    // The retry leaves its delay queue, and an earlier copy arrives late.
     let retry = world.broker.take_one("usher.delay.1h").await;
     let copies = [(retry.body, retry.properties)];
     world.broker.publish_to("", "usher.due.high", copies).await;
@@ -176,7 +177,7 @@ async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
     assert_eq!(mentions(&world).await, Vec::<String>::new());
     assert_eq!(smtp.accepted().len(), sent_before, "nothing went out");
 
-    // Who comes back gets mail again.
+    // A person who comes back gets mail again.
     publish(named("new")).await;
     world.until_records_of(&["new"]).await;
     assert_eq!(smtp.until_accepted(sent_before + 1).await.pop().unwrap().to, "Ana@example.com");

@@ -1,4 +1,4 @@
-//! The live feed, as those hear it who listen.
+//! The live feed, as its listeners receive it.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -22,11 +22,11 @@ use crate::support::{
 
 const TOKEN: &str = "a-token-of-20-letters";
 
-/// One who listens.
+/// A listener.
 pub(crate) struct Listener(WebSocketStream<TcpStream>);
 
 impl Listener {
-    /// With such a query, by token; waits until it is told that the feed is there.
+    /// Connects with this query and a token; waits until the feed is ready.
     pub(crate) async fn start(usher: &Usher, query: &str) -> Self {
         let bearer = [("authorization", format!("Bearer {TOKEN}"))];
         Self(connect(usher, query, &bearer).await.expect("a WebSocket"))
@@ -40,14 +40,14 @@ impl Listener {
         }
     }
 
-    /// Waits until it has caught up; the token then.
+    /// Waits until it has caught up; returns the token.
     pub(crate) async fn ready(&mut self) -> String {
         let message = self.next().await;
         assert_eq!(message["type"], "ready", "{message}");
         token(&message)
     }
 
-    /// The close code, and what came before.
+    /// The close code, and the messages before it.
     async fn closed(&mut self) -> (Vec<Value>, u16) {
         let mut before = Vec::new();
         loop {
@@ -120,7 +120,7 @@ async fn a_reschedule_is_told_as_the_seed_prints_it_on_every_instance_to_those_w
         with(rescheduled("evt-3", "grace@example.com"), &json!({"booking_id": "BOOK-3"})),
     ] {
         world.broker.publish(BOOKINGS, event.to_string()).await;
-        // So that they come in this order.
+        // Fixes their order.
         let id = event["event_id"].as_str().expect("an id");
         world.until_records_of(&[id]).await;
     }
@@ -178,7 +178,7 @@ async fn who_comes_back_hears_all_that_was_missed_once() {
         ids.sort();
         ids
     };
-    // Heard, cut off in the middle, and back on the same instance.
+    // Listen, disconnect in the middle, reconnect to the same instance.
     publish(0, 10).await;
     for _ in 0..4 {
         heard.push(listener.next().await);
@@ -194,7 +194,7 @@ async fn who_comes_back_hears_all_that_was_missed_once() {
         }
         assert!(heard.len() <= 10, "{heard:#?}");
     }
-    // Gone with the instance: what happened meanwhile is known to no instance's memory.
+    // The instance ends: what happens now is in no instance's memory.
     usher.signal("TERM");
     let (rest, code) = listener.closed().await;
     assert_eq!((rest.iter().filter(|one| one["type"] != "ready").count(), code), (0, 1001));
@@ -213,7 +213,7 @@ async fn who_comes_back_hears_all_that_was_missed_once() {
         }
         assert!(heard.len() <= 30, "{heard:#?}");
     }
-    // By now it hears what the others do.
+    // By now it receives what the others receive.
     publish(30, 31).await;
     let mut last = listener.next().await;
     if last["type"] == "ready" {
@@ -241,7 +241,7 @@ async fn strangers_and_nonsense_are_refused_and_a_page_listens_by_its_cookie() {
     page.ready().await;
     let mut lost = Listener::start(&usher, "?since=82aa").await;
     assert_eq!(lost.closed().await, (Vec::new(), 4410));
-    // It is not for telling usher things.
+    // Listeners must not send.
     page.0.send(Message::Text("x".repeat(2000).into())).await.expect("it is sent");
     assert!(!matches!(page.0.next().await, Some(Ok(Message::Text(_)))));
 }

@@ -1,4 +1,4 @@
-//! The HTTP API: what comes in is kept, published and told about; and who may ask.
+//! The HTTP API: requests are stored, published and reported; and authentication.
 
 use std::{
     io::{Read, Write},
@@ -18,7 +18,7 @@ use crate::support::{
     world::{World, text},
 };
 
-/// The seed's own, as its README prints them.
+/// The requests that the original service documents.
 const CONTACT: &str = r#"{
     "name": "Carlos Rivas",
     "email": "carlos@mail.com",
@@ -46,7 +46,7 @@ fn post(usher: &Usher, path: &str, key: &str, body: &str) -> Answer {
     )
 }
 
-/// With the key that [`jwt`]'s tokens are checked by.
+/// Settings with the key that checks [`jwt`]'s tokens.
 pub(crate) fn taking_jwt(settings: Builder, public: &str) -> Builder {
     settings
         .set("JWT_PUBLIC_KEY_FILE", public)
@@ -54,7 +54,7 @@ pub(crate) fn taking_jwt(settings: Builder, public: &str) -> Builder {
         .set("JWT_AUDIENCE", "usher")
 }
 
-/// Signed with this key by RS256, whatever it says of itself; it ends in so many seconds.
+/// A token signed with this key by RS256, whatever its header says; expires in this many seconds.
 pub(crate) fn jwt(algorithm: &str, private: &str, ends_in: i64) -> String {
     let expires = jiff::Timestamp::now().as_second() + ends_in;
     let claims =
@@ -149,7 +149,7 @@ async fn requests_are_accepted_sent_and_listed_as_the_seed_prints_them() {
         );
     }
 
-    // What is told later is what the audit knows then.
+    // Later answers report what the audit knows then.
     smtp.at(Phase::Rcpt).to("lost@example.com").reply("550 5.1.1 no such user");
     let lost = NOTIFY.replace("user@example.com", "lost@example.com");
     assert_eq!(post(&usher, "/api/notify/", "", &lost).status, 202);
@@ -192,7 +192,7 @@ async fn a_request_that_comes_again_is_one_and_a_bad_one_is_explained() {
     let keyed = post(&usher, "/api/notify/", "another", &with_uuid(NOTIFY));
     assert_eq!(keyed.json(), first.json(), "the uuid goes before the key");
     assert_eq!(post(&usher, "/api/notify/", "a b", NOTIFY).status, 400);
-    // One that is being dealt with by somebody else.
+    // A request that another instance is processing.
     let claimed = mongodb::bson::DateTime::from_millis(4_000_000_000_000);
     let set = mongodb::bson::doc! {"$set": {"state": "pending", "claim_at": claimed}};
     world.collection("requests").update_one(mongodb::bson::doc! {"_id": &uuid}, set).await.unwrap();

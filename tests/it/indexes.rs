@@ -1,4 +1,4 @@
-//! Each query has its index, and what is no record is refused.
+//! Each query has its index, and a document that is not a record is refused.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::support::{
     world::{World, brief, text},
 };
 
-/// Every stage of the plan that was chosen.
+/// Every stage of the chosen query plan.
 fn stages(plan: &Bson, found: &mut BTreeSet<String>) {
     match plan {
         Bson::Document(fields) => {
@@ -29,7 +29,7 @@ fn stages(plan: &Bson, found: &mut BTreeSet<String>) {
     }
 }
 
-/// How the server finds what is asked for, and whether it is the stand-in.
+/// The plan of a query, and whether the server is the stand-in.
 async fn plan(
     world: &World,
     collection: &str,
@@ -48,8 +48,8 @@ fn is_by_index(stages: &BTreeSet<String>) -> bool {
     stages.iter().any(|stage| stage.contains("IXSCAN")) && !stages.contains("COLLSCAN")
 }
 
-/// The query is answered by an index. The stand-in takes one only where it has every field of the
-/// filter, so it is asked for less: for the fields that one of the indexes has.
+/// Checks that an index answers the query. The stand-in uses an index only if it has every field of
+/// the filter, so there the filter is reduced to the fields of one index.
 pub(crate) async fn assert_uses_an_index(
     world: &World,
     collection: &str,
@@ -146,7 +146,7 @@ async fn each_query_of_usher_has_its_index_and_what_is_no_record_is_refused() {
         assert!(refused.to_string().contains("121"), "{field}: {refused}");
     }
 
-    // What is as it should be is left alone, and what is missing is made again.
+    // Existing indexes stay, and missing ones are created.
     usher.terminate().await;
     let bookings = world.collection("bookings");
     bookings.drop_index("purge_at_1").await.unwrap();

@@ -1,4 +1,4 @@
-//! The ledger's script against the machine that it realises: the same inputs, the same answers.
+//! The ledger's script against the state machine that it implements: same inputs, same answers.
 
 use std::collections::HashSet;
 
@@ -21,19 +21,19 @@ use usher::{
 
 use crate::support::redis_database;
 
-/// Few of everything, so that steps of a sequence meet each other.
+/// Few of everything, so that the steps of a sequence interact.
 const INSTANCES: u8 = 3;
 
 /// One step of a sequence.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// Something is asked of the ledger.
+    /// An input to the ledger.
     Ask(Ask),
-    /// An instance gives a sign of life.
+    /// An instance renews its key.
     Renew(u8),
-    /// An instance's key runs out.
+    /// An instance's key expires.
     Expire(u8),
-    /// The epoch is lost, is new after a loss, or is whole.
+    /// The epoch is lost, is new after a loss, or is intact.
     Epoch(Epoch),
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum Epoch {
     Whole,
 }
 
-/// An input with its fence still open: only the entry knows the right one.
+/// An input without its fence, which only the entry knows.
 #[derive(Debug, Clone)]
 pub(crate) struct Ask {
     what: What,
@@ -52,7 +52,7 @@ pub(crate) struct Ask {
     token: u64,
     event: u8,
     attempt: u32,
-    /// Added to the entry's own fence: an owner's may be stale.
+    /// Added to the entry's fence, because an owner's fence may be stale.
     stale_by: u64,
     flags: [bool; 4],
 }
@@ -72,8 +72,8 @@ impl Ask {
         Owner { instance: format!("i{}", self.instance), token: self.token }
     }
 
-    /// The input, for an entry as it stands. Owners mostly speak for themselves with the fence that
-    /// they hold, or nearly all of it would be refused.
+    /// The input for an entry. Owners mostly use the fence that they hold, because nearly every input
+    /// would be refused otherwise.
     pub(crate) fn input(&self, entry: Option<&Entry>) -> Input {
         let [fresh, audit_is_silent, derived, alone] = self.flags;
         let owner = match entry {
@@ -81,10 +81,10 @@ impl Ask {
             _ => self.owner(),
         };
         let fence = entry.map_or(1, |entry| entry.fence).saturating_sub(self.stale_by);
-        // An id may hold anything.
+        // An id may hold any text.
         let event = format!("e\n{}", self.event);
         let attempt = self.attempt;
-        // What was put off without an attempt has no record.
+        // A delivery that was put off without an attempt has no record.
         let record = if attempt == 3 { String::new() } else { format!("{{\"record\":{attempt}}}") };
         match self.what.clone() {
             What::Claim => Input::Claim(Claim {
@@ -101,7 +101,7 @@ impl Ask {
             What::Republished => {
                 let decided = entry.map(|entry| entry.state);
                 let next = match decided {
-                    // Now and then another decision than the one that was made.
+                    // Sometimes a decision other than the one that was made.
                     Some(State::Decided { next, .. }) if self.stale_by == 0 => next,
                     _ => Next::Dead,
                 };
@@ -154,11 +154,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(one, 1..40)
 }
 
-/// The machine, and what Redis knows beside the entry.
+/// The state machine, and what Redis knows beside the entry.
 struct Model {
     entry: Option<Entry>,
     alive: HashSet<String>,
-    /// Instances that were looked for once and found absent.
+    /// Instances that one look found absent.
     missed: HashSet<String>,
     epoch_intact: bool,
     /// Whether the second look at an absent instance calls it gone.
@@ -177,7 +177,7 @@ impl Model {
         reply
     }
 
-    /// As the script looks: only where it matters, and never at the claimant's own instance.
+    /// As the script does it: only where it matters, and never for the claimant's own instance.
     fn looks_gone(&mut self, claim: &Claim, entry: &Entry) -> bool {
         let matters = matches!(entry.state, State::Claimed | State::Sending | State::Unknown);
         let own_claim = entry.state == State::Claimed && entry.owner == claim.owner;
@@ -194,7 +194,7 @@ impl Model {
     }
 }
 
-/// Redis has one and the same text for an empty record and for none, and both are as good as none.
+/// Redis stores an empty record and no record alike; both mean no record.
 fn as_redis_has_it(reply: Reply) -> Reply {
     let some = |record: Option<String>| record.filter(|record| !record.is_empty());
     match reply {

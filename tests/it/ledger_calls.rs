@@ -1,4 +1,4 @@
-//! Calls of the ledger's script: several inputs in one, and a Redis that has forgotten it.
+//! Calls of the ledger's script: several inputs in one call, and a Redis that lost the script.
 
 use futures_util::future::join_all;
 use redis::AsyncCommands;
@@ -18,7 +18,7 @@ async fn a_script_that_redis_has_forgotten_is_loaded_again() {
         Input::Sent { event: "e".to_owned(), attempt: 1, record: "{}".to_owned(), derived: false };
     for forgotten in [false, true] {
         if forgotten {
-            // Once: the other tests' usher has to load it again too.
+            // Only once: the other tests' usher has to load the script again too.
             let flush: redis::RedisResult<()> =
                 redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut redis).await;
             flush.expect("flushed");

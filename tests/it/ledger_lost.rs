@@ -1,6 +1,6 @@
 //! Redis loses everything: the audit knows what was sent.
 //!
-//! The epoch is one for a whole Redis database, so each of these tests has a database of its own.
+//! A Redis database has one epoch, so each of these tests has its own database.
 
 use crate::support::{
     events::{BOOKINGS, PAYMENTS, SEED_BOOKING, SEED_PAYMENT, with},
@@ -36,7 +36,7 @@ async fn what_was_sent_before_the_loss_is_not_sent_after_it() {
     flush(3).await;
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
     usher.until_processed(3).await;
-    // Another event with the same business key: only the audit can tell.
+    // Another event with the same business key: only the audit knows.
     let payment = serde_json::from_str(SEED_PAYMENT).unwrap();
     let other = with(payment, &serde_json::json!({"event_id": "p-2"}));
     world.broker.publish(PAYMENTS, other.to_string()).await;

@@ -1,4 +1,4 @@
-//! What must be true of the delivery state machine, whatever is asked of it in which order.
+//! Invariants of the delivery state machine, for any sequence of inputs.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ struct Turn {
     after: Option<Entry>,
 }
 
-/// What came of each of these inputs, one after the other on one entry.
+/// The result of each input, applied in turn to one entry.
 fn history(asks: &[(Ask, bool, bool)]) -> Vec<Turn> {
     let mut entry: Option<Entry> = None;
     let mut story = Vec::new();
@@ -38,7 +38,7 @@ fn owner(number: u64) -> Owner {
     Owner { instance: format!("other{number}"), token: number }
 }
 
-/// The wish of somebody who asked the audit already, so that nothing but the entry decides.
+/// A claim by a task that asked the audit already, so that only the entry decides.
 fn claim(event: &str, attempt: u32) -> Input {
     Input::Claim(Claim {
         owner: owner(9),
@@ -136,7 +136,7 @@ proptest! {
         for Turn { after, .. } in history(&asks) {
             let Some(entry) = &after else { continue };
             let State::Decided { next, handed: false } = entry.state else { continue };
-            // A copy with the next attempt's number proves the hand-off.
+            // A message with the next attempt's number proves the hand-off.
             let to_come = if let Next::Retry(to_come) = next { to_come } else { u32::MAX };
             for attempt in (1..=entry.attempt).filter(|attempt| *attempt < to_come) {
                 let (kept, reply) = step(after.clone(), &claim(&entry.event, attempt), ALL_ALIVE);
@@ -182,7 +182,7 @@ fn a_delivery_that_ends_its_process_again_and_again_is_a_crash_loop() {
     }
 }
 
-/// Asked by this owner, for this event.
+/// By this owner, for this event.
 fn claim_of(number: u64, event: &str, attempt: u32) -> Input {
     let Input::Claim(claim) = claim(event, attempt) else { unreachable!() };
     Input::Claim(Claim { owner: owner(number), ..claim })
@@ -206,7 +206,7 @@ fn a_latch_whose_answer_was_lost_does_not_lock_its_owner_out() {
     let (entry, reply) = step(None, &claim_of(1, "a", 1), ALL_ALIVE);
     let Reply::Granted { fence, .. } = reply else { panic!("{reply:?}") };
     let (entry, _) = step(entry, &Input::Latch { owner: owner(1), fence }, ALL_ALIVE);
-    // The owner heard nothing, sent nothing, and asks anew.
+    // The owner got no answer, sent nothing, and asks again.
     let (entry, reply) = step(entry, &claim_of(1, "a", 1), ALL_ALIVE);
     assert_eq!(reply, Reply::Granted { fence, attempt: 1 });
     assert_eq!(entry.map(|entry| entry.state), Some(State::Claimed));

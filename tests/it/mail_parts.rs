@@ -1,4 +1,4 @@
-//! What a mail carries beside its words: files, a QR code and a calendar entry.
+//! Attachments, QR codes and calendar entries of mails.
 
 use serde_json::json;
 
@@ -50,7 +50,7 @@ async fn a_booking_brings_its_files_its_code_and_its_calendar_entry() {
 
     let records = world.until_records(1).await;
     assert_eq!(text(&records[0], "data.qr_code"), "TRANS123");
-    // Who may read records and logs must not read the customers' files.
+    // Records and logs must not hold the customers' files.
     usher.until_processed(1).await;
     for told in [records[0].to_string(), usher.log()] {
         assert!(!told.contains(MARKER) && !told.contains("secret marker"), "{told}");

@@ -1,4 +1,4 @@
-//! A real mail server with TLS and login, and servers that should not be trusted.
+//! A real mail server with TLS and login, and servers that must not be trusted.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::support::{
     world::{World, brief},
 };
 
-/// Settings for the real server; it is found by name, for the certificate names it.
+/// Settings for the real server, by the name in its certificate.
 pub(crate) fn real(world: &World, port: &str) -> Builder {
     world
         .usher()
@@ -30,7 +30,7 @@ pub(crate) fn somebody() -> String {
     format!("{}@example.com", uuid::Uuid::new_v4().simple())
 }
 
-/// The mails that the real server has taken for an address.
+/// The mails that the real server has accepted for an address.
 pub(crate) fn delivered_to(address: &str) -> Vec<String> {
     let folder = PathBuf::from(exported("TEST_SMTP_MAILDIR"));
     let files =
@@ -83,7 +83,7 @@ async fn assert_waits(world: &World, usher: Builder, reason: &str) {
     let mut usher = usher.spawn().await;
     let found = usher.until_down("smtp").await;
     assert!(found.contains(reason), "{found}");
-    // The message was taken, for the metric counts it, and nothing was decided about it.
+    // The message was received, as the metric shows, and nothing was decided about it.
     let counted = format!("messaging_destination_name=\"{BOOKINGS}\"}} 1");
     eventually("the event is received", async || {
         let metrics = usher.get("/metrics").body;

@@ -1,8 +1,8 @@
 //! The integration tests: the real binary against RabbitMQ, Redis, a MongoDB-compatible server and
-//! two mail servers, one real and one that does as it is told. `tests/run` starts them.
+//! two mail servers, one real and one scripted. `tests/run` starts them.
 //!
 //! Each test has a virtual host, a database and a pepper of its own, so that they can all run at
-//! once. They wait for conditions, never for a time; where a time is itself what is tested, the
+//! once. They wait for conditions, never for a time; where the time is the subject of a test, the
 //! test says so.
 
 #[path = "../support/mod.rs"]

@@ -48,7 +48,7 @@ async fn the_seeds_printed_events_give_two_mails_and_the_same_again_give_none() 
     assert_eq!(world.records().await.len(), 2);
 
     assert_eq!(usher.terminate().await.code(), Some(0));
-    // Nothing is consumed any more: what was not acknowledged would be back.
+    // Nothing is consumed any more; an unacknowledged message would be back in its queue.
     world
         .assert_queues_empty(&[BOOKINGS, PAYMENTS, "usher.dead", "usher.poison", "usher.parked"])
         .await;
@@ -72,7 +72,7 @@ async fn a_cloudevent_is_mailed_and_known_by_its_source_and_id() {
     world.until_statuses(1).await;
     world.broker.publish_with(BOOKINGS, cloudevent("/bookings"), kind()).await;
     usher.until_processed(2).await;
-    // The same id of another source is another event.
+    // The same id from another source is another event.
     world.broker.publish_with(BOOKINGS, cloudevent("/other"), kind()).await;
     let records = world.until_records(2).await;
     assert_eq!(text(&records[0], "event.id_source"), "cloudevents");
@@ -257,7 +257,7 @@ async fn the_events_exchange_leads_each_routing_key_to_its_queue() {
     let bytes = || [(event.as_bytes(), BasicProperties::default())];
     world.broker.publish_to("usher.events", "booking.confirmed", bytes()).await;
     assert_eq!(world.until_statuses(1).await, ["simulated"]);
-    // What no queue is bound for is an alarm, not lost.
+    // A message without a binding raises an alarm and is not lost.
     world.broker.publish_to("usher.events", "no.such.key", bytes()).await;
     assert_eq!(world.broker.take_one("usher.poison").await.body, event.as_bytes());
 }

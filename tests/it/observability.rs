@@ -1,4 +1,4 @@
-//! What is shipped for those who watch, against what the daemon shows.
+//! The shipped dashboard, alerts and documentation, against the daemon's metrics.
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
@@ -13,7 +13,7 @@ const DASHBOARD: &str = include_str!("../../deploy/grafana/usher.json");
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yml");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
-/// Every metric of usher's that a text names.
+/// Every metric of usher that a text names.
 fn named(text: &str) -> BTreeSet<&str> {
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
     let words = text.split(|c| !is_name(c));

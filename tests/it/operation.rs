@@ -92,7 +92,7 @@ async fn the_log_tells_of_every_attempt_and_gives_nobody_away() {
         let changes = serde_json::json!({"movie_title": "Hush-hush", "full_name": "Ann Onymous"});
         world.broker.publish(BOOKINGS, with(event, &changes).to_string()).await;
     }
-    // Not understood, so nobody knows which part of it is an address.
+    // Not understood, so no part of it is known to be an address.
     world.broker.publish(BOOKINGS, r#"{"user_email": "secretive.x@example.com"}"#).await;
     world.until_records(6).await;
 

@@ -1,4 +1,4 @@
-//! What the mail server says no to: now, for good, or to us altogether.
+//! Refusals by the mail server: temporary, permanent, or of usher itself.
 
 use crate::support::{
     events::{BOOKINGS, SEED_BOOKING, booking},
@@ -58,7 +58,7 @@ async fn what_is_refused_for_now_for_ever_is_a_dead_letter_at_the_end_of_the_sch
             "user@example.com 3 failed retries_exhausted",
         ]
     );
-    // The same event again does not start over.
+    // The same event again has no effect.
     usher.until_processed(3).await;
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
     usher.until_processed(4).await;
@@ -97,7 +97,7 @@ async fn what_is_refused_for_good_is_a_dead_letter_at_once() {
         assert_eq!(text(record, "smtp.enhanced"), "5.7.1");
     }
     assert_eq!(world.records().await.len(), 3);
-    // The connection goes on being of use.
+    // The connection stays usable.
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
     smtp.until_accepted(1).await;
 }
@@ -117,7 +117,7 @@ async fn what_is_refused_to_us_and_not_to_the_mail_burns_no_attempt() {
         brief(&world.until_records(2).await),
         ["one@example.com 1 sent ", "two@example.com 1 sent "]
     );
-    // Answered mail proves the server well.
+    // An accepted mail proves that the server works.
     usher.until_ready().await;
 }
 

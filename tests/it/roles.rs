@@ -1,4 +1,4 @@
-//! Who may do what in the database, by deploy/mongodb/roles.js.
+//! The permissions of the roles in deploy/mongodb/roles.js.
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -25,7 +25,7 @@ use crate::{
 
 const ROLES: &str = include_str!("../../deploy/mongodb/roles.js");
 
-/// A server of the test's own, for which passwords count; the tests' common one has none.
+/// A private server that checks passwords; the shared one does not.
 pub(crate) struct Server {
     child: Child,
     port: u16,
@@ -53,7 +53,7 @@ impl Server {
         server
     }
 
-    /// In good order, for what it was told last is not on the disk yet.
+    /// Stops it cleanly, because the last writes are not on the disk yet.
     async fn stop(mut self) {
         let script = format!("kill -TERM {}", self.child.id());
         let sent = Command::new("sh").args(["-c", &script]).status().expect("sh");

@@ -1,4 +1,4 @@
-//! Every kind of mail beside bookings and payments, from the samples that the binary carries.
+//! Every kind of mail beside bookings and payments, from the embedded samples.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::{
     world::{World, brief, text},
 };
 
-/// The samples of a template whose names begin so.
+/// The samples of a template whose names begin with this prefix.
 fn samples(template: &str, prefix: &str) -> Vec<Value> {
     let folder = format!("{}/templates/{template}/samples", env!("CARGO_MANIFEST_DIR"));
     let files = std::fs::read_dir(folder).expect("samples").map(|file| file.expect("a file"));
@@ -196,7 +196,7 @@ async fn other_messages_of_the_stream_are_mailed_too() {
 async fn a_code_in_a_message_that_is_not_understood_is_masked_all_the_same() {
     let world = World::new().await;
     let usher = world.usher().start().await;
-    // A time without an offset is no time of an event.
+    // A time without an offset is not an event's time.
     let broken = json!({
         "event_type": "auth.two_factor_code", "email": "ana@example.com", "full_name": "Ana",
         "occurred_at": "2024-12-01 10:00:00", "verification_code": 918_273,

@@ -1,4 +1,4 @@
-//! What operators see and decide of mail for later.
+//! Mail for later, as operators see it and decide about it.
 
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{DateTime, doc};
@@ -18,10 +18,10 @@ fn lines(printed: &str) -> Vec<Value> {
     printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-/// Plans a mail for each of these bookings, so many hours ahead.
+/// Plans a mail for each of these bookings, this many hours ahead.
 async fn plan(world: &World, hours: &[(&str, i64)]) {
     for (id, hours) in hours {
-        // Half an hour more, or a slow test would be in the hour before.
+        // Half an hour more, so that a slow test stays in the same hour.
         let due = Timestamp::now() + SignedDuration::from_mins(hours * 60 + 30);
         let event = booking(id, &format!("{id}@example.com"));
         let changes = json!({"booking_id": id, "deliver_at": due.to_string()});
@@ -106,10 +106,10 @@ async fn what_is_overdue_is_listed_counted_and_told() {
         let then = Timestamp::now() - SignedDuration::from_mins(minutes);
         DateTime::from_millis(then.as_millisecond())
     };
-    // As one that somebody claimed and did not publish yet.
+    // Claimed and not published yet.
     let claimed = doc! {"$set": {"state": "claimed", "due": ago(6)}};
     world.collection("planned").update_one(doc! {}, claimed).await.expect("an answer");
-    // A retry whose hand-off was lost, one that was made, and one that is only just late.
+    // A retry whose message was lost, one that was made, and one that is only slightly late.
     let lost = "1".repeat(32);
     for (delivery, status, at, due) in [
         (lost.as_str(), "retrying", 10, Some(6)),

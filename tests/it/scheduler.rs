@@ -19,7 +19,7 @@ pub(crate) fn in_seconds(seconds: i64) -> String {
     (Timestamp::now() + SignedDuration::from_secs(seconds)).to_string()
 }
 
-/// Everything that was planned, in its order.
+/// Everything planned, in order.
 pub(crate) async fn planned(world: &World) -> Vec<Document> {
     let planned = world.collection("planned");
     let found = planned.find(doc! {}).sort(doc! {"planned_at": 1}).await.expect("an answer");
@@ -35,7 +35,7 @@ pub(crate) async fn until_planned(world: &World, states: &[&str]) -> Vec<Documen
     .await
 }
 
-/// Everything that is planned is due in this many seconds, however long it took until here.
+/// Makes everything planned due in this many seconds from now.
 pub(crate) async fn make_due(world: &World, seconds: i64) -> Timestamp {
     let due = Timestamp::now() + SignedDuration::from_secs(seconds);
     crate::support::make_due(&world.collection("planned"), due).await;
@@ -52,7 +52,7 @@ fn recorded_at(record: &Document) -> Timestamp {
     Timestamp::from_millisecond(at).expect("a time")
 }
 
-/// Publishes and waits until it is through.
+/// Publishes and waits until it is processed.
 pub(crate) async fn tell(world: &World, usher: &Usher, event: &Value) {
     world.broker.publish(BOOKINGS, event.to_string()).await;
     let id = event["event_id"].as_str().expect("an id").to_owned();
@@ -80,7 +80,7 @@ async fn what_is_for_later_goes_out_when_it_is_due_and_once() {
         ("BOOK-1".into(), "booking.confirmed".into())
     );
     assert!(one.get("purge_at").is_none(), "what is to go out is never deleted");
-    // Again, and the same fact told by another event.
+    // The event again, and the same fact in another event.
     world.broker.publish(BOOKINGS, event.to_string()).await;
     let other = confirmed("e-2", &json!({"deliver_at": in_seconds(7200), "dedup_key": "K"}));
     tell(&world, &usher, &other).await;
@@ -97,7 +97,7 @@ async fn what_is_for_later_goes_out_when_it_is_due_and_once() {
     // The database keeps milliseconds.
     assert!(recorded_at(&records[1]).as_millisecond() >= wanted.as_millisecond());
     until_planned(&world, &["published"]).await;
-    // Its time has come, so it is known and not planned again.
+    // Its time is past, so it is known and not planned again.
     world.broker.publish(BOOKINGS, event.to_string()).await;
     usher.until_processed(5).await;
     assert_eq!((smtp.received().len(), world.records().await.len()), (1, 2));
@@ -113,7 +113,7 @@ async fn times_to_send_by_are_kept_and_bad_ones_are_the_events_fault() {
     let record = world.until_records(1).await.remove(0);
     assert_eq!(text(&record, "status"), "suppressed");
     assert_eq!(text(&record, "error.message"), "deliver_before has passed");
-    // Past its time is now.
+    // A time in the past means now.
     let past =
         confirmed("now", &json!({"deliver_at": in_seconds(-1), "deliver_before": in_seconds(60)}));
     tell(&world, &usher, &past).await;
@@ -157,7 +157,7 @@ async fn a_confirmation_plans_one_reminder_that_goes_out_before_the_show() {
     let usher = world.usher().smtp(&smtp).set("REMINDER_BEFORE", "1h").start().await;
     let showtime = in_seconds(7200);
     let changes = json!({"showtime": showtime, "attachments": [{"name": "a", "type": "text/plain", "content": "YQ"}]});
-    // Twice, and by another event.
+    // Twice, and in another event.
     for id in ["e-1", "e-1", "e-2"] {
         tell(&world, &usher, &confirmed(id, &changes)).await;
     }

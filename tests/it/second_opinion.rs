@@ -1,4 +1,4 @@
-//! The main job as the seed has it, told by clients that share no code with usher: pika publishes,
+//! The main job, checked by clients that share no code with usher: pika publishes,
 //! a real mail server receives, pymongo reads.
 
 use crate::support::{
@@ -11,7 +11,7 @@ fn python(arguments: &[&str], input: &str) -> String {
     crate::support::python::python("second_opinion.py", arguments, input.as_bytes())
 }
 
-/// How many mails of this sender the real server has taken.
+/// Number of this sender's mails that the real server has accepted.
 fn mails_from(sender: &str) -> usize {
     let line = format!("X-Envelope-From: {sender}\r\n");
     let files = std::fs::read_dir(exported("TEST_SMTP_MAILDIR")).expect("TEST_SMTP_MAILDIR");
@@ -31,7 +31,7 @@ async fn pika_publishes_the_seeds_events_and_pymongo_finds_their_records() {
         python(&["publish", &amqp, BOOKINGS], SEED_BOOKING);
         python(&["publish", &amqp, PAYMENTS], SEED_PAYMENT);
     };
-    // Before usher has ever been there: it takes the queues as it finds them.
+    // Upstream declares its queue before usher first runs.
     publish_both();
     let usher = world
         .usher()

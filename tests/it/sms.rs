@@ -1,4 +1,4 @@
-//! Text messages, through a gateway that does as it is told.
+//! Text messages, through a scripted gateway.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{
     world::{World, brief, text},
 };
 
-/// A cancellation, which goes out as mail and, with a number, as a text message.
+/// A cancellation, sent as mail and, with a number, as a text message.
 pub(crate) fn cancelled(id: &str, phone: &str) -> Value {
     json!({
         "event_id": id, "event_type": "booking.cancelled", "booking_id": id, "movie_title": "Solaris",
@@ -56,7 +56,7 @@ async fn each_answer_of_the_gateway_means_what_it_should() {
     ] {
         world.broker.publish(BOOKINGS, cancelled(id, phone).to_string()).await;
     }
-    // Six mails, which no gateway concerns, and five messages of which one takes two tries.
+    // Six mails, which no gateway sees, and five text messages, one of them with two attempts.
     let records = world.until_records(12).await;
     let messages: Vec<_> =
         records.iter().filter(|record| text(record, "channel") == "sms").cloned().collect();

@@ -1,4 +1,4 @@
-//! What support sees of moved bookings, and how much was sent, by HTTP.
+//! Reports by HTTP: moved bookings for support, and statistics of mail.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ fn get(usher: &Usher, token: &str, path: &str) -> Value {
     answer.json()
 }
 
-/// How many there are in all, how many were not read, and the bookings of those on the page.
+/// The total, the unread, and the bookings on the page.
 fn listed(usher: &Usher, token: &str, query: &str) -> (u64, u64, Vec<String>) {
     let list = get(usher, token, &format!("{MOVED}{query}"));
     let all = list["notificaciones"].as_array().expect("a list").iter();
@@ -62,7 +62,7 @@ async fn support_sees_what_was_moved_each_reads_alone_and_all_is_counted() {
         let event = with(rescheduled(id, &format!("{name}@example.com")), &more);
         let event = with(event, &json!({"booking_id": booking}));
         world.broker.publish(BOOKINGS, event.to_string()).await;
-        // The customer's and the admin's.
+        // The customer's mail and the admin's.
         eventually(&format!("both records of {id}"), async || {
             let found = world.collection("deliveries").count_documents(doc! {"event.id": id}).await;
             (found.expect("an answer") == 2).then_some(())
@@ -100,7 +100,7 @@ async fn support_sees_what_was_moved_each_reads_alone_and_all_is_counted() {
     let refused = json!({"tipo": "refused", "categoria": "smtp", "codigo": 550});
     assert_eq!((&eve["estado"], &eve["error"]), (&json!("failed"), &refused));
 
-    // What one reads stays unread for the other.
+    // One reader's marks don't affect the other's.
     let mark = |token: &str, body: Value| {
         let answer = ask(&usher, token, "POST", &format!("{MOVED}leidas/"), Some(&body));
         (answer.status, answer.json())
@@ -115,7 +115,7 @@ async fn support_sees_what_was_moved_each_reads_alone_and_all_is_counted() {
     assert_eq!(listed(&usher, ANA, "?leida=false"), (3, 2, both));
     assert_eq!(listed(&usher, ANA, "?leida=true"), (3, 2, vec!["B-1".to_owned()]));
     assert_eq!(listed(&usher, ANA, "?reserva_id=B-2"), (1, 1, vec!["B-2".to_owned()]));
-    // Bea's page has the first and the last of the time that it shows; what comes later stays unread.
+    // Bea marks the period of her page; later entries stay unread.
     assert_eq!(mark(BEA, list["periodo"].clone()), marked(3, json!([])));
     moved("r-4", "kim", "B-4", json!({})).await;
     assert_eq!(listed(&usher, BEA, "?leida=false"), (4, 1, vec!["B-4".to_owned()]));
@@ -126,7 +126,7 @@ async fn support_sees_what_was_moved_each_reads_alone_and_all_is_counted() {
         assert!(!text(&mark, "_id").contains("token"), "{mark}");
     }
 
-    // From page to page by the links, by either path.
+    // Follow the links from page to page, on both paths.
     for path in [MOVED, "/api/notifications/reschedules/"] {
         let mut next = Some(format!("{path}?page_size=3&leida=false"));
         let mut found = Vec::new();
@@ -171,7 +171,7 @@ async fn support_sees_what_was_moved_each_reads_alone_and_all_is_counted() {
     assert_eq!((&before["tasa_entrega"], &before["tiempo_envio_ms"]), (&json!(0.0), &Value::Null));
 
     let mail = get(&usher, ANA, "/api/v1/transacciones/estadisticas/correos");
-    // To Juan, twice, and Kim, and of three moves to the admin.
+    // Two mails to Juan, one to Kim, and the admin's copies of three moves.
     assert_eq!(mail["total_correos_enviados"], 6, "{mail}");
     assert_eq!(mail["correos_prioridad_alta"], 3);
     assert_eq!(mail["correos_por_prioridad"], json!({"high": 3, "medium": 3, "low": 0}));
@@ -188,7 +188,7 @@ async fn support_sees_what_was_moved_each_reads_alone_and_all_is_counted() {
         (&json!("booking.confirmed"), &json!("juan@example.com"))
     );
 
-    // Who is forgotten has no name any more.
+    // An erased customer has no name any more.
     let erase = ["audit", "erase", "--recipient", "juan@example.com", "--reason", "asked", "--yes"];
     run(&settings, 0, &erase).await;
     let list = get(&usher, ANA, &format!("{MOVED}?reserva_id=B-1"));

@@ -21,7 +21,7 @@ use crate::support::{
     world::{World, certificate, text},
 };
 
-/// The seed's message, byte for byte but for the letters that its file has lost.
+/// The documented message, byte for byte, with its lost accents restored.
 const PRINTED: &str = include_str!("../../templates/booking_confirmation/samples/stream_seed.json");
 
 /// A stream of a test's own on the shared Redis.
@@ -41,7 +41,7 @@ impl Upstream {
         usher.set("STREAM_URL", exported("TEST_REDIS_URL")).set("STREAM_KEYS", &self.key)
     }
 
-    /// One entry; gives its id.
+    /// Adds an entry; returns its id.
     async fn add(&mut self, fields: &[(&str, &str)]) -> String {
         let mut add = redis::cmd("XADD");
         add.arg(&self.key).arg("*").arg(fields);
@@ -160,7 +160,7 @@ async fn what_can_not_be_read_is_kept_with_its_reason_and_holds_nothing_up() {
         ]
     );
     assert!(letters.iter().any(|letter| letter.body == b"{ no"));
-    // An id of its own is the event's.
+    // An entry's own event id is kept.
     world.until_records_of(&["b-1"]).await;
     upstream.until_empty().await;
 }
@@ -239,7 +239,7 @@ async fn by_request_what_waits_is_forwarded_at_once_and_waited_for() {
     let authorization = format!("Bearer {token}");
     let headers = [("Authorization", authorization.as_str())];
     let mut written = 0;
-    // usher takes a hundred by itself, and while it forwards those, the rest waits.
+    // usher takes a hundred by itself; while it forwards those, the rest waits.
     let answer = eventually("some were waiting", async || {
         let mut add = redis::pipe();
         add.atomic();
@@ -286,7 +286,7 @@ async fn a_stream_that_can_not_be_read_is_told() {
     assert!(error.contains("WRONGTYPE"), "{error}");
     let usher = usher.spawn().await;
     assert!(usher.until_down("stream").await.contains("WRONGTYPE"));
-    // All else goes on.
+    // Everything else continues.
     world.broker.publish(BOOKINGS, booking("b-1", "ana@example.com").to_string()).await;
     world.until_records(1).await;
     upstream.ask("DEL KEY").await;

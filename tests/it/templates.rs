@@ -1,4 +1,4 @@
-//! Templates in the database: what is active goes before the files, what is broken doesn't.
+//! Templates in the database: active ones replace the files, broken ones don't.
 
 use std::process::Output;
 
@@ -14,7 +14,7 @@ use crate::support::{
     world::{World, text},
 };
 
-/// As an author of the seed's kind pastes it: Pascal case, no locale, no version.
+/// A document as an author may paste it: Pascal case, no locale, no version.
 fn pasted(subject: &str) -> Document {
     doc! {
         "name": "BookingConfirmation",
@@ -53,7 +53,7 @@ async fn an_active_template_goes_before_the_file_until_it_is_taken_back() {
     assert!(mail.subject().ends_with(" <b>"), "{}", mail.subject());
     assert!(mail.html().contains("<h1>Hola "), "{}", mail.html());
 
-    // What it was made from is kept.
+    // The text that the mail was made from is kept.
     let records = world.until_records(2).await;
     let version = records.iter().map(|record| text(record, "template.version"));
     for version in version {
@@ -63,7 +63,7 @@ async fn an_active_template_goes_before_the_file_until_it_is_taken_back() {
         .await;
     }
 
-    // A broken one is refused, and the last good one stays.
+    // A broken version is refused, and the last good one stays.
     let broken = doc! {"$set": {"text_content": "{{NoSuchName}}"}};
     templates.update_one(doc! {}, broken).await.unwrap();
     until_loaded(&usher, 2).await;
@@ -99,7 +99,7 @@ async fn a_document_of_a_wrong_shape_stops_no_other() {
     assert_eq!(refused.len(), 3, "{refused:?}");
     assert!(refused.iter().any(|line| line["reason"].as_str().unwrap().contains("text_content")));
 
-    // Hot reload goes on beside them.
+    // Hot reload continues meanwhile.
     let changed = doc! {"$set": {"subject": "Otra {{BookingId}}"}};
     templates.update_one(doc! {"subject": "Reserva {{BookingId}}"}, changed).await.unwrap();
     until_loaded(&usher, 2).await;
@@ -182,7 +182,7 @@ async fn templates_are_pushed_tried_activated_and_listed() {
     let actions: Vec<String> = actions.iter().map(|action| text(action, "action")).collect();
     assert_eq!(actions, ["push", "push", "activate", "deactivate"]);
 
-    // The folder's own preheader goes along.
+    // The folder's own preheader is included.
     write("es.preheader.hbs", "Tus sillas");
     assert!(run(&usher, &push, 0).await.contains("version 3 stored"));
     let whole = [show.as_slice(), &["--version", "3"]].concat();
@@ -288,7 +288,7 @@ async fn text_messages_come_from_the_database_as_well() {
     let show = ["templates", "show", "booking_cancellation_sms", "--locale", "en"];
     assert_eq!(run(&usher, &show, 0).await, "No {{movie_title}}. Cine\n");
 
-    // A mail in its place is refused, and the good one stays.
+    // A mail in place of the text message is refused, and the good version stays.
     let mail = doc! {"name": "BookingReminderSms", "text_content": "text {{movie_title}}"};
     let mail = Document::from_iter(pasted("{{movie_title}}").into_iter().chain(mail));
     let html = doc! {"html_content": "<p>{{movie_title}}</p>"};

@@ -1,6 +1,6 @@
-//! Every connection encrypted, with a certificate on each side; and certificates that should not be
-//! trusted, or are replaced on disk while usher runs. `TEST_TLS=1 tests/run` has all other tests go
-//! the same way.
+//! Every connection encrypted, with a certificate on each side; and certificates that must not be
+//! trusted, or are replaced on disk while usher runs. With `TEST_TLS=1 tests/run` all other tests
+//! use TLS too.
 
 use std::{
     path::Path,
@@ -18,7 +18,7 @@ use crate::support::{
 
 const SERVICES: [&str; 4] = ["rabbitmq", "redis", "mongodb", "smtp"];
 
-/// Mail over TLS from the first byte, to a server that asks for a certificate and a login.
+/// Mail over TLS from the first byte, to a server that requires a certificate and a login.
 fn mutual(world: &World) -> Builder {
     certified(real(world, "TEST_SMTP_IMPLICIT_CLIENT_PORT")).set("SMTP_TLS", "implicit")
 }
@@ -29,7 +29,7 @@ async fn an_event_goes_its_way_over_four_encrypted_connections() {
     assert_delivered(&world, mutual(&world)).await;
 }
 
-/// What `usher check` says of each connection.
+/// The output of `usher check` for each connection.
 async fn errors(usher: &Builder) -> Vec<String> {
     let output = usher.output(&["check", "--json"]).await;
     assert_eq!(output.status.code(), Some(69), "{output:?}");
@@ -46,7 +46,8 @@ async fn services_that_ask_for_a_certificate_refuse_usher_without_one() {
         let service = service.to_uppercase();
         usher = usher.unset(&format!("{service}_CERT_FILE")).unset(&format!("{service}_KEY_FILE"));
     }
-    // TLS 1.3 lets the server say why only after the client thinks itself connected; some hang up.
+    // With TLS 1.3 the client counts as connected before the server says why it refuses; some
+    // servers hang up.
     for error in errors(&usher).await {
         assert!(!error.ends_with(": "), "{error}");
     }
@@ -99,7 +100,7 @@ async fn certificates_that_are_replaced_on_disk_are_used_without_a_restart() {
     let put = |name: &str| {
         for end in ["pem", "key"] {
             let (from, to) = (certificate(&format!("{name}.{end}")), format!("own.{end}"));
-            // Renamed, as those who renew certificates do: nobody reads half a file.
+            // Renamed, as renewal tools do, so that nobody reads half a file.
             let part = world.folder().join("part");
             std::fs::copy(from, &part).expect("a copy");
             std::fs::rename(part, world.folder().join(to)).expect("a new file");

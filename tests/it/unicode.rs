@@ -1,4 +1,4 @@
-//! Hostile and unusual values in events, and what a mail reader of another make finds of them.
+//! Hostile and unusual values in events, checked by an independent mail reader.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ use crate::support::{
     world::World,
 };
 
-/// What stands in the field of a plain mail.
+/// The field's value in a plain mail.
 const MARKER: &str = "Solaris1972";
 
-/// The fields under test. All stand in both parts, title and booking in the subject as well.
+/// The fields under test. All are in both parts; title and booking in the subject too.
 const FIELDS: [&str; 4] = ["movie_title", "full_name", "booking_id", "reason"];
 
-/// An event that is plain but for one field.
+/// An event that is plain except for one field.
 fn event(id: &str, to: &str, field: &str, value: &str) -> (&'static str, Value) {
     let changes = json!({ field: value });
     if matches!(field, "movie_title" | "full_name") {
@@ -37,7 +37,7 @@ fn event(id: &str, to: &str, field: &str, value: &str) -> (&'static str, Value) 
     (PAYMENTS, with(payment, &changes))
 }
 
-/// A name for the case, the field and its value.
+/// Name of the case, the field and its value.
 fn values() -> Vec<(&'static str, &'static str, String)> {
     let fixed = [
         ("bidi", "movie_title", "\u{202e}تذكرة\u{202c} (סרט\u{200f}) \u{2067}!abc\u{2069}"),
@@ -81,7 +81,7 @@ fn values() -> Vec<(&'static str, &'static str, String)> {
     fixed.chain(long).collect()
 }
 
-/// Addresses as an event has them, and as they travel.
+/// Addresses in the event and on the wire.
 const ADDRESSES: [(&str, &str); 4] = [
     ("user@bücher.example", "user@xn--bcher-kva.example"),
     ("user@例え.テスト", "user@xn--r8jz45g.xn--zckzah"),

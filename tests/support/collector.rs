@@ -45,7 +45,7 @@ impl Collector {
         .await
     }
 
-    /// Everything that came, as text.
+    /// Everything received, as text.
     pub(crate) fn text(&self) -> String {
         format!("{:?}", self.received.lock().expect("no panic"))
     }

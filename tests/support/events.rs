@@ -7,14 +7,14 @@ pub(crate) const PAYMENTS: &str = "notification.payment_events";
 pub(crate) const ACCOUNTS: &str = "notification.account_events";
 pub(crate) const REQUESTS: &str = "notification.request_events";
 
-/// The seed's first printed event, byte for byte: no event id.
+/// The first documented event, byte for byte: no event id.
 pub(crate) const SEED_BOOKING: &str =
     include_str!("../../templates/booking_confirmation/samples/seed.json");
-/// The seed's second one.
+/// The second documented event.
 pub(crate) const SEED_PAYMENT: &str =
     include_str!("../../templates/payment_success/samples/seed.json");
 
-/// A complete `booking.confirmed` with an id of its own.
+/// A complete `booking.confirmed` with its own id.
 pub(crate) fn booking(event_id: &str, recipient: &str) -> Value {
     json!({
         "event_id": event_id,

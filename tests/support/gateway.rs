@@ -1,4 +1,4 @@
-//! A gateway for text messages that does as it is told: Twilio's REST API as far as usher speaks it.
+//! A scripted gateway for text messages: the part of Twilio's REST API that usher uses.
 
 use std::{
     collections::HashMap,
@@ -25,14 +25,14 @@ struct State {
     script: HashMap<String, Vec<Act>>,
 }
 
-/// What happens instead of the usual, once for each.
+/// What happens instead of the usual answer, once for each.
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
     /// This status, a header line or none, and this body.
     Answer(u16, &'static str, &'static str),
     /// The request is read, and the connection ends without an answer.
     Cut,
-    /// The request is read, and nothing comes of it.
+    /// The request is read and never answered.
     Hold,
 }
 
@@ -63,7 +63,7 @@ impl Gateway {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What happens to the next messages to this number.
+    /// Scripts the next messages to this number.
     pub(crate) fn script(&self, number: &str, acts: &[Act]) {
         let mut state = self.state.lock().expect("no panic");
         state.script.insert(number.to_owned(), acts.to_vec());

@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use url::Url;
 
-/// What a server answered.
+/// A server's answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -36,7 +36,7 @@ pub(crate) fn request(method: &str, url: &str, json: Option<&str>) -> std::io::R
     request_with(method, url, &[], json)
 }
 
-/// The same with more headers; a `Host` takes the place of the URL's.
+/// The same with more headers; a `Host` replaces the URL's.
 pub(crate) fn request_with(
     method: &str,
     url: &str,

@@ -1,17 +1,17 @@
-//! A mail as the tests look at it.
+//! A mail, parsed for the tests.
 
 use mail_parser::{Message, MessageParser, MimeHeaders, PartType};
 
-/// One mail that arrived somewhere.
+/// A received mail.
 #[derive(Debug, Clone)]
 pub(crate) struct Mail {
     /// The sender in the envelope.
     pub(crate) from: String,
-    /// What else MAIL said, such as `SMTPUTF8`.
+    /// Parameters of MAIL, such as `SMTPUTF8`.
     pub(crate) parameters: String,
     /// The recipient in the envelope.
     pub(crate) to: String,
-    /// Headers and body as they came, dots not doubled any more.
+    /// Headers and body as received, without dot stuffing.
     pub(crate) raw: Vec<u8>,
 }
 
@@ -24,7 +24,7 @@ impl Mail {
         self.parsed().subject().unwrap_or_default().to_owned()
     }
 
-    /// Name and address of the only one in `From`.
+    /// Name and address of the only mailbox in `From`.
     pub(crate) fn sender(&self) -> (String, String) {
         let mail = self.parsed();
         let from = mail.from().expect("a sender").as_list().expect("a list");
@@ -38,7 +38,7 @@ impl Mail {
         self.parsed().message_id().unwrap_or_default().to_owned()
     }
 
-    /// The part for people without HTML.
+    /// The text part.
     pub(crate) fn text(&self) -> String {
         self.parsed().body_text(0).unwrap_or_default().into_owned()
     }
@@ -52,7 +52,7 @@ impl Mail {
         tree(&self.parsed(), 0)
     }
 
-    /// What the part of this file name holds.
+    /// The content of the part with this file name.
     ///
     /// # Panics
     /// There is none.
@@ -62,7 +62,7 @@ impl Mail {
         part.unwrap_or_else(|| panic!("no {name} in {}", self.tree())).contents().to_vec()
     }
 
-    /// The header lines as they travelled, folded lines and all.
+    /// The raw header lines, with folding.
     pub(crate) fn head(&self) -> String {
         let text = String::from_utf8_lossy(&self.raw);
         text.split("\r\n\r\n").next().unwrap_or_default().to_owned()

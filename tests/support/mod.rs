@@ -1,5 +1,5 @@
-//! What the tests are made with: a world of their own on the shared services ([`world`]), the real
-//! binary ([`usher`]), and a mail server that does as it is told ([`smtp`]).
+//! Support for the tests: a world on the shared services for each ([`world`]), the real
+//! binary ([`usher`]), and a scripted mail server ([`smtp`]).
 
 pub(crate) mod broker;
 pub(crate) mod collector;
@@ -21,10 +21,10 @@ use mongodb::{
     bson::{DateTime, Document, doc},
 };
 
-/// How long anything may take on a slow machine. What is waited for usually comes in milliseconds.
+/// How long anything may take on a slow machine; most conditions hold within milliseconds.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
-/// Between two looks at a condition.
+/// Time between two checks of a condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A variable that `tests/run` exports. A missing service is a failure, never a skip.
@@ -41,17 +41,17 @@ pub(crate) fn redis_database(number: u8) -> String {
     format!("{server}/{number}")
 }
 
-/// Everything that is planned is due then, as `usher scheduled send-now` does it for one.
+/// Makes everything planned due then, as `usher scheduled send-now` does for one.
 pub(crate) async fn make_due(planned: &Collection<Document>, due: Timestamp) {
     let due = DateTime::from_millis(due.as_millisecond());
     let set = doc! {"$set": {"due": due, "claim_at": due}};
     planned.update_many(doc! {"state": "planned"}, set).await.expect("an answer");
 }
 
-/// Looks again and again until the condition gives something.
+/// Polls until the condition returns a value.
 ///
 /// # Panics
-/// It gives nothing within [`DEADLINE`].
+/// It returns none within [`DEADLINE`].
 pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let look_again = async {
         loop {
@@ -64,10 +64,10 @@ pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -
     in_time(what, look_again).await
 }
 
-/// What comes within [`DEADLINE`]; a service that hangs is to fail a test, not to stop it for ever.
+/// The result within [`DEADLINE`]; a service that hangs fails the test instead of blocking it.
 ///
 /// # Panics
-/// It doesn't.
+/// There is none.
 pub(crate) async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
     let came = tokio::time::timeout(DEADLINE, coming).await;
     came.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))

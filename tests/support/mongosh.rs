@@ -1,9 +1,9 @@
-//! Reads queries as documents show them to people who use `mongosh`.
+//! Reads the `mongosh` queries of the documentation.
 
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use serde_json::Value;
 
-/// A question as `mongosh` would ask it.
+/// A `mongosh` query.
 pub(crate) struct Question {
     pub(crate) collection: String,
     method: String,
@@ -33,7 +33,7 @@ impl Question {
         })
     }
 
-    /// What it looks for, and in which order.
+    /// Its filter and order.
     pub(crate) fn filter(&self) -> (Document, Document) {
         let first = match &self.arguments[0] {
             Bson::Array(stages) => stages[0].as_document().and_then(|stage| stage.get("$match")),
@@ -43,7 +43,7 @@ impl Question {
         (first.clone(), self.sort.clone())
     }
 
-    /// As the command that `mongosh` makes of it.
+    /// The command that `mongosh` would send.
     pub(crate) fn command(&self) -> Document {
         let (collection, first) = (&self.collection, &self.arguments[0]);
         match self.method.as_str() {

@@ -8,7 +8,7 @@ use std::{
 
 use super::exported;
 
-/// Runs a script of `tests/support` and gives what it printed.
+/// Runs a script of `tests/support` and returns its output.
 pub(crate) fn python(script: &str, arguments: &[&str], input: &[u8]) -> String {
     let mut child = Command::new(exported("TEST_PYTHON"))
         .arg(script_path(script))

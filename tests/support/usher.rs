@@ -42,13 +42,13 @@ impl Builder {
         self
     }
 
-    /// Takes a setting back.
+    /// Removes a setting.
     pub(crate) fn unset(mut self, name: &str) -> Self {
         self.settings.remove(name);
         self
     }
 
-    /// Takes the certificates of these services back: their connections are not encrypted.
+    /// Removes the certificates of these services: their connections are not encrypted.
     pub(crate) fn uncertified(mut self, services: &[&str]) -> Self {
         for service in services {
             for file in ["CA", "CERT", "KEY"] {
@@ -81,7 +81,7 @@ impl Builder {
     /// Runs a command that ends by itself.
     pub(crate) async fn output(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(arguments);
-        // The test's own servers must go on answering meanwhile.
+        // The test's own servers must keep answering meanwhile.
         let output = tokio::task::spawn_blocking(move || command.output());
         output.await.expect("no panic").expect("the binary starts")
     }
@@ -149,7 +149,7 @@ impl Usher {
             .await;
     }
 
-    /// Waits until it says that a dependency is down; gives the reason.
+    /// Waits until it reports that a dependency is down; returns the reason.
     pub(crate) async fn until_down(&self, dependency: &str) -> String {
         let sign = format!("[-] {dependency} ");
         eventually(&format!("{dependency} is down"), async || {
@@ -160,7 +160,7 @@ impl Usher {
         .await
     }
 
-    /// Everything it said so far.
+    /// Its output so far.
     pub(crate) fn log(&self) -> String {
         self.logs.lock().expect("no reader panicked").join("\n")
     }
@@ -172,8 +172,8 @@ impl Usher {
         lines.filter(|line| line["message"] == message).collect()
     }
 
-    /// Waits until it has gone through this many messages, counting hand-offs and redeliveries but
-    /// not what it could not understand.
+    /// Waits until it has processed this many messages, including hand-offs and redeliveries but
+    /// without messages that it could not understand.
     pub(crate) async fn until_processed(&self, count: usize) -> Vec<Value> {
         eventually(&format!("{count} messages processed"), async || {
             let lines = self.find_log("event processed");
@@ -182,7 +182,7 @@ impl Usher {
         .await
     }
 
-    /// SIGTERM; gives how it ended.
+    /// Sends SIGTERM; returns the exit status.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
         self.ended().await

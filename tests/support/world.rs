@@ -1,4 +1,4 @@
-//! One test's own corner of the shared services.
+//! A test's own virtual host, database and folder on the shared services.
 
 use std::path::Path;
 
@@ -19,24 +19,24 @@ use super::{
 };
 
 /// A virtual host, a database, a pepper and a folder that no other test has. Redis is shared: the
-/// pepper is part of every delivery id, so ids never meet.
+/// pepper is part of every delivery id, so ids never collide.
 pub(crate) struct World {
     name: String,
     mongodb: Client,
     folder: TempDir,
-    /// Whether usher comes by TLS and with a certificate.
+    /// Whether usher uses TLS with a certificate.
     encrypted: bool,
     /// The broker as upstream sees it.
     pub(crate) broker: Broker,
 }
 
 impl World {
-    /// Makes all of it. With `TEST_TLS` set, as [`encrypted`](Self::encrypted).
+    /// Creates all of it. With `TEST_TLS` set, like [`encrypted`](Self::encrypted).
     pub(crate) async fn new() -> Self {
         Self::make(std::env::var_os("TEST_TLS").is_some()).await
     }
 
-    /// One in which usher comes by TLS and with a certificate.
+    /// A world in which usher uses TLS with a certificate.
     pub(crate) async fn encrypted() -> Self {
         Self::make(true).await
     }
@@ -78,11 +78,11 @@ impl World {
             .set("SMTP_TIMEOUT", "2s")
             .set("SMTP_DOT_TIMEOUT", "2s")
             .set("DRAIN_TIMEOUT", "5s")
-            // Or each booking would leave something for later.
+            // Otherwise each booking would leave a planned reminder.
             .set("REMINDER_BEFORE", "")
     }
 
-    /// Of the virtual host and of the database.
+    /// Name of the virtual host and of the database.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -97,7 +97,7 @@ impl World {
         with_database(&exported("TEST_MONGODB_URI"), &self.name)
     }
 
-    /// Has the broker close usher's connections; gives how many there were.
+    /// Makes the broker close usher's connections; returns their number.
     pub(crate) fn close_connections_of_usher(&self) -> usize {
         let found = manage("GET", &format!("vhosts/{}/connections", self.name), None);
         let found: Vec<Value> = serde_json::from_str(&found.body).expect("a list");
@@ -113,7 +113,7 @@ impl World {
         closed.count()
     }
 
-    /// Gives one queue a policy, or takes it away again.
+    /// Sets a queue's policy, or removes it.
     pub(crate) fn policy(&self, queue: &str, definition: Option<&str>) {
         let path = format!("policies/{}/{queue}", self.name);
         match definition {
@@ -148,7 +148,7 @@ impl World {
         found.try_collect().await.expect("documents")
     }
 
-    /// The last word on each delivery, as the view for operators has it.
+    /// The last record of each delivery, from the view for operators.
     pub(crate) async fn last_words(&self) -> Vec<Document> {
         let view = self.mongodb.database(&self.name).collection("delivery_status");
         let found = view.find(doc! {}).await.expect("an answer");
@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// What the database answers to a command.
+    /// The database's answer to a command.
     pub(crate) async fn command(&self, command: Document) -> mongodb::error::Result<Document> {
         self.mongodb.database(&self.name).run_command(command).await
     }
@@ -194,7 +194,7 @@ impl World {
         found.try_collect().await.expect("documents")
     }
 
-    /// What the ledger keeps of these records' deliveries.
+    /// The ledger's entries for these records' deliveries.
     pub(crate) async fn ledger_entries(&self, records: &[Document]) -> Vec<String> {
         let client = redis::Client::open(exported("TEST_REDIS_URL")).expect("a URL");
         let mut redis = client.get_multiplexed_async_connection().await.expect("Redis");
@@ -208,7 +208,7 @@ impl World {
         kept
     }
 
-    /// Waits for this many records and gives each one's status.
+    /// Waits for this many records and returns the status of each.
     pub(crate) async fn until_statuses(&self, count: usize) -> Vec<String> {
         self.until_records(count).await.iter().map(|record| text(record, "status")).collect()
     }
@@ -225,7 +225,7 @@ impl World {
         found.try_collect().await.expect("the actions")
     }
 
-    /// Adds the record of a success to an attempt of which nobody could tell.
+    /// Adds the record of a success to an attempt of unknown outcome.
     pub(crate) async fn copy_record_as_sent(&self, record: &Document) {
         let mut sent = record.clone();
         sent.insert("_id", text(record, "_id").replace("unknown", "sent"));
@@ -233,7 +233,7 @@ impl World {
         self.deliveries().insert_one(sent).await.expect("a record");
     }
 
-    /// Nothing waits in any queue that a person would have to look at, nor for another attempt.
+    /// Checks that no message waits for an operator or for another attempt.
     pub(crate) async fn assert_queues_empty(&self, queues: &[&str]) {
         for queue in queues {
             assert_eq!(self.broker.depth(queue).await, 0, "messages in {queue}");
@@ -243,11 +243,11 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // Best effort: the services go away as well, unless somebody brought their own.
+        // Best effort: the services end too, unless they are the user's own.
         let url = format!("{}/api/vhosts/{}", exported("TEST_AMQP_MANAGEMENT"), self.name);
         let _ = request("DELETE", &url, None);
         let (uri, name) = (exported("TEST_MONGODB_URI"), self.name.clone());
-        // The test's own runtime ends with the test, and this has to be waited for.
+        // The test's runtime ends with the test, and this must complete.
         let dropped = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
@@ -294,7 +294,7 @@ fn amqp_url(vhost: &str) -> String {
     format!("{}/{vhost}", exported("TEST_AMQP_URL").trim_end_matches('/'))
 }
 
-/// Settings with which every service lets usher in by TLS.
+/// Settings for TLS to every service.
 pub(crate) fn certified(mut usher: Builder) -> Builder {
     for service in ["RABBITMQ", "REDIS", "MONGODB", "SMTP"] {
         usher = usher

@@ -1,4 +1,4 @@
-//! Rows that a crash at one step makes.
+//! Rows with a crash at one step.
 
 use super::{die_at, held_at_the_dot, judged, killed_at, may_park, once};
 use crate::{
@@ -131,7 +131,7 @@ async fn row_13_decided_dead_around_the_publish() {
         let published = killed_at(&stage, Kind::Refused, point).await;
         let counts = once(&format!("13 dead {point}"), &stage, &published).await;
         assert_eq!(counts.dead, 1);
-        // In one place, under one id, though perhaps in two copies.
+        // In one queue, under one id, perhaps in two copies.
         assert!(counts.copies <= second_letters, "{counts}");
         assert_eq!(stage.smtp.reached(Phase::Rcpt), 1, "never attempted again");
     }

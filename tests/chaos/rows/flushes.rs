@@ -1,4 +1,4 @@
-//! Rows in which Redis loses everything: each on a Redis of its own.
+//! Rows in which Redis loses everything, each on a private Redis.
 
 use super::{held_at, held_at_the_dot, judged};
 use crate::{
@@ -81,7 +81,7 @@ async fn row_22_flushed_and_the_owner_killed_in_the_window() {
     redis(&daemon, "FLUSHALL").await;
     instance.kill();
     stage.smtp.relent();
-    // The one double there is, and the README says so.
+    // The only second mail, and the README says so.
     let limits = Limits { parked: 0, doubles: 1 };
     let counts = judged("22", &stage, &published, vec![stage.start(&[])], limits).await;
     assert_eq!((counts.delivered, counts.doubles), (1, 1));

@@ -1,4 +1,4 @@
-//! The 25 rows of DESIGN section 4, by name. Each prints what the oracle counted.
+//! The 25 rows of docs/reliability.md, by name. Each prints the oracle's counts.
 
 mod crashes;
 mod flushes;
@@ -16,12 +16,12 @@ use super::{
 };
 use crate::support::smtp::{Phase, SmtpServer};
 
-/// One event of this kind, the mail server instructed.
+/// One event of this kind, with the mail server scripted.
 fn one(kind: Kind, smtp: &SmtpServer) -> Vec<Published> {
     super::batch::batch(&[kind], 1, smtp)
 }
 
-/// Publishes, and starts an instance that kills itself at this point; gives the events.
+/// Publishes, and starts an instance that kills itself at this point; returns the events.
 async fn killed_at(stage: &Stage, kind: Kind, point: &str) -> Vec<Published> {
     let published = one(kind, &stage.smtp);
     stage.publish(&published).await;
@@ -37,8 +37,8 @@ async fn die_at(stage: &Stage, point: &str) {
     assert_eq!(signal, Some(Signal::KILL.as_raw()), "{point}: {status}");
 }
 
-/// Publishes and starts an instance, and waits until it has handed in its first mail, dot and all,
-/// and waits for the reply, which [`SmtpServer::relent`] lets go.
+/// Publishes, starts an instance, and waits until it has sent its first mail, including the dot,
+/// and waits for the reply, which [`SmtpServer::relent`] releases.
 async fn held_at_the_dot(stage: &Stage, kind: Kind) -> (Vec<Published>, Instance) {
     held_at(stage, kind, Phase::Dot).await
 }
@@ -72,7 +72,7 @@ async fn once(row: &str, stage: &Stage, published: &[Published]) -> Counts {
     judged(row, stage, published, vec![stage.start(&[])], Limits::default()).await
 }
 
-/// This many mails whose fate nobody can tell.
+/// Allows this many mails of unknown outcome.
 const fn may_park(parked: usize) -> Limits {
     Limits { parked, doubles: 0 }
 }

@@ -1,4 +1,4 @@
-//! Rows about time, lost queues and what people do.
+//! Rows about time, lost queues and operators.
 
 use rustix::process::Signal;
 
@@ -33,11 +33,11 @@ async fn row_11_a_retry_is_due_while_another_delivery_is_slow() {
 
 fn with_time_to_stop(stage: &mut Stage) {
     stage.set("SMTP_DOT_TIMEOUT", "60s");
-    // The stopped one holds its message and gets no other.
+    // The stopped instance holds its message and gets no other.
     stage.set("PREFETCH", "1");
 }
 
-/// Stopped between dot and reply, and taken for gone by another that met a copy of the event.
+/// An instance stopped between dot and reply; another, with a copy of the event, considers it gone.
 async fn stopped_after_the_latch(
     stage: &Stage,
     kind: Kind,
@@ -45,7 +45,7 @@ async fn stopped_after_the_latch(
     let (published, stopped) = held_at_the_dot(stage, kind).await;
     stopped.signal(Signal::STOP);
     let other = stage.start(&[]);
-    // The stopped one also holds what it can of the deferred ones; the other needs some as well.
+    // The stopped instance also holds deferred messages; the other needs some too.
     for _ in 0..4 {
         stage.publish(&published).await;
     }
@@ -69,8 +69,8 @@ async fn row_15_stopped_after_the_latch_then_reads_250() {
         records.iter().any(|record| text(record, "status") == "sent").then_some(())
     })
     .await;
-    // What a person would do next is refused, for it was sent.
-    // Written beside the hand-off, so it may come after it.
+    // An operator's resend is refused, because it was sent.
+    // Written beside the hand-off, so possibly after it.
     let record = eventually("its record", async || stage.records().await.into_iter().next()).await;
     let id = text(&record, "delivery_id");
     let output = stage.command(&["parked", "resend", &id, "--reason", "test", "--yes"]).await;
@@ -107,7 +107,7 @@ async fn row_24_a_delay_queue_is_deleted_with_a_retry_inside() {
     let deleted = request("DELETE", &url, None).expect("an answer");
     assert_eq!(deleted.status, 204, "{deleted:?}");
     instance.terminate().await;
-    // It is gone, and visible as a record that no other follows.
+    // It is gone, and visible as a record without a successor.
     let records = stage.records().await;
     assert_eq!((records.len(), text(&records[0], "status").as_str()), (1, "retrying"));
     assert_eq!(stage.smtp.received().len(), 0);
@@ -124,7 +124,7 @@ async fn row_25_replayed_from_dead() {
     let broker = stage.broker().await;
     eventually("a dead letter", async || (broker.depth("usher.dead").await == 1).then_some(()))
         .await;
-    // Written beside the hand-off, so it may come after it.
+    // Written beside the hand-off, so possibly after it.
     let record = eventually("its record", async || stage.records().await.into_iter().next()).await;
     let id = text(&record, "delivery_id");
     stage.command(&["dead-letters", "replay", &id, "--reason", "test", "--yes"]).await;
@@ -142,14 +142,14 @@ async fn row_25_resent_from_parked() {
     let broker = stage.broker().await;
     eventually("a parked letter", async || (broker.depth("usher.parked").await == 1).then_some(()))
         .await;
-    // Written beside the hand-off, so it may come after it.
+    // Written beside the hand-off, so possibly after it.
     let record = eventually("its record", async || stage.records().await.into_iter().next()).await;
     let id = text(&record, "delivery_id");
     stage.command(&["parked", "resend", &id, "--reason", "test", "--yes"]).await;
     eventually("it is sent", async || (stage.smtp.accepted().len() == 1).then_some(())).await;
     let counts = judged("25 parked", &stage, &published, vec![instance], may_park(0)).await;
     assert_eq!(counts.delivered, 1);
-    // And once more: a duplicate of the event changes nothing.
+    // A duplicate of the event changes nothing.
     stage.publish(&published).await;
     assert_eq!(once("25 again", &stage, &published).await.delivered, 1);
 }

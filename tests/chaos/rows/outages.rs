@@ -1,4 +1,4 @@
-//! Rows that a service makes which can't be reached.
+//! Rows with a service that can't be reached.
 
 use super::{held_at, held_at_the_dot, judged, may_park, once};
 use crate::{
@@ -40,7 +40,7 @@ async fn row_05_audit_written_ledger_not() {
     stage.smtp.relent();
     until_recorded(&stage).await;
     instance.kill();
-    // What it wrote into the void must not arrive after all.
+    // What the dead process wrote must not arrive later.
     redis.clear().await;
     assert_eq!(once("05", &stage, &published).await.delivered, 1);
 }
@@ -103,7 +103,7 @@ async fn row_18_mongodb_down_for_long() {
         assert!(!instance.log().contains("event processed"), "not acknowledged");
         if killed {
             instance.kill();
-            // The next one meets a sent delivery and a silent audit, and waits as well.
+            // The next instance finds a sent delivery and a silent audit, and waits too.
             instance = stage.start(&[]);
             until_down(&instance, "mongodb").await;
             assert!(!instance.log().contains("event processed"), "not acknowledged");
@@ -125,7 +125,7 @@ async fn row_19_both_down_after_250_then_killed() {
     mongodb.turn(Weather::Reset);
     until_down(&instance, "redis").await;
     stage.smtp.relent();
-    // It wants to write the record, so it has read the 250.
+    // It tries to write the record, so it has read the 250.
     until_down(&instance, "mongodb").await;
     instance.kill();
     redis.turn(Weather::Fair);
@@ -134,7 +134,7 @@ async fn row_19_both_down_after_250_then_killed() {
     assert_eq!((counts.parked, counts.parked_accepted), (1, 1));
 }
 
-/// Reset while the server holds this phase, fair again once usher has noticed.
+/// Resets connections while the server holds this phase, and restores them once usher has noticed.
 async fn without_rabbitmq(row: &str, kind: Kind, phase: Phase) {
     let mut stage = Stage::new().await;
     let rabbitmq: Proxy = stage.behind_a_proxy("RABBITMQ_URL").await;

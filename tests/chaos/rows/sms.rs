@@ -1,4 +1,4 @@
-//! The rows about one delivery, for text messages: the gateway's answer is what the reply to the dot is.
+//! The rows for text messages: the gateway's answer takes the place of the reply to the dot.
 
 use super::die_at;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 
 const NUMBER: &str = "+14155550100";
 
-/// A stage on which a cancellation is one text message, and nothing else.
+/// A stage where a cancellation is only one text message.
 async fn stage(on_unknown: &str) -> (Stage, Gateway) {
     let mut stage = Stage::new().await;
     let gateway = Gateway::start().await;
@@ -42,7 +42,8 @@ async fn stage(on_unknown: &str) -> (Stage, Gateway) {
     (stage, gateway)
 }
 
-/// An instance settles it: with this status, this many letters in `usher.parked` and so many requests.
+/// Checks that an instance settles it with this status, this many messages in `usher.parked` and
+/// this many requests.
 async fn settled(row: &str, stage: &Stage, gateway: &Gateway, expected: (&str, usize, usize)) {
     let mut instance = stage.start(&[]);
     let is_over = async || {

@@ -1,5 +1,5 @@
-//! A mail server that does as it is told: it keeps every mail in memory, and a script makes it
-//! refuse, dawdle or hang up at any phase.
+//! A scripted mail server: it keeps every mail in memory, and a script makes it refuse, delay or
+//! hang up at any phase.
 
 mod script;
 mod session;
@@ -21,12 +21,12 @@ use super::{eventually, mail::Mail};
 
 pub(crate) use self::script::Phase;
 
-/// What the server says it can do (RFC 5321 4.1.1.1).
+/// Extensions that the server offers (RFC 5321 4.1.1.1).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Offers {
     pub(crate) pipelining: bool,
     pub(crate) smtputf8: bool,
-    /// Answers DATA with 354 though every recipient was refused (RFC 2920 3.1 allows for that).
+    /// Answers DATA with 354 although every recipient was refused (RFC 2920 3.1 allows that).
     pub(crate) data_without_recipient: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct SmtpServer {
     task: JoinHandle<()>,
 }
 
-/// A port that is taken and on which nobody listens yet: connecting is refused.
+/// A reserved port without a listener: connections are refused.
 pub(crate) struct ClosedPort {
     socket: TcpSocket,
     address: SocketAddr,
@@ -54,7 +54,7 @@ struct Shared {
     state: Mutex<State>,
     /// Counts the orders to hang up.
     hang_up: watch::Sender<u32>,
-    /// Counts the orders to let go of what is held.
+    /// Counts the orders to release held replies.
     release: watch::Sender<u32>,
 }
 
@@ -96,7 +96,7 @@ impl ClosedPort {
 }
 
 impl SmtpServer {
-    /// With everything on offer and no script: it accepts all mail.
+    /// Offers all extensions, without a script: it accepts all mail.
     pub(crate) async fn start() -> Self {
         Self::offering(Offers::default()).await
     }
@@ -120,7 +120,7 @@ impl SmtpServer {
         self.address.port()
     }
 
-    /// The start of a rule: what happens at this phase instead of the usual.
+    /// Begins a rule: what happens at this phase instead of the usual reply.
     pub(crate) fn at(&self, phase: Phase) -> RuleBuilder<'_> {
         RuleBuilder::new(self, phase)
     }
@@ -129,7 +129,7 @@ impl SmtpServer {
         self.shared.state().rules.push(rule);
     }
 
-    /// Forgets every rule and lets go of what is held.
+    /// Removes every rule and releases held replies.
     pub(crate) fn relent(&self) {
         self.shared.state().rules.clear();
         self.shared.release.send_modify(|orders| *orders += 1);
@@ -145,7 +145,7 @@ impl SmtpServer {
         self.shared.state().accepted.clone()
     }
 
-    /// Mails that were complete, whatever the answer: each may have reached its reader.
+    /// Mails that were complete, whatever the answer: each may have reached its recipient.
     pub(crate) fn received(&self) -> Vec<Mail> {
         self.shared.state().received.clone()
     }
@@ -155,7 +155,7 @@ impl SmtpServer {
         self.shared.state().sessions
     }
 
-    /// How often a phase was reached, before anything was answered there.
+    /// How often a phase was reached, counted before its reply.
     pub(crate) fn reached(&self, phase: Phase) -> usize {
         self.shared.state().reached.get(&phase).copied().unwrap_or(0)
     }
@@ -166,7 +166,7 @@ impl SmtpServer {
         eventually(&what, async || (self.reached(phase) >= count).then_some(())).await;
     }
 
-    /// Waits for this many mails, and is surprised by more.
+    /// Waits for this many mails, and fails if there are more.
     pub(crate) async fn until_accepted(&self, count: usize) -> Vec<Mail> {
         let mails = eventually(&format!("{count} mails"), async || {
             let mails = self.accepted();

@@ -1,4 +1,4 @@
-//! The script: what happens at which phase, to whom and how often.
+//! The script: what happens at which phase, for which recipient and how often.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ pub(crate) enum Phase {
     Dot,
 }
 
-/// What happens instead of the usual.
+/// What happens instead of the usual reply.
 #[derive(Debug, Clone)]
 pub(super) enum Act {
     /// This line is the reply.
     Reply(String),
-    /// The usual, later.
+    /// The usual reply, delayed.
     Delay(Duration),
-    /// The usual, once the test lets go.
+    /// The usual reply, once the test releases it.
     Hold,
     /// The connection ends without a reply.
     Cut,
@@ -36,13 +36,13 @@ pub(super) enum Act {
 pub(super) struct Rule {
     phase: Phase,
     recipient: Option<String>,
-    /// How often it still applies; `None`: always.
+    /// How often it still applies; `None` means always.
     left: Option<u32>,
     act: Act,
 }
 
 impl State {
-    /// The first rule that fits; its use is counted.
+    /// The first matching rule; counts its use.
     pub(super) fn act(&mut self, phase: Phase, recipient: &str) -> Option<Act> {
         let rule = self.rules.iter_mut().find(|rule| {
             let is_for = rule.recipient.as_deref().is_none_or(|wanted| wanted == recipient);
@@ -53,7 +53,7 @@ impl State {
     }
 }
 
-/// A rule in the making.
+/// A rule being built.
 pub(crate) struct RuleBuilder<'s> {
     server: &'s SmtpServer,
     phase: Phase,
@@ -87,17 +87,17 @@ impl<'s> RuleBuilder<'s> {
         self.act(Act::Reply(line.to_owned()));
     }
 
-    /// Waits before it goes on as usual.
+    /// Waits before the usual reply.
     pub(crate) fn delay(self, by: Duration) {
         self.act(Act::Delay(by));
     }
 
-    /// Waits for [`SmtpServer::relent`] before it goes on as usual.
+    /// Waits for [`SmtpServer::relent`] before the usual reply.
     pub(crate) fn hold(self) {
         self.act(Act::Hold);
     }
 
-    /// Ends the connection without a word.
+    /// Ends the connection without a reply.
     pub(crate) fn cut(self) {
         self.act(Act::Cut);
     }

@@ -17,7 +17,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((stream, _)) = listener.accept().await {
         shared.state().sessions += 1;
         let session = Session::new(stream, shared.clone());
-        // A client that goes away is not this server's business.
+        // A client may disconnect at any time.
         tokio::spawn(async move { session.run().await.ok() });
     }
 }
@@ -132,7 +132,7 @@ impl Session {
         }
     }
 
-    /// The usual reply unless the script has another; whether it was the usual one.
+    /// Sends the script's reply or the usual one; returns whether it was the usual one.
     async fn answer(&mut self, phase: Phase, to: &str, usual: &str) -> io::Result<bool> {
         let usually = self.may_go_on(phase, to).await?;
         if usually {
