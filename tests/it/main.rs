@@ -16,6 +16,7 @@ mod bad_input;
 mod bookings;
 mod broker;
 mod commands;
+mod conformance;
 mod connections;
 mod contract;
 mod crash;
