@@ -98,3 +98,13 @@ fn every_path_that_is_named_exists() {
     }
     assert!(broken.is_empty(), "{broken:#?}");
 }
+
+#[test]
+fn the_architecture_page_has_every_crash_point() {
+    let read = |path: &str| fs::read_to_string(repository().join(path)).expect("a file");
+    let (code, page) = (read("src/crash_points.rs"), read("docs/architecture.md"));
+    let names = code.lines().filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\","));
+    let missing: Vec<&str> =
+        names.filter(|name| !page.contains(&format!("\n| `{name}` |"))).collect();
+    assert!(missing.is_empty() && code.contains("\"after_receive\","), "{missing:?}");
+}
