@@ -30,7 +30,7 @@ function columns(days, label, width) {
       svg("text", { x: TALL.left - 8, y: y + 4, "text-anchor": "end" }, ofNumber(count)),
     ];
   });
-  // As many days are named as there is room for, the last one always.
+  // Labels as many days as fit, and always the last one.
   const every = Math.ceil((days.length * 64) / (width - TALL.left));
   days.forEach(({ day, sent, unsent }, index) => {
     const x = TALL.left + slot * index + (slot - wide) / 2;

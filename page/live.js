@@ -76,11 +76,11 @@ function connect() {
 }
 
 async function again() {
-  // A socket that is refused does not say why: signing in may be all it needs.
+  // A refused socket gives no reason; signing in may be enough.
   try {
     await session();
   } catch {
-    // Not reached: the next try says the same.
+    // usher is unreachable; the next try reports it.
   }
   if (isWanted) connect();
 }
@@ -93,7 +93,7 @@ function hear(message) {
     return;
   }
   const known = messages.get(message.id);
-  // The newest stands first, wherever it stood.
+  // The newest comes first, wherever it was.
   messages.delete(message.id);
   messages.set(message.id, { ...message, moved: known?.moved || message.type === MOVED });
   if (messages.size > MOST) messages.delete(messages.keys().next().value);

@@ -79,6 +79,6 @@ live.start();
 delivery.start();
 whenSignedOut(askToSignIn);
 session().then(openDesk, (error) => {
-  // Each part says for itself that usher does not answer.
+  // Each part reports itself that usher does not answer.
   if (!(error instanceof Refused)) openDesk();
 });

@@ -67,7 +67,7 @@ async function read(id) {
   const near = row.nextElementSibling ?? row.previousElementSibling;
   await change(row.querySelectorAll("button"), async () => {
     await markRead([id]);
-    // Where the next step is; never nowhere.
+    // Moves the focus to the next control, so that it is never lost.
     const next = near?.dataset.id;
     await reload();
     const button = next && $("moves").querySelector(`[data-id="${CSS.escape(next)}"] button`);
