@@ -134,7 +134,7 @@ async fn the_source_queue_is_deleted_under_the_consumer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_under_load_finishes_what_is_under_way() {
+async fn sigterm_under_load_finishes_mail_in_flight() {
     let stage = Stage::new().await;
     let (published, mut instances) = busy(&stage).await;
     for _ in 0..3 {

@@ -52,7 +52,7 @@ fn faults(evidence: &Evidence) -> usize {
 }
 
 #[test]
-fn what_is_as_it_should_be_has_no_fault() {
+fn a_correct_run_has_no_fault() {
     assert_eq!(faults(&sent()), 0);
     let dead = Evidence {
         accepted: Vec::new(),
@@ -64,7 +64,7 @@ fn what_is_as_it_should_be_has_no_fault() {
 }
 
 #[test]
-fn every_breach_is_a_fault() {
+fn every_broken_promise_is_a_fault() {
     let empty = || Evidence { accepted: Vec::new(), records: Vec::new(), ..sent() };
     let breaches = [
         ("lost", empty()),

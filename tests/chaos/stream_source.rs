@@ -66,7 +66,7 @@ async fn killed_at(point: &str, hit: usize) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_between_the_steps_of_the_bridge_nothing_is_lost_or_sent_twice() {
+async fn killed_between_the_steps_of_the_stream_source_nothing_is_lost_or_sent_twice() {
     let cases =
         STREAM_SOURCE_POINTS.iter().map(|point| (*point, 1)).chain([("after_stream_publish", 5)]);
     let cases = cases.map(|(point, hit)| killed_at(point, hit));
@@ -115,7 +115,7 @@ async fn a_stream_that_was_flushed_or_whose_redis_came_back_empty_is_read_again(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_read_while_the_broker_is_away_is_forwarded_by_whoever_is_there_then() {
+async fn entries_read_while_the_broker_is_down_are_forwarded_by_the_next_instance() {
     let mut stage = Stage::new().await;
     let rabbitmq = stage.behind_a_proxy("RABBITMQ_URL").await;
     let (url, key) = (exported("TEST_REDIS_URL"), stage.name.clone());

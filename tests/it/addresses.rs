@@ -41,7 +41,7 @@ async fn a_local_part_beyond_ascii_goes_to_a_server_with_smtputf8() {
 }
 
 #[tokio::test]
-async fn a_server_without_smtputf8_is_not_asked_and_stays_of_use() {
+async fn a_server_without_smtputf8_is_not_asked_and_stays_usable() {
     let world = World::new().await;
     let smtp = without_smtputf8().await;
     let _usher = world.usher().smtp(&smtp).set("SMTP_CONNECTIONS", "1").start().await;

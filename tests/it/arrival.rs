@@ -49,7 +49,7 @@ async fn a_record_that_can_not_be_stored_as_it_is_keeps_none_of_its_batch_out() 
 }
 
 #[tokio::test]
-async fn while_no_record_is_taken_nothing_is_ready_and_nothing_acknowledged() {
+async fn while_the_audit_refuses_records_usher_is_unready_and_acknowledges_nothing() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let mut usher = world.usher().smtp(&smtp).start().await;
@@ -78,7 +78,7 @@ async fn while_no_record_is_taken_nothing_is_ready_and_nothing_acknowledged() {
 
 /// A record that a validator refuses becomes a stub and an alarm, and stops nothing.
 #[tokio::test]
-async fn a_record_that_is_refused_for_what_it_holds_leaves_a_stub() {
+async fn a_record_refused_for_its_content_leaves_a_stub() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let usher = world.usher().smtp(&smtp).start().await;

@@ -25,8 +25,7 @@ fn cancelled(id: &str, changes: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_cancellation_voids_the_reminder_and_overtakes_what_comes_late_even_without_its_own_mail()
-{
+async fn a_cancellation_cancels_the_reminder_and_supersedes_late_mail_even_without_its_own_mail() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let usher = world.usher().smtp(&smtp).unset("REMINDER_BEFORE").start().await;
@@ -117,7 +116,7 @@ async fn a_rescheduling_moves_the_reminder_whenever_the_confirmation_comes() {
 }
 
 #[tokio::test]
-async fn what_waits_for_its_retry_when_the_booking_is_cancelled_is_not_sent() {
+async fn mail_waiting_for_its_retry_when_its_booking_is_cancelled_is_not_sent() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Rcpt).to("user@example.com").once().reply("451 4.2.1 later");
@@ -136,7 +135,7 @@ async fn what_waits_for_its_retry_when_the_booking_is_cancelled_is_not_sent() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_connection_when_the_booking_is_cancelled_is_not_sent() {
+async fn mail_waiting_for_a_connection_when_its_booking_is_cancelled_is_not_sent() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Dot).once().hold();

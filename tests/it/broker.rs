@@ -39,7 +39,7 @@ async fn a_source_queue_is_used_as_upstream_declared_it() {
 }
 
 #[tokio::test]
-async fn a_queue_of_ushers_own_with_other_arguments_keeps_it_unready_and_is_left_alone() {
+async fn a_queue_of_usher_with_other_arguments_makes_it_unready_and_stays() {
     let world = World::new().await;
     world.broker.declare("usher.dead").await;
     world.broker.publish("usher.dead", "precious").await;
@@ -51,7 +51,7 @@ async fn a_queue_of_ushers_own_with_other_arguments_keeps_it_unready_and_is_left
 }
 
 #[tokio::test]
-async fn hand_off_headers_that_a_publisher_forged_are_not_looked_at() {
+async fn forged_hand_off_headers_are_ignored() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let _usher = world.usher().smtp(&smtp).start().await;
@@ -75,7 +75,7 @@ async fn hand_off_headers_that_a_publisher_forged_are_not_looked_at() {
 }
 
 #[tokio::test]
-async fn a_hand_off_keeps_what_describes_the_event_and_drops_what_steers_the_broker() {
+async fn a_hand_off_keeps_the_events_properties_and_drops_those_that_control_the_broker() {
     let world = World::new().await;
     let usher = world.usher().start().await;
     let headers = table([
@@ -124,7 +124,7 @@ async fn a_hand_off_keeps_what_describes_the_event_and_drops_what_steers_the_bro
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_made_again_and_the_mail_in_flight_goes_out_once() {
+async fn after_a_lost_connection_the_mail_in_flight_goes_out_once() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Dot).once().hold();
@@ -164,7 +164,7 @@ async fn a_queue_that_is_deleted_is_declared_and_consumed_again() {
 }
 
 #[tokio::test]
-async fn a_queue_of_ushers_own_that_is_deleted_is_made_again_by_the_next_hand_off() {
+async fn a_deleted_queue_of_usher_is_declared_again_by_the_next_hand_off() {
     let world = World::new().await;
     let usher = world.usher().start().await;
     world.broker.delete("usher.dead").await;

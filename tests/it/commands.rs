@@ -31,7 +31,7 @@ fn mails(folder: &std::path::Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn check_is_content_with_services_that_answer() {
+async fn check_passes_if_all_services_answer() {
     let world = World::new().await;
     let usher = world
         .usher()
@@ -106,7 +106,7 @@ async fn check_names_every_fault_of_the_settings() {
 }
 
 #[tokio::test]
-async fn what_is_published_by_command_is_delivered() {
+async fn events_published_by_command_are_delivered() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let file = world.folder().join("events.ndjson");

@@ -65,7 +65,7 @@ async fn a_cut_right_after_the_dot_is_parked_and_never_sent_again() {
 }
 
 #[tokio::test]
-async fn a_cut_in_a_mail_that_was_written_whole_is_parked_for_nobody_can_tell() {
+async fn a_connection_cut_after_the_whole_mail_was_written_parks_it() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     // The server has read one line, but its socket holds the whole small mail, including the dot.
@@ -86,7 +86,7 @@ async fn a_reply_to_the_dot_that_comes_too_late_is_parked_and_never_sent_again()
 }
 
 #[tokio::test]
-async fn a_route_may_ask_to_send_again_what_nobody_can_tell_about() {
+async fn a_route_may_resend_mail_of_unknown_outcome() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Dot).once().cut();

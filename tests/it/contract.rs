@@ -92,7 +92,7 @@ fn verdicts(cases: &[(String, Value)]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_contract_is_what_the_routes_and_samples_say() {
+async fn the_contract_matches_the_routes_and_samples() {
     let folder = tempfile::tempdir().expect("a folder");
     let printed = Builder::new(folder.path()).output(&["asyncapi"]).await;
     assert_eq!(printed.status.code(), Some(0), "{}", String::from_utf8_lossy(&printed.stderr));
@@ -191,7 +191,7 @@ fn replaced(event: &Value, field: &str, value: Option<Value>) -> Value {
 }
 
 #[test]
-fn what_ends_as_poison_or_dead_letter_breaks_the_contract() {
+fn events_that_end_as_poison_or_dead_letter_break_the_contract() {
     let table: Vec<Value> =
         serde_json::from_str(include_str!("bad_input.json")).expect("the table");
     let mut cases = Vec::new();
@@ -275,7 +275,7 @@ async fn the_examples_publish_what_is_mailed_once_under_the_id_they_print() {
 }
 
 #[tokio::test]
-async fn what_the_examples_publish_survives_the_broker() {
+async fn events_of_the_examples_survive_a_restart_of_the_broker() {
     let world = World::new().await;
     world.broker.declare(BOOKINGS).await;
     for language in ["python", "node"] {

@@ -34,7 +34,7 @@ fn many(count: usize) -> Vec<(String, BasicProperties)> {
 }
 
 #[tokio::test]
-async fn what_was_killed_before_the_body_is_sent_once_by_the_next_process() {
+async fn mail_of_a_process_killed_before_the_body_is_sent_once_by_the_next() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Data).once().hold();
@@ -53,7 +53,7 @@ async fn what_was_killed_before_the_body_is_sent_once_by_the_next_process() {
 }
 
 #[tokio::test]
-async fn what_was_killed_between_the_dot_and_its_reply_is_parked_and_not_sent_again() {
+async fn mail_of_a_process_killed_between_the_dot_and_its_reply_is_parked() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Dot).once().hold();
@@ -112,7 +112,7 @@ async fn sigterm_finishes_the_mail_in_flight_and_leaves_the_rest_to_others() {
 }
 
 #[tokio::test]
-async fn a_drain_that_takes_too_long_gives_the_message_back_and_exits_with_zero() {
+async fn a_drain_beyond_its_timeout_returns_the_message_and_exits_with_zero() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Rcpt).once().hold();
@@ -166,7 +166,7 @@ async fn two_instances_mail_each_of_200_events_exactly_once() {
 }
 
 #[tokio::test]
-async fn a_process_killed_at_work_loses_nothing_and_doubles_nothing() {
+async fn a_process_killed_at_work_loses_nothing_and_sends_nothing_twice() {
     const EVENTS: usize = 100;
     let world = World::new().await;
     let smtp = SmtpServer::start().await;

@@ -88,7 +88,7 @@ async fn parked_mail_is_sent_again_or_dismissed_by_command_only() {
 }
 
 #[tokio::test]
-async fn what_was_sent_after_all_is_never_sent_again() {
+async fn mail_that_turned_out_sent_is_never_sent_again() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let settings = world.usher().smtp(&smtp);

@@ -39,7 +39,7 @@ async fn mentions(world: &World) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn erasing_forgets_a_recipient_everywhere_and_lets_out_no_earlier_copy() {
+async fn erasing_removes_a_recipient_everywhere_and_holds_back_earlier_copies() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let settings = world

@@ -105,7 +105,7 @@ fn settings(world: &World, smtp: &SmtpServer) -> Builder {
 }
 
 #[tokio::test]
-async fn a_reschedule_is_told_as_the_seed_prints_it_on_every_instance_to_those_who_ask_for_it() {
+async fn a_reschedule_reaches_the_listeners_of_every_instance_in_the_documented_form() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let settings = settings(&world, &smtp).set("ADMIN_EMAILS", "team@cine.test");
@@ -153,7 +153,7 @@ async fn a_reschedule_is_told_as_the_seed_prints_it_on_every_instance_to_those_w
 }
 
 #[tokio::test]
-async fn who_comes_back_hears_all_that_was_missed_once() {
+async fn a_listener_that_reconnects_gets_every_missed_message_once() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let settings = settings(&world, &smtp);
@@ -223,7 +223,7 @@ async fn who_comes_back_hears_all_that_was_missed_once() {
 }
 
 #[tokio::test]
-async fn strangers_and_nonsense_are_refused_and_a_page_listens_by_its_cookie() {
+async fn the_feed_refuses_strangers_and_bad_requests_and_takes_a_cookie() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let usher = settings(&world, &smtp).start().await;
@@ -247,7 +247,7 @@ async fn strangers_and_nonsense_are_refused_and_a_page_listens_by_its_cookie() {
 }
 
 #[tokio::test]
-async fn a_listener_is_let_go_when_its_token_ends() {
+async fn a_listener_is_disconnected_when_its_token_expires() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let (private, public) = make_key(world.folder(), &RSA);

@@ -162,7 +162,7 @@ async fn requests_are_accepted_sent_and_listed_as_the_seed_prints_them() {
 }
 
 #[tokio::test]
-async fn a_request_that_comes_again_is_one_and_a_bad_one_is_explained() {
+async fn a_repeated_request_is_one_request_and_a_bad_one_is_explained() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let usher = settings(&world, &smtp).start().await;
@@ -222,7 +222,7 @@ async fn a_request_that_comes_again_is_one_and_a_bad_one_is_explained() {
 }
 
 #[tokio::test]
-async fn only_the_contact_form_is_for_everybody_and_not_without_end() {
+async fn only_the_contact_form_is_public_and_it_is_rate_limited() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let (private, public) = make_key(world.folder(), &RSA);
@@ -310,7 +310,7 @@ async fn the_api_is_off_until_it_is_asked_for_and_without_tokens_it_answers_this
 }
 
 #[tokio::test]
-async fn whoever_never_ends_a_request_is_let_go() {
+async fn a_client_that_never_ends_its_request_is_disconnected() {
     let (world, smtp) = (World::new().await, SmtpServer::start().await);
     let usher = settings(&world, &smtp).start().await;
     let mut stream = std::net::TcpStream::connect(usher.address()).expect("it listens");

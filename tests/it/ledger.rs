@@ -293,11 +293,11 @@ async fn run_step(
 }
 
 #[test]
-fn the_script_answers_like_the_machine_when_owners_vanish() {
+fn the_script_answers_like_the_state_machine_if_owners_vanish() {
     hold_script_against_machine(1, 0);
 }
 
 #[test]
-fn the_script_answers_like_the_machine_when_absence_must_last() {
+fn the_script_answers_like_the_state_machine_if_absence_must_last() {
     hold_script_against_machine(2, 3_600_000);
 }

@@ -31,7 +31,7 @@ async fn a_script_that_redis_has_forgotten_is_loaded_again() {
 }
 
 #[tokio::test]
-async fn inputs_of_one_call_follow_each_other_and_one_that_fails_spoils_no_other() {
+async fn inputs_of_one_call_are_applied_in_turn_and_a_failed_one_affects_no_other() {
     let (ledger, mut redis) = ledger(0, 0).await;
     let delivery = || {
         let id = uuid::Uuid::new_v4().simple().to_string();

@@ -26,7 +26,7 @@ async fn flush(database: u8) {
 }
 
 #[tokio::test]
-async fn what_was_sent_before_the_loss_is_not_sent_after_it() {
+async fn mail_sent_before_the_loss_is_not_sent_after_it() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let usher = usher(&world, &smtp, 3).start().await;
@@ -47,7 +47,7 @@ async fn what_was_sent_before_the_loss_is_not_sent_after_it() {
 }
 
 #[tokio::test]
-async fn a_claim_that_is_lost_before_the_body_is_made_again_and_the_mail_sent_once() {
+async fn a_claim_lost_before_the_body_is_claimed_again_and_the_mail_sent_once() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Data).once().hold();

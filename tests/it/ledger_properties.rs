@@ -189,7 +189,7 @@ fn claim_of(number: u64, event: &str, attempt: u32) -> Input {
 }
 
 #[test]
-fn a_retry_is_no_duplicate_of_the_event_that_its_delivery_was_taken_over_from() {
+fn a_retry_is_no_duplicate_of_the_event_whose_delivery_it_continues() {
     let (entry, _) = step(None, &claim_of(1, "a", 1), ALL_ALIVE);
     let (entry, reply) = step(entry, &claim_of(2, "b", 1), ALL_GONE);
     let Reply::Granted { fence, .. } = reply else { panic!("{reply:?}") };

@@ -80,7 +80,7 @@ async fn each_service_that_is_down_is_named_and_none_ends_the_process() {
 }
 
 #[tokio::test]
-async fn the_log_tells_of_every_attempt_and_gives_nobody_away() {
+async fn the_log_has_every_attempt_and_no_personal_data() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Rcpt).to("secretive.dead@example.com").reply("550 5.1.1 no such user");

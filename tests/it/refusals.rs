@@ -7,7 +7,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn what_is_refused_for_now_is_tried_again_by_the_schedule() {
+async fn a_temporary_refusal_is_retried_by_the_schedule() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Rcpt).times(2).reply("451 4.3.0 try again later");
@@ -38,7 +38,7 @@ async fn what_is_refused_for_now_is_tried_again_by_the_schedule() {
 }
 
 #[tokio::test]
-async fn what_is_refused_for_now_for_ever_is_a_dead_letter_at_the_end_of_the_schedule() {
+async fn a_temporary_refusal_that_lasts_is_a_dead_letter_at_the_end_of_the_schedule() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     // A refusal of the dot is not the same as one of the recipient: the body went out.
@@ -67,7 +67,7 @@ async fn what_is_refused_for_now_for_ever_is_a_dead_letter_at_the_end_of_the_sch
 }
 
 #[tokio::test]
-async fn what_is_refused_for_good_is_a_dead_letter_at_once() {
+async fn a_permanent_refusal_is_a_dead_letter_at_once() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let phases =
@@ -103,7 +103,7 @@ async fn what_is_refused_for_good_is_a_dead_letter_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_refused_to_us_and_not_to_the_mail_burns_no_attempt() {
+async fn a_refusal_of_usher_itself_costs_no_attempt() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let usher = world.usher().smtp(&smtp).start().await;

@@ -134,7 +134,7 @@ fn only_the_eraser_may_change_a_record_and_nobody_may_remove_one() {
 }
 
 #[tokio::test]
-async fn the_daemon_runs_with_a_writers_rights_and_auditors_only_read() {
+async fn the_daemon_runs_with_the_writers_role_and_auditors_only_read() {
     let world = World::new().await;
     let folder = tempfile::tempdir().unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -71,7 +71,7 @@ async fn account_notices_go_out_and_their_secrets_stay_in_the_mail() {
 }
 
 #[tokio::test]
-async fn a_code_that_is_refused_lies_aside_without_the_code() {
+async fn a_refused_code_is_a_dead_letter_without_the_code() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Rcpt).reply("550 5.1.1 no such user");
@@ -100,7 +100,7 @@ async fn a_code_that_is_too_old_is_not_sent() {
 }
 
 #[tokio::test]
-async fn requests_go_to_whom_they_are_for() {
+async fn requests_reach_their_recipients() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let _usher = world.usher().smtp(&smtp).set("CONTACT_EMAILS", "team@cine.test").start().await;

@@ -95,7 +95,7 @@ async fn planned_mail_is_listed_shown_cancelled_and_sent_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_overdue_is_listed_counted_and_told() {
+async fn overdue_mail_is_listed_counted_and_logged() {
     let world = World::new().await;
     let settings = world.usher();
     let usher = settings.start().await;

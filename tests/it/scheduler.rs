@@ -68,7 +68,7 @@ pub(crate) fn confirmed(id: &str, changes: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_for_later_goes_out_when_it_is_due_and_once() {
+async fn mail_for_later_goes_out_once_when_it_is_due() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let usher = world.usher().smtp(&smtp).start().await;
@@ -104,7 +104,7 @@ async fn what_is_for_later_goes_out_when_it_is_due_and_once() {
 }
 
 #[tokio::test]
-async fn times_to_send_by_are_kept_and_bad_ones_are_the_events_fault() {
+async fn deliver_before_is_respected_and_a_bad_one_is_the_events_fault() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let usher = world.usher().smtp(&smtp).start().await;
@@ -200,7 +200,7 @@ async fn without_a_readable_showtime_or_with_no_time_left_the_mail_goes_out_alon
 }
 
 #[tokio::test]
-async fn three_instances_send_what_is_due_in_one_second_once_each() {
+async fn three_instances_send_mail_due_in_one_second_once() {
     const COUNT: usize = 150;
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
@@ -223,7 +223,7 @@ async fn three_instances_send_what_is_due_in_one_second_once_each() {
 }
 
 #[tokio::test]
-async fn what_was_planned_by_a_killed_process_is_sent_by_the_next() {
+async fn mail_planned_by_a_killed_process_is_sent_by_the_next() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let builder =

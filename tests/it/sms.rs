@@ -33,7 +33,7 @@ pub(crate) fn with_gateway(usher: Builder, url: &str) -> Builder {
 }
 
 #[tokio::test]
-async fn each_answer_of_the_gateway_means_what_it_should() {
+async fn each_answer_of_the_gateway_has_its_outcome() {
     let world = World::new().await;
     let gateway = Gateway::start().await;
     let no_number =
@@ -98,7 +98,7 @@ async fn each_answer_of_the_gateway_means_what_it_should() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_asks_to_wait_is_waited_for_without_burning_an_attempt() {
+async fn a_gateway_that_asks_to_wait_costs_no_attempt() {
     let world = World::new().await;
     let gateway = Gateway::start().await;
     let number = "+14155550100";
@@ -116,7 +116,7 @@ async fn a_gateway_that_asks_to_wait_is_waited_for_without_burning_an_attempt() 
 }
 
 #[tokio::test]
-async fn answers_about_the_account_stop_the_channel_and_blame_no_message() {
+async fn answers_about_the_account_pause_the_channel_and_fail_no_message() {
     let world = World::new().await;
     let gateway = Gateway::start().await;
     let refusal = r#"{"code": 20003, "message": "Authenticate", "status": 401}"#;
@@ -153,7 +153,7 @@ async fn a_gateway_that_never_answers_leaves_it_unknown() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_down_holds_no_mail_back() {
+async fn a_gateway_that_is_down_delays_no_mail() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let closed = ClosedPort::take();

@@ -48,7 +48,7 @@ fn sum(days: &Value, field: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn support_sees_what_was_moved_each_reads_alone_and_all_is_counted() {
+async fn moved_bookings_are_listed_counted_and_marked_as_read_by_each_reader() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Rcpt).to("eve@example.com").reply("550 5.1.1 no such user");

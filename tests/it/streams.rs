@@ -136,7 +136,7 @@ async fn the_printed_message_becomes_a_mail_in_either_layout() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_read_is_kept_with_its_reason_and_holds_nothing_up() {
+async fn unreadable_entries_are_poison_with_a_reason_and_hold_nothing_up() {
     let world = World::new().await;
     let mut upstream = Upstream::of(&world).await;
     for fields in [
@@ -192,7 +192,7 @@ async fn another_group_keeps_what_it_has_not_read() {
 }
 
 #[tokio::test]
-async fn so_many_as_asked_for_are_forwarded_and_those_of_the_dead_first() {
+async fn a_request_forwards_as_many_as_asked_for_and_first_those_of_dead_instances() {
     let world = World::new().await;
     let mut upstream = Upstream::of(&world).await;
     let mut ids = Vec::new();
@@ -230,7 +230,7 @@ async fn so_many_as_asked_for_are_forwarded_and_those_of_the_dead_first() {
 }
 
 #[tokio::test]
-async fn by_request_what_waits_is_forwarded_at_once_and_waited_for() {
+async fn a_request_forwards_waiting_entries_at_once_and_waits_for_them() {
     let world = World::new().await;
     let mut upstream = Upstream::of(&world).await;
     let token = "a-token-of-16-or-more-letters";
@@ -274,7 +274,7 @@ fn endpoint(url: String) -> Endpoint {
 }
 
 #[tokio::test]
-async fn a_stream_that_can_not_be_read_is_told() {
+async fn a_stream_that_can_not_be_read_is_reported() {
     let world = World::new().await;
     let mut upstream = Upstream::of(&world).await;
     upstream.ask("SET KEY text").await;

@@ -40,7 +40,7 @@ async fn next_mail(world: &World, smtp: &SmtpServer, number: usize) -> crate::su
 }
 
 #[tokio::test]
-async fn an_active_template_goes_before_the_file_until_it_is_taken_back() {
+async fn an_active_template_replaces_the_file_until_it_is_deactivated() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let usher = world.usher().smtp(&smtp).start().await;
@@ -239,7 +239,7 @@ async fn the_gallery_shows_every_mail_and_follows_its_files() {
 }
 
 #[tokio::test]
-async fn an_address_is_a_place_in_the_words_of_the_mail() {
+async fn the_mail_names_the_place_of_an_ip_address() {
     let folder = tempfile::tempdir().unwrap();
     let cities = folder.path().join("cities.mmdb");
     crate::support::python::python("make_mmdb.py", &[cities.to_str().unwrap()], b"");

@@ -24,7 +24,7 @@ fn mutual(world: &World) -> Builder {
 }
 
 #[tokio::test]
-async fn an_event_goes_its_way_over_four_encrypted_connections() {
+async fn an_event_is_delivered_over_four_encrypted_connections() {
     let world = World::encrypted().await;
     assert_delivered(&world, mutual(&world)).await;
 }
@@ -125,7 +125,7 @@ async fn certificates_that_are_replaced_on_disk_are_used_without_a_restart() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_certificate_files_is_told_at_start() {
+async fn faults_of_certificate_files_are_reported_at_start() {
     let world = World::encrypted().await;
     let usher = mutual(&world)
         .set("REDIS_CA_FILE", "/no/such/file")

@@ -127,7 +127,7 @@ async fn every_value_arrives_as_it_is_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn half_a_character_is_no_json_and_two_halves_are_one() {
+async fn half_a_surrogate_pair_is_no_json_and_a_whole_one_is_a_character() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let _usher = world.usher().smtp(&smtp).start().await;
