@@ -1,10 +1,10 @@
-//! Named points at which a test build ends itself as `kill -9` would.
+//! Named points at which a test build kills itself, as `kill -9` would.
 //!
 //! With the feature `chaos`, `USHER_CRASH_POINT=name:n` sends SIGKILL to the process when the point
 //! of that name is reached for the n-th time, and `USHER_CRASH_EVENT=id` whenever the event with that
-//! id has been claimed: a crash loop. Without the feature the macros are nothing.
+//! id has been claimed: a crash loop. Without the feature the macros expand to nothing.
 
-/// Ends the process here if a test asked for it.
+/// Kills the process here if a test asked for it.
 #[cfg(feature = "chaos")]
 macro_rules! crash_point {
     ($name:literal) => {
@@ -12,13 +12,13 @@ macro_rules! crash_point {
     };
 }
 
-/// Ends the process here if a test asked for it.
+/// Kills the process here if a test asked for it.
 #[cfg(not(feature = "chaos"))]
 macro_rules! crash_point {
     ($name:literal) => {};
 }
 
-/// Ends the process here if a test says that this event ends whoever claims it.
+/// Kills the process here if a test named this event.
 #[cfg(feature = "chaos")]
 macro_rules! crash_event {
     ($event:expr) => {
@@ -26,7 +26,7 @@ macro_rules! crash_event {
     };
 }
 
-/// Ends the process here if a test says that this event ends whoever claims it.
+/// Kills the process here if a test named this event.
 #[cfg(not(feature = "chaos"))]
 macro_rules! crash_event {
     ($event:expr) => {};
@@ -60,7 +60,7 @@ pub const POINTS: [&str; 23] = [
     "after_due_published",
 ];
 
-/// Those of the bridge, in the order in which an entry of a stream meets them.
+/// Points of the stream source, in the order in which an entry of a stream meets them.
 #[cfg(feature = "chaos")]
 pub const STREAM_SOURCE_POINTS: [&str; 5] = [
     "after_stream_take_over",
@@ -70,7 +70,7 @@ pub const STREAM_SOURCE_POINTS: [&str; 5] = [
     "after_stream_trim",
 ];
 
-/// The same for a request that comes by HTTP.
+/// Points of the outbox, in the order in which an HTTP request meets them.
 #[cfg(feature = "chaos")]
 pub const REQUEST_POINTS: [&str; 5] = [
     "after_request_kept",

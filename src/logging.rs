@@ -1,4 +1,4 @@
-//! Logs: for people on a terminal, JSON lines otherwise.
+//! Logs to standard error: readable text on a terminal, else JSON lines.
 
 use std::io::IsTerminal;
 

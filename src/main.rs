@@ -15,15 +15,15 @@ fn main() -> std::process::ExitCode {
         Err(error) => return cli::failed_to_start(&error),
     };
     let code = runtime.block_on(cli::dispatch(cli));
-    // It ends with the process. A read of standard input would else be waited for, and tasks of drivers
-    // would panic, aloud, over timers of a runtime that is shutting down.
+    // The runtime ends with the process. Shutting it down would wait for a read of standard input, and
+    // tasks of drivers would panic over timers of a runtime that is shutting down.
     std::mem::forget(runtime);
     code
 }
 
-/// Half as many threads as cores, unless `TOKIO_WORKER_THREADS` says how many: the services do as much
-/// for each event as usher, and every thread more wakes the others. A single one needs no scheduler for
-/// several; docs/performance.md.
+/// Half as many threads as cores, unless `TOKIO_WORKER_THREADS` is set. The services do as much work for
+/// each event as usher does, and each further thread wakes the others (docs/performance.md). With one
+/// thread, the runtime without a work-stealing scheduler is cheaper.
 fn runtime() -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = match (std::env::var_os("TOKIO_WORKER_THREADS"), cores.div_ceil(2)) {

@@ -1,5 +1,5 @@
-//! Certificates on disk. They are renewed while usher runs, so what is made of them is made again
-//! once the files have changed.
+//! Certificates in files. They are renewed while usher runs, so clients built from them are built again
+//! when the files change.
 
 use std::{
     path::Path,
@@ -10,20 +10,20 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use crate::config::TlsFiles;
 
-/// What the files held when they were read. No `Debug`: it has the private key.
+/// Contents of the files. No `Debug`, because of the private key.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Pem {
-    /// Authorities to trust.
+    /// Trusted authorities.
     pub ca: Option<Vec<u8>>,
     /// The client certificate and its private key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Pem {
-    /// Reads the files, and sees that there is in them what should be.
+    /// Reads and checks the files.
     ///
     /// # Errors
-    /// The first file that can't be used, and why.
+    /// The first file that can't be used, and the reason.
     pub fn read(files: &TlsFiles) -> Result<Self, String> {
         let ca = files.ca.as_deref().map(certificates).transpose()?;
         let identity = |cert: &Path| {
@@ -34,10 +34,10 @@ impl Pem {
     }
 }
 
-/// A PEM file with at least one certificate.
+/// Reads a PEM file with at least one certificate.
 ///
 /// # Errors
-/// It is none.
+/// The file can't be read or has no certificate.
 pub fn certificates(path: &Path) -> Result<Vec<u8>, String> {
     let pem = read(path)?;
     let all = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
@@ -48,15 +48,15 @@ pub fn certificates(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// A PEM file with a private key that no password protects.
+/// Reads a PEM file with a private key without a password.
 ///
 /// # Errors
-/// It is none.
+/// The file can't be read or has no such key.
 pub fn private_key(path: &Path) -> Result<Vec<u8>, String> {
     let pem = read(path)?;
     match PrivateKeyDer::from_pem_slice(&pem) {
         Ok(_) => Ok(pem),
-        // The error's own text may quote what stands there.
+        // The error's own text may quote the key.
         Err(_) => Err(format!("{} holds no private key without a password", path.display())),
     }
 }
@@ -65,70 +65,71 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-/// How something is made of certificates.
-type Make<T> = Box<dyn Fn(&Pem) -> Result<T, String> + Send + Sync>;
+/// Builds a client from certificates.
+type Build<T> = Box<dyn Fn(&Pem) -> Result<T, String> + Send + Sync>;
 
-/// Something made of certificates, and made again when they have changed.
+/// A client that is built again when its certificates change.
 pub struct Renewed<T> {
     service: &'static str,
     files: TlsFiles,
-    make: Make<T>,
+    build: Build<T>,
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
-    /// What was read last, usable or not, so that a change is told once.
+    /// Contents at the last read, usable or not, so that a change is logged once.
     read: Result<Pem, String>,
-    made: T,
+    current: T,
 }
 
 impl<T: Clone> Renewed<T> {
-    /// Makes it for the first time.
+    /// Reads the files and builds the first one.
     ///
     /// # Errors
     /// The files can't be used.
     pub fn new(
         service: &'static str,
         files: TlsFiles,
-        make: impl Fn(&Pem) -> Result<T, String> + Send + Sync + 'static,
+        build: impl Fn(&Pem) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Self, String> {
         let pem = Pem::read(&files)?;
-        let state = State { made: make(&pem)?, read: Ok(pem) };
-        Ok(Self { service, files, make: Box::new(make), state: Mutex::new(state) })
+        let state = State { current: build(&pem)?, read: Ok(pem) };
+        Ok(Self { service, files, build: Box::new(build), state: Mutex::new(state) })
     }
 
-    /// What was made last.
+    /// The current one, without a look at the files.
     pub fn last(&self) -> T {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).made.clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).current.clone()
     }
 
-    /// Makes it again, for what was made last is of no use any more.
-    pub fn again(&self) {
+    /// Builds it again, because the current one is of no use any more.
+    pub fn rebuild(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.read.as_ref().map_err(Clone::clone).and_then(&self.make) {
-            Ok(made) => state.made = made,
+        match state.read.as_ref().map_err(Clone::clone).and_then(&self.build) {
+            Ok(built) => state.current = built,
             Err(reason) => tracing::warn!(service = self.service, reason, "connecting again"),
         }
     }
 
-    /// What the files make now; while they can't be used, what they made before.
-    pub fn now(&self) -> T {
+    /// The current one, built from the files as they are now; the last good one while the files can't be
+    /// used.
+    pub fn current(&self) -> T {
         let read = Pem::read(&self.files);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if read != state.read {
-            match read.as_ref().map_err(Clone::clone).and_then(&self.make) {
-                Ok(made) => {
+            match read.as_ref().map_err(Clone::clone).and_then(&self.build) {
+                Ok(built) => {
                     tracing::info!(service = self.service, "certificates have changed");
-                    state.made = made;
+                    state.current = built;
                 }
                 Err(reason) => tracing::warn!(
                     service = self.service,
                     reason,
-                    "changed certificates can't be used, the last ones go on"
+                    "changed certificates can't be used, the last ones stay in use"
                 ),
             }
             state.read = read;
         }
-        state.made.clone()
+        state.current.clone()
     }
 }

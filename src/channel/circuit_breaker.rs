@@ -1,5 +1,5 @@
-//! The breaker of a channel: while its server can't be used, everybody waits here instead of trying
-//! alone.
+//! A circuit breaker for each channel: while its server can't be used, the breaker is open, and one
+//! attempt at a time finds out whether the server is back.
 
 use std::{
     fmt::Display,
@@ -9,18 +9,18 @@ use std::{
 
 use crate::health::{Backoff, Dependency};
 
-/// Closed while the server can't be used.
 pub(super) struct CircuitBreaker {
     health: Dependency,
-    state: Mutex<Closed>,
+    state: Mutex<State>,
 }
 
-/// Why and until when the gate is closed; the default is an open one.
+/// Closed by default.
 #[derive(Default)]
-struct Closed {
-    until: Option<Instant>,
+struct State {
+    open_until: Option<Instant>,
     backoff: Backoff,
-    /// The server let us in and then refused to work: only an answered message proves it well again.
+    /// The server accepted a connection and then refused to work. Only an accepted message closes the
+    /// breaker again.
     refused: bool,
 }
 
@@ -29,43 +29,45 @@ impl CircuitBreaker {
         Self { health, state: Mutex::default() }
     }
 
-    /// Until when nobody should try.
-    pub(super) fn closed_until(&self) -> Option<Instant> {
-        self.state().until.filter(|until| *until > Instant::now())
+    /// Until when no delivery should try.
+    pub(super) fn open_until(&self) -> Option<Instant> {
+        self.state().open_until.filter(|until| *until > Instant::now())
     }
 
-    pub(super) fn close(&self, reason: &dyn Display, refused: bool) {
+    /// Opens it for the next step of the back-off.
+    pub(super) fn trip(&self, reason: &dyn Display, refused: bool) {
         self.health.down(reason);
         let mut state = self.state();
         state.refused |= refused;
-        // Those who tried at the same time are one failure.
-        if state.until.is_none_or(|until| until <= Instant::now()) {
+        // Attempts that fail at the same time count as one failure.
+        if state.open_until.is_none_or(|until| until <= Instant::now()) {
             let wait = state.backoff.step();
-            state.until = Some(Instant::now() + wait);
+            state.open_until = Some(Instant::now() + wait);
         }
     }
 
-    /// Closed for as long as the server asks for.
-    pub(super) fn close_for(&self, reason: &dyn Display, wait: Duration) {
-        self.close(reason, true);
+    /// Opens it for as long as the server asks.
+    pub(super) fn trip_for(&self, reason: &dyn Display, wait: Duration) {
+        self.trip(reason, true);
         let until = Instant::now() + wait;
         let mut state = self.state();
-        state.until = state.until.max(Some(until));
+        state.open_until = state.open_until.max(Some(until));
     }
 
-    /// A new connection is open and logged in, so the server is there again.
+    /// A new connection is open and logged in. That closes the breaker unless the server refused to
+    /// work on an earlier one.
     pub(super) fn connected(&self) {
         if !self.state().refused {
-            self.open();
+            self.close();
         }
     }
 
-    pub(super) fn open(&self) {
+    pub(super) fn close(&self) {
         self.health.up();
-        *self.state() = Closed::default();
+        *self.state() = State::default();
     }
 
-    fn state(&self) -> MutexGuard<'_, Closed> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

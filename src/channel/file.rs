@@ -1,4 +1,4 @@
-//! Mail into a folder, one `.eml` file each (`EMAIL_BACKEND=file`, and the embedded mode).
+//! Writes mail to a folder, one `.eml` file each (`EMAIL_BACKEND=file`, and the embedded mode).
 
 use std::path::PathBuf;
 
@@ -7,17 +7,16 @@ use futures_util::future::BoxFuture;
 
 use super::{Channel, Outcome, Outgoing, Slot, email::Sender};
 
-/// Writes each mail to a file.
 pub struct FileChannel {
     sender: Sender,
     folder: PathBuf,
 }
 
 impl FileChannel {
-    /// Into this folder, which is made when it is missing.
+    /// Creates the folder if it is missing.
     ///
     /// # Errors
-    /// The folder can't be made.
+    /// The folder can't be created.
     pub fn new(sender: Sender, folder: PathBuf) -> std::io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
         Ok(Self { sender, folder })
@@ -50,8 +49,7 @@ impl Slot for FileSlot {
         if !latch.await {
             return Outcome::Withheld;
         }
-        // The Message-ID names the file, so a second copy replaces the first; the rename makes it
-        // whole or absent.
+        // The Message-ID names the file, so a second copy replaces the first. The rename is atomic.
         let name = message.message_id.trim_matches(['<', '>']).split('@').next().unwrap_or("mail");
         let part = self.folder.join(format!(".{name}.part"));
         let whole = self.folder.join(format!("{name}.eml"));

@@ -1,18 +1,16 @@
-//! No server is configured: everything happens but the sending.
+//! The mail channel without a server: it composes each mail and sends none.
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{Channel, Outcome, Outgoing, Slot, email::Sender};
 
-/// Says what would have been sent, and sends nothing.
 pub struct Simulated {
     sender: Sender,
     print: bool,
 }
 
 impl Simulated {
-    /// Sends nothing.
     pub fn new(sender: Sender) -> Self {
         Self { sender, print: false }
     }
@@ -42,7 +40,7 @@ struct SimulatedSlot {
 #[async_trait]
 impl Slot for SimulatedSlot {
     async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
-        // The mail is made all the same: what could not be sent can't be simulated either.
+        // The mail is composed, so that one which could not be sent is not recorded as simulated.
         let mail = match self.sender.compose(message) {
             Ok(mail) => mail,
             Err(reason) => return Outcome::Impossible(reason),
@@ -53,7 +51,7 @@ impl Slot for SimulatedSlot {
         if self.print {
             use std::io::Write;
             let mut out = std::io::stdout().lock();
-            // A closed standard output is no reason to call the delivery failed.
+            // A closed standard output does not fail the delivery.
             let _ = out.write_all(mail.text.as_bytes()).and_then(|()| out.write_all(b"\n"));
         }
         Outcome::Simulated

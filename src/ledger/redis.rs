@@ -172,7 +172,7 @@ impl Ledger for RedisLedger {
 
     async fn renew(&self, instance: &str) -> Result<(), LedgerError> {
         // Often enough to look at the certificates, and seldom enough.
-        let mut connection = self.connection.now();
+        let mut connection = self.connection.current();
         let renewed = redis::pipe()
             .cmd("SET")
             .arg(format!("usher:instance:{instance}"))
@@ -188,7 +188,7 @@ impl Ledger for RedisLedger {
             .await;
         if renewed.as_ref().is_err_and(RedisError::is_timeout) {
             // Something that takes commands and never answers is not given up by itself.
-            self.connection.again();
+            self.connection.rebuild();
         }
         renewed.map_err(failed)
     }

@@ -178,10 +178,10 @@ async fn ask<T: FromRedisValue>(
     connection: &Renewed<ConnectionManager>,
     command: &Cmd,
 ) -> Result<T, RedisError> {
-    let answer = command.query_async(&mut connection.now()).await;
+    let answer = command.query_async(&mut connection.current()).await;
     if answer.as_ref().is_err_and(RedisError::is_timeout) {
         // Something that takes commands and never answers is not given up by itself.
-        connection.again();
+        connection.rebuild();
     }
     answer
 }

@@ -1,4 +1,4 @@
-//! Mail addresses, international ones too.
+//! Mail addresses, including internationalised ones.
 
 use std::{
     borrow::Cow,
@@ -7,18 +7,18 @@ use std::{
 
 use lettre::Address;
 
-/// Checks an address as RFC 5321 and RFC 6531 write it: `local@domain` and nothing around it.
+/// Checks an address by RFC 5321 and RFC 6531: `local@domain`, without display name or brackets.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason, without the address.
 pub fn check_recipient(address: &str) -> Result<(), String> {
     parse(address).map(drop)
 }
 
-/// The address as it travels. Its domain is in A-labels (RFC 5890 2.3.2.1), which every server
-/// understands. A local part has no such form: beyond ASCII it needs SMTPUTF8.
+/// The address as it is sent. Its domain is in A-labels (RFC 5890 2.3.2.1), which every server
+/// understands. A local part beyond ASCII has no such form and needs SMTPUTF8.
 pub(super) fn parse(address: &str) -> Result<Address, String> {
-    // The address itself is personal data and stays out of the reason.
+    // The address is personal data and stays out of the reason.
     if address.chars().any(char::is_control) {
         return Err("invalid address: it has a control character".to_owned());
     }
@@ -46,8 +46,8 @@ pub(super) fn parse(address: &str) -> Result<Address, String> {
     if local.len() > 64 {
         return Err(format!("invalid address: {} bytes before the @, more than 64", local.len()));
     }
-    // RFC 6531 3.3 allows every character beyond ASCII, lettre but a few: letters without the marks
-    // that half the scripts of the world write with. It judges one that it knows in their place.
+    // RFC 6531 3.3 allows every character beyond ASCII, lettre only letters, without the combining marks
+    // of many scripts. lettre checks a letter that it accepts in place of each.
     let stand_in = |c: char| if c.is_ascii() || c.is_whitespace() { c } else { 'é' };
     Address::new(local.chars().map(stand_in).collect::<String>(), &domain)
         .map_err(|error| format!("invalid address: {error}"))?;
@@ -85,7 +85,7 @@ mod tests {
             "ñ\u{a0}@example.com",
             "ñ>@example.com",
             "ñ\u{85}@example.com",
-            // What looks like an @ or becomes one.
+            // Characters that look like an @ or become one.
             "a@b＠example.com",
             "a@b℀.example",
             "a@-bücher.example",
@@ -102,7 +102,7 @@ mod tests {
         assert!(check_recipient(&format!("{}@example.com", "a".repeat(65))).is_err());
         assert!(check_recipient(&format!("{}@example.com", "ñ".repeat(33))).is_err());
         assert!(check_recipient(&format!("a@{}com", "example.".repeat(32))).is_err());
-        // 150 bytes as typed, more than 254 as they travel.
+        // 150 bytes as typed, more than 254 in A-labels.
         let domain = "bücherübersichtsgrößen.".repeat(9);
         assert!(check_recipient(&format!("a@{domain}example")).is_err());
     }

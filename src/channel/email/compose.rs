@@ -1,4 +1,4 @@
-//! Makes the mail: the headers, around the parts that [`super::parts`] makes.
+//! Composes the mail: the headers around the MIME tree of [`super::mime`].
 
 use std::{fmt::Write, sync::Arc};
 
@@ -13,26 +13,26 @@ use lettre::{
 use super::{address::parse, dkim::Signer, encoding, mime::parts};
 use crate::{channel::Outgoing, config::Dkim};
 
-/// lettre folds a name between words only and may escape each of its bytes, and a line has at most
-/// 998 (RFC 5322 2.1.1).
-const LONGEST_WORD_OF_A_NAME: usize = 450;
+/// Longest word of a display name, in bytes. lettre folds between words only and may escape each byte, and
+/// a line has at most 998 bytes (RFC 5322 2.1.1).
+const MAX_NAME_WORD: usize = 450;
 
-/// What every mail says of itself. RFC 3834 section 5, and Exchange's own word for it: no
-/// out-of-office answers. The last is RFC 2045 section 4.
-const OF_ALL: &str =
+/// Headers of every mail. The first two prevent out-of-office replies: RFC 3834 section 5, and Exchange's
+/// own header. The last is required by RFC 2045 section 4.
+const COMMON_HEADERS: &str =
     "Auto-Submitted: auto-generated\r\nX-Auto-Response-Suppress: All\r\nMIME-Version: 1.0\r\n";
 
-/// In whose name mail goes out.
+/// The sender of all mail, with its DKIM key.
 #[derive(Debug, Clone)]
 pub struct Sender {
     from: Mailbox,
-    /// The header, which is the same in every mail.
+    /// The `From` header; the same in every mail.
     from_line: String,
     reply_to: Option<Mailbox>,
     signer: Option<Arc<Signer>>,
 }
 
-/// A mail as it goes over the wire.
+/// A mail ready for SMTP.
 #[derive(Debug)]
 pub struct Composed {
     /// Sender and recipient of the SMTP transaction.
@@ -42,13 +42,11 @@ pub struct Composed {
 }
 
 impl Sender {
-    /// From a name and an address.
-    ///
     /// # Errors
-    /// What is wrong with an address.
+    /// An address is invalid.
     pub fn new(name: &str, address: &str, reply_to: Option<&str>) -> Result<Self, String> {
         let from = Mailbox::new(Some(name.to_owned()), parse(address)?);
-        if name.split(' ').any(|word| word.len() > LONGEST_WORD_OF_A_NAME) {
+        if name.split(' ').any(|word| word.len() > MAX_NAME_WORD) {
             return Err("a word of the sender's name is longer than a header line".to_owned());
         }
         let mut header = Headers::new();
@@ -58,25 +56,25 @@ impl Sender {
         Ok(Self { from, from_line, reply_to, signer: None })
     }
 
-    /// The same, and every mail is signed.
+    /// Signs every mail with DKIM.
     ///
     /// # Errors
-    /// Why the key can't be used; nothing of the key itself.
+    /// The key can't be used. The reason shows nothing of it.
     pub fn signing(self, dkim: &Dkim) -> Result<Self, String> {
         let domain = dkim.domain.as_deref().unwrap_or_else(|| self.domain());
         let signer = Signer::new(&dkim.selector, domain, dkim.private_key.expose())?;
         Ok(Self { signer: Some(Arc::new(signer)), ..self })
     }
 
-    /// The domain of the sender's address: the right side of Message-IDs.
+    /// The domain of the sender's address, used as the right side of Message-IDs.
     pub fn domain(&self) -> &str {
         self.from.email.domain()
     }
 
-    /// Makes the mail.
+    /// Composes and signs the mail.
     ///
     /// # Errors
-    /// What about the message makes it impossible.
+    /// The message can't become a mail.
     pub fn compose(&self, outgoing: &Outgoing) -> Result<Composed, String> {
         let to = parse(&outgoing.recipient)?;
         let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.clone()])
@@ -94,9 +92,9 @@ impl Sender {
         }
         let parts = parts(outgoing, &self.from)?.formatted();
         let parts = str::from_utf8(&parts).map_err(|error| error.to_string())?;
-        // With room for what ends it on the wire.
+        // With room for the final dot.
         let mut text = String::with_capacity(parts.len() + 1024);
-        write!(text, "{}{headers}{OF_ALL}{parts}", self.from_line)
+        write!(text, "{}{headers}{COMMON_HEADERS}{parts}", self.from_line)
             .map_err(|error| error.to_string())?;
         if let Some(signer) = &self.signer {
             text = signer.sign(&text)?;
@@ -105,8 +103,8 @@ impl Sender {
     }
 }
 
-/// An address of the event's own choice as a header may hold it. One that is not ASCII would need
-/// SMTPUTF8 all the way (RFC 6532), which nobody can promise.
+/// An address from the event for the `Reply-To` header. An address beyond ASCII is left out: it would need
+/// SMTPUTF8 at every hop (RFC 6532).
 fn reply_address(address: &str) -> Option<Mailbox> {
     let address = parse(address).ok()?;
     AsRef::<str>::as_ref(&address).is_ascii().then(|| Mailbox::new(None, address))

@@ -1,6 +1,6 @@
 //! DKIM signatures (RFC 6376), by RSA or by Ed25519 (RFC 8463).
 //!
-//! Only what it takes to sign mail of our own making: relaxed canonicalisation and the whole body.
+//! It signs mail that usher composed: relaxed canonicalisation, the whole body.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
@@ -11,8 +11,8 @@ use ring::{
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 
-/// The header fields that are signed. One that a mail lacks is signed as missing, and `From` once
-/// more than it is there: nobody can add another (RFC 6376 8.15).
+/// The signed header fields. A field that a mail lacks is signed as missing, and `From` once more than it
+/// occurs, so that another one can't be added (RFC 6376 8.15).
 const SIGNED: &str = "from:from:to:subject:date:message-id:reply-to:\r\n\t\
                       mime-version:content-type:auto-submitted";
 
@@ -24,7 +24,7 @@ pub(super) struct Signer {
     key: Key,
 }
 
-// ring's key pairs show nothing but their public half.
+// `Debug` of ring's key pairs shows only the public half.
 #[derive(Debug)]
 enum Key {
     Rsa(Box<RsaKeyPair>),
@@ -32,18 +32,16 @@ enum Key {
 }
 
 impl Signer {
-    /// Its public key is to be found at `<selector>._domainkey.<domain>`.
+    /// The public key is published at `<selector>._domainkey.<domain>`.
     pub(super) fn new(selector: &str, domain: &str, pem: &str) -> Result<Self, String> {
         let key = Key::read(pem)?;
-        // The parts of an RSA key are held against each other only when it signs.
+        // ring checks the parts of an RSA key against each other only when it signs.
         key.sign(b"")?;
         Ok(Self { selector: selector.to_owned(), domain: domain.to_owned(), key })
     }
 
-    /// Puts a signature before the mail.
-    ///
-    /// RSA with 2048 bits takes half a millisecond, Ed25519 30 µs. It is done right here: no other
-    /// thread would do it faster, and the runtime's other threads take over what waits on this one.
+    /// Prepends a signature to the mail. RSA with 2048 bits takes half a millisecond, Ed25519 30 µs, so it
+    /// stays on the runtime's thread.
     pub(super) fn sign(&self, mail: &str) -> Result<String, String> {
         let (head, body) = mail.split_once("\r\n\r\n").ok_or("the mail has no body")?;
         let mut field = format!(
@@ -70,7 +68,8 @@ impl Signer {
 }
 
 impl Key {
-    /// The reasons never show anything of the text.
+    /// # Errors
+    /// The key can't be used. The reason shows nothing of it.
     fn read(pem: &str) -> Result<Self, String> {
         let rsa = |pair: RsaKeyPair| Self::Rsa(Box::new(pair));
         let key = match PrivateKeyDer::from_pem_slice(pem.as_bytes()) {
@@ -84,8 +83,7 @@ impl Key {
             Ok(_) => return Err("must be an RSA or an Ed25519 key".to_owned()),
             Err(_) => return Err("must be an unencrypted private key in PEM".to_owned()),
         };
-        // RFC 8301 3.2 lets RSA keys have 1024 bits, says that they should have 2048, and ring signs
-        // with no less.
+        // RFC 8301 3.2 allows RSA keys of 1024 bits; ring signs with 2048 or more.
         key.map_err(|error| format!("must be RSA with 2048 to 4096 bits or Ed25519 ({error})"))
     }
 
@@ -104,13 +102,13 @@ impl Key {
                     .map_err(|_| "signs nothing: the parts of the key do not fit together")?;
                 Ok(signature)
             }
-            // RFC 8463 3: the hash is what is signed.
+            // RFC 8463 3: the signature is over the hash.
             Self::Ed25519(pair) => Ok(pair.sign(&Sha256::digest(input)).as_ref().to_vec()),
         }
     }
 }
 
-/// The fields of [`SIGNED`] in its order; of several with one name, the lower ones first (5.4.2).
+/// The fields of [`SIGNED`] in its order; of several with the same name, the lower ones first (5.4.2).
 fn signed_fields(head: &str) -> String {
     let fields = relaxed_fields(head);
     let mut fields: Vec<&str> = fields.split_inclusive("\r\n").collect();
@@ -152,7 +150,7 @@ fn body_hash(body: &str) -> impl AsRef<[u8]> {
     hash.finalize()
 }
 
-/// Each run of blanks as one space, and none at the end.
+/// Reduces each run of blanks to one space and removes those at the end.
 fn relaxed(text: &str) -> String {
     let mut relaxed = String::with_capacity(text.len());
     let mut blank = false;

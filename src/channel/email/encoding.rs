@@ -1,4 +1,4 @@
-//! Words as mail can carry them.
+//! Encodes subjects and bodies for transport.
 
 use std::{borrow::Cow, fmt};
 
@@ -7,19 +7,18 @@ use lettre::message::header::{HeaderName, HeaderValue};
 use memchr::memchr_iter;
 
 /// A header is folded between words, and its lines should have at most 78 bytes (RFC 5322 2.1.1).
-const LONGEST_WORD: usize = 76;
+const MAX_WORD: usize = 76;
 
-/// Longest line of a body that travels as it is, in bytes (RFC 5322 2.1.1).
-const LONGEST_LINE: usize = 998;
+/// Longest line of a body that is sent without encoding, in bytes (RFC 5322 2.1.1).
+const MAX_LINE: usize = 998;
 
-/// A subject that every reader shows as it is.
+/// Encodes a subject so that every mail reader shows it unchanged.
 ///
-/// lettre encodes words beyond ASCII and lets all others through. That is right but for those that
-/// look like encoded ones already, which readers would decode, and those that are longer than a line
-/// may be.
+/// lettre encodes words beyond ASCII only. Two more kinds need it: words that look encoded, which
+/// readers would decode, and words longer than a line.
 pub(super) fn subject(text: &str) -> Result<HeaderValue, fmt::Error> {
     let name = HeaderName::new_from_ascii_str("Subject");
-    let is_safe = |word: &str| word.len() <= LONGEST_WORD && !word.contains("=?");
+    let is_safe = |word: &str| word.len() <= MAX_WORD && !word.contains("=?");
     if text.split(' ').all(is_safe) {
         return Ok(HeaderValue::new(name, text.to_owned()));
     }
@@ -28,18 +27,18 @@ pub(super) fn subject(text: &str) -> Result<HeaderValue, fmt::Error> {
     Ok(HeaderValue::dangerous_new_pre_encoded(name, text.to_owned(), encoded))
 }
 
-/// A body that can travel as it is, with the line ends of mail: ASCII without control characters, in
-/// lines that are not too long (RFC 2045 2.7). Nothing for all others.
+/// The body with CRLF line ends, if it can be sent without encoding: ASCII without control characters,
+/// in lines that are not too long (RFC 2045 2.7).
 pub(super) fn seven_bit(text: &str) -> Option<Vec<u8>> {
     let stray = |byte: u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t');
-    // Every byte is looked at, so that the loop has no branch and runs on many at once.
+    // Looks at every byte: a loop without a branch is vectorised.
     if !text.is_ascii() || text.bytes().fold(false, |found, byte| found | stray(byte)) {
         return None;
     }
     let mut body = Vec::with_capacity(text.len() + text.len() / 32 + 2);
     let mut begin = 0;
     for end in memchr_iter(b'\n', text.as_bytes()).chain([text.len()]) {
-        if end - begin > LONGEST_LINE {
+        if end - begin > MAX_LINE {
             return None;
         }
         if begin > 0 {
@@ -51,9 +50,8 @@ pub(super) fn seven_bit(text: &str) -> Option<Vec<u8>> {
     Some(body)
 }
 
-/// A body without control characters. Mail has line ends of one kind, a CR alone may not occur in it
-/// (RFC 5322 2.3), nor a NUL (RFC 2045 2.7), and the others do nothing good to a reader: each leaves
-/// a replacement character.
+/// Normalises line ends and replaces each control character by U+FFFD. Mail may contain neither a lone CR
+/// (RFC 5322 2.3) nor a NUL (RFC 2045 2.7).
 pub(super) fn body(text: &str) -> Cow<'_, str> {
     let is_stray = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if !text.contains(is_stray) {

@@ -8,8 +8,8 @@ use crate::{
     routing::CalendarMethod,
 };
 
-/// The entry, with the sender of the mail as its organizer. It has no attendees: nobody is asked
-/// for an answer, which would come back as mail to the sender.
+/// The entry, with the sender of the mail as organizer. It has no attendees, so that no reader sends a
+/// reply to the sender.
 pub(super) fn ics(entry: &CalendarEntry, sender: &Mailbox) -> String {
     let mut event = Event::new();
     event
@@ -29,7 +29,7 @@ pub(super) fn ics(entry: &CalendarEntry, sender: &Mailbox) -> String {
             event.add_property(name, text);
         }
     }
-    // Instants in UTC need no VTIMEZONE, and every calendar shows them in its owner's zone.
+    // Times in UTC need no VTIMEZONE, and every calendar shows them in its owner's zone.
     match entry.time {
         None => {}
         Some(CalendarTime::Day(day)) => {
@@ -64,7 +64,7 @@ const CLOCK: &str = "%Y%m%dT%H%M%S";
 fn organizer(sender: &Mailbox) -> Property {
     let mut organizer = Property::new("ORGANIZER", format!("mailto:{}", sender.email));
     if let Some(name) = &sender.name {
-        // RFC 5545 3.2: nothing can stand for a quotation mark.
+        // RFC 5545 3.2: a quotation mark can't be escaped.
         organizer.add_parameter("CN", &name.replace('"', "'"));
     }
     organizer
@@ -152,7 +152,7 @@ mod tests {
             ..entry()
         };
         let found = written(&hostile, "\"A \\\"B\\\"; C:D\" <noreply@example.com>");
-        // RFC 5545 3.1: CRLF ends a line of at most 75 octets, and a fold is in no character.
+        // RFC 5545 3.1: lines have at most 75 octets and end in CRLF; no fold splits a character.
         assert_eq!(found.matches('\n').count(), found.matches("\r\n").count());
         assert!(found.split("\r\n").all(|line| line.len() <= 75), "{found}");
         let unfolded = found.replace("\r\n ", "");

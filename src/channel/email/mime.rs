@@ -22,13 +22,16 @@ use crate::{
     event,
 };
 
-/// Text, HTML and what goes with them.
+/// Builds the tree.
+///
+/// # Errors
+/// A part can't be encoded.
 pub(super) fn parts(outgoing: &Outgoing, sender: &Mailbox) -> Result<MultiPart, String> {
     let (rendered, extras) = (&outgoing.rendered, &outgoing.extras);
     let text = words(ContentType::TEXT_PLAIN, &rendered.text);
     let html = words(ContentType::TEXT_HTML, &rendered.html);
     let alternative = MultiPart::alternative().singlepart(text);
-    // Where the code is too long for an image, the mail goes all the same: the words tell it too.
+    // Where the text is too long for a code, the mail goes out without one: its body has the text too.
     let image = extras.qr.as_ref().and_then(|qr| Some((qr, qr_png(&qr.text)?)));
     let alternative = match image {
         None => alternative.singlepart(html),
@@ -61,7 +64,7 @@ fn related(html: SinglePart, qr: &QrCode, png: Vec<u8>) -> Result<MultiPart, Str
     let image = Attachment::new_inline_with_name(qr.name.clone(), format!("{}.png", qr.name));
     let image = image.body(binary(png)?, media_type("image/png")?);
     let mut related = MultiPart::related().singlepart(html).singlepart(image);
-    // RFC 2387 3.1: the type of the part to begin with must be given, and lettre leaves it out.
+    // RFC 2387 3.1 requires the type of the root part, and lettre leaves it out.
     let boundary = related.boundary();
     let kind = format!("multipart/related; type=\"text/html\"; boundary=\"{boundary}\"");
     related.headers_mut().set(media_type(&kind)?);
@@ -77,19 +80,18 @@ fn attached(file: &event::Attachment) -> Result<SinglePart, String> {
     Ok(part.body(binary(file.content.clone())?, ContentType::from(file.kind.clone())))
 }
 
-/// A file to be opened, after the words. Outlook takes an entry in the first part of a mail, and so
-/// one among the alternatives, for the mail itself (MS-STANOICAL 2.2.168): it shows an appointment
-/// instead of our words, or "not supported calendar message.ics". Gmail, Apple Mail and Thunderbird
-/// offer to add a file all the same.
+/// The calendar entry as an attachment. As one of the alternatives, Outlook would show it in place of the
+/// mail (MS-STANOICAL 2.2.168), or "not supported calendar message.ics". Gmail, Apple Mail and
+/// Thunderbird offer to add an attachment to the calendar too.
 fn invitation(entry: &CalendarEntry, sender: &Mailbox) -> Result<SinglePart, String> {
     let method = entry.method.as_str();
-    // RFC 6047 2.4: the method here is the one inside.
+    // RFC 6047 2.4: the method must be that of the entry.
     let kind = media_type(&format!("text/calendar; charset=utf-8; method={method}"))?;
     let part = Attachment::new("invite.ics".to_owned());
     Ok(part.body(binary(ics(entry, sender).into_bytes())?, kind))
 }
 
-/// Always base64: as 7bit, lettre's choice for ASCII, line ends would not stay what they are.
+/// Always base64: 7bit, which lettre chooses for ASCII, would change line ends.
 fn binary(content: Vec<u8>) -> Result<Body, String> {
     let encoded = Body::new_with_encoding(content, ContentTransferEncoding::Base64);
     encoded.map_err(|_| "a part can't be encoded".to_owned())
@@ -121,7 +123,7 @@ mod tests {
         "Cine <noreply@example.com>".parse().unwrap()
     }
 
-    /// The media types of a part and of all in it.
+    /// Media types of a part and of all parts within it.
     fn tree(message: &Message<'_>, part: u32) -> String {
         let part = &message.parts[part as usize];
         let kind = part.content_type().unwrap();

@@ -1,4 +1,5 @@
-//! One request to the gateway on a connection of its own, so that what is known of it is exact.
+//! One request to the gateway on a connection of its own, so that it is known exactly how much of it was
+//! sent.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,9 +27,9 @@ use url::{Url, form_urlencoded};
 
 use crate::config::Twilio;
 
-/// Longest answer that is read.
+/// Longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// Longest wait that a gateway may ask for; longer ones are looked at again then.
+/// Longest wait that a gateway may ask for with `Retry-After`; after that it is asked again.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 type Body = Full<Bytes>;
@@ -44,21 +45,19 @@ pub(super) struct Gateway {
     tls: Option<TlsConnector>,
 }
 
-/// What it said.
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// Its own code for an error, such as 21211.
+    /// The gateway's error code, such as 21211.
     pub(super) code: Option<u64>,
-    /// Its words, or the message's id and state.
+    /// The error text, or the message's id and state.
     pub(super) text: String,
-    /// How long it wants us to wait.
+    /// From `Retry-After`.
     pub(super) retry_after: Option<Duration>,
 }
 
-/// There was no answer.
 pub(super) struct NoAnswer {
     pub(super) reason: String,
-    /// Nothing of the request can have arrived.
+    /// Nothing of the request can have arrived at the gateway.
     pub(super) is_unsent: bool,
 }
 
@@ -107,7 +106,7 @@ impl Gateway {
     /// The request that sends one message.
     pub(super) fn message(&self, to: &str, text: &str) -> Result<Request<Body>, String> {
         let from = self.settings.from.as_str();
-        // A messaging service stands for a pool of senders.
+        // A messaging service is a pool of senders.
         let sender = if from.starts_with("MG") { "MessagingServiceSid" } else { "From" };
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("To", to).append_pair(sender, from).append_pair("Body", text);
@@ -136,7 +135,7 @@ impl Gateway {
     ) -> Result<Answer, NoAnswer> {
         let asked = async {
             let answer = connection.send_request(request).await.map_err(|error| NoAnswer {
-                // It was still waiting for the connection to take it.
+                // The request was still waiting for the connection.
                 is_unsent: error.is_canceled(),
                 reason: format!("no answer: {error}"),
             })?;
@@ -144,7 +143,7 @@ impl Gateway {
             let retry_after = answer.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
             let retry_after = retry_after.and_then(|seconds| seconds.trim().parse().ok());
             let retry_after = retry_after.map(|seconds| Duration::from_secs(seconds).min(MAX_WAIT));
-            // The status is the answer; what can't be read of the rest is left out.
+            // The status is the answer; a body that can't be read is left out.
             let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
             let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             let body: AnswerBody = serde_json::from_slice(&body).unwrap_or_default();
@@ -161,7 +160,7 @@ impl Gateway {
         })
     }
 
-    /// Whether the gateway knows the account.
+    /// Fetches the account.
     pub(super) async fn test(&self) -> Result<(), String> {
         let request = self.request(Method::GET, ".json", String::new())?;
         let answer = self.ask(self.connect().await?, request).await;
@@ -188,7 +187,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the request; what goes wrong is told to whoever asked.
+    // It ends with the request, which reports its errors.
     tokio::spawn(connection);
     Ok(sender)
 }

@@ -1,4 +1,4 @@
-//! Text messages, by a gateway that speaks Twilio's REST API
+//! Text messages over a gateway with Twilio's REST API
 //! (<https://www.twilio.com/docs/messaging/api/message-resource>).
 
 mod gateway;
@@ -18,10 +18,9 @@ use crate::{
     health::Dependency,
 };
 
-/// Longest text that gateways take, in segments; Twilio's is 1600 characters.
+/// Longest text that gateways accept, in segments. Twilio accepts 1600 characters.
 const MAX_SEGMENTS: usize = 10;
 
-/// Text messages through a gateway.
 pub struct SmsChannel {
     gateway: Arc<Gateway>,
     places: Arc<Semaphore>,
@@ -39,19 +38,19 @@ impl SmsChannel {
         Ok(Self { gateway, places, circuit_breaker: Arc::new(CircuitBreaker::new(health)) })
     }
 
-    /// Asks the gateway for the account.
+    /// Fetches the account from the gateway.
     ///
     /// # Errors
-    /// It doesn't answer, or doesn't know us.
+    /// The gateway does not answer, or refuses our credentials.
     pub async fn test(settings: &Twilio) -> Result<(), String> {
         Gateway::new(settings.clone())?.test().await
     }
 }
 
-/// Checks a number as E.164 writes it: `+`, the country and the rest, at most 15 digits.
+/// Checks that a number is in E.164 form: `+` and 7 to 15 digits.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason, without the number.
 pub fn check_recipient(number: &str) -> Result<(), String> {
     let digits = number.strip_prefix('+').unwrap_or_default();
     let is_number = (7..=15).contains(&digits.len())
@@ -61,12 +60,15 @@ pub fn check_recipient(number: &str) -> Result<(), String> {
     is_number.then_some(()).ok_or_else(|| "invalid number: E.164 is a + and 7 to 15 digits".into())
 }
 
-/// How many segments a text takes: what is paid for.
+/// Number of billed segments of a text.
 pub(crate) fn segments(text: &str) -> usize {
     segments::count(text)
 }
 
-/// The text, or why there can't be a message of it.
+/// The text and its number of segments.
+///
+/// # Errors
+/// The text is empty or too long.
 fn text(message: &Outgoing) -> Result<(&str, usize), String> {
     let text = message.rendered.text.trim();
     match segments::count(text) {
@@ -85,10 +87,10 @@ impl Channel for SmsChannel {
     }
 
     async fn ready(&self) -> Box<dyn Slot> {
-        // Never closed, so there is always a place some time.
+        // Never closed, so acquiring can't fail.
         let place = self.places.clone().acquire_owned().await.unwrap_or_else(|_| unreachable!());
         loop {
-            if let Some(until) = self.circuit_breaker.closed_until() {
+            if let Some(until) = self.circuit_breaker.open_until() {
                 tokio::time::sleep_until(until.into()).await;
                 continue;
             }
@@ -104,7 +106,7 @@ impl Channel for SmsChannel {
                         _place: place,
                     });
                 }
-                Err(reason) => self.circuit_breaker.close(&reason, false),
+                Err(reason) => self.circuit_breaker.trip(&reason, false),
             }
         }
     }
@@ -135,7 +137,7 @@ impl Slot for SmsSlot {
             Err(error) if error.is_unsent => Outcome::Interrupted(error.reason),
             Err(error) => Outcome::Unknown(error.reason),
             Ok(answer) => {
-                // Gateways like to repeat numbers in their refusals, and those are logged.
+                // Gateways often repeat the number in a refusal, and the reply is logged.
                 let text = hide(&answer.text, std::slice::from_ref(&message.recipient));
                 self.circuit_breaker.classify(
                     Answer { text, ..answer },
@@ -148,7 +150,7 @@ impl Slot for SmsSlot {
 }
 
 impl CircuitBreaker {
-    /// What the gateway's answer means for the message and for the next ones.
+    /// The outcome for this message; opens or closes the breaker for the next ones.
     fn classify(&self, answer: Answer, segments: usize, server: &str) -> Outcome {
         let reply = Smtp {
             server: server.to_owned(),
@@ -163,21 +165,21 @@ impl CircuitBreaker {
         let reason = format!("POST answered {} {}", reply.code, reply.reply);
         match answer.status {
             200..300 => {
-                self.open();
+                self.close();
                 Outcome::Sent(Some(reply))
             }
-            // Our account, or too much at once: no fault of this message.
+            // Our account or our rate is at fault, not this message.
             401 | 404 | 429 | 503 => {
                 match answer.retry_after {
-                    Some(wait) => self.close_for(&reason, wait),
-                    None => self.close(&reason, true),
+                    Some(wait) => self.trip_for(&reason, wait),
+                    None => self.trip(&reason, true),
                 }
                 Outcome::Unavailable(reason, Some(reply))
             }
             status => {
                 match answer.retry_after {
-                    Some(wait) => self.close_for(&reason, wait),
-                    None => self.open(),
+                    Some(wait) => self.trip_for(&reason, wait),
+                    None => self.close(),
                 }
                 Outcome::Refused { reply, permanent: (400..500).contains(&status) && status != 408 }
             }
@@ -185,7 +187,7 @@ impl CircuitBreaker {
     }
 }
 
-/// No gateway is configured: everything happens but the sending.
+/// The channel without a gateway: it checks each message and sends none.
 pub struct SimulatedSms;
 
 #[async_trait]

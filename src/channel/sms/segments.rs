@@ -1,19 +1,19 @@
-//! How many segments a text takes: what is paid for (3GPP TS 23.038 and 23.040).
+//! Counts the billed segments of a text (3GPP TS 23.038 and 23.040).
 
 /// The alphabet of GSM, one septet each.
 const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
-/// What takes an escape before it, so two.
+/// Characters with an escape before them: two septets each.
 const EXTENDED: &str = "\u{c}^{}\\[~]|€";
 
-/// Segments of a text: of 160 septets, or of 70 UTF-16 units where a character is not GSM's; 153 and 67 where
-/// there are several, for a header joins them.
+/// A segment has 160 septets, or 70 UTF-16 units if a character is not in the GSM alphabet. Where there are
+/// several, each has 153 or 67, because of the header that joins them.
 pub(super) fn count(text: &str) -> usize {
     let septets = |c| match c {
         _ if BASIC.contains(c) => Some(1),
         _ if EXTENDED.contains(c) => Some(2),
         _ => None,
     };
-    // A character is never cut in two.
+    // No character is split.
     let (sizes, alone, joined): (Vec<usize>, _, _) = match text.chars().map(septets).collect() {
         Some(sizes) => (sizes, 160, 153),
         None => (text.chars().map(char::len_utf16).collect(), 70, 67),

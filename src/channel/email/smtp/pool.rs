@@ -75,7 +75,7 @@ impl Channel for SmtpChannel {
 
     async fn ready(&self) -> Box<dyn Slot> {
         loop {
-            if let Some(until) = self.circuit_breaker.closed_until() {
+            if let Some(until) = self.circuit_breaker.open_until() {
                 tokio::time::sleep_until(until.into()).await;
                 continue;
             }
@@ -91,8 +91,8 @@ impl Channel for SmtpChannel {
                         circuit_breaker: self.circuit_breaker.clone(),
                     });
                 }
-                Err(PoolError::Backend(error)) => self.circuit_breaker.close(&error, false),
-                Err(error) => self.circuit_breaker.close(&error, false),
+                Err(PoolError::Backend(error)) => self.circuit_breaker.trip(&error, false),
+                Err(error) => self.circuit_breaker.trip(&error, false),
             }
         }
     }
@@ -114,8 +114,8 @@ impl Slot for SmtpSlot {
         let reused = Object::metrics(&self.connection).recycle_count > 0;
         let outcome = self.connection.transact(mail, latch, reused).await;
         match &outcome {
-            Outcome::Unavailable(reason, _) => self.circuit_breaker.close(reason, true),
-            Outcome::Sent(_) | Outcome::Refused { .. } => self.circuit_breaker.open(),
+            Outcome::Unavailable(reason, _) => self.circuit_breaker.trip(reason, true),
+            Outcome::Sent(_) | Outcome::Refused { .. } => self.circuit_breaker.close(),
             _ => {}
         }
         if self.connection.open_transaction {

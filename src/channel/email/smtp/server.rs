@@ -55,7 +55,7 @@ impl Server {
         };
         let (mut smtp, written) = self.open().await?;
         if let (SmtpTls::Starttls, Some(tls)) = (settings.tls, &self.tls) {
-            let upgrade = smtp.starttls(tls.now(), &self.hello);
+            let upgrade = smtp.starttls(tls.current(), &self.hello);
             within(settings.timeout, "STARTTLS", upgrade).await?.map_err(phase("STARTTLS"))?;
         }
         if let Some((username, password)) = &settings.credentials {
@@ -88,7 +88,7 @@ impl Server {
         let (wire, written) = Wire::new(stream);
         let stream: Box<dyn AsyncTokioStream> = match (settings.tls, &self.tls) {
             (SmtpTls::Implicit, Some(tls)) => {
-                let encrypt = Encrypted::new(wire, tls.now());
+                let encrypt = Encrypted::new(wire, tls.current());
                 let encrypted = within(settings.timeout, "TLS", encrypt).await?;
                 let failed = |error| Unavailable(format!("TLS: {}", describe(&error)));
                 Box::new(encrypted.map_err(failed)?)
