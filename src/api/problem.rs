@@ -1,5 +1,7 @@
 //! What is said when a request is not answered: one shape for all, problem details (RFC 9457).
 
+use std::borrow::Cow;
+
 use axum::{
     body::Bytes,
     extract::{
@@ -14,6 +16,8 @@ use utoipa::{
     IntoResponses, ToSchema,
     openapi::{RefOr, Response as Documented},
 };
+
+use crate::event::exact;
 
 /// The media type of a problem.
 pub(crate) const PROBLEM: &str = "application/problem+json";
@@ -133,7 +137,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         let body = Bytes::from_request(Request::from_parts(parts.clone(), body), state).await?;
         // serde would take a list of its values for the object.
         let is_list = body.trim_ascii_start().starts_with(b"[");
-        let request = Request::from_parts(parts, body.into());
+        // Nor may it round the numbers.
+        let body = match exact(&body) {
+            Cow::Borrowed(_) => body.into(),
+            Cow::Owned(exact) => exact.into(),
+        };
+        let request = Request::from_parts(parts, body);
         let axum::Json(read) = axum::Json::from_request(request, state).await?;
         match is_list {
             false => Ok(Self(read)),

@@ -25,7 +25,7 @@ use crate::{
     audit::{Audit, store::MongoAudit},
     broker::{
         Handler,
-        amqp::{AmqpBroker, Consumers, Topology},
+        amqp::{AmqpBroker, Consumers, RECEIVED_BYTES, Topology, WORK_KIB},
     },
     config::{EmailBackend, Settings},
     failure::Failure,
@@ -48,7 +48,6 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
     let health = Health::default();
     let topology = Arc::new(Topology::new(loaded.routing.queues(), &settings.retry_schedule));
     let consumed: Vec<String> = topology.consumed().map(|(queue, _)| queue).collect();
-    let places = usize::from(settings.prefetch) * consumed.len();
     let metrics = Metrics::new("rabbitmq", consumed, loaded.routing.route_names());
     let instance = uuid::Uuid::new_v4().simple().to_string();
     let tracer = Tracer::from_environment("rabbitmq", &instance)
@@ -156,7 +155,8 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
         stop: stop.clone(),
         abandon: CancellationToken::new(),
         tasks: TaskTracker::new(),
-        places: Arc::new(Semaphore::new(places)),
+        places: Arc::new(Semaphore::new(WORK_KIB)),
+        received: Arc::new(Semaphore::new(RECEIVED_BYTES)),
     };
     consume(&consumers, handler, settings.drain_timeout).await;
     // What it has claimed would have to wait for the end of its lease.

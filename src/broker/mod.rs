@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    event::Properties,
+    event::{Fault, Properties},
     routing::{DeliveryId, Priority},
 };
 
@@ -39,6 +39,15 @@ pub struct Message {
 }
 
 impl Message {
+    /// What tells it from others where it is no event: its body, or the body's hash where it was not
+    /// kept.
+    pub fn fingerprint(&self) -> &[u8] {
+        match &self.properties.fault {
+            Some(Fault::TooLarge { hash, .. }) => hash.as_bytes(),
+            _ => &self.body,
+        }
+    }
+
     /// The source queue that the event came in on, however often it was handed off since.
     pub fn origin(&self) -> &str {
         self.delivery_headers

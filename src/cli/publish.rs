@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{args::PublishArgs, print, render::read};
 use crate::{
@@ -23,7 +23,7 @@ pub(crate) async fn publish(
     let topology = Topology::new(loaded.routing.queues(), &loaded.settings.retry_schedule);
     let mut messages = Vec::new();
     for (number, event) in events.iter().enumerate() {
-        let body = event.to_string().into_bytes();
+        let body = event.get().as_bytes().to_vec();
         let parsed = event::parse(&body, &Properties::default(), "publish");
         let kind = parsed.as_ref().map(|event| event.kind.as_str());
         let queue = match (&args.queue, kind.ok().and_then(|kind| loaded.routing.queue_of(kind))) {
@@ -56,16 +56,17 @@ pub(crate) async fn publish(
     Ok(ExitCode::SUCCESS)
 }
 
-/// One event, an array of events, or one event a line.
-fn split(text: &str) -> Result<Vec<Value>, Failure> {
-    let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-    let values: Vec<Value> =
-        values.collect::<Result<_, _>>().map_err(|error| Failure::new(EXIT_DATA, error))?;
-    Ok(values
-        .into_iter()
-        .flat_map(|value| match value {
-            Value::Array(events) => events,
-            event => vec![event],
-        })
-        .collect())
+/// One event, an array of events, or one event a line; each as it was written, for numbers would be
+/// rounded otherwise.
+fn split(text: &str) -> Result<Vec<Box<RawValue>>, Failure> {
+    let failed = |error| Failure::new(EXIT_DATA, error);
+    let mut events = Vec::new();
+    for value in serde_json::Deserializer::from_str(text).into_iter::<Box<RawValue>>() {
+        let value = value.map_err(failed)?;
+        match value.get().starts_with('[') {
+            true => events.extend(serde_json::from_str::<Vec<_>>(value.get()).map_err(failed)?),
+            false => events.push(value),
+        }
+    }
+    Ok(events)
 }

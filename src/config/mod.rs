@@ -24,6 +24,7 @@ pub use settings::{
     Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, Jwt, LogFormat, PRE_SEND_BUDGET,
     Secret, Settings, Smtp, SmtpTls, Stream, TlsFiles, Twilio,
 };
+pub(crate) use values::amqp_urls;
 
 /// Reads and judges the settings: embedded defaults, overridden by `file`, overridden by `env`.
 ///

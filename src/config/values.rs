@@ -164,12 +164,32 @@ pub(super) fn origin(text: &str) -> Parsed<String> {
     }
 }
 
+/// RabbitMQ's URL as it is stored: with all of its hosts, which share the rest.
 pub(super) fn amqp_url(text: &str) -> Parsed<Secret> {
-    let mut url = url(text, &["amqp", "amqps"])?;
-    if matches!(url.path(), "" | "/") {
-        url.set_path("/%2f");
-    }
-    Ok(Secret::new(url))
+    amqp_urls(text).map(|urls| match urls.as_slice() {
+        [only] => Secret::new(only.clone()),
+        _ => Secret::new(text),
+    })
+}
+
+/// One URL for each host of RabbitMQ's URL, which may list several, as MongoDB's: separated by commas,
+/// each with a port or without.
+pub(crate) fn amqp_urls(text: &str) -> Parsed<Vec<Url>> {
+    let (scheme, rest) = text.split_once("://").unwrap_or((text, ""));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (login, hosts) = match authority.rsplit_once('@') {
+        Some((login, hosts)) => (format!("{login}@"), hosts),
+        None => (String::new(), authority),
+    };
+    let of_host = |host: &str| {
+        let mut url = url(&format!("{scheme}://{login}{}{path}", host.trim()), &["amqp", "amqps"])?;
+        if matches!(url.path(), "" | "/") {
+            url.set_path("/%2f");
+        }
+        Ok(url)
+    };
+    hosts.split(',').map(of_host).collect()
 }
 
 pub(super) fn redis_url(text: &str) -> Parsed<Secret> {
@@ -273,7 +293,7 @@ mod tests {
 
     #[test]
     fn an_empty_vhost_becomes_the_default_one_and_the_rest_is_kept() {
-        let stored = |text| amqp_url(text).map(|url| url.expose().to_owned());
+        let stored = |text| amqp_urls(text).map(|urls| urls[0].to_string());
         assert_eq!(stored("amqp://h").as_deref(), Ok("amqp://h/%2f"));
         assert_eq!(
             stored("amqps://u:p%40@h:1/?heartbeat=5").as_deref(),
@@ -285,6 +305,8 @@ mod tests {
             stored("amqp://").is_err()
                 && stored("redis://h").is_err()
                 && stored("localhost").is_err()
+                && stored("amqp://a,,b").is_err()
+                && stored("amqp://a,b:x").is_err()
         );
     }
 

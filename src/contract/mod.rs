@@ -81,7 +81,7 @@ fn description() -> String {
          key; persistent (delivery mode 2), mandatory and with publisher confirms, and again, with the \
          same id, where no confirm came. Bodies are JSON in UTF-8 of at most {MAX_EVENT_BYTES} bytes; a \
          content encoding such as gzip is refused.\n\n\
-         Each event comes as plain JSON or as CloudEvents 1.0 in structured mode. Names in Pascal case \
+         Each event comes as plain JSON or as CloudEvents 1.0 in structured or binary mode. Names in Pascal case \
          (FullName, IPAddress) are read as their snake case (full_name, ip_address); fields that are not \
          listed are ignored. What does not match goes to usher.poison where it is no event, and to \
          usher.dead where a variable or the recipient is missing or wrong."

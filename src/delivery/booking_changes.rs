@@ -120,7 +120,7 @@ impl Pipeline {
         {
             return;
         }
-        let Ok(Value::Object(mut fields)) = serde_json::from_str(&last.body) else { return };
+        let Ok(Value::Object(mut fields)) = event::read_json(last.body.as_bytes()) else { return };
         match booking.version.sequence {
             Some(sequence) => drop(fields.insert("sequence".into(), sequence.into())),
             None => drop(fields.remove("sequence")),

@@ -103,7 +103,7 @@ impl Pipeline {
     ) -> Record {
         let delivery_id = match &message.delivery_headers {
             Some(delivery_headers) => delivery_headers.delivery_id.clone(),
-            None => self.identity.rejected(&message.body, &message.queue),
+            None => self.identity.rejected(message.fingerprint(), &message.queue),
         };
         let event = match event {
             Some(event) => event_ref(event, message),

@@ -106,7 +106,7 @@ impl Pipeline {
                 }
             }
         }
-        let value: Value = serde_json::from_slice(body).ok()?;
+        let value: Value = crate::event::read_json(body).ok()?;
         let mut secrets = Vec::new();
         gather(&value, &|name| self.routing.is_secret(&snake_case(name)), &mut secrets);
         (!secrets.is_empty()).then(|| mask(&value, &secrets).to_string().into_bytes())
@@ -144,7 +144,7 @@ fn masked_body(ctx: &DeliveryContext<'_>, destination: Destination) -> Option<Ve
         return None;
     }
     // It was parsed before, so it can be again.
-    let body = serde_json::from_slice(&ctx.message.body).ok()?;
+    let body = crate::event::read_json(&ctx.message.body).ok()?;
     Some(mask(&body, &ctx.secrets).to_string().into_bytes())
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     audit::{Record, Status},
     broker::{DeliveryHeaders, Destination, Message, Republish},
-    event::Event,
+    event::{Event, Fault},
     ledger::{Input, Next, Reply},
     trace::Span,
 };
@@ -190,7 +190,9 @@ impl Pipeline {
             },
         };
         let masked = self.mask_secret_fields(&message.body);
-        delivery_headers.masked |= masked.is_some();
+        // Of what was not kept there is nothing that could be sent.
+        let is_kept = !matches!(message.properties.fault, Some(Fault::TooLarge { .. }));
+        delivery_headers.masked |= masked.is_some() || !is_kept;
         let republish = Republish {
             delivery_headers,
             destination: Destination::Poison,

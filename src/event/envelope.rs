@@ -2,33 +2,24 @@
 //! structured mode (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>).
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Event, EventId, IdSource, MAX_NAME_BYTES, case::snake_fields, id};
+use super::{
+    Event, EventId, Fault, IdSource, MAX_NAME_BYTES, Properties, case::snake_fields, exact, id,
+};
 
 /// The largest body that is read, in bytes. Larger ones are rejected, so that the memory held is
 /// at most this times the prefetch.
 pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
 
-/// What the broker says about a message beside its body.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Properties {
-    /// AMQP `content-type`.
-    pub content_type: Option<String>,
-    /// AMQP `content-encoding`.
-    pub content_encoding: Option<String>,
-    /// AMQP `message-id`.
-    pub message_id: Option<String>,
-    /// AMQP `correlation-id`.
-    pub correlation_id: Option<String>,
-    /// AMQP `type`.
-    pub kind: Option<String>,
-    /// AMQP `timestamp`, in seconds since 1970.
-    pub timestamp: Option<u64>,
-    /// The W3C header `traceparent`.
-    pub traceparent: Option<String>,
-}
+/// The most values that are read: each takes some hundred bytes, be it only a digit.
+const MAX_EVENT_VALUES: usize = 100_000;
+/// Smaller bodies can't have as many.
+const FEW_VALUES: usize = 2 * MAX_EVENT_VALUES;
+
+/// Times up to the end of 1970 are somebody's zero: Unix counts from there, and the zero of Go and .NET
+/// is in the year 1.
+const DEFAULT_TIMES: i64 = 365 * 86_400;
 
 /// Why a message can't be understood; its text is the reason in headers, logs and records.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +30,22 @@ pub enum InvalidEvent {
     /// More than [`MAX_EVENT_BYTES`].
     #[error("the body has {0} bytes, more than the {MAX_EVENT_BYTES} that are read")]
     TooLarge(usize),
+    /// The same, found before it was received.
+    #[error(
+        "the body has {bytes} bytes, more than the {MAX_EVENT_BYTES} that are read, and was not kept; its hash is {hash}"
+    )]
+    NotKept {
+        /// How large it was.
+        bytes: u64,
+        /// Its hash.
+        hash: String,
+    },
+    /// More values than are read.
+    #[error("the body has {0} values, more than the {MAX_EVENT_VALUES} that are read")]
+    TooManyValues(usize),
+    /// The message's properties can't be taken as they are.
+    #[error("the message can't be taken as it is: {0}")]
+    Unreadable(String),
     /// Compressed or otherwise encoded.
     #[error("the content encoding {0:?} is not supported")]
     Encoding(String),
@@ -66,21 +73,41 @@ pub enum InvalidEvent {
 /// # Errors
 /// [`InvalidEvent`]: the message can never be understood, however often it is tried.
 pub fn parse(body: &[u8], properties: &Properties, queue: &str) -> Result<Event, InvalidEvent> {
+    match &properties.fault {
+        None => {}
+        Some(Fault::Unreadable(reason)) => return Err(InvalidEvent::Unreadable(reason.clone())),
+        Some(Fault::TooLarge { bytes, hash }) => {
+            return Err(InvalidEvent::NotKept { bytes: *bytes, hash: hash.clone() });
+        }
+    }
     if body.is_empty() {
         return Err(InvalidEvent::Empty);
     }
     if body.len() > MAX_EVENT_BYTES {
         return Err(InvalidEvent::TooLarge(body.len()));
     }
-    match properties.content_encoding.as_deref() {
-        None | Some("" | "identity" | "utf-8" | "UTF-8") => {}
-        Some(other) => return Err(InvalidEvent::Encoding(other.to_owned())),
+    if body.len() > FEW_VALUES {
+        let values = exact::values(body);
+        if values > MAX_EVENT_VALUES {
+            return Err(InvalidEvent::TooManyValues(values));
+        }
     }
-    let value: Value =
-        serde_json::from_slice(body).map_err(|error| InvalidEvent::NotJson(error.to_string()))?;
+    if let Some(encoding) = &properties.content_encoding {
+        let known = ["", "identity", "utf-8", "utf8"];
+        if !known.iter().any(|known| known.eq_ignore_ascii_case(encoding.trim())) {
+            return Err(InvalidEvent::Encoding(encoding.clone()));
+        }
+    }
+    let value =
+        exact::from_slice(body).map_err(|error| InvalidEvent::NotJson(error.to_string()))?;
+    let is_structured = properties.content_type.as_deref().is_some_and(is_cloudevents_json);
+    if !is_structured && let Some(mut envelope) = attributes(properties) {
+        envelope.insert("data".to_owned(), value);
+        return cloudevent(Value::Object(envelope));
+    }
     // Of what was sent: how names are read must not change the ids of events that were sent before.
-    let is_nameless = |key| value.get(key).is_none_or(Value::is_null);
-    let has_id = properties.message_id.as_deref().is_some_and(|id| !id.is_empty());
+    let is_nameless = |key| value.get(key).and_then(id::stated).is_none();
+    let has_id = properties.message_id.as_deref().is_some_and(id::is_stated);
     let derived = if !has_id && is_nameless("event_id") && is_nameless("specversion") {
         id::from_body(&value, queue)
     } else {
@@ -90,13 +117,27 @@ pub fn parse(body: &[u8], properties: &Properties, queue: &str) -> Result<Event,
         Value::Object(fields) => Value::Object(snake_fields(fields)),
         other => return Err(InvalidEvent::NotAnObject(json_type(&other))),
     };
-    let fields = object(&value)?;
-    let is_cloudevent = fields.contains_key("specversion")
-        || properties
-            .content_type
-            .as_deref()
-            .is_some_and(|kind| kind.starts_with("application/cloudevents+json"));
+    let is_cloudevent = is_structured || object(&value)?.contains_key("specversion");
     if is_cloudevent { cloudevent(value) } else { plain(value, properties, derived) }
+}
+
+fn is_cloudevents_json(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/cloudevents+json")
+}
+
+/// The attributes of a CloudEvent in binary mode: headers that begin with `cloudEvents:` or
+/// `cloudEvents_`. The protocol binding (AMQP, 1.0.2, 3.1.3) is for AMQP 1.0, whose application properties
+/// become headers of AMQP 0-9-1; letters count in either case, for clients differ.
+fn attributes(properties: &Properties) -> Option<Map<String, Value>> {
+    const PREFIX: &str = "cloudevents";
+    let attributes = properties.headers.iter().filter_map(|(name, header)| {
+        let (prefix, name) = name.split_at_checked(PREFIX.len())?;
+        let name = name.strip_prefix([':', '_']).filter(|_| prefix.eq_ignore_ascii_case(PREFIX))?;
+        Some((name.to_ascii_lowercase(), header.text()?.into()))
+    });
+    let attributes: Map<String, Value> = attributes.collect();
+    attributes.contains_key("specversion").then_some(attributes)
 }
 
 /// `derived` is the id of an event that has none.
@@ -116,12 +157,16 @@ fn plain(value: Value, properties: &Properties, derived: String) -> Result<Event
         }
         Some(kind) => kind,
     };
-    let id = match (name(fields, "event_id")?, properties.message_id.as_deref()) {
+    let stated = match fields.get("event_id") {
+        // A default is no id, and two events with one are two.
+        Some(value) if id::is_default(value) => None,
+        _ => name(fields, "event_id")?,
+    };
+    let message_id = properties.message_id.as_deref().filter(|id| id::is_stated(id));
+    let id = match (stated, message_id) {
         (Some(id), _) => EventId { value: id, source: IdSource::EventId },
-        (None, Some(id)) if !id.is_empty() => {
-            EventId { value: id.to_owned(), source: IdSource::MessageId }
-        }
-        _ => EventId { value: derived, source: IdSource::Body },
+        (None, Some(id)) => EventId { value: id.trim().to_owned(), source: IdSource::MessageId },
+        (None, None) => EventId { value: derived, source: IdSource::Body },
     };
     let occurred_at = match time(fields, "occurred_at")? {
         None => properties.timestamp.and_then(seconds),
@@ -139,6 +184,9 @@ fn cloudevent(mut value: Value) -> Result<Event, InvalidEvent> {
         return Err(field("specversion", format!("is {version:?}, not \"1.0\"")));
     }
     let id = name(envelope, "id")?.ok_or(InvalidEvent::Missing("id"))?;
+    if !id::is_stated(&id) {
+        return Err(field("id", format!("is {id:?}, a default and no id")));
+    }
     let source = name(envelope, "source")?.ok_or(InvalidEvent::Missing("source"))?;
     let kind = name(envelope, "type")?.ok_or(InvalidEvent::Missing("type"))?;
     let time_of_envelope = time(envelope, "time")?;
@@ -190,7 +238,7 @@ fn name(fields: &Map<String, Value>, key: &'static str) -> Result<Option<String>
     let text = match fields.get(key) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text.trim().to_owned(),
-        Some(Value::Number(number)) if key == "event_id" => number.to_string(),
+        Some(Value::Number(number)) if matches!(key, "event_id" | "id") => number.to_string(),
         Some(other) => {
             return Err(field(key, format!("is a JSON {}, not a text", json_type(other))));
         }
@@ -210,11 +258,15 @@ fn name(fields: &Map<String, Value>, key: &'static str) -> Result<Option<String>
 fn time(fields: &Map<String, Value>, key: &'static str) -> Result<Option<Timestamp>, InvalidEvent> {
     match fields.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => text
-            .trim()
-            .parse()
-            .map(Some)
-            .map_err(|_| field(key, "is not an ISO 8601 time with an offset".into())),
+        Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
+        Some(Value::String(text)) => {
+            let time: Timestamp = text
+                .trim()
+                .parse()
+                .map_err(|_| field(key, "is not an ISO 8601 time with an offset".into()))?;
+            Ok((time.as_second() >= DEFAULT_TIMES).then_some(time))
+        }
+        Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(None),
         Some(other) => Err(field(key, format!("is a JSON {}, not a time", json_type(other)))),
     }
 }
@@ -242,6 +294,7 @@ pub(crate) fn json_type(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Header;
 
     fn read(body: &str) -> Result<Event, InvalidEvent> {
         parse(body.as_bytes(), &Properties::default(), "notification.booking_events")
@@ -298,6 +351,11 @@ mod tests {
             (r#"{"event_type":7}"#, "event_type is a JSON number"),
             (r#"{"event_type":" "}"#, "event_type is empty"),
             (r#"{"event_type":"x","event_id":{}}"#, "event_id is a JSON object"),
+            (r#"{"event_type":"x","event_id":true}"#, "event_id is a JSON boolean"),
+            (
+                r#"{"specversion":"1.0","id":"00000000-0000-0000-0000-000000000000","source":"s","type":"t","data":{}}"#,
+                "id is \"00000000-0000-0000-0000-000000000000\", a default",
+            ),
             (r#"{"event_type":"x","event_id":"a\nb"}"#, "event_id has a control character"),
             (r#"{"event_type":"x","occurred_at":"yesterday"}"#, "occurred_at is not an ISO 8601"),
             (
@@ -330,6 +388,109 @@ mod tests {
             parse(&large, &Properties::default(), "q"),
             Err(InvalidEvent::TooLarge(_))
         ));
+    }
+
+    #[test]
+    fn what_is_a_default_is_no_id_and_no_time() {
+        let by_body = read(r#"{"event_type":"x"}"#).unwrap().id.source;
+        for id in [
+            "null",
+            "\"\"",
+            "\" \\t\"",
+            "0",
+            "0.0",
+            "\"0\"",
+            "\"null\"",
+            "\"undefined\"",
+            "\"00000000-0000-0000-0000-000000000000\"",
+        ] {
+            let body = format!(r#"{{"event_type":"x","event_id":{id}}}"#);
+            assert_eq!(read(&body).unwrap().id.source, by_body, "{id}");
+            let other = format!(r#"{{"event_type":"x","n":1,"event_id":{id}}}"#);
+            assert_ne!(read(&body).unwrap().id, read(&other).unwrap().id);
+        }
+        for message_id in ["", "  ", "0", "00000000-0000-0000-0000-000000000000"] {
+            let message_id = Some(message_id.to_owned());
+            let properties = Properties { message_id, ..Properties::default() };
+            let event = parse(br#"{"event_type":"x"}"#, &properties, "q").unwrap();
+            assert_eq!(event.id.source, by_body);
+        }
+        for time in [
+            "\"\"",
+            "0",
+            "\"0001-01-01T00:00:00Z\"",
+            "\"1970-01-01T00:00:00-05:00\"",
+            "\"1969-12-31T23:59:59Z\"",
+        ] {
+            let body = format!(
+                r#"{{"event_type":"x","occurred_at":{time},"deliver_before":{time},"deliver_at":{time}}}"#
+            );
+            let event = read(&body).unwrap();
+            assert_eq!(
+                (event.occurred_at, event.deliver_before, event.deliver_at),
+                (None, None, None)
+            );
+        }
+    }
+
+    #[test]
+    fn ids_that_differ_in_the_last_digit_are_two() {
+        let id = |number: &str| {
+            read(&format!(r#"{{"event_type":"x","event_id":{number}}}"#)).unwrap().id.value
+        };
+        assert_eq!(id("18446744073709551616"), "18446744073709551616");
+        assert_ne!(id("18446744073709551616"), id("18446744073709551617"));
+        assert_ne!(id("9007199254740992.0"), id("9007199254740993.0"));
+        assert_ne!(id("0.1234567890123456789"), id("0.1234567890123456788"));
+        let derived = |number: &str| {
+            read(&format!(r#"{{"event_type":"x","transaction_id":{number}}}"#)).unwrap().id.value
+        };
+        assert_ne!(derived("18446744073709551616"), derived("18446744073709551617"));
+    }
+
+    #[test]
+    fn a_cloudevent_in_binary_mode_is_known_by_its_headers() {
+        let text = |name: &str, text: &str| (name.to_owned(), Header::Text(text.to_owned()));
+        let binary = |names: [&str; 5]| Properties {
+            content_type: Some("application/json; charset=utf-8".into()),
+            headers: vec![
+                text(names[0], "1.0"),
+                (names[1].to_owned(), Header::Whole(7)),
+                text(names[2], "/bookings"),
+                text(names[3], "booking.confirmed"),
+                text(names[4], "2026-01-02T03:04:05Z"),
+                text("other", "x"),
+            ],
+            ..Properties::default()
+        };
+        for prefix in ["cloudEvents:", "cloudEvents_", "cloudevents_", "CLOUDEVENTS:"] {
+            let names = ["specversion", "id", "source", "type", "time"];
+            let names = names.map(|name| format!("{prefix}{name}"));
+            let properties = binary(names.each_ref().map(String::as_str));
+            let event = parse(br#"{"BookingId":"B"}"#, &properties, "q").unwrap();
+            assert_eq!(event.id, EventId { value: "7".into(), source: IdSource::Cloudevents });
+            assert_eq!(
+                (event.kind.as_str(), event.source.as_str()),
+                ("booking.confirmed", "/bookings")
+            );
+            assert_eq!(event.occurred_at.unwrap().to_string(), "2026-01-02T03:04:05Z");
+            assert_eq!(event.text("booking_id"), Some("B"));
+            let list = parse(b"[]", &properties, "q").unwrap_err().to_string();
+            assert_eq!(list, "data is a JSON array, not an object");
+        }
+        let old =
+            binary(["cloudEvents:SpecVersion", "cloudEvents:id", "x", "cloudEvents:type", "y"]);
+        let missing = parse(b"{}", &old, "q").unwrap_err().to_string();
+        assert_eq!(missing, "source is missing");
+    }
+
+    #[test]
+    fn many_values_are_not_read() {
+        let ones =
+            |count: usize| format!(r#"{{"event_type":"x","seats":[{}1]}}"#, "1,".repeat(count));
+        assert!(read(&ones(90_000)).is_ok());
+        let refused = read(&ones(200_000)).unwrap_err();
+        assert!(matches!(refused, InvalidEvent::TooManyValues(_)), "{refused}");
     }
 
     impl PartialEq for Event {

@@ -1,4 +1,4 @@
-//! An id for events that have none: equal JSON on one queue is taken for one event.
+//! What is an id, and one for events that have none: equal JSON on one queue is taken for one event.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -11,6 +11,34 @@ pub(super) fn from_body(body: &Value, queue: &str) -> String {
     hash.update([0]);
     absorb(&mut hash, body);
     hex::encode(&hash.finalize()[..16])
+}
+
+/// An id as it was written: a text or a number. Nothing where there is none, or only a default.
+pub(super) fn stated(value: &Value) -> Option<String> {
+    let id = match value {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    is_stated(&id).then_some(id)
+}
+
+/// Whether a value stands for no id.
+pub(super) fn is_default(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(_) | Value::Number(_) => stated(value).is_none(),
+        _ => false,
+    }
+}
+
+/// Whether somebody gave this id. Blank, zero (alone, as a float or as the nil UUID) and the names of
+/// nothing are what programs write where nobody did, and would make all events one.
+pub(super) fn is_stated(id: &str) -> bool {
+    const NOTHING: [&str; 5] = ["null", "undefined", "none", "nil", "nan"];
+    let id = id.trim();
+    let is_zero = id.bytes().all(|byte| matches!(byte, b'0' | b'-' | b'.' | b'{' | b'}'));
+    !is_zero && !NOTHING.iter().any(|nothing| nothing.eq_ignore_ascii_case(id))
 }
 
 fn absorb(hash: &mut Sha256, value: &Value) {

@@ -4,7 +4,9 @@ mod attachments;
 mod case;
 mod enrich;
 mod envelope;
+mod exact;
 mod id;
+mod properties;
 mod time;
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -15,7 +17,9 @@ pub use attachments::{Attachment, InvalidAttachment, MAX_ATTACHMENT_NAME_BYTES, 
 pub use case::snake_case;
 pub use enrich::{Derived, Sources};
 pub(crate) use envelope::json_type;
-pub use envelope::{InvalidEvent, MAX_EVENT_BYTES, Properties, parse};
+pub use envelope::{InvalidEvent, MAX_EVENT_BYTES, parse};
+pub use exact::{exact, from_slice as read_json, values};
+pub use properties::{Fault, Header, Headers, Properties, published_second};
 pub(crate) use time::Time;
 
 /// Longest name, in bytes: an event's id, its type, its booking. They become parts of keys and headers.
@@ -78,6 +82,11 @@ impl Event {
         self.fields.get(field)?.as_str().map(str::trim).filter(|text| !text.is_empty())
     }
 
+    /// A field that names something: a text or a number as it was written, and not a default.
+    pub(crate) fn id(&self, field: &str) -> Option<String> {
+        id::stated(self.fields.get(field)?)
+    }
+
     /// When it happened, else when it was first received.
     pub fn happened_at(&self) -> Timestamp {
         self.occurred_at.unwrap_or(self.arrived_at)
@@ -90,13 +99,8 @@ impl Event {
 
     /// The booking that it is about.
     pub fn booking_id(&self) -> Option<String> {
-        let id = match self.fields.get("booking_id")? {
-            Value::String(text) => text.trim().to_owned(),
-            Value::Number(number) => number.to_string(),
-            _ => return None,
-        };
         // It becomes a key.
-        (1..=MAX_NAME_BYTES).contains(&id.len()).then_some(id)
+        self.id("booking_id").filter(|id| id.len() <= MAX_NAME_BYTES)
     }
 
     /// Its place among the events about one thing, as the publisher counts them.
@@ -105,7 +109,7 @@ impl Event {
     }
 
     /// The publisher's own key for the fact that this event tells; takes the event id's place.
-    pub fn dedup_key(&self) -> Option<&str> {
-        self.text("dedup_key")
+    pub fn dedup_key(&self) -> Option<String> {
+        self.id("dedup_key")
     }
 }

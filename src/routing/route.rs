@@ -217,7 +217,7 @@ impl Route {
 
     /// What takes the event id's place: the publisher's own key for the fact, else the route's.
     pub(super) fn key(&self, event: &Event) -> Option<String> {
-        event.dedup_key().map(ToOwned::to_owned).or_else(|| self.business_key(event))
+        event.dedup_key().or_else(|| self.business_key(event))
     }
 
     /// The business key of this event, if the route has one and the event all of its parts.
@@ -227,11 +227,7 @@ impl Route {
         while let Some((before, after)) = rest.split_once('{') {
             let (name, after) = after.split_once('}')?;
             key.push_str(before);
-            match event.fields.get(name)? {
-                Value::String(text) if !text.trim().is_empty() => key.push_str(text.trim()),
-                Value::Number(number) => key.push_str(&number.to_string()),
-                _ => return None,
-            }
+            key.push_str(&event.id(name)?);
             rest = after;
         }
         key.push_str(rest);

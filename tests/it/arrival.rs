@@ -1,11 +1,18 @@
 //! No message stops or affects the messages beside it.
 
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 
 use crate::support::{
-    events::{BOOKINGS, booking, with},
+    events::{ACCOUNTS, BOOKINGS, booking, with},
     eventually,
+    raw_amqp::{
+        APP_ID, CORRELATION_ID, HEADERS, MESSAGE_ID, RawPublisher, TIMESTAMP, TYPE, long, short,
+    },
     smtp::SmtpServer,
     world::{World, text},
 };
@@ -34,7 +41,7 @@ async fn a_record_that_can_not_be_stored_as_it_is_keeps_none_of_its_batch_out() 
         if index % 20 == 0 { with(event, &large) } else { event }
     });
     let events: Vec<_> =
-        events.map(|event| (event.to_string(), lapin::BasicProperties::default())).collect();
+        events.map(|event| (event.to_string(), BasicProperties::default())).collect();
     world.broker.publish_all(BOOKINGS, events).await;
     let records = world.until_records(60).await;
     let of = |recipient: &str| {
@@ -105,4 +112,198 @@ async fn a_record_refused_for_its_content_leaves_a_stub() {
         metrics.contains("usher_audit_records_unstorable_total 1").then_some(())
     })
     .await;
+}
+
+/// Tables in tables, as deep as one frame holds.
+fn nested_headers() -> Vec<u8> {
+    let mut table = Vec::new();
+    for _ in 0..2_000 {
+        table = [&short(b"n")[..], b"F", &long(&table)].concat();
+    }
+    table
+}
+
+#[tokio::test]
+async fn a_message_whose_properties_can_not_be_read_ends_in_poison_and_keeps_none_waiting() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let mut usher = world.usher().smtp(&smtp).start().await;
+    let mut upstream = RawPublisher::connect(&world.amqp_url());
+    let bad = b"caf\xe9";
+    let cases = [
+        (CORRELATION_ID, short(bad), "the property correlation-id is not UTF-8"),
+        (MESSAGE_ID, short(bad), "the property message-id is not UTF-8"),
+        (TYPE, short(&[0xff; 255]), "the property type is not UTF-8"),
+        (APP_ID, short(bad), "the property app-id is not UTF-8"),
+        (HEADERS, long(&[&short(bad)[..], b"V"].concat()), "the name of a header is not UTF-8"),
+        (HEADERS, long(&nested_headers()), "its headers can't be read"),
+    ];
+    for (index, (flags, properties, _)) in cases.iter().enumerate() {
+        let event = booking(&format!("bad-{index}"), "bad@example.com").to_string();
+        upstream.publish(BOOKINGS, *flags, properties, event.as_bytes());
+        let event = booking(&format!("good-{index}"), &format!("good{index}@example.com"));
+        upstream.publish(BOOKINGS, 0, b"", event.to_string().as_bytes());
+    }
+    let letters = world.broker.take("usher.poison", cases.len()).await;
+    for (index, (_, _, reason)) in cases.iter().enumerate() {
+        let id = format!("\"bad-{index}\"");
+        let letter =
+            letters.iter().find(|letter| String::from_utf8_lossy(&letter.body).contains(&id));
+        let reason = format!("the message can't be taken as it is: {reason}");
+        assert_eq!(letter.expect("the letter").reason(), reason);
+    }
+    smtp.until_accepted(cases.len()).await;
+    world.until_records(2 * cases.len()).await;
+    assert!(usher.find_log("dependency is down, waiting for it").is_empty(), "{}", usher.log());
+    assert_eq!(usher.terminate().await.code(), Some(0));
+    world.assert_queues_empty(&[BOOKINGS, "usher.poison"]).await;
+}
+
+/// Most memory that the process has had, in MiB.
+fn peak_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+    peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+}
+
+#[tokio::test]
+async fn a_body_of_any_size_costs_no_memory_and_leaves_its_hash() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let mut usher = world.usher().smtp(&smtp).start().await;
+    let large = vec![b' '; 60 << 20];
+    let mut headers = FieldTable::default();
+    headers.insert("x-upstream".into(), AMQPValue::LongString("shop".into()));
+    let properties = BasicProperties::default().with_headers(headers);
+    let few_bytes = format!(
+        "{{\"event_type\": \"booking.confirmed\", \"seats\": [{}1]}}",
+        "1,".repeat(1_900_000)
+    );
+    let messages =
+        [(large.as_slice(), properties), (few_bytes.as_bytes(), BasicProperties::default())];
+    world.broker.publish_all(BOOKINGS, messages.to_vec()).await;
+    world.broker.publish(BOOKINGS, booking("other", "other@example.com").to_string()).await;
+    let mut letters = world.broker.take("usher.poison", 2).await;
+    letters.sort_by_key(|letter| letter.body.len());
+    let reason = letters[0].reason();
+    assert!(reason.starts_with("the body has 62914560 bytes, more than"), "{reason}");
+    assert!(reason.contains("its hash is sha256:"), "{reason}");
+    assert_eq!((letters[0].body.len(), letters[0].header("usher-masked")), (0, "true"));
+    assert_eq!(letters[0].header("x-upstream"), "shop");
+    assert!(letters[1].reason().starts_with("the body has 1900"), "{}", letters[1].reason());
+    smtp.until_accepted(1).await;
+    world.until_records(3).await;
+    let peak = peak_mib(usher.pid());
+    assert!(peak < 200, "{peak} MiB");
+    assert_eq!(usher.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_cloudevent_in_binary_mode_is_taken_and_poison_keeps_its_headers() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let mut usher = world.usher().smtp(&smtp).start().await;
+    let binary = |prefix: &str, id: &str, kind: &str| {
+        let mut headers = FieldTable::default();
+        for (name, value) in
+            [("specversion", "1.0"), ("id", id), ("source", "/bookings"), ("type", kind)]
+        {
+            let value = AMQPValue::LongString(value.into());
+            headers.insert(format!("{prefix}{name}").into(), value);
+        }
+        headers.insert("x-attempt".into(), AMQPValue::LongInt(7));
+        BasicProperties::default()
+            .with_headers(headers)
+            .with_content_type("application/json".into())
+    };
+    let data = |recipient: &str| {
+        with(booking("x", recipient), &json!({"event_id": null, "event_type": null})).to_string()
+    };
+    let messages = vec![
+        (data("colon@example.com"), binary("cloudEvents:", "1", "booking.confirmed")),
+        (data("line@example.com"), binary("cloudEvents_", "2", "booking.confirmed")),
+        (data("case@example.com"), binary("CloudEvents_", "3", "booking.confirmed")),
+        (data("again@example.com"), binary("cloudEvents:", "4", "booking.exploded")),
+    ];
+    world.broker.publish_all(BOOKINGS, messages).await;
+    let letter = world.broker.take_one("usher.poison").await;
+    assert_eq!(letter.reason(), "unknown event type \"booking.exploded\"");
+    let headers = letter.properties.headers().as_ref().expect("headers");
+    assert_eq!(letter.header("cloudEvents:id"), "4");
+    assert_eq!(headers.inner().get("x-attempt"), Some(&AMQPValue::LongLongInt(7)));
+    smtp.until_accepted(3).await;
+    let records = world.until_records(4).await;
+    let sent = records.iter().filter(|record| text(record, "status") == "sent");
+    let mut ids: Vec<_> = sent.map(|record| text(record, "event.id")).collect();
+    ids.sort();
+    assert_eq!(ids, ["1", "2", "3"]);
+    assert_eq!(usher.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn ids_that_differ_in_the_last_digit_are_two_events_however_they_are_published() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let mut usher = world.usher().smtp(&smtp).start().await;
+    let payment = |id: &str, recipient: &str| {
+        format!(
+            r#"{{"event_type":"payment.success","user_email":"{recipient}","booking_id":"B","transaction_id":{id},"amount":1,"payment_method":"card"}}"#
+        )
+    };
+    let file = world.folder().join("payments.json");
+    let events = [
+        payment("18446744073709551616", "a@example.com"),
+        payment("18446744073709551617", "a@example.com"),
+    ];
+    std::fs::write(&file, format!("[{}]", events.join(", "))).expect("a file");
+    let published =
+        world.usher().smtp(&smtp).output(&["publish", file.to_str().expect("a path")]).await;
+    assert_eq!(published.status.code(), Some(0), "{published:?}");
+    let with_id = booking("18446744073709551616", "b@example.com").to_string();
+    for id in ["18446744073709551616", "18446744073709551617"] {
+        let event = with_id.replacen("\"18446744073709551616\"", id, 1);
+        world.broker.publish(BOOKINGS, event).await;
+    }
+    let records = world.until_records(4).await;
+    assert!(records.iter().all(|record| text(record, "status") == "sent"), "{records:?}");
+    smtp.until_accepted(4).await;
+    assert_eq!(usher.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_timestamp_of_zero_is_none() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let mut usher = world.usher().smtp(&smtp).start().await;
+    let mut upstream = RawPublisher::connect(&world.amqp_url());
+    let code = |id: &str, changes: Value| {
+        let code = json!({
+            "event_type": "auth.two_factor_code", "event_id": id, "email": "a@example.com",
+            "full_name": "Ana", "verification_code": "123456",
+        });
+        with(code, &changes).to_string()
+    };
+    let now = jiff::Timestamp::now();
+    let due = json!({"deliver_at": (now + jiff::SignedDuration::from_secs(2)).to_string()});
+    for (index, timestamp) in
+        [0, 1, u64::MAX, 1 << 63, now.as_millisecond().unsigned_abs()].into_iter().enumerate()
+    {
+        let id = format!("code-{index}");
+        upstream.publish(
+            ACCOUNTS,
+            TIMESTAMP,
+            &timestamp.to_be_bytes(),
+            code(&id, json!({})).as_bytes(),
+        );
+        let later = with(booking(&format!("later-{index}"), "b@example.com"), &due).to_string();
+        upstream.publish(BOOKINGS, TIMESTAMP, &timestamp.to_be_bytes(), later.as_bytes());
+    }
+    let zero =
+        json!({"occurred_at": "0001-01-01T00:00:00Z", "deliver_before": "1970-01-01T00:00:00Z"});
+    upstream.publish(ACCOUNTS, 0, b"", code("zero", zero).as_bytes());
+    let records = world.until_records(11).await;
+    assert!(records.iter().all(|record| text(record, "status") == "sent"), "{records:?}");
+    smtp.until_accepted(11).await;
+    assert_eq!(usher.terminate().await.code(), Some(0));
+    world.assert_queues_empty(&[ACCOUNTS, BOOKINGS]).await;
 }

@@ -124,11 +124,11 @@ fn made_cases() -> Vec<Case> {
                 json!({"user_email": format!("{}@example.com", "a".repeat(200_000))}),
             ),
         ),
-        // As a record it would be too large for the audit.
+        // Each would take some hundred bytes.
         case(
             "seats-endless",
-            End::Delivered,
-            "",
+            End::Poison,
+            "the body has 1000",
             good("seats-endless", json!({"seats": vec![1; 1_000_000]})),
         ),
         case(
@@ -200,7 +200,9 @@ fn check_letter(case: &Case, letter: Option<&Letter>, records: &[Document], stat
     let reason = letter.reason();
     assert!(reason.starts_with(&case.reason), "{name}: {reason}");
     assert_eq!(letter.header("usher-origin"), BOOKINGS, "{name}");
-    assert!(letter.body == case.body(), "{name}: the body is not the one that was published");
+    // What is too large is not even received.
+    let body = if case.body().len() > 4 << 20 { Vec::new() } else { case.body() };
+    assert!(letter.body == body, "{name}: the body is not the one that was published");
     let id = letter.header("usher-delivery-id");
     let record = records.iter().find(|record| text(record, "delivery_id") == id);
     let record = record.unwrap_or_else(|| panic!("{name} has no record"));

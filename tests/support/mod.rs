@@ -9,6 +9,7 @@ pub(crate) mod http;
 pub(crate) mod mail;
 pub(crate) mod mongosh;
 pub(crate) mod python;
+pub(crate) mod raw_amqp;
 pub(crate) mod smtp;
 pub(crate) mod usher;
 pub(crate) mod world;

@@ -13,6 +13,7 @@ use crate::{
         problem::{Fault, Problem},
     },
     channel::email::check_recipient,
+    event::exact,
 };
 
 /// Longest name, subject, message and text, in characters.
@@ -95,7 +96,7 @@ pub(crate) type Checked = Result<(Map<String, Value>, Option<Uuid>), Problem>;
 
 /// The event's fields that a body becomes, where it is accepted.
 pub fn fields_of(kind: Kind, body: &[u8]) -> Option<Map<String, Value>> {
-    let body = Value::Object(serde_json::from_slice(body).ok()?);
+    let body = Value::Object(serde_json::from_slice(&exact(body)).ok()?);
     let checked = match kind {
         Kind::Contact => ContactForm::deserialize(body).ok()?.checked(),
         Kind::Notify => Notification::deserialize(body).ok()?.checked(),

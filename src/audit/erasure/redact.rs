@@ -75,7 +75,7 @@ impl AddressMatcher {
 
     /// Whether it stands in a message's body, JSON or not.
     pub fn is_in_body(&self, body: &[u8]) -> bool {
-        match serde_json::from_slice(body) {
+        match crate::event::read_json(body) {
             Ok(value) => self.is_within(&value),
             Err(_) => self.is_in(&String::from_utf8_lossy(body)),
         }

@@ -25,11 +25,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Topology,
     acks::{Acks, Settled},
-    connect, headers, in_time, say_goodbye,
+    connect, headers, in_time,
+    intake::{Arrival, Intake},
+    say_goodbye,
 };
 use crate::{
     broker::Handler,
     config::Endpoint,
+    event,
     health::{Backoff, Dependency},
 };
 
@@ -57,9 +60,28 @@ pub struct Consumers {
     pub abandon: CancellationToken,
     /// Everything under way.
     pub tasks: TaskTracker,
-    /// A place for each message under way. What was taken over a connection that is lost goes on,
-    /// and the broker knows nothing of it, so its prefetch alone is no bound.
+    /// The memory for messages under way: [`WORK_KIB`] places of a KiB. What was taken over a connection
+    /// that is lost goes on, and the broker knows nothing of it, so its prefetch alone is no bound.
     pub places: Arc<Semaphore>,
+    /// The memory for messages that were received: [`RECEIVED_BYTES`].
+    pub received: Arc<Semaphore>,
+}
+
+/// Memory for messages under way, in KiB.
+pub const WORK_KIB: usize = 96 * 1024;
+/// What each message takes at least, in KiB: its event, its mail and its record.
+const LEAST_KIB: usize = 32;
+/// How often the bytes of a body are held while it is worked on: as it came, parsed, as variables, as
+/// mail, encoded, on the wire.
+const COPIES: usize = 10;
+/// What a value takes beside its bytes, roughly.
+const VALUE_BYTES: usize = 200;
+
+/// The places that a message takes.
+fn places(body: &[u8]) -> u32 {
+    let bytes = body.len() * COPIES + event::values(body) * VALUE_BYTES;
+    // Fewer than 2^32.
+    (bytes / 1024).clamp(LEAST_KIB, WORK_KIB) as u32
 }
 
 impl Consumers {
@@ -88,13 +110,14 @@ impl Consumers {
     async fn session(&self, handler: &Handler) -> anyhow::Result<()> {
         let connection = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
-            connected = connect(&self.server, "consume") => connected?,
+            connected = connect(&self.server, "consume", Some(self.received.clone())) => connected?,
         };
+        let (connection, intake) = connection;
         in_time(self.topology.declare(&connection)).await?;
         self.health.up();
         let queues = self.topology.consumed().map(|(queue, slowly)| {
             let prefetch = if slowly { self.prefetch_low } else { self.prefetch };
-            self.consume(&connection, queue, prefetch, handler)
+            self.consume(&connection, &intake, queue, prefetch, handler)
         });
         let channels = match try_join_all(queues).await {
             Ok(channels) => channels,
@@ -121,6 +144,7 @@ impl Consumers {
     async fn consume(
         &self,
         connection: &Connection,
+        intake: &Intake,
         queue: String,
         prefetch: u16,
         handler: &Handler,
@@ -148,13 +172,15 @@ impl Consumers {
             };
             match delivery {
                 Some(Ok(delivery)) => {
+                    let arrival = intake.take(channel.id(), delivery.delivery_tag);
+                    let wanted = places(&delivery.data);
                     let place = tokio::select! {
                         biased;
                         // Left unacknowledged, it goes back when the connection closes.
                         () = self.stop.cancelled() => continue,
-                        place = self.places.clone().acquire_owned() => place?,
+                        place = self.places.clone().acquire_many_owned(wanted) => place?,
                     };
-                    self.spawn(delivery, &queue, handler, place, acks.clone());
+                    self.spawn((delivery, arrival), &queue, handler, place, acks.clone());
                 }
                 Some(Err(error)) => return Err(error.into()),
                 // The queue was deleted or moved: everything is declared and consumed anew.
@@ -165,17 +191,17 @@ impl Consumers {
 
     fn spawn(
         &self,
-        mut delivery: Delivery,
+        (mut delivery, mut arrival): (Delivery, Arrival),
         queue: &str,
         handler: &Handler,
         place: OwnedSemaphorePermit,
         acks: Acks,
     ) {
         let tag = delivery.delivery_tag;
-        let message = headers::message(&mut delivery, queue);
+        let message = headers::message(&mut delivery, &mut arrival, queue);
         let (handler, abandon, queue) = (handler.clone(), self.abandon.clone(), queue.to_owned());
         self.tasks.spawn(async move {
-            let _place = place;
+            let _memory = (place, arrival);
             let work = AssertUnwindSafe(handler(message)).catch_unwind();
             let done = tokio::select! {
                 // Not acknowledged: the broker has it again once the connection is closed.

@@ -3,20 +3,34 @@
 use lapin::{
     BasicProperties,
     message::Delivery,
-    types::{AMQPValue, FieldTable, ShortString},
+    types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, ShortString},
 };
 
-use super::Topology;
+use super::{Topology, intake::Arrival};
 use crate::{
     broker::{DeliveryHeaders, Message, Republish},
-    event::Properties,
+    event::{Header, Headers, Properties, published_second},
 };
 
-/// Largest header of upstream's that is copied, in bytes.
-const COPIED_BYTES: usize = 16 * 1024;
+/// How much of upstream's headers is copied, in bytes: all headers have to fit into one frame.
+const COPIED_BYTES: usize = 32 * 1024;
 
-/// A received message. Takes the body out of the delivery.
-pub(super) fn message(delivery: &mut Delivery, queue: &str) -> Message {
+/// Headers of the broker's own, and those that would send a copy elsewhere.
+const NOT_COPIED: [&str; 8] = [
+    "x-death",
+    "x-delivery-count",
+    "x-acquired-count",
+    "x-stream-offset",
+    "CC",
+    "BCC",
+    "traceparent",
+    "x-match",
+];
+const NOT_COPIED_PREFIXES: [&str; 3] = ["usher-", "x-first-death-", "x-last-death-"];
+
+/// A received message. Takes the body out of the delivery, and what is wrong with it out of the
+/// arrival.
+pub(super) fn message(delivery: &mut Delivery, arrival: &mut Arrival, queue: &str) -> Message {
     let headers = delivery.properties.headers();
     let header = |name: &str| match headers.as_ref()?.inner().get(name)? {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
@@ -32,8 +46,11 @@ pub(super) fn message(delivery: &mut Delivery, queue: &str) -> Message {
         message_id: text(delivery.properties.message_id()),
         correlation_id: text(delivery.properties.correlation_id()),
         kind: text(delivery.properties.kind()),
-        timestamp: *delivery.properties.timestamp(),
+        timestamp: delivery.properties.timestamp().and_then(published_second),
         traceparent: header("traceparent").map(ToOwned::to_owned),
+        headers: headers.as_ref().map(copied).unwrap_or_default(),
+        fault: arrival.fault.take(),
+        deliveries_before: headers.as_ref().map_or(0, deliveries_before),
     };
     Message {
         properties,
@@ -45,20 +62,126 @@ pub(super) fn message(delivery: &mut Delivery, queue: &str) -> Message {
     }
 }
 
+/// How often a quorum queue says that it delivered the message before.
+fn deliveries_before(headers: &FieldTable) -> u64 {
+    match headers.inner().get("x-delivery-count") {
+        Some(AMQPValue::LongLongInt(count)) => u64::try_from(*count).unwrap_or_default(),
+        Some(AMQPValue::LongInt(count)) => u64::try_from(*count).unwrap_or_default(),
+        _ => 0,
+    }
+}
+
+/// Upstream's headers, as far as they are copied.
+fn copied(headers: &FieldTable) -> Headers {
+    let mut left = COPIED_BYTES;
+    let mut copied = Headers::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        let is_ours = NOT_COPIED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let size = name.len() + size(value);
+        if is_ours || NOT_COPIED.contains(&name) || size > left {
+            continue;
+        }
+        left -= size;
+        copied.push((name.to_owned(), header(value)));
+    }
+    copied
+}
+
+/// About as many bytes as it has in a frame.
+fn size(value: &AMQPValue) -> usize {
+    9 + match value {
+        AMQPValue::LongString(text) => text.as_bytes().len(),
+        AMQPValue::ShortString(text) => text.as_str().len(),
+        AMQPValue::ByteArray(bytes) => 2 * bytes.as_slice().len(),
+        AMQPValue::FieldArray(items) => items.as_slice().iter().map(size).sum(),
+        AMQPValue::FieldTable(table) => {
+            table.inner().iter().map(|(name, value)| name.as_str().len() + size(value)).sum()
+        }
+        _ => 0,
+    }
+}
+
+fn header(value: &AMQPValue) -> Header {
+    match value {
+        AMQPValue::Boolean(flag) => Header::Flag(*flag),
+        AMQPValue::ShortShortInt(number) => Header::Whole((*number).into()),
+        AMQPValue::ShortShortUInt(number) => Header::Whole((*number).into()),
+        AMQPValue::ShortInt(number) => Header::Whole((*number).into()),
+        AMQPValue::ShortUInt(number) => Header::Whole((*number).into()),
+        AMQPValue::LongInt(number) => Header::Whole((*number).into()),
+        AMQPValue::LongUInt(number) => Header::Whole((*number).into()),
+        AMQPValue::LongLongInt(number) => Header::Whole(*number),
+        AMQPValue::Float(number) => Header::Float(number.to_string()),
+        AMQPValue::Double(number) => Header::Float(number.to_string()),
+        AMQPValue::DecimalValue(decimal) => Header::Decimal(decimal.scale, decimal.value),
+        AMQPValue::ShortString(text) => Header::Text(text.to_string()),
+        AMQPValue::LongString(text) => match str::from_utf8(text.as_bytes()) {
+            Ok(text) => Header::Text(text.to_owned()),
+            Err(_) => Header::Bytes(hex::encode(text.as_bytes())),
+        },
+        AMQPValue::ByteArray(bytes) => Header::Bytes(hex::encode(bytes.as_slice())),
+        AMQPValue::FieldArray(items) => Header::List(items.as_slice().iter().map(header).collect()),
+        AMQPValue::FieldTable(table) => {
+            let entries = table.inner().iter();
+            Header::Table(entries.map(|(name, value)| (name.to_string(), header(value))).collect())
+        }
+        // The same 64 bits.
+        AMQPValue::Timestamp(seconds) => Header::Time(*seconds as i64),
+        AMQPValue::Void => Header::Void,
+    }
+}
+
+fn value(header: &Header) -> AMQPValue {
+    match header {
+        Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
+        Header::Bytes(digits) => {
+            AMQPValue::LongString(LongString::from(hex::decode(digits).unwrap_or_default()))
+        }
+        Header::Whole(number) => AMQPValue::LongLongInt(*number),
+        Header::Float(text) => text.parse().map_or(AMQPValue::Void, AMQPValue::Double),
+        Header::Decimal(scale, value) => {
+            AMQPValue::DecimalValue(DecimalValue { scale: *scale, value: *value })
+        }
+        Header::Flag(flag) => AMQPValue::Boolean(*flag),
+        Header::Time(seconds) => AMQPValue::Timestamp(*seconds as u64),
+        Header::List(items) => {
+            AMQPValue::FieldArray(FieldArray::from(items.iter().map(value).collect::<Vec<_>>()))
+        }
+        Header::Table(headers) => AMQPValue::FieldTable(table(headers)),
+        Header::Void => AMQPValue::Void,
+    }
+}
+
+fn table(headers: &Headers) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, header) in headers {
+        if let Ok(name) = ShortString::try_new(name.as_str()) {
+            table.insert(name, value(header));
+        }
+    }
+    table
+}
+
 /// The properties of a hand-off, built anew: a copied user id would be refused, an expiration
 /// would lose it, CC and BCC would send it elsewhere, and x-death is the broker's own.
 pub(super) fn of_republish(republish: &Republish) -> BasicProperties {
-    let mut table = FieldTable::default();
+    let mut table = table(&republish.properties.headers);
     for (name, value) in republish.delivery_headers.to_headers() {
         table.insert(name.into(), AMQPValue::LongString(value.into()));
     }
     let at = jiff::Timestamp::now().to_string();
     table.insert("usher-at".into(), AMQPValue::LongString(at.into()));
-    of_event(&republish.properties, table)
+    with_headers(&republish.properties, table)
+}
+
+/// The properties of an event as upstream sends it.
+pub(super) fn of_event(properties: &Properties) -> BasicProperties {
+    with_headers(properties, table(&properties.headers))
 }
 
 /// Persistent, with the properties that describe the event.
-pub(super) fn of_event(properties: &Properties, mut headers: FieldTable) -> BasicProperties {
+fn with_headers(properties: &Properties, mut headers: FieldTable) -> BasicProperties {
     if let Some(traceparent) =
         properties.traceparent.as_ref().filter(|text| text.len() <= COPIED_BYTES)
     {
@@ -86,4 +209,46 @@ pub(super) fn of_event(properties: &Properties, mut headers: FieldTable) -> Basi
         copy = copy.with_timestamp(timestamp);
     }
     copy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_every_type_stay_what_they_are_and_ours_are_not_copied() {
+        let mut upstream = FieldTable::default();
+        let mut nested = FieldTable::default();
+        nested.insert("n".into(), AMQPValue::Void);
+        for (name, value) in [
+            ("flag", AMQPValue::Boolean(true)),
+            ("whole", AMQPValue::LongLongInt(i64::MIN)),
+            ("double", AMQPValue::Double(2.5)),
+            ("decimal", AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 250 })),
+            ("text", AMQPValue::LongString("ñ".into())),
+            ("bytes", AMQPValue::LongString(LongString::from(vec![0xff, 0xfe]))),
+            ("time", AMQPValue::Timestamp(u64::MAX)),
+            ("list", AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::Boolean(false)]))),
+            ("table", AMQPValue::FieldTable(nested)),
+            ("void", AMQPValue::Void),
+        ] {
+            upstream.insert(name.into(), value);
+        }
+        assert_eq!(table(&copied(&upstream)), upstream);
+        let mut more = upstream.clone();
+        for name in ["usher-masked", "CC", "BCC", "x-death", "x-first-death-queue"] {
+            more.insert(name.into(), AMQPValue::LongString("x".into()));
+        }
+        more.insert("huge".into(), AMQPValue::LongString("x".repeat(COPIED_BYTES).into()));
+        assert_eq!(table(&copied(&more)), upstream);
+        let narrow = [
+            (AMQPValue::ShortShortUInt(255), 255),
+            (AMQPValue::ShortInt(-1), -1),
+            (AMQPValue::LongUInt(u32::MAX), i64::from(u32::MAX)),
+        ];
+        for (value, number) in narrow {
+            assert_eq!(header(&value), Header::Whole(number));
+        }
+        assert_eq!(header(&AMQPValue::Float(f32::NAN)), Header::Float("NaN".into()));
+    }
 }

@@ -1,6 +1,9 @@
 //! The queues in which messages lie until an operator decides: dead letters, poison and parked.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use lapin::{
     Channel, Connection,
@@ -9,10 +12,11 @@ use lapin::{
     types::FieldTable,
 };
 
-use super::{connect, headers, say_goodbye, topology};
+use super::{connect, headers, intake::Intake, say_goodbye, topology};
 use crate::{
     broker::{DeliveryHeaders, Message},
     config::Endpoint,
+    event::{self, Fault, InvalidEvent},
     routing::Identity,
 };
 
@@ -42,6 +46,7 @@ impl DeadLetterQueue {
 /// is closed or lost.
 pub struct Taken {
     connection: Connection,
+    intake: Arc<Intake>,
     channel: Channel,
     queue: &'static str,
     count: u32,
@@ -54,13 +59,13 @@ impl Taken {
     /// # Errors
     /// The broker is not there, or the queue isn't.
     pub async fn open(server: &Endpoint, queue: DeadLetterQueue) -> anyhow::Result<Self> {
-        let connection = connect(server, "operator").await?;
+        let (connection, intake) = connect(server, "operator", None).await?;
         let channel = connection.create_channel().await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = queue.queue();
         let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
         let count = declared.message_count();
-        Ok(Self { connection, channel, queue, count, looked_at: AtomicU32::new(0) })
+        Ok(Self { connection, intake, channel, queue, count, looked_at: AtomicU32::new(0) })
     }
 
     /// How many messages there were.
@@ -80,7 +85,8 @@ impl Taken {
         }
         let got = self.channel.basic_get(self.queue.into(), BasicGetOptions::default()).await?;
         let Some(mut got) = got else { return Ok(None) };
-        let mut message = headers::message(&mut got.delivery, self.queue);
+        let mut arrival = self.intake.take(self.channel.id(), got.delivery.delivery_tag);
+        let mut message = headers::message(&mut got.delivery, &mut arrival, self.queue);
         if message.delivery_headers.is_none() {
             message.delivery_headers = Some(stranger(identity, &message, &got.delivery));
         }
@@ -111,16 +117,23 @@ impl Handle {
 /// What is known of a message that came here past usher: no binding of the exchange took it.
 fn stranger(identity: &Identity, message: &Message, delivery: &Delivery) -> DeliveryHeaders {
     let (exchange, key) = (delivery.exchange.as_str(), delivery.routing_key.as_str());
+    let mut reason = format!("exchange {exchange:?} has no queue for the routing key {key:?}");
+    let is_kept = !matches!(message.properties.fault, Some(Fault::TooLarge { .. }));
+    if let Err(invalid @ (InvalidEvent::NotKept { .. } | InvalidEvent::Unreadable(_))) =
+        event::parse(&message.body, &message.properties, &message.queue)
+    {
+        reason = format!("{reason}; {invalid}");
+    }
     DeliveryHeaders {
-        delivery_id: identity.rejected(&message.body, &message.queue),
+        delivery_id: identity.rejected(message.fingerprint(), &message.queue),
         event_id: String::new(),
         route: String::new(),
         channel: String::new(),
         recipient: String::new(),
         attempt: 0,
         origin: String::new(),
-        reason: format!("exchange {exchange:?} has no queue for the routing key {key:?}"),
-        masked: false,
+        reason,
+        masked: !is_kept,
         arrived_at: None,
     }
 }

@@ -8,7 +8,9 @@ mod acks;
 mod consumer;
 mod headers;
 mod inspect;
+mod intake;
 mod publisher;
+mod sieve;
 mod topology;
 
 use std::{sync::Arc, time::Duration};
@@ -19,15 +21,23 @@ use lapin::{
     tcp::{OwnedIdentity, OwnedTLSConfig},
     uri::AMQPUri,
 };
+use tokio::sync::Semaphore;
+use url::{Host, Url};
 
-pub use consumer::Consumers;
+pub use consumer::{Consumers, WORK_KIB};
 pub use inspect::{DeadLetterQueue, Handle, Taken};
 pub(crate) use topology::EVENTS;
 pub use topology::Topology;
 
-use self::publisher::Publisher;
+pub use intake::RECEIVED_BYTES;
+
+use self::{intake::Intake, publisher::Publisher};
 use super::{Broker, BrokerError, Message, Republish};
-use crate::{config::Endpoint, metrics::Metrics, tls::Pem};
+use crate::{
+    config::{Endpoint, amqp_urls},
+    metrics::Metrics,
+    tls::Pem,
+};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,7 +111,7 @@ impl Broker for AmqpBroker {
 /// # Errors
 /// Why it can't be done.
 pub async fn test(server: &Endpoint) -> anyhow::Result<()> {
-    let connection = connect(server, "check").await?;
+    let (connection, _) = connect(server, "check", None).await?;
     say_goodbye(&connection, "done").await;
     Ok(())
 }
@@ -124,19 +134,86 @@ async fn in_time<T>(answer: impl Future<Output = lapin::Result<T>>) -> anyhow::R
     Ok(answer.map_err(|_| anyhow::anyhow!("no answer within {ANSWER_TIMEOUT:?}"))??)
 }
 
-async fn connect(server: &Endpoint, purpose: &str) -> anyhow::Result<Connection> {
+/// Connects to the first server of the URL that answers. The memory for what is received is counted
+/// where one is given.
+async fn connect(
+    server: &Endpoint,
+    purpose: &str,
+    received: Option<Arc<Semaphore>>,
+) -> anyhow::Result<(Connection, Arc<Intake>)> {
     // Read for each connection, for certificates are renewed while usher runs.
     let pem = Pem::read(&server.tls).map_err(anyhow::Error::msg)?;
     let tls = OwnedTLSConfig {
         identity: pem.identity.map(|(pem, key)| OwnedIdentity::PKCS8 { pem, key }),
         cert_chain: pem.ca.map(|ca| String::from_utf8_lossy(&ca).into_owned()),
     };
-    let name = format!("usher {purpose} {}", env!("CARGO_PKG_VERSION"));
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let runtime = lapin::runtime::default_runtime()?;
-    let mut uri: AMQPUri = server.url.expose().parse().map_err(anyhow::Error::msg)?;
-    uri.query.heartbeat.get_or_insert(HEARTBEAT);
-    let connect = Connection::connect_uri_with_config(uri, properties, tls, runtime);
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
-    Ok(connected.map_err(|_| anyhow::anyhow!("no answer within {CONNECT_TIMEOUT:?}"))??)
+    let intake = Intake::new(received);
+    let mut refusals = Vec::new();
+    for uri in addresses(server)? {
+        let name = format!("usher {purpose} {}", env!("CARGO_PKG_VERSION"));
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let host = uri.authority.host.clone();
+        let connect = Box::pin(intake::connect(uri, properties, tls.clone(), intake.clone()));
+        match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(Ok(connection)) => return Ok((connection, intake)),
+            Ok(Err(error)) => refusals.push((host, error.to_string())),
+            Err(_) => refusals.push((host, format!("no answer within {CONNECT_TIMEOUT:?}"))),
+        }
+    }
+    match refusals.as_slice() {
+        [(_, only)] => anyhow::bail!("{only}"),
+        all => {
+            let all = all.iter().map(|(host, reason)| format!("{host}: {reason}"));
+            anyhow::bail!("{}", all.collect::<Vec<_>>().join("; "))
+        }
+    }
+}
+
+/// Where the broker is, by each of the URL's hosts.
+fn addresses(server: &Endpoint) -> anyhow::Result<Vec<AMQPUri>> {
+    let urls = amqp_urls(server.url.expose()).map_err(anyhow::Error::msg)?;
+    let address = |url: Url| {
+        let mut uri: AMQPUri = url.as_str().parse().map_err(anyhow::Error::msg)?;
+        // lapin knows no address in brackets, and would take the own machine for it.
+        if let Some(Host::Ipv6(address)) = url.host() {
+            uri.authority.host = address.to_string();
+        }
+        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        Ok(uri)
+    };
+    urls.into_iter().map(address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Secret, TlsFiles};
+
+    #[test]
+    fn each_host_of_the_url_is_an_address_and_none_becomes_localhost() {
+        let read = |url: &str| {
+            let server = Endpoint { url: Secret::new(url), tls: TlsFiles::default() };
+            let found = addresses(&server).unwrap().into_iter().map(|uri| {
+                let (who, at) = (uri.authority.userinfo, uri.authority.host);
+                (who.username, who.password, at, uri.authority.port, uri.vhost)
+            });
+            found.collect::<Vec<_>>()
+        };
+        let at = |user: &str, password: &str, host: &str, port, vhost: &str| {
+            (user.into(), password.into(), host.into(), port, vhost.into())
+        };
+        assert_eq!(
+            read("amqp://user:password@[2001:db8::1]:5673/%2f"),
+            [at("user", "password", "2001:db8::1", 5673, "/")]
+        );
+        assert_eq!(read("amqps://[::1]/films"), [at("guest", "guest", "::1", 5671, "films")]);
+        assert_eq!(
+            read("amqp://a%40b:p%2Fw%3A%5B@one:1,[::2],192.0.2.3:3/a%2Fb?heartbeat=5"),
+            [
+                at("a@b", "p/w:[", "one", 1, "a/b"),
+                at("a@b", "p/w:[", "::2", 5672, "a/b"),
+                at("a@b", "p/w:[", "192.0.2.3", 3, "a/b"),
+            ]
+        );
+    }
 }

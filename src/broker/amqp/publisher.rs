@@ -10,7 +10,10 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
 
 use super::{ANSWER_TIMEOUT, GOODBYE, Message, Topology, connect, headers, in_time, say_goodbye};
 use crate::{broker::Republish, config::Endpoint};
@@ -18,8 +21,13 @@ use crate::{broker::Republish, config::Endpoint};
 /// Hand-offs under way at once.
 const CHANNELS: usize = 16;
 
+/// Memory for messages that are being published, in bytes: each is there two or three times until it
+/// is on its way.
+const PUBLISHED_BYTES: usize = 12 * 1024 * 1024;
+
 pub(super) struct Publisher {
     channels: Pool<Channels>,
+    memory: Semaphore,
 }
 
 struct Channels {
@@ -33,7 +41,8 @@ impl Publisher {
         let manager = Channels { server, topology, connection: Mutex::new(None) };
         // Without timeouts there is nothing about a pool that could fail to be built.
         let channels = Pool::builder(manager).max_size(CHANNELS).build();
-        Self { channels: channels.unwrap_or_else(|_| unreachable!()) }
+        let channels = channels.unwrap_or_else(|_| unreachable!());
+        Self { channels, memory: Semaphore::new(PUBLISHED_BYTES) }
     }
 
     pub(super) async fn republish(&self, republish: &Republish) -> anyhow::Result<()> {
@@ -42,7 +51,7 @@ impl Publisher {
     }
 
     pub(super) async fn publish_event(&self, message: &Message) -> anyhow::Result<()> {
-        let properties = headers::of_event(&message.properties, FieldTable::default());
+        let properties = headers::of_event(&message.properties);
         self.publish("", &message.queue, &message.body, properties).await
     }
 
@@ -53,6 +62,9 @@ impl Publisher {
         body: &[u8],
         properties: BasicProperties,
     ) -> anyhow::Result<()> {
+        // Fewer than 2^32.
+        let bytes = (body.len() + 1024).min(PUBLISHED_BYTES) as u32;
+        let _memory = self.memory.acquire_many(bytes).await?;
         let channel = self.channels.get().await.map_err(|error| anyhow!("{error}"))?;
         let confirm = confirm(&channel, exchange, key, body, properties);
         let outcome = match timeout(ANSWER_TIMEOUT, confirm).await {
@@ -152,7 +164,7 @@ impl Channels {
         let connection = match current {
             Some(connection) if connection.status().connected() => connection,
             _ => {
-                let fresh = connect(&self.server, "publish").await?;
+                let (fresh, _) = connect(&self.server, "publish", None).await?;
                 // A queue that was deleted would make every mandatory publish come back.
                 in_time(self.topology.declare(&fresh)).await?;
                 current.insert(fresh)

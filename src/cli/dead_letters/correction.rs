@@ -63,7 +63,7 @@ impl Correction {
             Self::With(text) => text.clone(),
             Self::Set(fields) => {
                 let body: Value =
-                    serde_json::from_slice(&message.body).context("the body is not JSON")?;
+                    event::read_json(&message.body).context("the body is not JSON")?;
                 return Ok(Edited { event: set(body, fields)?, file: None });
             }
             Self::Edit => {
@@ -99,7 +99,7 @@ impl DeadLettersCli {
             Ok(edited) => edited,
             Err(error) => return Ok(Err(format!("{error:#}"))),
         };
-        let before = serde_json::from_slice(&message.body).ok();
+        let before = event::read_json(&message.body).ok();
         let changes = changes(before.as_ref(), &edited.event);
         let checked = if changes.is_empty() {
             Err("nothing is different".to_owned())
@@ -212,7 +212,7 @@ fn read_event(body: &[u8], properties: &Properties, queue: &str) -> Result<Event
 }
 
 fn read(text: &str) -> anyhow::Result<Value> {
-    serde_json::from_str(text).context("the corrected event is not JSON")
+    event::read_json(text.as_bytes()).context("the corrected event is not JSON")
 }
 
 pub(super) fn kept(file: &Path) -> String {
@@ -221,8 +221,7 @@ pub(super) fn kept(file: &Path) -> String {
 
 /// A body as a person reads and edits it.
 pub(super) fn readable(body: &[u8]) -> String {
-    let pretty =
-        serde_json::from_slice::<Value>(body).and_then(|it| serde_json::to_string_pretty(&it));
+    let pretty = event::read_json(body).and_then(|it| serde_json::to_string_pretty(&it));
     pretty.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned())
 }
 

@@ -28,7 +28,7 @@ impl fmt::Display for Change {
 pub(super) fn assignment(text: &str) -> anyhow::Result<(String, Value)> {
     let (field, value) =
         text.split_once('=').with_context(|| format!("{text:?} is no FIELD=VALUE"))?;
-    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    let value = crate::event::read_json(value.as_bytes()).unwrap_or_else(|_| value.into());
     Ok((field.to_owned(), value))
 }
 

@@ -1,0 +1,223 @@
+//! lapin's connection with a [`Sieve`] in it, and what is known of the messages that went through.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read, Write},
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_util::{Stream, future::BoxFuture};
+use lapin::{
+    Connection, ConnectionProperties,
+    tcp::{AMQPUriTcpExt, AsyncTcpStream, OwnedTLSConfig},
+    uri::AMQPUri,
+};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+
+use super::sieve::{Arrived, Sieve};
+use crate::event::{Fault, MAX_EVENT_BYTES};
+
+/// Memory for messages that were received and are not done with, in bytes. Whoever sends more waits:
+/// the prefetch counts messages, whatever their size, and the broker knows no other measure.
+pub const RECEIVED_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes read at once.
+const READ: usize = 16 * 1024;
+/// Reads without anything for lapin, which has to look after its heartbeats in between.
+const READS: usize = 64;
+
+/// What is known of the messages of one connection beside what lapin tells.
+#[derive(Debug)]
+pub(super) struct Intake {
+    budget: Option<Arc<Semaphore>>,
+    arrivals: Mutex<HashMap<(u16, u64), Arrival>>,
+}
+
+/// What is known of one message; its memory is counted until this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Arrival {
+    pub(super) fault: Option<Fault>,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Intake {
+    /// With the memory that messages may take, where that is counted.
+    pub(super) fn new(budget: Option<Arc<Semaphore>>) -> Arc<Self> {
+        Arc::new(Self { budget, arrivals: Mutex::default() })
+    }
+
+    /// What is known of the message with this tag on this channel; asked once.
+    pub(super) fn take(&self, channel: u16, tag: u64) -> Arrival {
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.remove(&(channel, tag)).unwrap_or_default()
+    }
+
+    fn put(&self, arrived: Arrived, memory: Option<OwnedSemaphorePermit>) {
+        if arrived.fault.is_none() && memory.is_none() {
+            return;
+        }
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        let arrival = Arrival { fault: arrived.fault, _memory: memory };
+        arrivals.insert((arrived.channel, arrived.tag), arrival);
+    }
+}
+
+/// Connects with this sieve in between.
+pub(super) async fn connect(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    tls: OwnedTLSConfig,
+    intake: Arc<Intake>,
+) -> lapin::Result<Connection> {
+    let tokio = lapin::runtime::default_runtime()?;
+    let kit = RuntimeParts::new(
+        Tokio::current(),
+        Sifting { tokio: Tokio::current(), intake: intake.clone() },
+    );
+    let open = async move |uri: AMQPUri, _| {
+        let stream = uri.connect_with_config_async(tls.as_ref(), &tokio).await?;
+        Ok(AsyncTcpStream::Plain(Sifted::new(stream, intake.clone())))
+    };
+    Connection::connector(uri, Runtime::new(kit), open, properties).await
+}
+
+type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+
+/// tokio's reactor, whose streams are sifted: this is how lapin is told the type of its stream.
+#[derive(Debug, Clone)]
+struct Sifting {
+    tokio: Tokio,
+    intake: Arc<Intake>,
+}
+
+impl Reactor for Sifting {
+    type TcpStream = Sifted;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        self.tokio.register(socket)
+    }
+
+    fn sleep(&self, time: Duration) -> Self::Sleep {
+        self.tokio.sleep(time)
+    }
+
+    fn interval(&self, time: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.tokio.interval(time)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Sifted>> + Send + 'static {
+        let (stream, intake) = (self.tokio.tcp_connect_addr(address), self.intake.clone());
+        async move { Ok(Sifted::new(AsyncTcpStream::Plain(stream.await?), intake)) }
+    }
+}
+
+/// A connection to the broker, encrypted or not, from which lapin reads only what it can take.
+struct Sifted {
+    stream: Socket,
+    sieve: Sieve,
+    intake: Arc<Intake>,
+    buffer: Box<[u8]>,
+    /// The wait for the memory of the next message.
+    admission: Option<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>,
+}
+
+impl Sifted {
+    fn new(stream: Socket, intake: Arc<Intake>) -> Self {
+        let sieve = Sieve::new(MAX_EVENT_BYTES);
+        Self { stream, sieve, intake, buffer: vec![0; READ].into(), admission: None }
+    }
+
+    /// Waits until there is memory for a message of so many bytes.
+    fn poll_memory(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: usize,
+    ) -> Poll<Option<OwnedSemaphorePermit>> {
+        let Some(budget) = &self.intake.budget else { return Poll::Ready(None) };
+        let admission = self.admission.get_or_insert_with(|| {
+            // Fewer than 2^32.
+            let bytes = bytes.min(RECEIVED_BYTES) as u32;
+            Box::pin(budget.clone().acquire_many_owned(bytes))
+        });
+        let memory = ready!(admission.as_mut().poll(context));
+        self.admission = None;
+        // It is never closed.
+        Poll::Ready(memory.ok())
+    }
+}
+
+impl AsyncRead for Sifted {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        for _ in 0..READS {
+            let output = this.sieve.output();
+            if !output.is_empty() {
+                let count = output.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&output[..count]);
+                this.sieve.consume(count);
+                return Poll::Ready(Ok(count));
+            }
+            if let Some(bytes) = this.sieve.needs() {
+                let memory = ready!(this.poll_memory(context, bytes));
+                if let Some(arrived) = this.sieve.admit() {
+                    this.intake.put(arrived, memory);
+                }
+            } else {
+                let read = ready!(Pin::new(&mut this.stream).poll_read(context, &mut this.buffer))?;
+                if read == 0 {
+                    return Poll::Ready(Ok(0));
+                }
+                this.sieve.push(&this.buffer[..read]);
+            }
+            for arrived in this.sieve.swallowed() {
+                this.intake.put(arrived, None);
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Sifted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(context)
+    }
+}

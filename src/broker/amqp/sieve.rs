@@ -1,0 +1,762 @@
+//! What the broker sends, judged before lapin reads it.
+//!
+//! One message must not keep others from being consumed. lapin ends the connection at a short string
+//! that is not UTF-8 (`parse_short_string` of `amq-protocol-types`), its parser recurses into nested
+//! headers without a limit, and it puts a body together in memory whatever its size. So the frames
+//! pass through here first: names are repaired, headers that can't be read are left out, and of a
+//! body that is too large only size and hash go on. What was changed is told beside the message, and
+//! the message ends in poison.
+//!
+//! Frames: AMQP 0-9-1, sections 4.2.3 (frames), 4.2.5 (fields) and 4.2.6 (content).
+
+use std::collections::HashMap;
+
+use ring::digest;
+
+use crate::event::Fault;
+
+const METHOD: u8 = 1;
+const HEADER: u8 = 2;
+const BODY: u8 = 3;
+const FRAME_END: u8 = 0xce;
+/// Type, channel and size.
+const FRAME_HEAD: usize = 7;
+/// Larger methods and content headers are not kept whole; RabbitMQ's frames have 128 KiB.
+const WHOLE_FRAME: usize = 1024 * 1024;
+/// Content headers above this lose their table: RabbitMQ adds to headers until they exceed the
+/// negotiated frame size, and lapin ends the connection then.
+const HEADER_BYTES: usize = 100 * 1024;
+/// Deepest table or array of a header.
+const DEPTH: usize = 16;
+/// What a header costs in memory for each byte on the wire, roughly.
+const HEADER_WEIGHT: usize = 8;
+
+/// Methods of class `basic` that a content follows.
+const BASIC: u16 = 60;
+const RETURN: u16 = 50;
+const DELIVER: u16 = 60;
+const GET_OK: u16 = 71;
+
+/// One connection's frames on their way to lapin.
+pub(super) struct Sieve {
+    max_body: u64,
+    /// What is not judged yet: the beginning of a frame.
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// What is to be done with the next bytes.
+    rest: Rest,
+    contents: HashMap<u16, Content>,
+    swallowed: Vec<Arrived>,
+    /// The content header that waits for its admission.
+    waiting: Option<(u16, Vec<u8>)>,
+}
+
+/// The rest of a frame whose beginning was judged.
+enum Rest {
+    None,
+    Pass(usize),
+    Swallow {
+        channel: u16,
+        payload: usize,
+    },
+    FrameEnd(u16),
+    /// No AMQP frames: whatever it is, lapin says so.
+    Raw,
+}
+
+/// A content under way on a channel.
+#[derive(Default)]
+struct Content {
+    tag: Option<u64>,
+    /// Bytes of the body that are still to come.
+    missing: u64,
+    /// Of a body that is too large: the header that is held back, and the hash so far.
+    swallowed: Option<(Vec<u8>, digest::Context, u64)>,
+}
+
+/// A message whose content header went on to lapin.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Arrived {
+    pub(super) channel: u16,
+    pub(super) tag: u64,
+    pub(super) fault: Option<Fault>,
+}
+
+impl Sieve {
+    pub(super) fn new(max_body: usize) -> Self {
+        Self {
+            max_body: max_body as u64,
+            input: Vec::new(),
+            output: Vec::new(),
+            rest: Rest::None,
+            contents: HashMap::new(),
+            swallowed: Vec::new(),
+            waiting: None,
+        }
+    }
+
+    /// Judges these bytes as far as they and the admission go.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.waiting.is_some() || !self.input.is_empty() {
+            self.input.extend_from_slice(bytes);
+            let input = std::mem::take(&mut self.input);
+            let used = self.judge(&input);
+            self.input = input;
+            self.input.drain(..used);
+        } else {
+            let used = self.judge(bytes);
+            self.input.extend_from_slice(&bytes[used..]);
+        }
+    }
+
+    /// What lapin may read.
+    pub(super) fn output(&self) -> &[u8] {
+        &self.output
+    }
+
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.output.drain(..bytes);
+    }
+
+    /// The memory that the next message needs before it goes on, if it waits for that. While another
+    /// channel's body is incomplete nothing waits, for that body may stand behind it.
+    pub(super) fn needs(&self) -> Option<usize> {
+        let (channel, payload) = self.waiting.as_ref()?;
+        let incomplete =
+            |(other, content): (&u16, &Content)| other != channel && content.missing > 0;
+        if self.contents.iter().any(incomplete) {
+            return Some(0);
+        }
+        Some(body_size(payload) as usize + payload.len() * HEADER_WEIGHT)
+    }
+
+    /// Lets the message go on that waits.
+    pub(super) fn admit(&mut self) -> Option<Arrived> {
+        let (channel, payload) = self.waiting.take()?;
+        let (payload, fault) = repaired(&payload);
+        let arrived = self.finish_header(channel, &payload, fault);
+        self.push(&[]);
+        arrived
+    }
+
+    /// Messages that went on without their body since this was asked last.
+    pub(super) fn swallowed(&mut self) -> Vec<Arrived> {
+        std::mem::take(&mut self.swallowed)
+    }
+
+    /// Gives how many bytes were used.
+    fn judge(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() && self.waiting.is_none() {
+            let left = &bytes[at..];
+            let used = match self.rest {
+                Rest::Raw => {
+                    self.output.extend_from_slice(left);
+                    left.len()
+                }
+                Rest::Pass(count) => {
+                    let now = count.min(left.len());
+                    self.output.extend_from_slice(&left[..now]);
+                    self.rest = if now == count { Rest::None } else { Rest::Pass(count - now) };
+                    now
+                }
+                Rest::Swallow { channel, payload } => {
+                    let now = payload.min(left.len());
+                    self.swallow(channel, &left[..now]);
+                    self.rest = match payload - now {
+                        0 => Rest::FrameEnd(channel),
+                        payload => Rest::Swallow { channel, payload },
+                    };
+                    now
+                }
+                Rest::FrameEnd(channel) => {
+                    self.rest = Rest::None;
+                    self.end_swallowed(channel);
+                    1
+                }
+                Rest::None => match self.begin(left) {
+                    0 => break,
+                    used => used,
+                },
+            };
+            at += used;
+        }
+        at
+    }
+
+    /// Judges a frame from its first byte on; gives 0 where more bytes are needed.
+    fn begin(&mut self, bytes: &[u8]) -> usize {
+        if !matches!(bytes[0], METHOD | HEADER | BODY | 8) {
+            self.rest = Rest::Raw;
+            return self.judge_raw(bytes);
+        }
+        let Some(head) = bytes.get(..FRAME_HEAD) else { return 0 };
+        let channel = u16::from_be_bytes([head[1], head[2]]);
+        let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
+        let swallows = self.contents.get(&channel).is_some_and(|one| one.swallowed.is_some());
+        if head[0] == BODY {
+            if swallows {
+                self.rest = match size {
+                    0 => Rest::FrameEnd(channel),
+                    payload => Rest::Swallow { channel, payload },
+                };
+                return FRAME_HEAD;
+            }
+            if let Some(content) = self.contents.get_mut(&channel) {
+                content.missing = content.missing.saturating_sub(size as u64);
+            }
+        }
+        if !matches!(head[0], METHOD | HEADER) || size > WHOLE_FRAME {
+            self.rest = Rest::Pass(FRAME_HEAD + size + 1);
+            return self.pass(bytes);
+        }
+        let Some(frame) = bytes.get(..FRAME_HEAD + size + 1) else { return 0 };
+        let payload = &frame[FRAME_HEAD..FRAME_HEAD + size];
+        match head[0] {
+            METHOD => self.method(channel, payload),
+            _ => self.header(channel, payload),
+        }
+        frame.len()
+    }
+
+    fn judge_raw(&mut self, bytes: &[u8]) -> usize {
+        self.output.extend_from_slice(bytes);
+        bytes.len()
+    }
+
+    fn pass(&mut self, bytes: &[u8]) -> usize {
+        let Rest::Pass(count) = self.rest else { return 0 };
+        let now = count.min(bytes.len());
+        self.output.extend_from_slice(&bytes[..now]);
+        self.rest = if now == count { Rest::None } else { Rest::Pass(count - now) };
+        now
+    }
+
+    fn method(&mut self, channel: u16, payload: &[u8]) {
+        let mut repaired = None;
+        if let Some((tag, names)) = method_with_content(payload) {
+            self.contents.insert(channel, Content { tag, ..Content::default() });
+            repaired = names;
+        }
+        emit(&mut self.output, METHOD, channel, repaired.as_deref().unwrap_or(payload));
+    }
+
+    fn header(&mut self, channel: u16, payload: &[u8]) {
+        let size = body_size(payload);
+        if size > self.max_body {
+            let header = payload.to_vec();
+            let content = self.contents.entry(channel).or_default();
+            content.swallowed = Some((header, digest::Context::new(&digest::SHA256), size));
+            content.missing = size;
+            return;
+        }
+        self.waiting = Some((channel, payload.to_vec()));
+    }
+
+    fn swallow(&mut self, channel: u16, bytes: &[u8]) {
+        let Some(content) = self.contents.get_mut(&channel) else { return };
+        content.missing = content.missing.saturating_sub(bytes.len() as u64);
+        if let Some((_, hash, _)) = &mut content.swallowed {
+            hash.update(bytes);
+        }
+    }
+
+    /// The whole body was read: the message goes on without it.
+    fn end_swallowed(&mut self, channel: u16) {
+        let Some(content) = self.contents.get_mut(&channel) else { return };
+        if content.missing > 0 {
+            return;
+        }
+        let Some((payload, hash, bytes)) = content.swallowed.take() else { return };
+        let (mut payload, _) = repaired(&payload);
+        payload[4..12].fill(0);
+        let hash = format!("sha256:{}", hex::encode(hash.finish()));
+        let fault = Some(Fault::TooLarge { bytes, hash });
+        let arrived = self.finish_header(channel, &payload, fault);
+        self.swallowed.extend(arrived);
+    }
+
+    fn finish_header(
+        &mut self,
+        channel: u16,
+        payload: &[u8],
+        fault: Option<Fault>,
+    ) -> Option<Arrived> {
+        emit(&mut self.output, HEADER, channel, payload);
+        let content = self.contents.entry(channel).or_default();
+        content.missing = body_size(payload);
+        content.tag.map(|tag| Arrived { channel, tag, fault })
+    }
+}
+
+fn emit(output: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
+    output.push(kind);
+    output.extend_from_slice(&channel.to_be_bytes());
+    // It was read from as many bits, and a repaired one is no larger than `WHOLE_FRAME` and a little.
+    output.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    output.extend_from_slice(payload);
+    output.push(FRAME_END);
+}
+
+/// Class and weight stand before it.
+fn body_size(payload: &[u8]) -> u64 {
+    let bytes = payload.get(4..12).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u64::from_be_bytes)
+}
+
+/// The tag of the message that follows, where it has one, and the method with names that are UTF-8
+/// where some were not. Nothing for methods that no content follows.
+fn method_with_content(payload: &[u8]) -> Option<(Option<u64>, Option<Vec<u8>>)> {
+    let mut from = Reader(payload);
+    let (class, method) = (from.u16()?, from.u16()?);
+    if class != BASIC || !matches!(method, RETURN | DELIVER | GET_OK) {
+        return None;
+    }
+    let mut to = payload[..4].to_vec();
+    let mut changed = false;
+    let mut tag = None;
+    if method == RETURN {
+        to.extend_from_slice(from.take(2)?);
+    }
+    if method != GET_OK {
+        // The consumer's tag, or the reason of the return.
+        changed |= copy_short(&mut from, &mut to)?;
+    }
+    if method != RETURN {
+        let delivery = from.take(9)?;
+        tag = Reader(delivery).u64();
+        to.extend_from_slice(delivery);
+    }
+    changed |= copy_short(&mut from, &mut to)?;
+    changed |= copy_short(&mut from, &mut to)?;
+    to.extend_from_slice(from.0);
+    Some((tag, changed.then_some(to)))
+}
+
+/// The properties in their order (section 1.8.2 of the class `basic`), and how each is written.
+const PROPERTIES: [(&str, Kind); 14] = [
+    ("content-type", Kind::Short),
+    ("content-encoding", Kind::Short),
+    ("headers", Kind::Table),
+    ("delivery-mode", Kind::Bytes(1)),
+    ("priority", Kind::Bytes(1)),
+    ("correlation-id", Kind::Short),
+    ("reply-to", Kind::Short),
+    ("expiration", Kind::Short),
+    ("message-id", Kind::Short),
+    ("timestamp", Kind::Bytes(8)),
+    ("type", Kind::Short),
+    ("user-id", Kind::Short),
+    ("app-id", Kind::Short),
+    ("cluster-id", Kind::Short),
+];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Short,
+    Table,
+    Bytes(usize),
+}
+
+/// A content header that lapin can read, and what was wrong with it.
+fn repaired(payload: &[u8]) -> (Vec<u8>, Option<Fault>) {
+    let mut faults = Vec::new();
+    let payload = match properties(payload, &mut faults) {
+        Some(repaired) => repaired,
+        None => {
+            faults = vec!["its properties can't be read".to_owned()];
+            // No property at all.
+            let mut bare = payload.get(..12).unwrap_or_default().to_vec();
+            bare.resize(14, 0);
+            bare
+        }
+    };
+    let fault = (!faults.is_empty()).then(|| Fault::Unreadable(faults.join("; ")));
+    (payload, fault)
+}
+
+fn properties(payload: &[u8], faults: &mut Vec<String>) -> Option<Vec<u8>> {
+    let mut from = Reader(payload);
+    let mut to = Vec::with_capacity(payload.len());
+    to.extend_from_slice(from.take(12)?);
+    let flags = from.u16()?;
+    // The last two bits are no property's, and the last says that more flags follow.
+    if flags & 0b11 != 0 {
+        return None;
+    }
+    to.extend_from_slice(&flags.to_be_bytes());
+    for (index, (name, kind)) in PROPERTIES.into_iter().enumerate() {
+        if flags & (1 << (15 - index)) == 0 {
+            continue;
+        }
+        match kind {
+            Kind::Bytes(count) => to.extend_from_slice(from.take(count)?),
+            Kind::Short => {
+                if copy_short(&mut from, &mut to)? {
+                    faults.push(format!("the property {name} is not UTF-8"));
+                }
+            }
+            Kind::Table => {
+                let table = from.long()?;
+                let begin = to.len();
+                let mut changed = false;
+                let why = if payload.len() > HEADER_BYTES {
+                    Some(format!("its headers have {} bytes, too many to be read", table.len()))
+                } else if copy_table(table, &mut to, DEPTH, &mut changed).is_none() {
+                    Some("its headers can't be read".to_owned())
+                } else {
+                    changed.then(|| "the name of a header is not UTF-8".to_owned())
+                };
+                if why.is_some() && !changed {
+                    to.truncate(begin);
+                    to.extend_from_slice(&[0; 4]);
+                }
+                faults.extend(why);
+            }
+        }
+    }
+    from.0.is_empty().then_some(to)
+}
+
+/// The entries of a table; nothing where they can't be read.
+fn copy_table(table: &[u8], to: &mut Vec<u8>, depth: usize, changed: &mut bool) -> Option<()> {
+    with_length(to, |to| {
+        let mut from = Reader(table);
+        while !from.0.is_empty() {
+            *changed |= copy_short(&mut from, to)?;
+            copy_value(&mut from, to, depth, changed)?;
+        }
+        Some(())
+    })
+}
+
+fn copy_value(
+    from: &mut Reader<'_>,
+    to: &mut Vec<u8>,
+    depth: usize,
+    changed: &mut bool,
+) -> Option<()> {
+    let kind = from.take(1)?;
+    to.extend_from_slice(kind);
+    let count = match kind[0] {
+        b't' | b'b' | b'B' => 1,
+        b's' | b'U' | b'u' => 2,
+        b'I' | b'i' | b'f' => 4,
+        b'D' => 5,
+        b'l' | b'L' | b'd' | b'T' => 8,
+        b'V' => 0,
+        b'S' | b'x' => {
+            let text = from.long()?;
+            return with_length(to, |to| {
+                to.extend_from_slice(text);
+                Some(())
+            });
+        }
+        b'F' => return copy_table(from.long()?, to, depth.checked_sub(1)?, changed),
+        b'A' => {
+            let depth = depth.checked_sub(1)?;
+            let mut items = Reader(from.long()?);
+            return with_length(to, |to| {
+                while !items.0.is_empty() {
+                    copy_value(&mut items, to, depth, changed)?;
+                }
+                Some(())
+            });
+        }
+        _ => return None,
+    };
+    to.extend_from_slice(from.take(count)?);
+    Some(())
+}
+
+/// Puts the length of what is written before it.
+fn with_length(to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> Option<()> {
+    let begin = to.len();
+    to.extend_from_slice(&[0; 4]);
+    write(to)?;
+    let length = u32::try_from(to.len() - begin - 4).ok()?;
+    to[begin..begin + 4].copy_from_slice(&length.to_be_bytes());
+    Some(())
+}
+
+/// A short string, with replacement characters where it is not UTF-8; says whether that was so.
+fn copy_short(from: &mut Reader<'_>, to: &mut Vec<u8>) -> Option<bool> {
+    let length = from.take(1)?[0];
+    let text = from.take(length.into())?;
+    if str::from_utf8(text).is_ok() {
+        to.push(length);
+        to.extend_from_slice(text);
+        return Some(false);
+    }
+    let lossy = String::from_utf8_lossy(text);
+    let mut end = lossy.len().min(255);
+    while !lossy.is_char_boundary(end) {
+        end -= 1;
+    }
+    // At most 255.
+    to.push(end as u8);
+    to.extend_from_slice(&lossy.as_bytes()[..end]);
+    Some(true)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_be_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    /// What a length of four bytes stands before.
+    fn long(&mut self) -> Option<&'a [u8]> {
+        let length = u32::from_be_bytes(self.take(4)?.try_into().ok()?);
+        self.take(usize::try_from(length).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        emit(&mut frame, kind, channel, payload);
+        frame
+    }
+
+    fn short(text: &[u8]) -> Vec<u8> {
+        [&[text.len() as u8], text].concat()
+    }
+
+    fn deliver(channel: u16, tag: u64) -> Vec<u8> {
+        let mut payload = [0, 60, 0, 60].to_vec();
+        payload.extend(short(b"consumer"));
+        payload.extend(tag.to_be_bytes());
+        payload.push(0);
+        payload.extend(short(b""));
+        payload.extend(short(b"queue"));
+        frame(METHOD, channel, &payload)
+    }
+
+    fn header(size: u64, flags: u16, properties: &[u8]) -> Vec<u8> {
+        let mut payload = [0, 60, 0, 0].to_vec();
+        payload.extend(size.to_be_bytes());
+        payload.extend(flags.to_be_bytes());
+        payload.extend(properties);
+        payload
+    }
+
+    fn table(entries: &[u8]) -> Vec<u8> {
+        [&(entries.len() as u32).to_be_bytes(), entries].concat()
+    }
+
+    /// What comes out, and what is known of each message, when the input comes in pieces.
+    fn sift(input: &[u8], piece: usize) -> (Vec<u8>, Vec<Arrived>) {
+        let mut sieve = Sieve::new(1000);
+        let (mut output, mut arrived) = (Vec::new(), Vec::new());
+        for piece in input.chunks(piece) {
+            sieve.push(piece);
+            while sieve.needs().is_some() {
+                arrived.extend(sieve.admit());
+            }
+            output.extend_from_slice(sieve.output());
+            sieve.consume(sieve.output().len());
+            arrived.extend(sieve.swallowed());
+        }
+        arrived.sort_by_key(|one: &Arrived| (one.channel, one.tag));
+        (output, arrived)
+    }
+
+    fn sifted(input: &[u8]) -> (Vec<u8>, Vec<Arrived>) {
+        let whole = sift(input, input.len());
+        for piece in [1, 7, 13] {
+            assert_eq!(sift(input, piece), whole, "in pieces of {piece}");
+        }
+        whole
+    }
+
+    fn fault(input: &[u8]) -> Option<Fault> {
+        let (_, arrived) = sifted(input);
+        assert_eq!(arrived.len(), 1);
+        arrived.into_iter().next().unwrap().fault
+    }
+
+    #[test]
+    fn what_is_sound_passes_as_it_is() {
+        let entries = [
+            &short(b"ok")[..],
+            b"S\x00\x00\x00\x02\xff\xfe",
+            &short(b"n"),
+            b"F",
+            &table(&[&short(b"a")[..], b"A\x00\x00\x00\x02V\x56"].concat()),
+        ];
+        let properties = [&table(&entries.concat())[..], &short("ñ".as_bytes())].concat();
+        let flags = 1 << 13 | 1 << 10;
+        let input = [
+            frame(8, 0, b""),
+            deliver(1, 1),
+            frame(HEADER, 1, &header(5, flags, &properties)),
+            frame(BODY, 1, b"he"),
+            frame(8, 0, b""),
+            frame(BODY, 1, b"llo"),
+            deliver(2, 1),
+            frame(HEADER, 2, &header(0, 0, b"")),
+            frame(METHOD, 1, &[0, 10, 0, 50]),
+        ];
+        let (output, arrived) = sifted(&input.concat());
+        assert_eq!(output, input.concat());
+        let arrived_are =
+            [(1, 1), (2, 1)].map(|(channel, tag)| Arrived { channel, tag, fault: None });
+        assert_eq!(arrived, arrived_are);
+        let no_amqp = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+        assert_eq!(sifted(no_amqp).0, no_amqp);
+    }
+
+    #[test]
+    fn names_that_are_not_utf_8_are_repaired_and_told() {
+        for (bit, name) in [
+            (15, "content-type"),
+            (10, "correlation-id"),
+            (7, "message-id"),
+            (5, "type"),
+            (3, "app-id"),
+        ] {
+            let input = [
+                deliver(1, 7),
+                frame(HEADER, 1, &header(2, 1 << bit, &short(b"a\xffb"))),
+                frame(BODY, 1, b"{}"),
+            ];
+            let repaired = [
+                deliver(1, 7),
+                frame(HEADER, 1, &header(2, 1 << bit, &short("a\u{fffd}b".as_bytes()))),
+                frame(BODY, 1, b"{}"),
+            ];
+            let (output, arrived) = sifted(&input.concat());
+            assert_eq!(output, repaired.concat(), "{name}");
+            let fault = Some(Fault::Unreadable(format!("the property {name} is not UTF-8")));
+            assert_eq!(arrived, [Arrived { channel: 1, tag: 7, fault }]);
+        }
+        let long = [deliver(1, 1), frame(HEADER, 1, &header(0, 1 << 10, &short(&[0xff; 255])))];
+        let (output, _) = sifted(&long.concat());
+        assert!(
+            output.windows(256).any(|text| *text == short("\u{fffd}".repeat(85).as_bytes())[..])
+        );
+    }
+
+    #[test]
+    fn headers_that_can_not_be_read_are_left_out() {
+        let nested = |depth: usize| {
+            let mut inner = Vec::new();
+            for _ in 0..depth {
+                inner = [&short(b"n")[..], b"F", &table(&inner)].concat();
+            }
+            inner
+        };
+        let large = [&short(b"n")[..], b"S", &table(&[b'x'; 101 * 1024])].concat();
+        for (entries, reason) in [
+            ([&short(b"\xff")[..], b"V"].concat(), "the name of a header is not UTF-8"),
+            (
+                [&short(b"n")[..], b"F", &table(&[&short(b"\xff")[..], b"V"].concat())].concat(),
+                "the name of a header is not UTF-8",
+            ),
+            ([&short(b"n")[..], b"?"].concat(), "its headers can't be read"),
+            ([&short(b"n")[..], b"S\x00\x00\x00\x09x"].concat(), "its headers can't be read"),
+            (nested(10_000), "its headers can't be read"),
+            (large, "its headers have 103431 bytes, too many to be read"),
+        ] {
+            let input = [
+                deliver(1, 1),
+                frame(
+                    HEADER,
+                    1,
+                    &header(0, 1 << 13 | 1 << 7, &[table(&entries), short(b"id")].concat()),
+                ),
+            ];
+            assert_eq!(fault(&input.concat()), Some(Fault::Unreadable(reason.to_owned())));
+        }
+        let input = [deliver(1, 1), frame(HEADER, 1, &header(0, 1 << 13, &table(&nested(16))))];
+        assert_eq!(fault(&input.concat()), None);
+        let cut = [deliver(1, 1), frame(HEADER, 1, &header(3, 1 << 7, &short(b"id")[..2]))];
+        let (output, arrived) = sifted(&cut.concat());
+        assert_eq!(output, [deliver(1, 1), frame(HEADER, 1, &header(3, 0, b""))].concat());
+        assert!(arrived[0].fault.is_some());
+    }
+
+    #[test]
+    fn of_a_body_that_is_too_large_size_and_hash_go_on() {
+        let body = vec![b'x'; 1500];
+        let properties = short(b"id");
+        let input = [
+            deliver(1, 3),
+            frame(HEADER, 1, &header(1500, 1 << 7, &properties)),
+            frame(BODY, 1, &body[..1000]),
+            deliver(2, 1),
+            frame(HEADER, 2, &header(1, 0, b"")),
+            frame(BODY, 2, b"y"),
+            frame(BODY, 1, &body[1000..]),
+            deliver(1, 4),
+            frame(HEADER, 1, &header(1000, 0, b"")),
+            frame(BODY, 1, &body[..1000]),
+        ];
+        let (output, arrived) = sifted(&input.concat());
+        let expected = [
+            deliver(1, 3),
+            deliver(2, 1),
+            frame(HEADER, 2, &header(1, 0, b"")),
+            frame(BODY, 2, b"y"),
+            frame(HEADER, 1, &header(0, 1 << 7, &properties)),
+            deliver(1, 4),
+            frame(HEADER, 1, &header(1000, 0, b"")),
+            frame(BODY, 1, &body[..1000]),
+        ];
+        assert_eq!(output, expected.concat());
+        let hash = hex::encode(digest::digest(&digest::SHA256, &body));
+        let hash = format!("sha256:{hash}");
+        assert_eq!(arrived[0].fault, Some(Fault::TooLarge { bytes: 1500, hash }));
+        assert_eq!(arrived[1..].iter().filter_map(|one| one.fault.as_ref()).count(), 0);
+        assert_eq!(arrived.len(), 3);
+    }
+
+    #[test]
+    fn a_message_waits_for_memory_unless_another_is_incomplete() {
+        let mut sieve = Sieve::new(1000);
+        let head = frame(HEADER, 1, &header(500, 0, b""));
+        sieve.push(&[deliver(1, 1), head.clone(), frame(BODY, 1, &[b'x'; 500])].concat());
+        assert_eq!(sieve.output(), deliver(1, 1));
+        assert_eq!(sieve.needs(), Some(500 + 14 * HEADER_WEIGHT));
+        sieve.admit();
+        assert_eq!(sieve.needs(), None);
+        sieve.push(
+            &[deliver(1, 2), head.clone(), deliver(2, 1), frame(HEADER, 2, &header(9, 0, b""))]
+                .concat(),
+        );
+        sieve.admit();
+        assert_eq!(sieve.needs(), Some(0));
+    }
+
+    #[test]
+    fn names_of_exchanges_and_keys_are_repaired() {
+        let mut payload = [0, 60, 0, 71].to_vec();
+        payload.extend(9_u64.to_be_bytes());
+        payload.push(1);
+        payload.extend(short(b"\xfe"));
+        payload.extend(short(b"key"));
+        payload.extend(4_u32.to_be_bytes());
+        let (tag, repaired) = method_with_content(&payload).unwrap();
+        assert_eq!(tag, Some(9));
+        let mut expected = payload[..13].to_vec();
+        expected.extend(short("\u{fffd}".as_bytes()));
+        expected.extend(short(b"key"));
+        expected.extend(4_u32.to_be_bytes());
+        assert_eq!(repaired, Some(expected));
+    }
+}
