@@ -1,4 +1,4 @@
-"""Upstream and an auditor in the words of the seed, with nothing of usher's code.
+"""Acts as a publisher and as an auditor, without any code of usher.
 
 second_opinion.py publish AMQP_URL QUEUE <BODY     declares the queue and publishes one event
 second_opinion.py find MONGODB_URI                 prints the audit records' statuses
