@@ -81,7 +81,7 @@ impl Dependency {
     /// The operation failed.
     pub fn down(&self, reason: &dyn Display) {
         // Servers like to repeat addresses in their refusals, and this one is shown to everybody.
-        let reason = crate::audit::mask_addresses(&reason.to_string());
+        let reason = crate::redaction::mask_addresses(&reason.to_string());
         let is_down = |known: &mut Known| {
             known.is_unused = false;
             known.failing.insert(self.operation, reason.clone());

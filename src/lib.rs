@@ -1,41 +1,79 @@
-//! usher consumes booking, payment, account and contact events from RabbitMQ, turns each into the
-//! notifications that its routes ask for, sends each exactly as often as it should, and leaves an
-//! audit record of every delivery in MongoDB. Redis holds the ledger that keeps anything from
-//! going out twice.
+//! usher consumes booking, payment, account and contact events from RabbitMQ. It turns each event into
+//! the notifications that its routes define, sends each notification once, and leaves an audit record
+//! of every delivery in MongoDB. Redis holds the ledger that prevents second sends.
 //!
-//! # One way through
+//! # The way of an event
 //! ```text
 //! broker ──► event ──► routing ──► ledger ──► template ──► channel ──► ledger + audit ──► broker
 //! receive    parse     route       claim      render       send        record (both)      settle
 //! ```
-//! [`delivery::Pipeline::process`] reads as that sentence. Dependencies point the same way: only
-//! [`broker::amqp`] knows lapin, only [`ledger::redis`] and the [`stream_source`] Redis, only the
-//! stores ([`audit::store`], [`scheduler::mongo`], [`api::outbox`], [`template::store`]) MongoDB, only
-//! [`channel::email`] lettre.
+//! [`delivery::Pipeline::process`] is this line.
 //!
-//! Mail for later leaves the line after `route` for the [`scheduler`] and comes back as a hand-off when
-//! it is due. What changes a booking is kept there as well, before the event's own mail is looked
-//! at, and read when a mail about a booking is about to be sent.
+//! - Mail for later leaves the line after `route` for the [`scheduler`], and comes back over the broker
+//!   when it is due. The scheduler also keeps changes of bookings: they are stored before the event's
+//!   own mail is handled, and read before a mail about that booking is sent.
+//! - The [`stream_source`] forwards events from Redis Streams to the broker.
+//! - The [`api`] stores requests in [`api::outbox`] and publishes them as events. It answers questions
+//!   from the audit, and its [`api::feed`] sends new records to WebSocket clients.
 //!
-//! What upstream writes into Redis Streams comes to the broker over the [`stream_source`].
+//! An **event** is a message that upstream published. A **delivery** is one message to one recipient
+//! over one channel; a route asks for it, and an event has none, one or several. An **attempt** is one
+//! try at a delivery, counted from 1. The source message is acknowledged when each of its deliveries is
+//! final or republished with the broker's confirm, and the records of that are durable.
 //!
-//! [`api`] is a door beside the broker: what comes in there is kept in [`api::outbox`] and published, so
-//! that it goes the same way as everything else. What becomes of it is read from the audit, and told
-//! by the [`api::feed`] to those who listen.
+//! # What may use what
+//! Each module may use those on its right. They all stand above it, so there are no cycles. A test in
+//! `layers.rs` holds the code against this table and the next one.
+//! ```text
+//! batches
+//! crash_points
+//! duration
+//! failure
+//! redaction
+//! text
+//! tls
+//! config         duration tls
+//! logging        config
+//! health         redaction
+//! clients        config tls
+//! event          config
+//! routing        duration event
+//! metrics        health routing
+//! audit          batches clients config event metrics redaction routing
+//! ledger         batches clients config duration routing tls
+//! broker         config duration event health metrics routing tls
+//! scheduler      batches broker clients event redaction routing
+//! trace          audit broker event health routing
+//! template       audit clients config event health metrics routing
+//! channel        audit config event health metrics redaction routing template tls
+//! contract       broker duration event routing template
+//! embedded       audit broker config duration event ledger routing scheduler
+//! stream_source  broker clients config duration event health metrics routing tls
+//! delivery       audit broker channel config event health ledger metrics redaction routing scheduler template text trace
+//! api            audit broker channel clients config event health ledger metrics redaction routing stream_source trace
+//! erasure        api audit scheduler
+//! app            api audit broker channel clients config delivery embedded event failure health ledger logging metrics routing scheduler stream_source template tls trace
+//! cli            api app audit broker channel config contract delivery embedded erasure event failure health ledger logging metrics redaction routing scheduler stream_source template trace
+//! ```
 //!
-//! An **event** is what upstream published. A **delivery** is one message to one recipient over
-//! one channel that a route asks for; an event has none, one or more. An **attempt** is one try at
-//! a delivery, counted from 1. The source message is acknowledged when each of its deliveries is
-//! over or has a confirmed hand-off, and the records of that are durable.
+//! # Who knows which service
+//! ```text
+//! lapin          broker/amqp
+//! redis          clients/redis ledger/redis stream_source
+//! mongodb        clients/bson_time clients/mongo audit/store scheduler/mongo template/store api/outbox/store api/feed/change_stream
+//! lettre         channel/email
+//! rusqlite       embedded
+//! ```
 //!
 //! # Guarantees and their limits
-//! Nothing is lost: a message is acknowledged only after its outcome is durable in ledger and
-//! audit, or its hand-off confirmed. Nothing is sent twice: a delivery is claimed before it is
-//! touched, latched before its body goes out, and a process that dies after the latch leaves an
-//! `unknown` that is parked, not sent again, unless its route says `resend`. Exactly-once over
-//! SMTP is impossible: a process killed between the server's acceptance and our reading of it
-//! leaves `unknown`, and if Redis loses the latch at the same time, one second mail goes out with
-//! the same Message-ID.
+//! - **Nothing is lost.** A message is acknowledged only after its outcome is durable in ledger and
+//!   audit, or after the broker confirmed its republish.
+//! - **Nothing is sent twice.** A delivery is claimed before it is touched, and latched before its body
+//!   goes out. If a process dies after the latch, the delivery is `unknown`: it is parked and not sent
+//!   again, unless its route says `resend`.
+//! - **The limit.** Exactly-once is impossible over SMTP: a process that is killed between the server's
+//!   acceptance and the read of its reply leaves `unknown`. If Redis loses the latch at the same time,
+//!   one second mail goes out with the same Message-ID.
 
 #[macro_use]
 pub mod crash_points;
@@ -53,12 +91,16 @@ mod contract;
 pub mod delivery;
 mod duration;
 pub mod embedded;
+mod erasure;
 pub mod event;
 pub mod failure;
 pub mod health;
+#[cfg(test)]
+mod layers;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+pub mod redaction;
 pub mod routing;
 pub mod scheduler;
 pub mod stream_source;

@@ -2,13 +2,22 @@
 //! when the files change.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::config::TlsFiles;
+/// PEM files for an encrypted connection, found usable at start.
+#[derive(Debug, Clone, Default)]
+pub struct TlsFiles {
+    /// Authorities to trust (`…_CA_FILE`).
+    pub ca: Option<PathBuf>,
+    /// The client certificate, with what leads to its authority (`…_CERT_FILE`).
+    pub cert: Option<PathBuf>,
+    /// Its private key (`…_KEY_FILE`); `None`: in the certificate's file.
+    pub key: Option<PathBuf>,
+}
 
 /// Contents of the files. No `Debug`, because of the private key.
 #[derive(Clone, Default, PartialEq, Eq)]

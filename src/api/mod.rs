@@ -42,12 +42,8 @@ pub use self::{
 };
 use self::{feed::Feed, outbox::Outbox};
 use crate::{
-    audit::store::MongoAudit,
-    broker::amqp::AmqpBroker,
-    ledger::{RateLimit, redis::RedisLedger},
-    metrics::Metrics,
-    routing::Identity,
-    stream_source::StreamSource,
+    audit::store::MongoAudit, broker::amqp::AmqpBroker, config::RateLimit,
+    ledger::redis::RedisLedger, metrics::Metrics, routing::Identity, stream_source::StreamSource,
 };
 
 /// Most that a body may have, unless its area says less.

@@ -13,6 +13,7 @@ use super::{
     serve_http, watch,
 };
 use crate::{
+    audit::Status,
     broker::BrokerError,
     channel::{Channel, file::FileChannel},
     config::{EmailBackend, Settings},
@@ -68,7 +69,12 @@ pub(crate) async fn run(
         service.unused();
     }
     let queues = [SOURCE, DUE].map(ToOwned::to_owned);
-    let metrics = Metrics::new("usher", queues, loaded.routing.route_names());
+    let metrics = Metrics::new(
+        "usher",
+        queues,
+        loaded.routing.route_names(),
+        &Status::ALL.map(Status::as_str),
+    );
     let tracer = Tracer::from_environment("usher", &store.instance)
         .map_err(|error| Failure::config(format!("{error:#}")))?;
     let background = CancellationToken::new();

@@ -3,7 +3,12 @@
 use tokio_util::sync::CancellationToken;
 
 use super::load::Loaded;
-use crate::{api::feed::Feed, audit::store::connect, failure::Failure, metrics::Metrics};
+use crate::{
+    api::feed::{ChangeStreams, Feed},
+    clients::mongo::connect,
+    failure::Failure,
+    metrics::Metrics,
+};
 
 /// The feed, on connections of its own to MongoDB; none without the API.
 pub(crate) async fn feed(
@@ -17,7 +22,8 @@ pub(crate) async fn feed(
     }
     let database = connect(&settings.mongodb, &settings.mongodb_database).await;
     let database = database.map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
-    let feed = Feed::new(database, loaded.routing.reschedule_notices().into_iter().collect());
+    let to_customers = loaded.routing.reschedule_notices().into_iter().collect();
+    let feed = Feed::new(ChangeStreams::new(database, to_customers));
     tokio::spawn(background.clone().run_until_cancelled_owned(feed.clone().run()));
     let count = feed.clone().count(move |listeners| metrics.listeners(listeners));
     tokio::spawn(background.clone().run_until_cancelled_owned(count));

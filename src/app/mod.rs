@@ -22,7 +22,7 @@ use crate::{
         self,
         outbox::{MongoRequests, Outbox},
     },
-    audit::{Audit, store::MongoAudit},
+    audit::{Audit, Status, store::MongoAudit},
     broker::{
         Handler,
         amqp::{AmqpBroker, Consumers, RECEIVED_BYTES, Topology, WORK_KIB},
@@ -48,7 +48,12 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
     let health = Health::default();
     let topology = Arc::new(Topology::new(loaded.routing.queues(), &settings.retry_schedule));
     let consumed: Vec<String> = topology.consumed().map(|(queue, _)| queue).collect();
-    let metrics = Metrics::new("rabbitmq", consumed, loaded.routing.route_names());
+    let metrics = Metrics::new(
+        "rabbitmq",
+        consumed,
+        loaded.routing.route_names(),
+        &Status::ALL.map(Status::as_str),
+    );
     let instance = uuid::Uuid::new_v4().simple().to_string();
     let tracer = Tracer::from_environment("rabbitmq", &instance)
         .map_err(|error| Failure::config(format!("{error:#}")))?;
@@ -68,7 +73,7 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
     let watcher = Watcher::new(TemplateStore::new(audit.database()), metrics.clone());
     let scheduler = Arc::new(MongoScheduler::new(audit.database()));
     let broker = AmqpBroker::new(settings.rabbitmq.clone(), topology.clone());
-    let broker = Arc::new(broker.watched_by(&metrics));
+    let broker = Arc::new(broker.with_metrics(&metrics));
     let stream_source = stream_source(&loaded, &broker, &health, &metrics)?;
     let requests = MongoRequests::new(audit.database(), settings.audit_retention);
     let outbox = Outbox::new(requests, broker.clone(), health.rabbitmq.clone(), &loaded.routing);

@@ -8,11 +8,10 @@ use crate::{
     api::outbox::Outbox,
     audit::store::MongoAudit,
     broker::amqp::AmqpBroker,
-    config::TlsFiles,
     health::{Dependency, State},
     metrics::Metrics,
     scheduler::{OVERDUE, Scheduler},
-    tls::Pem,
+    tls::{Pem, TlsFiles},
 };
 
 /// How often.
@@ -26,7 +25,7 @@ pub(crate) async fn planned(scheduler: Arc<dyn Scheduler>, metrics: Metrics) {
         ticks.tick().await;
         // Whether it answers is told by those who need it.
         let Ok(backlog) = scheduler.backlog(Timestamp::now()).await else { continue };
-        metrics.planned(&backlog);
+        metrics.planned(&backlog.hours, backlog.overdue);
         if backlog.overdue > 0 && backlog.overdue != known {
             tracing::error!(overdue = backlog.overdue, "planned mail is overdue");
         }

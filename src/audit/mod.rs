@@ -1,21 +1,15 @@
 //! The audit: one record for each attempt, append-only, durable before the event is acknowledged.
 
-mod date;
-pub mod erasure;
 mod record;
+mod redact;
 pub mod store;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use mongodb::error::ErrorKind;
 
-pub use erasure::{AddressMatcher, ERASED};
-pub use record::{
-    DeliveryError, EventRef, Record, Smtp, Status, TemplateRef, Timings, hide, mask_address,
-    mask_addresses,
-};
+pub use record::{DeliveryError, EventRef, Record, Smtp, Status, TemplateRef, Timings};
 
 use crate::routing::DeliveryId;
 
@@ -41,13 +35,3 @@ pub trait Audit: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[error("the audit did not answer: {0:#}")]
 pub struct AuditError(pub anyhow::Error);
-
-impl AuditError {
-    /// Whether the server gave up because it was allowed no more time.
-    pub fn is_overtime(&self) -> bool {
-        const MAX_TIME_EXPIRED: i32 = 50;
-        self.0.downcast_ref::<mongodb::error::Error>().is_some_and(|error| {
-            matches!(*error.kind, ErrorKind::Command(ref refused) if refused.code == MAX_TIME_EXPIRED)
-        })
-    }
-}

@@ -9,6 +9,7 @@ use tracing::Level;
 
 use crate::{
     event::IdSource,
+    metrics::RecordedDelivery,
     routing::{ChannelKind, DeliveryId, Priority},
 };
 
@@ -68,17 +69,40 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     /// When it ended.
-    #[serde(with = "super::date")]
+    #[serde(with = "crate::clients::bson_time")]
     pub at: Timestamp,
     /// When the next attempt is to be made, where there is one.
-    #[serde(default, with = "super::date::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::clients::bson_time::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub due: Option<Timestamp>,
     /// When the record may be deleted.
-    #[serde(with = "super::date")]
+    #[serde(with = "crate::clients::bson_time")]
     pub purge_at: Timestamp,
     /// When what is personal was taken out of it.
-    #[serde(default, with = "super::date::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::clients::bson_time::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub erased_at: Option<Timestamp>,
+}
+
+impl<'r> From<&'r Record> for RecordedDelivery<'r> {
+    fn from(record: &'r Record) -> Self {
+        // A suppressed delivery has a reason as well, but nothing failed.
+        let failure = record.error.as_ref().filter(|_| record.status.is_failure());
+        Self {
+            route: &record.route,
+            status: record.status.as_str(),
+            failure: failure.map(|error| error.kind.as_str()),
+            claim_ms: record.timings.claim_ms,
+            render_ms: record.timings.render_ms,
+            send_ms: record.timings.send_ms,
+        }
+    }
 }
 
 /// Longest text in a stub, in characters.
@@ -128,7 +152,11 @@ pub struct EventRef {
     /// Its CloudEvents source, else the queue it came in on.
     pub source: String,
     /// When it happened.
-    #[serde(default, with = "super::date::option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "crate::clients::bson_time::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub time: Option<Timestamp>,
 }
 
@@ -248,64 +276,4 @@ pub struct Timings {
     pub render_ms: f64,
     /// From the first command to the last reply.
     pub send_ms: f64,
-}
-
-/// Masks every secret value in a text.
-pub fn hide(text: &str, secrets: &[String]) -> String {
-    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
-}
-
-/// An address as logs may show it: `u***@example.com`.
-pub fn mask_address(address: &str) -> String {
-    match address.split_once('@') {
-        Some((local, domain)) => {
-            let first = local.chars().next().map(String::from).unwrap_or_default();
-            // What follows the @ of a malformed address may be anything.
-            let domain: String =
-                domain.chars().filter(|c| c.is_alphanumeric() || matches!(c, '.' | '-')).collect();
-            format!("{first}***@{domain}")
-        }
-        None => "***".to_owned(),
-    }
-}
-
-/// A text of a server's or of ours, with every address in it masked.
-pub fn mask_addresses(text: &str) -> String {
-    let words = text.split_inclusive([' ', '<', '>', '(', ')', ',', ';', ':', '"', '\'']);
-    let masked = words.map(|word| {
-        let end = word.trim_end_matches([' ', '<', '>', '(', ')', ',', ';', ':', '"', '\'']);
-        // The sign alone is nobody's.
-        if !end.contains('@') || end == "@" {
-            return word.to_owned();
-        }
-        format!("{}{}", mask_address(end), &word[end.len()..])
-    });
-    masked.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_masked() {
-        assert_eq!(mask_address("user@example.com"), "u***@example.com");
-        assert_eq!(mask_address("Ñandú@example.com"), "Ñ***@example.com");
-        assert_eq!(mask_address("no address"), "***");
-        assert_eq!(mask_address("a@b\r\nBcc: x@y"), "a***@bBccxy");
-    }
-
-    #[test]
-    fn addresses_in_texts_are_masked() {
-        assert_eq!(
-            mask_addresses("550 5.1.1 <user@example.com>: no such user, ask root@example.org"),
-            "550 5.1.1 <u***@example.com>: no such user, ask r***@example.org"
-        );
-        assert_eq!(mask_addresses("no address, it has no @"), "no address, it has no @");
-    }
-
-    #[test]
-    fn secrets_are_masked_by_value() {
-        assert_eq!(hide("code 123456, again 123456", &["123456".into()]), "code ***, again ***");
-    }
 }

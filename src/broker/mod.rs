@@ -4,6 +4,7 @@
 //! *hand-off* carries exactly one delivery, with a [`DeliveryHeaders`] in its headers.
 
 pub mod amqp;
+pub(crate) mod queue_names;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -148,15 +149,6 @@ pub enum Destination {
     Poison,
     /// `usher.parked`: nobody can tell whether it went out.
     Parked,
-}
-
-impl Destination {
-    /// The queue that it comes to lie in first.
-    pub fn queue(self) -> String {
-        // An exchange in front of a queue has the queue's name.
-        let (exchange, key) = amqp::Topology::address(self);
-        if exchange.is_empty() { key } else { exchange }
-    }
 }
 
 /// One delivery on its way to one of usher's own queues.

@@ -5,7 +5,6 @@
 use std::{path::Path, process::ExitCode};
 
 use jiff::Timestamp;
-use mongodb::bson::{Document, doc};
 
 use super::{
     args::{ChooseArgs, ScheduledCommand, ScheduledFilter},
@@ -18,10 +17,12 @@ use crate::{
         Record,
         store::{MongoAudit, actions::Action},
     },
-    clients::mongo::date,
     failure::{EXIT_DATA, Failure},
     routing::DeliveryId,
-    scheduler::{OVERDUE, Planned, Scheduler, State, mongo::MongoScheduler},
+    scheduler::{
+        OVERDUE, Planned, Scheduler, State,
+        mongo::{MongoScheduler, PlannedFilter},
+    },
 };
 
 struct ScheduledCli {
@@ -56,29 +57,19 @@ pub(crate) async fn scheduled(
 }
 
 impl ScheduledCli {
-    async fn find(&self, filter: Document, limit: i64) -> Result<Vec<Planned>, Failure> {
-        self.scheduler.find(filter, limit).await.map_err(Failure::unavailable)
-    }
-
     async fn list(
         &self,
         wanted: &ScheduledFilter,
         limit: i64,
         json: bool,
     ) -> Result<ExitCode, Failure> {
-        let mut filter = doc! {"state": wanted.state.as_str()};
-        if let Some(booking) = &wanted.booking {
-            filter.insert("booking_id", booking);
-        }
-        let bounds = [("$gte", wanted.since), ("$lt", wanted.until)];
-        let due: Document = bounds
-            .into_iter()
-            .filter_map(|(is, at)| Some((is.to_owned(), date(at?).into())))
-            .collect();
-        if !due.is_empty() {
-            filter.insert("due", due);
-        }
-        let planned = self.find(filter, limit).await?;
+        let filter = PlannedFilter {
+            state: wanted.state,
+            booking: wanted.booking.clone(),
+            since: wanted.since,
+            until: wanted.until,
+        };
+        let planned = self.scheduler.find(&filter, limit).await.map_err(Failure::unavailable)?;
         for one in &planned {
             print(&line(one, json)?);
         }
@@ -92,9 +83,7 @@ impl ScheduledCli {
     /// its queue. Only the audit knows of those, and it has no bodies, so they can only be shown.
     async fn list_overdue(&self, limit: i64, json: bool) -> Result<ExitCode, Failure> {
         let before = Timestamp::now() - OVERDUE;
-        let waiting = doc! {"$in": [State::Planned.as_str(), State::Claimed.as_str()]};
-        let late = doc! {"state": waiting, "due": {"$lt": date(before)}};
-        let planned = self.find(late, limit).await?;
+        let planned = self.scheduler.overdue(before, limit).await.map_err(Failure::unavailable)?;
         for one in &planned {
             print(&line(one, json)?);
         }
@@ -123,7 +112,7 @@ impl ScheduledCli {
     }
 
     async fn get(&self, delivery: &DeliveryId) -> Result<Option<Planned>, Failure> {
-        Ok(self.find(doc! {"_id": delivery.as_str()}, 1).await?.pop())
+        self.scheduler.get(delivery).await.map_err(Failure::unavailable)
     }
 
     async fn decide(&self, args: ChooseArgs, decision: Decision) -> Result<ExitCode, Failure> {

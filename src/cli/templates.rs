@@ -2,8 +2,6 @@
 
 use std::{path::Path, process::ExitCode};
 
-use mongodb::bson::{DateTime, doc};
-
 use super::{
     args::{TemplatePlace, TemplatesCommand},
     print,
@@ -128,7 +126,6 @@ impl Database {
         let found = found.map_err(|faults| Failure::data(faults.join("\n")))?;
         let tried = self.loaded.templates.accept(&name, language, &found, self.loaded.trial());
         tried.map_err(|faults| Failure::data(faults.join("\n")))?;
-        let now = DateTime::now();
         let (text_content, sms_content) = match found.markup {
             Markup::None => (String::new(), Some(found.text)),
             _ => (found.text, None),
@@ -142,9 +139,7 @@ impl Database {
             sms_content,
             description,
             is_active: false,
-            created_at: Some(now),
             created_by: Some(by.to_owned()),
-            last_modified_at: Some(now),
             last_modified_by: Some(by.to_owned()),
             ..Stored::default()
         };
@@ -219,10 +214,7 @@ impl Database {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
             print(&format!(
                 "{} {} version {:<3} {:8} by {} {}",
-                stored
-                    .created_at
-                    .and_then(|at| at.try_to_rfc3339_string().ok())
-                    .unwrap_or_default(),
+                stored.created().map(|at| at.to_string()).unwrap_or_default(),
                 stored.locale.as_deref().unwrap_or("any"),
                 stored.version,
                 if stored.is_active { "active" } else { "" },
@@ -235,7 +227,7 @@ impl Database {
 
     /// Every version of a template, whichever way its name is written.
     async fn of(&self, name: &str) -> Result<Vec<Stored>, Failure> {
-        let all = self.store.find(doc! {}).await.map_err(Failure::unavailable)?;
+        let all = self.store.all().await.map_err(Failure::unavailable)?;
         Ok(all.into_iter().filter(|stored| snake_case(&stored.name) == name).collect())
     }
 

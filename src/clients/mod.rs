@@ -1,4 +1,5 @@
 //! How the services are reached: settings to connections.
 
+pub(crate) mod bson_time;
 pub mod mongo;
 pub(crate) mod redis;

@@ -1,19 +1,56 @@
-//! What every store in MongoDB needs: many documents at once, and times that are dates there.
+//! MongoDB: connecting, and what every store there needs.
 
 use std::{borrow::Borrow, collections::HashMap, time::Duration};
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
-    Collection, IndexModel,
-    bson::{self, Bson, Document, RawDocumentBuf},
+    Client, Collection, Database, IndexModel,
+    bson::{self, Bson, Document, RawDocumentBuf, doc},
     error::{Error, ErrorKind, WriteFailure},
-    options::IndexOptions,
+    options::{ClientOptions, IndexOptions, Tls, TlsOptions, WriteConcern},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::{config::Endpoint, tls::TlsFiles};
+
+/// How long the driver looks for a server before an operation fails.
+const SERVER_SELECTION: Duration = Duration::from_secs(5);
+
 /// MongoDB's code for a duplicate key.
 const DUPLICATE_KEY: i32 = 11000;
+
+/// The database on connections of its own, made when they are needed.
+///
+/// # Errors
+/// The URI can't be used.
+pub async fn connect(server: &Endpoint, database: &str) -> Result<Database, Error> {
+    let mut options = ClientOptions::parse(server.url.expose()).await?;
+    if let Some(Tls::Enabled(tls)) = &mut options.tls {
+        add_certificates(tls, &server.tls);
+    }
+    options.app_name = Some("usher".to_owned());
+    options.server_selection_timeout = Some(SERVER_SELECTION);
+    options.connect_timeout = Some(SERVER_SELECTION);
+    // A server without replicas acknowledges `majority` from memory, and loses the last tenth of a
+    // second when it is killed. So the journal is required explicitly.
+    let mut durable = WriteConcern::majority();
+    durable.journal = Some(true);
+    options.write_concern = Some(durable);
+    Ok(Client::with_options(options)?.database(database))
+}
+
+/// The settings' files go before those that the URI names.
+fn add_certificates(tls: &mut TlsOptions, files: &TlsFiles) {
+    let TlsFiles { ca, cert, .. } = files.clone();
+    tls.ca_file_path = ca.or(tls.ca_file_path.take());
+    tls.cert_key_file_path = cert.or(tls.cert_key_file_path.take());
+}
+
+/// Selects the documents with these ids.
+pub fn with_ids(ids: &[String]) -> Document {
+    doc! {"_id": {"$in": ids}}
+}
 
 /// Whether a document with the same key exists already.
 pub fn is_duplicate_key(error: &Error) -> bool {

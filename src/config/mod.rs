@@ -18,11 +18,12 @@ mod values;
 use std::fmt;
 use std::path::Path;
 
+pub use crate::tls::TlsFiles;
 pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
 pub use settings::{
     Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, Jwt, LogFormat, PRE_SEND_BUDGET,
-    Secret, Settings, Smtp, SmtpTls, Stream, TlsFiles, Twilio,
+    RateLimit, Secret, Settings, Smtp, SmtpTls, Stream, Twilio,
 };
 pub(crate) use values::amqp_urls;
 

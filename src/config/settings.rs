@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 
-use crate::ledger::RateLimit;
+use crate::tls::TlsFiles;
 
 /// How long the claim on a delivery may be held before its body goes out; after that the connection is given up. No
 /// setting: nothing but a stalled server or ledger gets near it.
@@ -121,6 +121,14 @@ impl Settings {
     }
 }
 
+/// At most this many mails to one recipient within a period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Mails within each period, which may go at once; at least 1.
+    pub count: u32,
+    pub period: Duration,
+}
+
 /// A service and how to reach it.
 #[derive(Debug, Clone, Default)]
 pub struct Endpoint {
@@ -137,17 +145,6 @@ pub struct Stream {
     pub server: Endpoint,
     /// Their keys; at least one.
     pub keys: Vec<String>,
-}
-
-/// PEM files for an encrypted connection, found usable at start.
-#[derive(Debug, Clone, Default)]
-pub struct TlsFiles {
-    /// Authorities to trust (`…_CA_FILE`).
-    pub ca: Option<PathBuf>,
-    /// The client certificate, with what leads to its authority (`…_CERT_FILE`).
-    pub cert: Option<PathBuf>,
-    /// Its private key (`…_KEY_FILE`); `None`: in the certificate's file.
-    pub key: Option<PathBuf>,
 }
 
 /// How mail leaves and in whose name.

@@ -1,12 +1,7 @@
 //! Certificates: which files, whether they can be used, and whether the URL makes use of them.
 
-use super::{
-    email::check_together,
-    settings::{Secret, TlsFiles},
-    validate::Reader,
-    values as v,
-};
-use crate::tls::{certificates, private_key};
+use super::{email::check_together, settings::Secret, validate::Reader, values as v};
+use crate::tls::{TlsFiles, certificates, private_key};
 
 /// The files of the service whose settings begin with this word. They are read, so that what is
 /// wrong with them is told at start.

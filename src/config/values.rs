@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::settings::Secret;
-use crate::{duration, ledger::RateLimit};
+use super::settings::{RateLimit, Secret};
+use crate::duration;
 
 use ipnet::IpNet;
 use url::Url;

@@ -7,7 +7,7 @@ mod schema;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    broker::amqp::EVENTS,
+    broker::queue_names::EVENTS,
     duration,
     event::MAX_EVENT_BYTES,
     routing::{EventKind, Recipients, Route, RoutingTable},

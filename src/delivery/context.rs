@@ -10,11 +10,12 @@ use serde_json::{Map, Value};
 
 use super::record::{MAX_SUBJECT, cut, mask, millis, short, storable};
 use crate::{
-    audit::{Smtp, TemplateRef, Timings, hide},
+    audit::{Smtp, TemplateRef, Timings},
     broker::Message,
     channel::Outcome,
     event::Event,
     ledger::Owner,
+    redaction::hide,
     routing::Delivery,
     template::Rendered,
     trace::Span,

@@ -11,10 +11,11 @@ use tracing::Level;
 
 use super::{Settlement, record::trace_id};
 use crate::{
-    audit::{Record, Status, mask_address, mask_addresses},
+    audit::{Record, Status},
     broker::Message,
     event::Event,
     metrics::Metrics,
+    redaction::{mask_address, mask_addresses},
     routing::{ChannelKind, Delivery, Priority},
     trace::Span,
 };

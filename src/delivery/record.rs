@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 
 use super::{Pipeline, context::DeliveryContext};
 use crate::{
-    audit::{DeliveryError, EventRef, Record, Status, Timings, hide},
+    audit::{DeliveryError, EventRef, Record, Status, Timings},
     broker::Message,
     event::Event,
+    redaction::hide,
 };
 
 /// Largest value that a record keeps, in bytes of JSON.

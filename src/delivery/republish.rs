@@ -7,10 +7,11 @@ use tokio::join;
 
 use super::{Pipeline, context::DeliveryContext, decide::wait_before, record::mask};
 use crate::{
-    audit::{ERASED, Record},
+    audit::Record,
     broker::{DEFER, DeliveryHeaders, Destination, Republish},
     event::snake_case,
     ledger::{Input, Next},
+    redaction::ERASED,
 };
 
 impl Pipeline {

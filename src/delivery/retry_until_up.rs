@@ -12,8 +12,9 @@ use super::{
 use crate::{
     audit::{AuditError, Record},
     broker::{BrokerError, Republish},
+    config::RateLimit,
     health::{Backoff, Dependency},
-    ledger::{Admission, Input, LedgerError, RateLimit, Reply},
+    ledger::{Admission, Input, LedgerError, Reply},
     routing::DeliveryId,
     scheduler::{Added, Booking, Planned, SchedulerError},
     trace::Span,

@@ -7,8 +7,9 @@ use rusqlite::{OptionalExtension, params};
 
 use super::Database;
 use crate::{
+    config::RateLimit,
     duration::millis,
-    ledger::{Admission, Entry, Facts, Input, Ledger, LedgerError, RateLimit, Reply, step},
+    ledger::{Admission, Entry, Facts, Input, Ledger, LedgerError, Reply, step},
     routing::DeliveryId,
 };
 

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use rate::RateLimit;
 pub use state::{Claim, Entry, Input, Next, Owner, Reply, State};
 pub use step::{Facts, MAX_CLAIMS, SUSPECT_CLAIMS, step};
 
+pub use crate::config::RateLimit;
 use crate::routing::DeliveryId;
 
 /// Where the entries live. An input may be applied twice after a lost connection: every input is

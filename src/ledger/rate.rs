@@ -2,14 +2,7 @@
 
 use std::time::Duration;
 
-/// So many mails to one recipient within so long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Mails at once, and within each period; at least 1.
-    pub count: u32,
-    /// The period.
-    pub period: Duration,
-}
+use crate::{config::RateLimit, duration::millis};
 
 impl RateLimit {
     /// Milliseconds between two mails at the limit.
@@ -18,7 +11,7 @@ impl RateLimit {
     }
 
     pub(super) fn period_ms(self) -> i64 {
-        i64::try_from(self.period.as_millis()).unwrap_or(i64::MAX / 2)
+        millis(self.period).min(i64::MAX / 2)
     }
 
     /// Whether one more mail may go now. `full_until_ms` is when the bucket will have leaked out,

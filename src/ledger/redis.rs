@@ -7,12 +7,14 @@ use redis::{
     Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, aio::ConnectionManager,
 };
 
-use super::{
-    Admission, Input, Ledger, LedgerError, MAX_CLAIMS, Next, RateLimit, Reply, SUSPECT_CLAIMS,
-};
+use super::{Admission, Input, Ledger, LedgerError, MAX_CLAIMS, Next, Reply, SUSPECT_CLAIMS};
 use crate::{
-    batches::Batches, clients::redis::connect, config::Endpoint, duration::millis,
-    routing::DeliveryId, tls::Renewed,
+    batches::Batches,
+    clients::redis::connect,
+    config::{Endpoint, RateLimit},
+    duration::millis,
+    routing::DeliveryId,
+    tls::Renewed,
 };
 
 /// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].

@@ -26,10 +26,8 @@ use self::{
     registered::Registered,
 };
 use crate::{
-    audit::{Record, Status},
     health::{Health, State},
     routing::Priority,
-    scheduler::Backlog,
 };
 
 /// All metrics; cheap to clone.
@@ -40,7 +38,7 @@ struct Inner {
     all: Registered,
     system: &'static str,
     queues: HashMap<String, OfQueue>,
-    routes: HashMap<String, HashMap<Status, Counter>>,
+    routes: HashMap<String, HashMap<&'static str, Counter>>,
     latency: [Histogram; Priority::ALL.len()],
     claim: Histogram,
     render: Histogram,
@@ -56,6 +54,17 @@ type PoolStatus = Box<dyn Fn() -> deadpool::Status + Send + Sync>;
 struct OfQueue {
     consumed: Counter,
     process_duration: Histogram,
+}
+
+/// What is counted of one audit record.
+pub struct RecordedDelivery<'r> {
+    pub route: &'r str,
+    pub status: &'static str,
+    /// The kind of error, if something went wrong.
+    pub failure: Option<&'r str>,
+    pub claim_ms: f64,
+    pub render_ms: f64,
+    pub send_ms: f64,
 }
 
 /// A message that is being processed, until this is dropped.
@@ -102,24 +111,26 @@ impl Drop for Asked<'_> {
 impl Default for Metrics {
     /// Of commands, which nobody asks.
     fn default() -> Self {
-        Self::new("", [], [])
+        Self::new("", [], [], &[])
     }
 }
 
 impl Metrics {
-    /// Of a broker that goes by this name, its queues that are consumed, and these routes.
+    /// Metrics of a broker with this name and of its consumed queues, and of deliveries by these routes
+    /// and statuses.
     pub fn new<'r>(
         system: &'static str,
         consumed: impl IntoIterator<Item = String>,
         routes: impl IntoIterator<Item = &'r str>,
+        statuses: &[&'static str],
     ) -> Self {
         let all = Registered::new();
         let queues =
             consumed.into_iter().map(|queue| (queue.clone(), of_queue(&all, system, queue)));
-        // What was not understood has none.
+        // Rejected messages have no route.
         let routes = routes.into_iter().chain([""]).map(|route| {
-            let counter = |status| (status, of_record(&all, route, status));
-            (route.to_owned(), Status::ALL.map(counter).into())
+            let counter = |status: &&'static str| (*status, of_record(&all, route, status));
+            (route.to_owned(), statuses.iter().map(counter).collect())
         });
         let step = |step| all.steps.get_or_create_owned(&Taken { step });
         let latency = Priority::ALL.map(|priority| {
@@ -217,24 +228,21 @@ impl Metrics {
         self.0.record.observe(took.as_secs_f64());
     }
 
-    /// A delivery came to this.
-    pub fn recorded(&self, record: &Record) {
-        let (route, status) = (&record.route, record.status);
-        match self.0.routes.get(route).and_then(|statuses| statuses.get(&status)) {
+    /// A delivery has a new audit record.
+    pub fn recorded<'r>(&self, record: impl Into<RecordedDelivery<'r>>) {
+        let RecordedDelivery { route, status, failure, claim_ms, render_ms, send_ms } =
+            record.into();
+        match self.0.routes.get(route).and_then(|statuses| statuses.get(status)) {
             Some(counter) => counter.inc(),
             None => of_record(&self.0.all, route, status).inc(),
         };
-        // What was not sent on purpose has a reason as well.
-        if let Some(error) = record.error.as_ref().filter(|_| status.is_failure()) {
-            let labels = Failure { error_type: error.kind.clone() };
+        if let Some(kind) = failure {
+            let labels = Failure { error_type: kind.to_owned() };
             self.0.all.errors.get_or_create(&labels).inc();
         }
-        let timings = &record.timings;
-        for (step, ms) in [
-            (&self.0.claim, timings.claim_ms),
-            (&self.0.render, timings.render_ms),
-            (&self.0.send, timings.send_ms),
-        ] {
+        let steps =
+            [(&self.0.claim, claim_ms), (&self.0.render, render_ms), (&self.0.send, send_ms)];
+        for (step, ms) in steps {
             if ms > 0.0 {
                 step.observe(ms / 1000.0);
             }
@@ -246,12 +254,12 @@ impl Metrics {
         self.0.latency[priority as usize].observe(latency.as_secs_f64());
     }
 
-    /// What is planned.
-    pub fn planned(&self, backlog: &Backlog) {
-        for (hour, count) in (0..).zip(backlog.hours) {
-            self.0.all.planned.get_or_create(&Hour { hour }).set(gauge(count));
+    /// Planned mail: how much is due within each of the next 24 hours, and how much is overdue.
+    pub fn planned(&self, by_hour: &[u64], overdue: u64) {
+        for (hour, count) in (0..).zip(by_hour) {
+            self.0.all.planned.get_or_create(&Hour { hour }).set(gauge(*count));
         }
-        self.0.all.planned_overdue.set(gauge(backlog.overdue));
+        self.0.all.planned_overdue.set(gauge(overdue));
     }
 
     /// So many retries should have been made by now.
@@ -329,8 +337,8 @@ fn of_queue(all: &Registered, system: &'static str, queue: String) -> OfQueue {
     }
 }
 
-fn of_record(all: &Registered, route: &str, status: Status) -> Counter {
-    let labels = Recorded { route: route.to_owned(), status: status.as_str() };
+fn of_record(all: &Registered, route: &str, status: &'static str) -> Counter {
+    let labels = Recorded { route: route.to_owned(), status };
     all.recorded.get_or_create_owned(&labels)
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
+use jiff::Timestamp;
 use mongodb::{
     Collection, Database,
     bson::{self, Bson, DateTime, Document, RawDocumentBuf, doc},
@@ -123,6 +124,11 @@ impl Stored {
         Source { subject, html, text, markup }
     }
 
+    /// When it was pushed.
+    pub fn created(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.created_at?.timestamp_millis()).ok()
+    }
+
     fn languages(&self) -> Vec<&'static str> {
         let is_meant = |language: &&str| self.locale.as_deref().is_none_or(|it| it == *language);
         LANGUAGES.into_iter().filter(is_meant).collect()
@@ -150,11 +156,15 @@ impl TemplateStore {
         }
     }
 
-    /// Every version that matches, oldest first.
+    /// Every version of every template, oldest first.
     ///
     /// # Errors
     /// The server did not answer.
-    pub async fn find(&self, filter: Document) -> Result<Vec<Stored>, Error> {
+    pub async fn all(&self) -> Result<Vec<Stored>, Error> {
+        self.find(doc! {}).await
+    }
+
+    async fn find(&self, filter: Document) -> Result<Vec<Stored>, Error> {
         let order = doc! {"name": 1, "locale": 1, "version": 1};
         let found = self.templates.find(filter).sort(order).await?;
         found.map_ok(|document| Stored::read(&document)).try_collect().await
@@ -170,13 +180,15 @@ impl TemplateStore {
         Ok(active)
     }
 
-    /// Adds a version and gives its number.
+    /// Adds a version, created now, and gives its number.
     ///
     /// # Errors
     /// The server did not answer, or others push to the same name all the time.
     pub async fn push(&self, mut stored: Stored) -> Result<i64, Error> {
+        stored.created_at = Some(DateTime::now());
+        stored.last_modified_at = stored.created_at;
         loop {
-            let known = self.find(doc! {}).await?;
+            let known = self.all().await?;
             let language = stored.locale.as_deref().unwrap_or_default();
             let known = known.iter().filter(|known| known.is_for(&stored.name, language));
             // Not only by what is known: a document that can't be read has its number too.

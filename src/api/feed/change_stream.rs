@@ -4,8 +4,11 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use mongodb::{
     Database,
-    bson::{Document, deserialize_from_document, doc},
-    change_stream::{ChangeStream, event::ChangeStreamEvent},
+    bson::{self, Bson, RawDocumentBuf, doc},
+    change_stream::{
+        ChangeStream,
+        event::{ChangeStreamEvent, ResumeToken},
+    },
     error::{Error, ErrorKind},
     options::{ReadPreference, SelectionCriteria},
 };
@@ -29,12 +32,11 @@ const LOST: [i32; 9] = [9, 14, 136, 260, 280, 286, 40647, 40649, 50811];
 /// a server without a replica set.
 const NONE: [i32; 3] = [13, 59, 40573];
 
-/// Where streams come from.
-#[derive(Clone)]
-pub(super) struct Source {
+/// Opens change streams on the audit.
+pub struct ChangeStreams {
     database: Database,
     /// Routes that tell customers of a reschedule.
-    to_customers: Arc<HashSet<String>>,
+    to_customers: HashSet<String>,
 }
 
 /// Why a stream does not go on.
@@ -66,13 +68,15 @@ impl From<Error> for Broken {
 
 /// An open stream and the place that it has come to.
 struct Open {
-    stream: ChangeStream<ChangeStreamEvent<Document>>,
+    stream: ChangeStream<ChangeStreamEvent<RawDocumentBuf>>,
     position: Token,
 }
 
-impl Source {
-    pub(super) fn new(database: Database, to_customers: HashSet<String>) -> Self {
-        Self { database, to_customers: Arc::new(to_customers) }
+impl ChangeStreams {
+    /// `database` should be on connections of its own, since streams keep theirs busy. `to_customers`
+    /// are the routes that tell customers of a reschedule.
+    pub fn new(database: Database, to_customers: HashSet<String>) -> Self {
+        Self { database, to_customers }
     }
 
     /// Brings to the hub whatever comes, while it is wanted. `after`: where it goes on, kept up to date.
@@ -136,8 +140,8 @@ impl Source {
             // The same fact told again.
             "fullDocument.status": {"$ne": Status::Duplicate.as_str()},
         };
-        let resume = after.map(Token::to_resume).transpose().map_err(Error::custom)?;
-        let deliveries = self.database.collection::<Document>(DELIVERIES);
+        let resume = after.map(to_resume_token).transpose().map_err(Error::custom)?;
+        let deliveries = self.database.collection::<RawDocumentBuf>(DELIVERIES);
         let mut watch = deliveries
             .watch()
             .pipeline([doc! {"$match": news}, doc! {"$project": fields}])
@@ -148,7 +152,7 @@ impl Source {
             watch = watch.start_after(resume);
         }
         let stream = watch.await?;
-        let position = stream.resume_token().as_ref().and_then(Token::of);
+        let position = stream.resume_token().as_ref().and_then(from_resume_token);
         let position = position.or(after.cloned());
         let position = position.ok_or_else(|| Error::custom("the server gives no resume token"))?;
         Ok(Open { stream, position })
@@ -160,19 +164,42 @@ impl Source {
             if !open.stream.is_alive() {
                 return Err(Broken::Dropped);
             }
-            if let Some(position) = open.stream.resume_token().as_ref().and_then(Token::of) {
+            if let Some(position) = open.stream.resume_token().as_ref().and_then(from_resume_token)
+            {
                 open.position = position;
             }
             return Ok(None);
         };
-        let token = Token::of(&event.id);
+        let token = from_resume_token(&event.id);
         let token = token.ok_or_else(|| Error::custom("the server gives no resume token"))?;
         open.position = token.clone();
-        let told = deserialize_from_document::<Told>(event.full_document.unwrap_or_default());
+        let document = event.full_document.unwrap_or_default();
+        let told = bson::deserialize_from_slice::<Told>(document.as_bytes());
         if let Err(error) = &told {
             // By another version, or by hand.
             tracing::warn!(%error, "a record is not understood and not told");
         }
         Ok(told.ok().map(|told| told.message(token, &self.to_customers)))
+    }
+}
+
+fn from_resume_token(token: &ResumeToken) -> Option<Token> {
+    let token = bson::serialize_to_bson(token).ok()?;
+    Token::parse(token.as_document()?.get_str("_data").ok()?)
+}
+
+fn to_resume_token(token: &Token) -> bson::error::Result<ResumeToken> {
+    bson::deserialize_from_bson(Bson::Document(doc! {"_data": token.as_str()}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_the_driver() {
+        let token = Token::parse("8263fa0102").expect("a token");
+        let resume_token = to_resume_token(&token).expect("a resume token");
+        assert_eq!(from_resume_token(&resume_token), Some(token));
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
-use mongodb::bson::{Bson, DateTime};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Token;
 
@@ -39,7 +39,8 @@ pub(super) struct Told {
     correlation: BTreeMap<String, String>,
     #[serde(default)]
     data: Data,
-    at: DateTime,
+    #[serde(with = "crate::clients::bson_time")]
+    at: Timestamp,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,11 +58,11 @@ struct Error {
 #[derive(Debug, Default, Deserialize)]
 struct Data {
     #[serde(default)]
-    customer_name: Bson,
+    customer_name: Value,
     #[serde(default)]
-    previous_date: Bson,
+    previous_date: Value,
     #[serde(default)]
-    new_date: Bson,
+    new_date: Value,
 }
 
 /// The fields of a record that the server is asked for.
@@ -108,13 +109,12 @@ impl Told {
     pub(super) fn message(&self, token: Token, to_customers: &HashSet<String>) -> Message {
         let is_news = self.attempt == 1 && to_customers.contains(&self.route);
         let kind = if is_news { RESCHEDULED } else { &self.event.kind };
-        let of_news = |value: &'_ Bson| match value {
-            Bson::String(text) if is_news => Some(text.clone()),
+        let of_news = |value: &'_ Value| match value {
+            Value::String(text) if is_news => Some(text.clone()),
             _ => None,
         };
         let [name, previous, new] =
             [&self.data.customer_name, &self.data.previous_date, &self.data.new_date].map(of_news);
-        let at = Timestamp::from_millisecond(self.at.timestamp_millis()).unwrap_or_default();
         let json = Json {
             r#type: kind,
             id: &self.delivery_id,
@@ -127,7 +127,7 @@ impl Told {
             estado: &self.status,
             intento: self.attempt,
             error: self.error.as_ref().map(|error| error.kind.as_str()),
-            timestamp: at,
+            timestamp: self.at,
             token: token.as_str(),
         };
         // Texts and numbers: nothing that JSON could refuse.
@@ -139,21 +139,22 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mongodb::bson::{Document, deserialize_from_document, doc};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
-    fn told(changes: Document) -> Value {
-        let mut record = doc! {
+    fn told(changes: &Value) -> Value {
+        let mut record = json!({
             "delivery_id": "d1", "event": {"id": "e1", "type": "booking.rescheduled"}, "route": "booking-rescheduled",
             "channel": "email", "attempt": 1, "status": "sent", "correlation": {"booking_id": "123"},
             "data": {
                 "customer_name": "Juan Pérez", "previous_date": "2024-01-15T10:00:00Z",
                 "new_date": "2024-01-20T14:00:00Z", "user_email": "juan@email.com",
             },
-            "recipient": "juan@email.com", "subject": "Tu reserva", "at": DateTime::from_millis(1_704_900_600_000),
-        };
-        record.extend(changes);
-        let told: Told = deserialize_from_document(record).expect("a record");
+            "recipient": "juan@email.com", "subject": "Tu reserva", "at": "2024-01-10T15:30:00Z",
+        });
+        for (name, value) in changes.as_object().expect("an object") {
+            record[name] = value.clone();
+        }
+        let told: Told = serde_json::from_value(record).expect("a record");
         let routes = HashSet::from(["booking-rescheduled".to_owned()]);
         let message = told.message(Token::parse("aa").expect("a token"), &routes);
         let json: Value = serde_json::from_str(&message.text).expect("JSON");
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn a_reschedule_is_told_once_in_the_seeds_fields_and_others_without_a_name() {
         assert_eq!(
-            told(doc! {}),
+            told(&json!({})),
             json!({
                 "type": "reprogramacion", "id": "d1", "reserva_id": "123", "cliente_nombre": "Juan Pérez",
                 "fecha_anterior": "2024-01-15T10:00:00Z", "fecha_nueva": "2024-01-20T14:00:00Z",
@@ -173,15 +174,15 @@ mod tests {
             })
         );
         for other in [
-            doc! {"attempt": 2},
-            doc! {"route": "booking-rescheduled-admin"},
-            doc! {"route": "", "status": "rejected", "error": {"kind": "unknown_type", "message": "who?"}},
+            json!({"attempt": 2}),
+            json!({"route": "booking-rescheduled-admin"}),
+            json!({"route": "", "status": "rejected", "error": {"kind": "unknown_type", "message": "who?"}}),
         ] {
-            let told = told(other);
+            let told = told(&other);
             assert_eq!(told["type"], "booking.rescheduled");
             assert!(!told.to_string().contains("Juan"), "{told}");
         }
-        let odd = told(doc! {"data": {"customer_name": 7}, "correlation": {}});
+        let odd = told(&json!({"data": {"customer_name": 7}, "correlation": {}}));
         assert_eq!((&odd["cliente_nombre"], &odd["reserva_id"]), (&Value::Null, &Value::Null));
     }
 }

@@ -12,20 +12,19 @@ mod resume_token;
 pub(super) mod websocket;
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use mongodb::Database;
 use tokio::sync::{Semaphore, broadcast::error::RecvError, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use change_stream::ChangeStreams;
 pub use message::{Message, RESCHEDULED};
 pub use resume_token::Token;
 
 use self::{
-    change_stream::{Broken, Source},
+    change_stream::Broken,
     hub::{Hub, Joined},
 };
 use crate::health::Backoff;
@@ -47,7 +46,7 @@ pub struct Feed(Arc<Inner>);
 
 struct Inner {
     hub: Hub,
-    source: Source,
+    source: ChangeStreams,
     catch_ups: Semaphore,
     listeners: watch::Sender<usize>,
     max_listeners: usize,
@@ -105,12 +104,10 @@ impl Drop for Seat {
 }
 
 impl Feed {
-    /// Of the audit in this database. It should be on connections of its own: streams keep theirs busy.
-    /// `to_customers`: the routes that tell customers of a reschedule.
-    pub fn new(database: Database, to_customers: HashSet<String>) -> Self {
+    pub fn new(source: ChangeStreams) -> Self {
         Self(Arc::new(Inner {
             hub: Hub::new(),
-            source: Source::new(database, to_customers),
+            source,
             catch_ups: Semaphore::new(CATCH_UPS),
             listeners: watch::Sender::new(0),
             max_listeners: MAX_LISTENERS,

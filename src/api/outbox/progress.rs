@@ -1,13 +1,13 @@
-//! What became of a request: what the audit says of its event, in the four words that callers know.
+//! Sums up the deliveries of a request in the four statuses that callers know.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use mongodb::bson::{Bson, Document};
+use serde::Deserialize;
 
 use super::Request;
 
-/// What became of a request.
+/// The progress of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// `pending`, `queued`, `sent` or `failed`.
@@ -20,65 +20,73 @@ pub struct Progress {
     pub updated_at: Timestamp,
 }
 
+/// The fields of an audit record that progress depends on.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct RecordedAttempt {
+    pub(super) event: RecordedEvent,
+    #[serde(default)]
+    pub(super) delivery_id: String,
+    #[serde(default = "first")]
+    pub(super) attempt: i64,
+    #[serde(default)]
+    pub(super) status: String,
+    #[serde(default)]
+    pub(super) error: Option<RecordedError>,
+    #[serde(with = "crate::clients::bson_time")]
+    pub(super) at: Timestamp,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct RecordedEvent {
+    pub(super) id: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct RecordedError {
+    pub(super) message: String,
+}
+
+fn first() -> i64 {
+    1
+}
+
 impl Progress {
-    /// By the records, oldest first, some of which are about its event.
-    pub(super) fn of(request: &Request, records: &[Document]) -> Self {
+    /// Derives the progress of a request from audit records, oldest first; those of other events are
+    /// ignored.
+    pub(super) fn from_records(request: &Request, records: &[RecordedAttempt]) -> Self {
         let mut progress = Self {
             status: request.state.as_str(),
             retry_count: 0,
             error: None,
             updated_at: request.updated_at,
         };
-        // The last word on each delivery: a contact request goes to several people.
+        // The last record of each delivery: a contact request goes to several people.
         let mut last = BTreeMap::new();
-        for record in records {
-            let event = record.get_document("event").and_then(|event| event.get_str("id"));
-            if event.is_ok_and(|id| id == request.id) {
-                let delivery = record.get_str("delivery_id").unwrap_or_default();
-                last.insert(delivery, record);
-                progress.retry_count = progress.retry_count.max(attempt(record) - 1);
-                progress.updated_at = progress.updated_at.max(at(record).unwrap_or_default());
-            }
+        for record in records.iter().filter(|record| record.event.id == request.id) {
+            last.insert(&record.delivery_id, record);
+            progress.retry_count = progress.retry_count.max(record.attempt - 1);
+            progress.updated_at = progress.updated_at.max(record.at);
         }
-        let mut words: Vec<&str> = Vec::new();
+        let mut statuses: Vec<&str> = Vec::new();
         for record in last.into_values() {
-            let status = record.get_str("status").unwrap_or_default();
-            words.push(match status {
+            statuses.push(match record.status.as_str() {
                 "sent" | "simulated" => "sent",
                 "retrying" => "queued",
                 _ => "failed",
             });
-            let error = record.get_document("error").and_then(|error| error.get_str("message"));
-            if let Ok(error) = error {
-                progress.error = Some(error.to_owned());
+            if let Some(error) = &record.error {
+                progress.error = Some(error.message.clone());
             }
         }
-        // Whatever goes on or went wrong with one of them is to be seen.
-        let told = ["failed", "queued", "sent"].into_iter().find(|word| words.contains(word));
-        if let Some(told) = told {
-            // A record proves that the broker had it, whether that was marked or not.
-            progress.status = told;
-        }
+        // The worst of them. A record proves that the broker had the event, marked or not.
+        let worst = ["failed", "queued", "sent"].into_iter().find(|it| statuses.contains(it));
+        progress.status = worst.unwrap_or(progress.status);
         progress
     }
 }
 
-fn attempt(record: &Document) -> i64 {
-    match record.get("attempt") {
-        Some(Bson::Int32(attempt)) => i64::from(*attempt),
-        Some(Bson::Int64(attempt)) => *attempt,
-        _ => 1,
-    }
-}
-
-fn at(record: &Document) -> Option<Timestamp> {
-    let at = record.get_datetime("at").ok()?;
-    Timestamp::from_millisecond(at.timestamp_millis()).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::{DateTime, doc};
     use serde_json::Map;
 
     use super::*;
@@ -100,35 +108,38 @@ mod tests {
         }
     }
 
-    fn record(event: &str, delivery: &str, attempt: i32, status: &str) -> Document {
-        let at = DateTime::from_millis(1_000_000 + i64::from(attempt) * 1000);
-        let error = doc! {"message": format!("{status} at {attempt}")};
-        let mut record = doc! {
-            "event": {"id": event}, "delivery_id": delivery, "attempt": attempt, "status": status, "at": at,
-        };
-        if status != "sent" {
-            record.insert("error", error);
+    fn record(event: &str, delivery: &str, attempt: i64, status: &str) -> RecordedAttempt {
+        let error = RecordedError { message: format!("{status} at {attempt}") };
+        RecordedAttempt {
+            event: RecordedEvent { id: event.into() },
+            delivery_id: delivery.into(),
+            attempt,
+            status: status.into(),
+            error: (status != "sent").then_some(error),
+            at: Timestamp::from_second(1_000 + attempt).unwrap(),
         }
-        record
     }
 
     #[test]
-    fn the_last_words_on_its_deliveries_tell_what_became_of_a_request() {
-        let told = |state, records: &[Document]| {
-            let progress = Progress::of(&request(state), records);
+    fn a_request_has_the_worst_status_of_its_deliveries() {
+        let progress = |state, records: &[RecordedAttempt]| {
+            let progress = Progress::from_records(&request(state), records);
             (progress.status, progress.retry_count, progress.error)
         };
-        assert_eq!(told(State::Pending, &[]), ("pending", 0, None));
+        assert_eq!(progress(State::Pending, &[]), ("pending", 0, None));
         let others = record("other", "a", 3, "failed");
-        assert_eq!(told(State::Queued, std::slice::from_ref(&others)), ("queued", 0, None));
+        assert_eq!(progress(State::Queued, std::slice::from_ref(&others)), ("queued", 0, None));
         let retrying = record("r", "a", 1, "retrying");
         assert_eq!(
-            told(State::Queued, std::slice::from_ref(&retrying)),
+            progress(State::Queued, std::slice::from_ref(&retrying)),
             ("queued", 0, Some("retrying at 1".into()))
         );
         let sent = record("r", "a", 2, "sent");
-        assert_eq!(told(State::Pending, &[retrying, sent.clone(), others]), ("sent", 1, None));
+        assert_eq!(progress(State::Pending, &[retrying, sent.clone(), others]), ("sent", 1, None));
         let failed = record("r", "b", 4, "failed");
-        assert_eq!(told(State::Queued, &[sent, failed]), ("failed", 3, Some("failed at 4".into())));
+        assert_eq!(
+            progress(State::Queued, &[sent, failed]),
+            ("failed", 3, Some("failed at 4".into()))
+        );
     }
 }

@@ -10,12 +10,16 @@ use mongodb::{
     options::{IndexOptions, ReturnDocument},
 };
 
-use super::{Asked, Kind, Progress, Request, RequestError, State, failed};
+use super::{
+    Asked, Kind, Progress, Request, RequestError, State, failed, progress::RecordedAttempt,
+};
 use crate::{
     audit::store::DELIVERIES,
     clients::mongo::{
         date, from_document, index, is_duplicate_key, purge_index, to_document, unless_refused,
+        with_ids,
     },
+    redaction::AddressMatcher,
 };
 
 /// The collection of requests.
@@ -26,12 +30,14 @@ pub const COUNTERS: &str = "counters";
 const DATES: [&str; 4] = ["created_at", "updated_at", "claim_at", "purge_at"];
 /// Most that are claimed at once.
 const BATCH: i64 = 100;
+/// Requests that are deleted together.
+const CHUNK: usize = 500;
 
 /// The requests in MongoDB.
 pub struct MongoRequests {
     requests: Collection<Document>,
     counters: Collection<Document>,
-    deliveries: Collection<Document>,
+    deliveries: Collection<RecordedAttempt>,
     kept: SignedDuration,
 }
 
@@ -209,6 +215,28 @@ impl MongoRequests {
         Ok(self.with_progress(found.into_iter().collect()).await?.pop())
     }
 
+    /// The requests that hold the address.
+    pub async fn find_person(&self, matcher: &AddressMatcher) -> Result<Vec<String>, RequestError> {
+        let requests = self.requests.find(doc! {}).projection(doc! {"body": 1});
+        let mut requests = requests.await.map_err(failed)?;
+        let mut found = Vec::new();
+        while let Some(request) = requests.try_next().await.map_err(failed)? {
+            let body = request.get_str("body").unwrap_or_default();
+            if matcher.is_in_body(body.as_bytes()) {
+                found.push(request.get_str("_id").unwrap_or_default().to_owned());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes requests by their ids.
+    pub async fn delete(&self, ids: &[String]) -> Result<(), RequestError> {
+        for chunk in ids.chunks(CHUNK) {
+            self.requests.delete_many(with_ids(chunk)).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
     async fn find_one(&self, filter: Document) -> Result<Option<Request>, RequestError> {
         self.requests.find_one(filter).await.map_err(failed)?.map(read).transpose()
     }
@@ -223,12 +251,12 @@ impl MongoRequests {
         };
         let records = self.deliveries.find(doc! {"event.id": {"$in": ids}}).projection(fields);
         let records = records.sort(doc! {"at": 1}).await.map_err(failed)?;
-        let records: Vec<Document> = records.try_collect().await.map_err(failed)?;
-        let told = |request: Request| {
-            let progress = Progress::of(&request, &records);
+        let records: Vec<RecordedAttempt> = records.try_collect().await.map_err(failed)?;
+        let with_progress = |request: Request| {
+            let progress = Progress::from_records(&request, &records);
             (request, progress)
         };
-        Ok(requests.into_iter().map(told).collect())
+        Ok(requests.into_iter().map(with_progress).collect())
     }
 }
 

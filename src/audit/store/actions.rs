@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{Document, doc};
+use serde::{Deserialize, Serialize};
 
 use super::{ACTIONS, DELIVERIES, DELIVERY_STATUS, MongoAudit, failed};
 use crate::{
     audit::{AuditError, Record, Status},
-    clients::mongo::date,
+    clients::{bson_time, mongo::date},
     routing::DeliveryId,
 };
 
@@ -33,6 +34,26 @@ pub struct Action {
     pub target: String,
     /// Why.
     pub reason: String,
+}
+
+/// An action as it was recorded. Serialized for `usher audit show --json`.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct RecordedAction {
+    #[serde(deserialize_with = "bson_time::option::deserialize")]
+    pub at: Option<Timestamp>,
+    pub by: String,
+    pub action: String,
+    pub reason: String,
+}
+
+/// How an operator corrected a dead letter.
+#[derive(Debug, Clone, Default)]
+pub struct Correction {
+    /// Names of the fields that were changed; the values are not kept.
+    pub fields: Vec<String>,
+    /// The delivery that the corrected message became, if it is another one.
+    pub became: Option<DeliveryId>,
 }
 
 /// Which deliveries that lie aside.
@@ -143,28 +164,23 @@ impl MongoAudit {
     }
 
     /// What operators did about this target, oldest first.
-    ///
-    /// # Errors
-    /// The server did not answer.
-    pub async fn actions_on(&self, target: &str) -> Result<Vec<Document>, AuditError> {
-        let actions = self.database.collection::<Document>(ACTIONS);
+    pub async fn actions_on(&self, target: &str) -> Result<Vec<RecordedAction>, AuditError> {
+        let actions = self.database.collection::<RecordedAction>(ACTIONS);
         let found = actions.find(doc! {"target": target}).sort(doc! {"at": 1});
         found.await.map_err(failed)?.try_collect().await.map_err(failed)
     }
 
     /// Records what an operator is about to do; durable when this returns.
-    ///
-    /// # Errors
-    /// The server did not answer.
     pub async fn act(&self, action: &Action) -> Result<(), AuditError> {
-        self.act_with(action, Document::new()).await
+        self.act_with(action, Correction::default()).await
     }
 
-    /// The same with more fields.
-    ///
-    /// # Errors
-    /// The server did not answer.
-    pub async fn act_with(&self, action: &Action, details: Document) -> Result<(), AuditError> {
+    /// Records a correction of a dead letter, like [`Self::act`].
+    pub async fn act_with(
+        &self,
+        action: &Action,
+        correction: Correction,
+    ) -> Result<(), AuditError> {
         let mut document = doc! {
             "at": date(Timestamp::now()),
             "by": &action.by,
@@ -172,7 +188,12 @@ impl MongoAudit {
             "target": &action.target,
             "reason": &action.reason,
         };
-        document.extend(details);
+        if !correction.fields.is_empty() {
+            document.insert("corrected", correction.fields);
+        }
+        if let Some(became) = correction.became {
+            document.insert("became", became.as_str());
+        }
         self.database.collection(ACTIONS).insert_one(document).await.map_err(failed)?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod completion;
+pub mod erase;
 pub mod list;
 pub mod read_marks;
 mod schema;
@@ -13,16 +14,16 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mongodb::{
-    Client, Database,
+    Database,
     bson::{Document, doc},
-    options::{ClientOptions, Tls, TlsOptions, WriteConcern},
+    error::ErrorKind,
 };
 
 use super::{Audit, AuditError, Record};
 use crate::{
     batches::Batches,
-    clients::mongo::{InsertError, find_all, insert_all},
-    config::{Endpoint, TlsFiles},
+    clients::mongo::{InsertError, connect, find_all, insert_all},
+    config::Endpoint,
     metrics::Metrics,
     routing::DeliveryId,
 };
@@ -36,9 +37,6 @@ pub const DELIVERY_STATUS: &str = "delivery_status";
 pub const ACTIONS: &str = "actions";
 /// The collection of who was erased, by the keyed hash of the address.
 pub const ERASURES: &str = "erasures";
-
-/// How long the driver looks for a server before an operation fails.
-const SERVER_SELECTION: Duration = Duration::from_secs(5);
 
 /// How long a record waits for others: the mail is out, and only its message's acknowledgement waits.
 const GATHER: Duration = Duration::from_millis(2);
@@ -61,7 +59,7 @@ impl MongoAudit {
         database: &str,
         metrics: Metrics,
     ) -> Result<Self, AuditError> {
-        let database = connect(server, database).await?;
+        let database = connect(server, database).await.map_err(failed)?;
         let deliveries = database.collection::<Record>(DELIVERIES);
         let counted = metrics.clone();
         let writer = Batches::gathering(GATHER, move |records| {
@@ -86,33 +84,6 @@ impl MongoAudit {
         self.database.run_command(doc! {"ping": 1}).await.map_err(failed)?;
         Ok(())
     }
-}
-
-/// The database on connections of its own, made when they are needed.
-///
-/// # Errors
-/// The URI can't be used.
-pub async fn connect(server: &Endpoint, database: &str) -> Result<Database, AuditError> {
-    let mut options = ClientOptions::parse(server.url.expose()).await.map_err(failed)?;
-    if let Some(Tls::Enabled(tls)) = &mut options.tls {
-        add_certificates(tls, &server.tls);
-    }
-    options.app_name = Some("usher".to_owned());
-    options.server_selection_timeout = Some(SERVER_SELECTION);
-    options.connect_timeout = Some(SERVER_SELECTION);
-    // A server without replicas takes `majority` for one member's memory, and forgets the last
-    // tenth of a second when it is killed; the journal is asked for by name.
-    let mut durable = WriteConcern::majority();
-    durable.journal = Some(true);
-    options.write_concern = Some(durable);
-    Ok(Client::with_options(options).map_err(failed)?.database(database))
-}
-
-/// The settings' files go before those that the URI names.
-fn add_certificates(tls: &mut TlsOptions, files: &TlsFiles) {
-    let TlsFiles { ca, cert, .. } = files.clone();
-    tls.ca_file_path = ca.or(tls.ca_file_path.take());
-    tls.cert_key_file_path = cert.or(tls.cert_key_file_path.take());
 }
 
 #[async_trait]
@@ -151,6 +122,16 @@ impl Audit for MongoAudit {
         let Some(tombstone) = found.map_err(failed)? else { return Ok(None) };
         let at = tombstone.get_datetime("at").map_err(failed)?;
         Timestamp::from_millisecond(at.timestamp_millis()).map(Some).map_err(failed)
+    }
+}
+
+impl AuditError {
+    /// Whether the server gave up because it was allowed no more time.
+    pub fn is_overtime(&self) -> bool {
+        const MAX_TIME_EXPIRED: i32 = 50;
+        self.0.downcast_ref::<mongodb::error::Error>().is_some_and(|error| {
+            matches!(*error.kind, ErrorKind::Command(ref refused) if refused.code == MAX_TIME_EXPIRED)
+        })
     }
 }
 

@@ -6,9 +6,9 @@ use lapin::{
     types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, ShortString},
 };
 
-use super::{Topology, intake::Arrival};
+use super::intake::Arrival;
 use crate::{
-    broker::{DeliveryHeaders, Message, Republish},
+    broker::{DeliveryHeaders, Message, Republish, queue_names},
     event::{Header, Headers, Properties, published_second},
 };
 
@@ -38,7 +38,7 @@ pub(super) fn message(delivery: &mut Delivery, arrival: &mut Arrival, queue: &st
         _ => None,
     };
     let delivery_headers =
-        Topology::is_own(queue).then(|| DeliveryHeaders::from_headers(header)).flatten();
+        queue_names::is_own(queue).then(|| DeliveryHeaders::from_headers(header)).flatten();
     let text = |property: &Option<ShortString>| property.as_ref().map(ToString::to_string);
     let properties = Properties {
         content_type: text(delivery.properties.content_type()),

@@ -12,9 +12,9 @@ use lapin::{
     types::FieldTable,
 };
 
-use super::{connect, headers, intake::Intake, say_goodbye, topology};
+use super::{connect, headers, intake::Intake, say_goodbye};
 use crate::{
-    broker::{DeliveryHeaders, Message},
+    broker::{DeliveryHeaders, Message, queue_names},
     config::Endpoint,
     event::{self, Fault, InvalidEvent},
     routing::Identity,
@@ -35,9 +35,9 @@ impl DeadLetterQueue {
     /// The queue's name.
     pub fn queue(self) -> &'static str {
         match self {
-            Self::Dead => topology::DEAD,
-            Self::Poison => topology::POISON,
-            Self::Parked => topology::PARKED,
+            Self::Dead => queue_names::DEAD,
+            Self::Poison => queue_names::POISON,
+            Self::Parked => queue_names::PARKED,
         }
     }
 }

@@ -26,13 +26,12 @@ use url::{Host, Url};
 
 pub use consumer::{Consumers, WORK_KIB};
 pub use inspect::{DeadLetterQueue, Handle, Taken};
-pub(crate) use topology::EVENTS;
 pub use topology::Topology;
 
 pub use intake::RECEIVED_BYTES;
 
 use self::{intake::Intake, publisher::Publisher};
-use super::{Broker, BrokerError, Message, Republish};
+use super::{Broker, BrokerError, Message, Republish, queue_names::HELD};
 use crate::{
     config::{Endpoint, amqp_urls},
     metrics::Metrics,
@@ -61,8 +60,8 @@ impl AmqpBroker {
         Self { publisher: Publisher::new(server, topology) }
     }
 
-    /// Has the use of its channels shown.
-    pub fn watched_by(self, metrics: &Metrics) -> Self {
+    /// Reports the use of its channels.
+    pub fn with_metrics(self, metrics: &Metrics) -> Self {
         metrics.watch_pool("publish", self.publisher.usage());
         self
     }
@@ -81,7 +80,7 @@ impl AmqpBroker {
     /// The broker is not there, or a queue is not.
     pub async fn waiting(&self) -> Result<u64, BrokerError> {
         let depths = self.depths().await?;
-        let waiting = depths.iter().filter(|(queue, _)| !Topology::is_aside(queue));
+        let waiting = depths.iter().filter(|(queue, _)| !HELD.contains(&queue.as_str()));
         Ok(waiting.map(|(_, depth)| u64::from(*depth)).sum())
     }
 

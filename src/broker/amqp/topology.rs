@@ -9,25 +9,12 @@ use lapin::{
 };
 
 use crate::{
-    broker::{DEFER, Destination},
-    duration,
+    broker::{
+        DEFER, Destination,
+        queue_names::{DEAD, DUE, EVENTS, HELD, LOW, PARKED, POISON, delay, due},
+    },
     routing::{Priority, SourceQueue},
 };
-
-/// Publishers' exchange: routing keys lead to the source queues.
-pub(crate) const EVENTS: &str = "usher.events";
-/// What the delay queues let go of.
-const DUE: &str = "usher.due";
-/// What can't be delivered.
-pub(super) const DEAD: &str = "usher.dead";
-/// What can't be understood.
-pub(super) const POISON: &str = "usher.poison";
-/// What nobody can tell about.
-pub(super) const PARKED: &str = "usher.parked";
-/// All three.
-const ASIDE: [&str; 3] = [DEAD, POISON, PARKED];
-/// What must delay nobody.
-pub(super) const LOW: &str = "usher.low";
 
 /// RabbitMQ 3.10 drops at the first requeue for -1, and 4.x gives up after 20 by default: listing
 /// a queue by requeueing would empty it.
@@ -51,37 +38,25 @@ impl Topology {
     /// slowly.
     pub(crate) fn consumed(&self) -> impl Iterator<Item = (String, bool)> {
         let sources = self.sources.iter().map(|source| (source.name.clone(), false));
-        let due = Priority::ALL.map(|priority| (due_queue(priority), priority == Priority::Low));
+        let due = Priority::ALL.map(|priority| (due(priority), priority == Priority::Low));
         sources.chain(due).chain([(LOW.to_owned(), true)])
     }
 
     /// All queues.
     pub(super) fn queues(&self) -> impl Iterator<Item = String> {
-        let aside = ASIDE.map(ToOwned::to_owned);
-        let delays = self.waits.iter().map(|wait| delay_queue(*wait));
-        self.consumed().map(|(queue, _)| queue).chain(aside).chain(delays)
-    }
-
-    /// Whether what is in this queue waits for a person.
-    pub(super) fn is_aside(queue: &str) -> bool {
-        ASIDE.contains(&queue)
-    }
-
-    /// Whether hand-off headers on this queue are usher's own.
-    pub(super) fn is_own(queue: &str) -> bool {
-        queue.starts_with("usher.")
+        let held = HELD.map(ToOwned::to_owned);
+        let delays = self.waits.iter().map(|wait| delay(*wait));
+        self.consumed().map(|(queue, _)| queue).chain(held).chain(delays)
     }
 
     /// Exchange and routing key of a hand-off.
     pub(crate) fn address(destination: Destination) -> (String, String) {
-        let queue = |name: &str| (String::new(), name.to_owned());
         match destination {
-            Destination::Later(wait, priority) if wait.is_zero() => queue(&due_queue(priority)),
-            Destination::Later(wait, priority) => (delay_queue(wait), priority.as_str().to_owned()),
-            Destination::Low => queue(LOW),
-            Destination::Dead => queue(DEAD),
-            Destination::Poison => queue(POISON),
-            Destination::Parked => queue(PARKED),
+            Destination::Later(wait, priority) if !wait.is_zero() => {
+                (delay(wait), priority.as_str().to_owned())
+            }
+            // The default exchange leads to the queue of this name.
+            _ => (String::new(), destination.queue()),
         }
     }
 
@@ -99,7 +74,7 @@ impl Topology {
         }
         declare_exchange(&channel, DUE, ExchangeKind::Direct, None).await?;
         for priority in Priority::ALL {
-            let queue = due_queue(priority);
+            let queue = due(priority);
             declare_queue(&channel, &queue, []).await?;
             bind(&channel, &queue, DUE, priority.as_str()).await?;
         }
@@ -121,7 +96,7 @@ impl Topology {
     /// The fanout in front keeps the routing key, by which the dead-lettered message then finds
     /// its priority's queue.
     async fn declare_delay(&self, channel: &Channel, wait: Duration) -> lapin::Result<()> {
-        let name = delay_queue(wait);
+        let name = delay(wait);
         let ttl = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
         let text = |text: &str| AMQPValue::LongString(text.into());
         let arguments = [
@@ -135,14 +110,6 @@ impl Topology {
         declare_exchange(channel, &name, ExchangeKind::Fanout, None).await?;
         bind(channel, &name, &name, "").await
     }
-}
-
-fn due_queue(priority: Priority) -> String {
-    format!("{DUE}.{}", priority.as_str())
-}
-
-fn delay_queue(wait: Duration) -> String {
-    format!("usher.delay.{}", duration::format(wait))
 }
 
 /// A queue that upstream may have declared already, with whatever arguments: looked for first, and

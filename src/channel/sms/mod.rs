@@ -12,11 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::gateway::{Answer, Connection, Gateway};
 use super::{Channel, Outcome, Outgoing, Slot, circuit_breaker::CircuitBreaker};
-use crate::{
-    audit::{Smtp, hide},
-    config::Twilio,
-    health::Dependency,
-};
+use crate::{audit::Smtp, config::Twilio, health::Dependency, redaction::hide};
 
 /// Longest text that gateways accept, in segments. Twilio accepts 1600 characters.
 const MAX_SEGMENTS: usize = 10;

@@ -6,11 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{AuditCli, print};
 use crate::{
+    api::outbox::MongoRequests,
     app::load::{self, Loaded},
     audit::{
-        AddressMatcher, Record,
-        erasure::{Erasure, Found},
-        store::actions::Action,
+        Record,
+        store::{actions::Action, erase::Person},
     },
     broker::{
         Message,
@@ -19,9 +19,12 @@ use crate::{
     cli::args::EraseArgs,
     config::Endpoint,
     delivery::erased_recipient::RECENT,
+    erasure::{Erasure, Found},
     failure::Failure,
     ledger::redis::RedisLedger,
+    redaction::AddressMatcher,
     routing::{DeliveryId, Recipients},
+    scheduler::mongo::MongoScheduler,
 };
 
 const DEAD_LETTER_QUEUES: [DeadLetterQueue; 3] =
@@ -49,7 +52,13 @@ impl AuditCli {
         let fixed_routes =
             fixed_routes.filter(|route| matches!(route.recipients, Recipients::Fixed(_)));
         let fixed_routes: HashSet<String> = fixed_routes.map(|route| route.name.clone()).collect();
-        let erasure = Erasure { matcher: &matcher, hash: &hash, fixed_routes: &fixed_routes };
+        let database = self.audit.database();
+        let erasure = Erasure {
+            audit: &self.audit,
+            scheduler: MongoScheduler::new(database),
+            requests: MongoRequests::new(database, loaded.settings.audit_retention),
+            person: Person { matcher: &matcher, hash: &hash, fixed_routes: &fixed_routes },
+        };
         let ledger = load::open_ledger(&loaded.settings)?;
         let act = async |target: &str| {
             let (by, target) = (args.by.clone(), target.to_owned());
@@ -66,8 +75,8 @@ impl AuditCli {
             let until = until.unwrap_or(Timestamp::MAX);
             self.audit.put_tombstone(&hash, at, until).await.map_err(Failure::unavailable)?;
         }
-        let found = self.audit.find_person(&erasure).await.map_err(Failure::unavailable)?;
-        let entries = self.ledger_entries(&ledger, &found, &erasure, at, args.yes).await?;
+        let found = erasure.find().await.map_err(Failure::unavailable)?;
+        let entries = self.ledger_entries(&ledger, &found, &erasure.person, at, args.yes).await?;
         // Last, for the broker does not let anybody hold messages for long.
         let mut shelves = Vec::new();
         for queue in DEAD_LETTER_QUEUES {
@@ -93,16 +102,16 @@ impl AuditCli {
             print("nothing was done; --yes does it");
             return Ok(ExitCode::SUCCESS);
         }
-        self.audit.forget(&found, at).await.map_err(Failure::unavailable)?;
+        erasure.erase(&found, at).await.map_err(Failure::unavailable)?;
         // What was so recent that nobody looked for the tombstone has its record by now, unless it is
         // with the mail server at this moment.
         let waited = Timestamp::now().duration_since(at);
         let rest = Duration::try_from(RECENT - waited).unwrap_or_default();
         tokio::time::sleep(rest).await;
-        let late = self.audit.find_late(&hash).await.map_err(Failure::unavailable)?;
-        self.ledger_entries(&ledger, &late, &erasure, at, true).await?;
-        self.audit.forget(&late, at).await.map_err(Failure::unavailable)?;
-        let late = match late.own.len() {
+        let late = erasure.find_late().await.map_err(Failure::unavailable)?;
+        self.ledger_entries(&ledger, &late, &erasure.person, at, true).await?;
+        erasure.erase(&late, at).await.map_err(Failure::unavailable)?;
+        let late = match late.records.own.len() {
             0 => String::new(),
             count => format!(", and {count} that came meanwhile"),
         };
@@ -117,20 +126,20 @@ impl AuditCli {
         &self,
         ledger: &RedisLedger,
         found: &Found,
-        erasure: &Erasure<'_>,
+        person: &Person<'_>,
         at: Timestamp,
         forget: bool,
     ) -> Result<u64, Failure> {
         let mut entries = 0;
-        for delivery in &found.deliveries {
+        for delivery in &found.records.deliveries {
             let Ok(delivery) = DeliveryId::from_stored(delivery) else { continue };
             let rewrite = |json: &str| {
                 let mut record: Record = serde_json::from_str(json).ok()?;
                 if record.erased_at.is_some() && record.recipient.is_empty() {
                     return None;
                 }
-                match record.recipient_hash == erasure.hash
-                    || erasure.matcher.is_in(&record.recipient)
+                match record.recipient_hash == person.hash
+                    || person.matcher.is_in(&record.recipient)
                 {
                     true => record.erase(at),
                     false => record.forget(at),
@@ -173,12 +182,16 @@ fn report(hash: &str, found: &Found, entries: u64, shelves: &[InQueue]) {
     let line = |what: &str, count: usize, note: &str| {
         print(format!("  {what:<22}{count:>8}  {note}").trim_end());
     };
-    line("records of theirs", found.own.len(), "address and words go, the fact stays");
-    line("records about them", found.others.len(), "the words go, the other's address stays");
+    line("records of theirs", found.records.own.len(), "address and words go, the fact stays");
+    line(
+        "records about them",
+        found.records.others.len(),
+        "the words go, the other's address stays",
+    );
     line("planned mails", found.planned.len(), "");
     line("requests by HTTP", found.requests.len(), "the fact stays in the records");
     line("changed bookings", found.bookings.len(), "times go, that they were changed stays");
-    line("actions", found.actions.len(), "the address goes out of the reasons");
+    line("actions", found.records.actions(), "the address goes out of the reasons");
     line("records in the ledger", usize::try_from(entries).unwrap_or(usize::MAX), "");
     for queue in shelves {
         line(&format!("in {}", queue.queue), queue.found.len(), "");

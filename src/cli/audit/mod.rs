@@ -69,7 +69,7 @@ impl AuditCli {
 /// Who a record is about, as people read it.
 fn recipient(record: &Record) -> &str {
     match record.recipient.as_str() {
-        "" if record.erased_at.is_some() => crate::audit::ERASED,
+        "" if record.erased_at.is_some() => crate::redaction::ERASED,
         address => address,
     }
 }

@@ -3,7 +3,6 @@
 use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
-use mongodb::bson::Document;
 use serde_json::json;
 
 use super::{AuditCli, print, recipient};
@@ -41,7 +40,6 @@ impl AuditCli {
                 Ok(mail) => json!({"subject": mail.subject, "text": mail.text, "html": mail.html}),
                 Err(reason) => json!({"none": reason}),
             };
-            let actions: Vec<_> = actions.iter().map(as_json).collect();
             let all = json!({"delivery_id": delivery, "records": records, "actions": actions, "mail": mail});
             print(&all.to_string());
             return Ok(ExitCode::SUCCESS);
@@ -52,14 +50,8 @@ impl AuditCli {
             attempt(screen, record);
         }
         for action in &actions {
-            let text = |field| action.get_str(field).unwrap_or_default();
-            let line = format!(
-                "{}  {} by {}  {}",
-                as_json(action)["at"].as_str().unwrap_or_default(),
-                text("action"),
-                text("by"),
-                text("reason")
-            );
+            let at = action.at.map(|at| at.to_string()).unwrap_or_default();
+            let line = format!("{at}  {} by {}  {}", action.action, action.by, action.reason);
             print(&one_line(line.trim_end()));
         }
         print("");
@@ -196,14 +188,4 @@ fn write(folder: &Path, delivery: &DeliveryId, mail: &Rendered) -> Result<(), Fa
         print(&path.display().to_string());
     }
     Ok(())
-}
-
-/// An action with its time as text.
-fn as_json(action: &Document) -> serde_json::Value {
-    let text = |field| action.get_str(field).unwrap_or_default();
-    let at = action.get_datetime("at").ok().and_then(|at| at.try_to_rfc3339_string().ok());
-    json!({
-        "at": at.unwrap_or_default(), "by": text("by"), "action": text("action"),
-        "reason": text("reason"),
-    })
 }

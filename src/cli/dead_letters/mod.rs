@@ -300,7 +300,7 @@ impl DeadLettersCli {
                     target: id.to_string(),
                     reason: choice.reason.clone(),
                 };
-                self.audit.act_with(&action, select.details()).await?;
+                self.audit.act_with(&action, select.correction()).await?;
                 select.publish(&broker).await?;
                 handle.remove().await
             };

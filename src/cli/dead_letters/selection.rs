@@ -2,11 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use mongodb::bson::{Document, doc};
-
 use super::{DeadLettersCli, Decision, correction::Correction, field_changes::Change};
 use crate::{
-    audit::Status,
+    audit::{Status, store::actions},
     broker::{Broker, DeliveryHeaders, Destination, Message, Republish, amqp::AmqpBroker},
     event,
     failure::Failure,
@@ -39,19 +37,18 @@ impl Selection {
         self.corrected.iter().map(ToString::to_string)
     }
 
-    /// What the audit keeps of it beside who, what and why: names, no values.
-    pub(super) fn details(&self) -> Document {
-        let mut details = Document::new();
-        if !self.corrected.is_empty() {
-            let fields = self.corrected.iter().map(|change| change.field.as_str());
-            details.insert("corrected", fields.collect::<Vec<_>>());
+    /// The correction as the audit records it: names, no values.
+    pub(super) fn correction(&self) -> actions::Correction {
+        let became = match &self.publication {
+            Some(Publication::Republish(republish)) => {
+                Some(republish.delivery_headers.delivery_id.clone())
+            }
+            _ => None,
+        };
+        actions::Correction {
+            fields: self.corrected.iter().map(|change| change.field.clone()).collect(),
+            became: became.filter(|became| *became != self.delivery),
         }
-        if let Some(Publication::Republish(republish)) = &self.publication
-            && republish.delivery_headers.delivery_id != self.delivery
-        {
-            details.extend(doc! {"became": republish.delivery_headers.delivery_id.as_str()});
-        }
-        details
     }
 
     pub(super) async fn publish(&self, broker: &AmqpBroker) -> anyhow::Result<()> {

@@ -21,7 +21,7 @@ use crate::{
     audit::{Audit, AuditError, Record, Smtp},
     broker::{Broker, BrokerError, Destination, Message, Republish},
     channel::{Channel, Outcome, Outgoing, Slot, email},
-    config::{self, Environment, Settings},
+    config::{self, Environment, RateLimit, Settings},
     delivery::Pipeline,
     embedded::{
         Database, audit::EmbeddedAudit, broker::EmbeddedBroker, ledger::EmbeddedLedger,
@@ -29,7 +29,7 @@ use crate::{
     },
     event::{Properties, Sources},
     health::Health,
-    ledger::{Admission, Input, Ledger, LedgerError, RateLimit, Reply},
+    ledger::{Admission, Input, Ledger, LedgerError, Reply},
     metrics::Metrics,
     routing::{DeliveryId, RoutingTable},
     template::{Globals, Templates, source::Files},

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use usher::{
-    audit::store::connect,
     broker::DeliveryHeaders,
+    clients::mongo::connect,
     embedded::scheduler::EmbeddedScheduler,
     event::Properties,
     routing::{DeliveryId, Lifecycle, Priority},

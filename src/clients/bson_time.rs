@@ -6,7 +6,7 @@ use mongodb::bson::DateTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 /// BSON is the only format here that is not for people to read.
-pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     if to.is_human_readable() {
         time.serialize(to)
     } else {
@@ -14,7 +14,7 @@ pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok,
     }
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
     if from.is_human_readable() {
         return Timestamp::deserialize(from);
     }
@@ -23,20 +23,20 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestam
 }
 
 /// The same for a time that may be missing.
-pub(super) mod option {
+pub(crate) mod option {
     use super::{Deserialize, Deserializer, Serialize, Serializer, Timestamp};
 
     #[derive(Serialize, Deserialize)]
     struct Date(#[serde(with = "super")] Timestamp);
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         time: &Option<Timestamp>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         time.map(Date).serialize(to)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<Timestamp>, D::Error> {
         Ok(Option::<Date>::deserialize(from)?.map(|date| date.0))

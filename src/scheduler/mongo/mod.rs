@@ -1,4 +1,6 @@
-//! The plan in MongoDB: the collections `planned` and `bookings`.
+//! The scheduler in MongoDB: the collections `planned` and `bookings`.
+
+mod erase;
 
 use std::time::Duration;
 
@@ -43,6 +45,34 @@ pub struct MongoScheduler {
     lookups: Batches<String, anyhow::Result<Option<Document>>>,
 }
 
+/// Selects planned mail.
+#[derive(Debug)]
+pub struct PlannedFilter {
+    pub state: State,
+    pub booking: Option<String>,
+    /// Due at this time or later.
+    pub since: Option<Timestamp>,
+    /// Due before this time.
+    pub until: Option<Timestamp>,
+}
+
+impl PlannedFilter {
+    fn to_document(&self) -> Document {
+        let mut filter = doc! {"state": self.state.as_str()};
+        if let Some(booking) = &self.booking {
+            filter.insert("booking_id", booking);
+        }
+        let mut due = Document::new();
+        for (operator, time) in [("$gte", self.since), ("$lt", self.until)] {
+            time.map(|time| due.insert(operator, date(time)));
+        }
+        if !due.is_empty() {
+            filter.insert("due", due);
+        }
+        filter
+    }
+}
+
 impl MongoScheduler {
     /// In this database, by its write concern.
     pub fn new(database: &Database) -> Self {
@@ -76,12 +106,27 @@ impl MongoScheduler {
         unless_refused("indexes of bookings", made).map_err(failed)
     }
 
-    /// What matches, soonest first.
-    ///
-    /// # Errors
-    /// The server did not answer.
-    pub async fn find(&self, filter: Document, limit: i64) -> Result<Vec<Planned>, SchedulerError> {
-        self.read(filter, doc! {"due": 1}, limit).await
+    /// Planned mail that matches, soonest first; a limit of 0 is none.
+    pub async fn find(
+        &self,
+        filter: &PlannedFilter,
+        limit: i64,
+    ) -> Result<Vec<Planned>, SchedulerError> {
+        self.read(filter.to_document(), doc! {"due": 1}, limit).await
+    }
+
+    /// Planned mail that was due before this time and is still waiting, soonest first.
+    pub async fn overdue(
+        &self,
+        before: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<Planned>, SchedulerError> {
+        let late = doc! {"state": {"$in": WAITING}, "due": {"$lt": date(before)}};
+        self.read(late, doc! {"due": 1}, limit).await
+    }
+
+    pub async fn get(&self, delivery: &DeliveryId) -> Result<Option<Planned>, SchedulerError> {
+        Ok(self.read(doc! {"_id": delivery.as_str()}, doc! {}, 1).await?.pop())
     }
 
     /// Has it taken at once instead of when it is due; whether it still could be.

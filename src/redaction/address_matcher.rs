@@ -1,35 +1,8 @@
-//! What becomes of a record when its recipient is to be forgotten: the fact of the delivery stays,
-//! everything about the person goes.
+//! Finds a mail address in texts, JSON and message bodies.
 
-use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::audit::Record;
-
-/// What stands where something was erased.
-pub const ERASED: &str = "(erased)";
-
-impl Record {
-    /// Takes out address, subject, variables and the words of server and error. Ids, the keyed hash of
-    /// the address, codes and times stay.
-    pub fn erase(&mut self, at: Timestamp) {
-        self.recipient = String::new();
-        self.forget(at);
-    }
-
-    /// The same for a record of somebody else's mail, which keeps its recipient.
-    pub fn forget(&mut self, at: Timestamp) {
-        self.subject = String::new();
-        self.data = Map::new();
-        if let Some(error) = &mut self.error {
-            ERASED.clone_into(&mut error.message);
-        }
-        if let Some(smtp) = &mut self.smtp {
-            ERASED.clone_into(&mut smtp.reply);
-        }
-        self.erased_at = Some(at);
-    }
-}
+use super::ERASED;
 
 /// An address that is looked for, in any case of letters.
 #[derive(Debug, Clone)]

@@ -1,0 +1,10 @@
+//! Keeps secrets and personal data out of what is logged, recorded or shown.
+
+mod address_matcher;
+mod mask;
+
+pub use address_matcher::AddressMatcher;
+pub use mask::{hide, mask_address, mask_addresses};
+
+/// Replaces a text that was erased.
+pub const ERASED: &str = "(erased)";
