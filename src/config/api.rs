@@ -33,8 +33,9 @@ pub(super) fn api(r: &mut Reader, listen: Option<SocketAddr>) -> Option<Api> {
     let contact_limit = r.value("CONTACT_RATE_LIMIT", v::or_none(v::rate_limit));
     let proxies = r.value("TRUSTED_PROXIES", v::list(v::network));
     let api = Api { tokens, jwt, origins, contact_limit, proxies };
+    // A secret with a fault stops the start; that it opens the API is no second fault.
     let secrets = ["API_TOKENS", "JWT_SECRET", "JWT_PUBLIC_KEY"];
-    let is_open = !secrets.iter().any(|name| r.is_set(name));
+    let is_open = api.is_open() && !secrets.iter().any(|name| r.is_set(name));
     match (switch, listen) {
         (Switch::Off, _) => None,
         (Switch::Auto, _) if is_open => None,

@@ -278,7 +278,7 @@ mod tests {
         let url = ("STREAM_URL", "redis://cache");
         assert_eq!(stream(&[url]).unwrap().keys, ["email:notifications"]);
         assert_eq!(stream(&[url, ("STREAM_KEYS", "a, b:c")]).unwrap().keys, ["a", "b:c"]);
-        assert!(faults(&[url, ("STREAM_KEYS", ",")]).contains("must name a stream"));
+        assert!(faults(&[url, ("STREAM_KEYS", ",")]).contains("is a list without an item"));
         assert!(faults(&[("STREAM_URL", "http://cache")]).starts_with("STREAM_URL"));
         let unencrypted = faults(&[url, ("STREAM_CA_FILE", "/no/such")]);
         assert!(unencrypted.contains("needs STREAM_URL with rediss://"), "{unencrypted}");
@@ -337,6 +337,7 @@ mod tests {
 
     #[test]
     fn what_opens_the_api_is_checked_and_never_shown() {
+        let elsewhere = ("HTTP_LISTEN", "0.0.0.0:8002");
         let hash = format!("sha256:{}", "0a".repeat(32));
         let two = format!("a-token-of-20-letters, {hash}");
         let (settings, _) = from_env(&[("API_TOKENS", &two)]).unwrap();
@@ -344,6 +345,12 @@ mod tests {
         for bad in ["hunter2", "sha256:00", "a-token-of-20-letters;hunter2"] {
             let text = faults(&[("API_TOKENS", bad)]);
             assert!(text.starts_with("API_TOKENS") && !text.contains("hunter2"), "{text}");
+        }
+        for list in [" , ", ",", ",,,"] {
+            for name in ["API_TOKENS", "ADMIN_EMAILS", "TRUSTED_PROXIES", "CORS_ALLOWED_ORIGINS"] {
+                let text = faults(&[(name, list), ("HTTP_API", "on"), elsewhere]);
+                assert!(text.contains(&format!("{name} ")), "{name}={list:?}: {text}");
+            }
         }
         let text = faults(&[("JWT_SECRET", "hunter2")]);
         assert_eq!(text.lines().count(), 3, "too short, no issuer, no audience: {text}");

@@ -11,9 +11,6 @@ use super::{
 pub(super) fn stream(r: &mut Reader) -> Option<Stream> {
     let url = r.read("STREAM_URL", v::redis_url);
     let tls = tls::files_for(r, "STREAM", &url.clone().unwrap_or_default());
-    let keys = r.read("STREAM_KEYS", |text| match v::list(v::stream_key)(text)? {
-        keys if keys.is_empty() => Err("must name a stream".to_owned()),
-        keys => Ok(keys),
-    });
+    let keys = r.read("STREAM_KEYS", v::list(v::stream_key));
     Some(Stream { server: Endpoint { url: url?, tls }, keys: keys? })
 }

@@ -71,11 +71,14 @@ pub(super) fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&str) ->
     }
 }
 
-/// Comma-separated items, each read by `item`; empty items are skipped, so a trailing comma is
-/// fine.
+/// Comma-separated items, each read by `item`. Empty items are skipped, so a trailing comma is fine; a
+/// list of nothing else is a fault, for somebody meant it to have an item.
 pub(super) fn list<T>(item: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Vec<T>> {
     move |text| {
-        let items = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        let mut items = text.split(',').map(str::trim).filter(|text| !text.is_empty()).peekable();
+        if items.peek().is_none() && !text.is_empty() {
+            return Err("is a list without an item".to_owned());
+        }
         items.map(|text| item(text).map_err(|reason| format!("each item {reason}"))).collect()
     }
 }
