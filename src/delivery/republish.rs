@@ -12,6 +12,7 @@ use crate::{
     event::snake_case,
     ledger::{Input, Next},
     redaction::ERASED,
+    routing::collect_texts,
 };
 
 impl Pipeline {
@@ -96,20 +97,10 @@ impl Pipeline {
     /// The body with its secrets masked; `None` if it has none. A message that was not understood has no
     /// route yet, so the secret fields of all routes count.
     pub(super) fn mask_secret_fields(&self, body: &[u8]) -> Option<Vec<u8>> {
-        fn gather(value: &Value, is_secret: &impl Fn(&str) -> bool, found: &mut Vec<String>) {
-            for (name, value) in value.as_object().into_iter().flatten() {
-                match value {
-                    Value::String(text) if is_secret(name) && !text.is_empty() => {
-                        found.push(text.clone());
-                    }
-                    Value::Number(number) if is_secret(name) => found.push(number.to_string()),
-                    nested => gather(nested, is_secret, found),
-                }
-            }
-        }
         let value: Value = crate::event::read_json(body).ok()?;
         let mut secrets = Vec::new();
-        gather(&value, &|name| self.routing.is_secret(&snake_case(name)), &mut secrets);
+        let is_secret = |name: &str| self.routing.is_secret(&snake_case(name));
+        collect_secrets(&value, &is_secret, &mut secrets);
         (!secrets.is_empty()).then(|| mask(&value, &secrets).to_string().into_bytes())
     }
 }
@@ -130,6 +121,25 @@ impl DeliveryContext<'_> {
             masked: false,
             arrived_at: Some(self.message.arrived_at()),
         }
+    }
+}
+
+/// Collects the values of secret fields at any depth.
+fn collect_secrets(value: &Value, is_secret: &impl Fn(&str) -> bool, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if is_secret(name) {
+                    collect_texts(value, found);
+                } else {
+                    collect_secrets(value, is_secret, found);
+                }
+            }
+        }
+        Value::Array(items) => {
+            items.iter().for_each(|item| collect_secrets(item, is_secret, found));
+        }
+        _ => {}
     }
 }
 

@@ -20,6 +20,7 @@ pub use lifecycle::{Lifecycle, ReminderRule};
 pub use route::{ChannelKind, OnUnknown, Priority, Recipients, Route, Variable, VariableType};
 pub use routes_file::RouteFaults;
 pub use variables::VariableFault;
+pub(crate) use variables::collect_texts;
 
 use crate::event::Event;
 

@@ -66,12 +66,22 @@ impl Route {
 
     /// The values of the route's secrets, to be masked wherever they would show.
     pub fn secret_values(&self, event: &Event) -> Vec<String> {
-        let texts = self.secrets.iter().filter_map(|name| match event.fields.get(name)? {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        });
-        texts.filter(|text| !text.is_empty()).collect()
+        let mut found = Vec::new();
+        for value in self.secrets.iter().filter_map(|name| event.fields.get(name)) {
+            collect_texts(value, &mut found);
+        }
+        found
+    }
+}
+
+/// Collects every text and number within a value.
+pub(crate) fn collect_texts(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) if !text.is_empty() => found.push(text.clone()),
+        Value::Number(number) => found.push(number.to_string()),
+        Value::Array(items) => items.iter().for_each(|item| collect_texts(item, found)),
+        Value::Object(fields) => fields.values().for_each(|value| collect_texts(value, found)),
+        _ => {}
     }
 }
 

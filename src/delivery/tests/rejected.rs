@@ -63,6 +63,18 @@ async fn poison_has_no_secrets_of_any_route() {
 }
 
 #[tokio::test]
+async fn poison_has_no_secrets_in_lists_and_objects_either() {
+    let body = json!({
+        "event_type": "no.such",
+        "items": [{"text": "734512"}, {"name": "kept", "text": {"code": 734_513, "list": ["734514"]}}],
+    });
+    let (poison, _) = poison(&body.to_string()).await;
+    assert!(poison.delivery_headers.masked);
+    let kept = String::from_utf8(poison.body).unwrap();
+    assert!(kept.contains("kept") && !kept.contains("73451"), "{kept}");
+}
+
+#[tokio::test]
 async fn the_same_poison_again_is_one_record() {
     let bench = TestBench::new();
     bench.receive(raw_message("nonsense")).await;
