@@ -53,7 +53,7 @@
 //! api            audit broker channel clients config event health ledger metrics redaction routing stream_source trace
 //! erasure        api audit scheduler
 //! app            api audit broker channel clients config delivery embedded event failure health ledger logging metrics routing scheduler stream_source template tls trace
-//! cli            api app audit broker channel config contract delivery embedded erasure event failure health ledger logging metrics redaction routing scheduler stream_source template trace
+//! cli            api app audit broker channel config contract delivery embedded erasure event failure health ledger logging metrics redaction routing scheduler stream_source template text trace
 //! ```
 //!
 //! # Who knows which service

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
-use usher::cli::{self, args::Cli};
+use usher::cli::{self, Cli};
 
 // Every event is thousands of short-lived allocations; see docs/performance.md.
 #[global_allocator]

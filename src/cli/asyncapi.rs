@@ -1,11 +1,11 @@
-//! `usher asyncapi`: the contract for publishers, as the routes and samples in use have it.
+//! `usher asyncapi`: the contract for publishers, made from the routes and samples in use.
 
 use std::{path::Path, process::ExitCode};
 
-use super::print;
+use super::output::print;
 use crate::{app::load, contract, failure::Failure, logging};
 
-pub(crate) fn asyncapi(config: Option<&Path>) -> Result<ExitCode, Failure> {
+pub(super) fn run(config: Option<&Path>) -> Result<ExitCode, Failure> {
     let loaded = load::load(config)?;
     logging::init_quiet(loaded.settings.log_format);
     print(contract::asyncapi(&loaded.routing, &loaded.files)?.trim_end());

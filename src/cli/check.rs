@@ -2,12 +2,13 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-use serde_json::json;
+use clap::Args;
+use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
-use super::{args::CheckArgs, print};
+use super::output::print;
 use crate::{
-    app::load,
+    app::load::{self, Loaded},
     broker::amqp,
     channel::{email::SmtpChannel, sms::SmsChannel},
     config::{EmailBackend, Settings},
@@ -16,119 +17,141 @@ use crate::{
 };
 
 /// How long each service may take to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-struct Check {
-    name: &'static str,
-    result: Result<String, String>,
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Leave out the connections.
+    #[arg(long)]
+    offline: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
-pub(crate) async fn check(config: Option<&Path>, args: &CheckArgs) -> Result<ExitCode, Failure> {
+/// A service, and what it answered or why it could not be used.
+type Connection = (&'static str, Result<String, String>);
+
+pub(super) async fn run(config: Option<&Path>, args: &CheckArgs) -> Result<ExitCode, Failure> {
     let loaded = match load::load(config) {
         Ok(loaded) => loaded,
         Err(failure) if args.json => {
-            let faults: Vec<String> =
-                failure.error.to_string().lines().map(ToOwned::to_owned).collect();
-            print(
-                &json!({"ok": false, "configuration": {"ok": false, "faults": faults}}).to_string(),
-            );
+            let text = failure.error.to_string();
+            let faults: Vec<_> = text.lines().collect();
+            let configuration = json!({"ok": false, "faults": faults});
+            print(&json!({"ok": false, "configuration": configuration}).to_string());
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
         Err(failure) => return Err(failure),
     };
     logging::init_quiet(loaded.settings.log_format);
-    let routes = loaded.routing.routes().len();
-    let mut checks = Vec::new();
-    if !args.offline {
-        checks = Box::pin(connections(&loaded.settings)).await;
-    }
-    let ok = checks.iter().all(|check| check.result.is_ok());
+    let connections = match args.offline {
+        true => Vec::new(),
+        false => Box::pin(connections(&loaded.settings)).await,
+    };
+    let ok = connections.iter().all(|(_, result)| result.is_ok());
     if args.json {
-        let connections: serde_json::Map<_, _> = checks
-            .iter()
-            .map(|check| {
-                let value = match &check.result {
-                    Ok(detail) => json!({"ok": true, "detail": detail}),
-                    Err(reason) => json!({"ok": false, "error": reason}),
-                };
-                (check.name.to_owned(), value)
-            })
-            .collect();
-        let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-        let configuration = json!({"ok": true, "routes": routes, "warnings": warnings});
-        print(
-            &json!({"ok": ok, "configuration": configuration, "connections": connections})
-                .to_string(),
-        );
+        print(&as_json(&loaded, ok, &connections).to_string());
     } else {
-        for warning in &loaded.warnings {
-            print(&format!("warning  {warning}"));
-        }
-        print(&format!(
-            "ok       configuration: {routes} routes, every template renders its samples"
-        ));
-        for check in &checks {
-            match &check.result {
-                Ok(detail) => print(&format!("ok       {}: {detail}", check.name)),
-                Err(reason) => print(&format!("FAILED   {}: {reason}", check.name)),
-            }
-        }
+        print_report(&loaded, &connections);
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNAVAILABLE) })
 }
 
-async fn connections(settings: &Settings) -> Vec<Check> {
-    let rabbitmq =
-        async { amqp::test(&settings.rabbitmq).await.map_err(|error| format!("{error:#}")) };
-    let redis = async {
-        let ledger = load::open_ledger(settings).map_err(|failure| failure.to_string())?;
-        ledger.has_epoch().await.map(drop).map_err(|error| error.to_string())
-    };
-    let mongodb = async {
-        let audit = load::open_audit(settings).await.map_err(|failure| failure.to_string())?;
-        audit.ping().await.map_err(|error| error.to_string())
-    };
-    let smtp = async {
-        match &settings.email.backend {
-            EmailBackend::Smtp(smtp) => {
-                SmtpChannel::test(smtp).await?;
-                let login =
-                    if smtp.credentials.is_some() { "logged in" } else { "no login configured" };
-                Ok(format!("{}:{}, {login}", smtp.server, smtp.port))
-            }
-            EmailBackend::File(folder) => {
-                Ok(format!("not used, mail goes to {}", folder.display()))
-            }
-            EmailBackend::Console => Ok("not used, mail goes to standard output".to_owned()),
-            EmailBackend::Simulated => Ok("not configured, mail is simulated".to_owned()),
-        }
-    };
-    let sms = async {
-        let Some(gateway) = &settings.sms else {
-            return Ok("not configured, text messages are simulated".to_owned());
+fn as_json(loaded: &Loaded, ok: bool, connections: &[Connection]) -> Value {
+    let connections = connections.iter().map(|(name, result)| {
+        let value = match result {
+            Ok(detail) => json!({"ok": true, "detail": detail}),
+            Err(reason) => json!({"ok": false, "error": reason}),
         };
-        SmsChannel::test(gateway).await?;
-        Ok(format!("{}, logged in", gateway.base_url))
-    };
-    let stream = async {
-        match &settings.stream {
-            None => Ok("not configured, no stream is read".to_owned()),
-            Some(stream) => stream_source::test(stream).await,
-        }
-    };
-    let up = |()| "answers".to_owned();
+        ((*name).to_owned(), value)
+    });
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    json!({
+        "ok": ok,
+        "configuration": {"ok": true, "routes": loaded.routing.routes().len(), "warnings": warnings},
+        "connections": connections.collect::<Map<_, _>>(),
+    })
+}
+
+fn print_report(loaded: &Loaded, connections: &[Connection]) {
+    for warning in &loaded.warnings {
+        print(&format!("warning  {warning}"));
+    }
+    let routes = loaded.routing.routes().len();
+    print(&format!("ok       configuration: {routes} routes, every template renders its samples"));
+    for (name, result) in connections {
+        print(&match result {
+            Ok(detail) => format!("ok       {name}: {detail}"),
+            Err(reason) => format!("FAILED   {name}: {reason}"),
+        });
+    }
+}
+
+async fn connections(settings: &Settings) -> Vec<Connection> {
     let (rabbitmq, redis, mongodb, smtp, sms, stream) = tokio::join!(
-        answer("rabbitmq", async { rabbitmq.await.map(up) }),
-        answer("redis", async { redis.await.map(up) }),
-        answer("mongodb", async { mongodb.await.map(up) }),
-        answer("smtp", smtp),
-        answer("sms", sms),
-        answer("stream", stream),
+        limited("rabbitmq", rabbitmq(settings)),
+        limited("redis", redis(settings)),
+        limited("mongodb", mongodb(settings)),
+        limited("smtp", smtp(settings)),
+        limited("sms", sms(settings)),
+        limited("stream", stream(settings)),
     );
     vec![rabbitmq, redis, mongodb, smtp, sms, stream]
 }
 
-async fn answer(name: &'static str, work: impl Future<Output = Result<String, String>>) -> Check {
-    let result = timeout(PATIENCE, work).await;
-    Check { name, result: result.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}"))) }
+async fn limited(
+    name: &'static str,
+    check: impl Future<Output = Result<String, String>>,
+) -> Connection {
+    let result = timeout(TIMEOUT, check).await;
+    (name, result.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}"))))
+}
+
+fn answers() -> String {
+    "answers".to_owned()
+}
+
+async fn rabbitmq(settings: &Settings) -> Result<String, String> {
+    let result = amqp::test(&settings.rabbitmq).await;
+    result.map(|()| answers()).map_err(|error| format!("{error:#}"))
+}
+
+async fn redis(settings: &Settings) -> Result<String, String> {
+    let ledger = load::open_ledger(settings).map_err(|failure| failure.to_string())?;
+    ledger.has_epoch().await.map(|_| answers()).map_err(|error| error.to_string())
+}
+
+async fn mongodb(settings: &Settings) -> Result<String, String> {
+    let audit = load::open_audit(settings).await.map_err(|failure| failure.to_string())?;
+    audit.ping().await.map(|()| answers()).map_err(|error| error.to_string())
+}
+
+async fn smtp(settings: &Settings) -> Result<String, String> {
+    match &settings.email.backend {
+        EmailBackend::Smtp(smtp) => {
+            SmtpChannel::test(smtp).await?;
+            let has_login = smtp.credentials.is_some();
+            let login = if has_login { "logged in" } else { "no login configured" };
+            Ok(format!("{}:{}, {login}", smtp.server, smtp.port))
+        }
+        EmailBackend::File(folder) => Ok(format!("not used, mail goes to {}", folder.display())),
+        EmailBackend::Console => Ok("not used, mail goes to standard output".to_owned()),
+        EmailBackend::Simulated => Ok("not configured, mail is simulated".to_owned()),
+    }
+}
+
+async fn sms(settings: &Settings) -> Result<String, String> {
+    let Some(gateway) = &settings.sms else {
+        return Ok("not configured, text messages are simulated".to_owned());
+    };
+    SmsChannel::test(gateway).await?;
+    Ok(format!("{}, logged in", gateway.base_url))
+}
+
+async fn stream(settings: &Settings) -> Result<String, String> {
+    match &settings.stream {
+        None => Ok("not configured, no stream is read".to_owned()),
+        Some(stream) => stream_source::test(stream).await,
+    }
 }

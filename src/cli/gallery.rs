@@ -1,5 +1,5 @@
-//! Pages that show mails as recipients see them: wide and narrow, light and dark, with subject,
-//! headers and text part; and text messages with their length.
+//! Web pages that show messages as their recipients see them: mails wide and narrow, light and dark, with
+//! headers and text part, and text messages with their length.
 
 use std::{
     fmt::Write,
@@ -19,20 +19,18 @@ use crate::{
     template::Rendered,
 };
 
-/// One message of a gallery.
-pub(crate) struct Shown {
-    /// What it is called, beside its subject.
-    pub(crate) title: String,
-    /// How it travels.
-    pub(crate) channel: ChannelKind,
-    /// The message.
-    pub(crate) mail: Outgoing,
+pub(super) struct GalleryMessage {
+    /// Shown beside the subject.
+    pub(super) title: String,
+    pub(super) channel: ChannelKind,
+    pub(super) message: Outgoing,
 }
 
-/// How many mails and how many text messages, in words.
-pub(crate) fn count(shown: &[Shown]) -> String {
-    let mails = shown.iter().filter(|shown| shown.channel == ChannelKind::Email).count();
-    format!("{mails} mails, {} text messages", shown.len() - mails)
+/// `12 mails, 3 text messages`.
+pub(super) fn count(messages: &[GalleryMessage]) -> String {
+    let is_mail = |message: &&GalleryMessage| message.channel == ChannelKind::Email;
+    let mails = messages.iter().filter(is_mail).count();
+    format!("{mails} mails, {} text messages", messages.len() - mails)
 }
 
 const STYLE: &str = "
@@ -53,43 +51,43 @@ const STYLE: &str = "
 /// Widths in pixels at which mails are shown.
 const WIDTHS: [(&str, u32); 2] = [("desktop", 800), ("phone", 375)];
 
-/// Writes an index, and for each mail its parts and a page of its own; gives the index's path.
-/// `reload`: open pages show changes by themselves.
-pub(crate) fn write(
+/// Writes an index, and the parts and a page for each mail; returns the path of the index. With `reload`,
+/// open pages follow changes.
+pub(super) fn write(
     folder: &Path,
     heading: &str,
-    mails: &[Shown],
+    messages: &[GalleryMessage],
     sender: &Sender,
     reload: bool,
 ) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(folder.join("gallery"))?;
     let mut index = head(heading, reload);
     index.push_str("<main>\n");
-    let mut sorted: Vec<&Shown> = mails.iter().collect();
-    sorted.sort_by_key(|shown| {
-        let template = &shown.mail.rendered.template;
-        (&template.name, &template.locale, &shown.title)
+    let mut sorted: Vec<&GalleryMessage> = messages.iter().collect();
+    sorted.sort_by_key(|entry| {
+        let template = &entry.message.rendered.template;
+        (&template.name, &template.locale, &entry.title)
     });
-    for (number, shown) in sorted.into_iter().enumerate() {
-        let rendered = &shown.mail.rendered;
+    for (number, entry) in sorted.into_iter().enumerate() {
+        let rendered = &entry.message.rendered;
         let template = &rendered.template;
         let name = format!("{number:03}-{}-{}", template.name, template.locale);
         let file = |ending: &str| folder.join("gallery").join(format!("{name}{ending}"));
-        if shown.channel == ChannelKind::Sms {
+        if entry.channel == ChannelKind::Sms {
             std::fs::write(file(".txt"), &rendered.text)?;
-            index.push_str(&text_message(shown));
+            index.push_str(&text_message(entry));
             continue;
         }
-        let html = with_images(&shown.mail);
+        let html = with_images(&entry.message);
         std::fs::write(file(".html"), &html)?;
-        // A browser has one colour scheme at a time.
+        // A browser shows one colour scheme at a time, so dark mode has a file of its own.
         let dark = html.replace("(prefers-color-scheme: dark)", "all");
         std::fs::write(file(".dark.html"), dark)?;
         std::fs::write(file(".txt"), &rendered.text)?;
-        let mail = sender.compose(&shown.mail).map_err(anyhow::Error::msg)?;
+        let mail = sender.compose(&entry.message).map_err(anyhow::Error::msg)?;
         std::fs::write(file(".eml"), &mail.text)?;
-        std::fs::write(file(".page.html"), page(&name, shown, mail.text.as_bytes(), reload))?;
-        let (subject, title) = (html_escape(&rendered.subject), html_escape(&shown.title));
+        std::fs::write(file(".page.html"), page(&name, entry, mail.text.as_bytes(), reload))?;
+        let (subject, title) = (html_escape(&rendered.subject), html_escape(&entry.title));
         // Writing to a String can't fail.
         let _ = writeln!(
             index,
@@ -115,15 +113,15 @@ fn head(heading: &str, reload: bool) -> String {
     )
 }
 
-/// A text message has no page: all of it is seen at once.
-fn text_message(shown: &Shown) -> String {
-    let Rendered { text, template, .. } = &shown.mail.rendered;
+/// Text messages are short, so they have no page of their own.
+fn text_message(entry: &GalleryMessage) -> String {
+    let Rendered { text, template, .. } = &entry.message.rendered;
     let text = text.trim();
     format!(
         "<article><header><h2>Text message, segments: {}</h2><p>{} · {} ({})</p></header><blockquote>{}\
          </blockquote></article>\n",
         sms::segments(text),
-        html_escape(&shown.title),
+        html_escape(&entry.title),
         template.name,
         template.locale,
         html_escape(text)
@@ -131,13 +129,13 @@ fn text_message(shown: &Shown) -> String {
 }
 
 /// One mail in every view.
-fn page(name: &str, shown: &Shown, raw: &[u8], reload: bool) -> String {
-    let rendered = &shown.mail.rendered;
+fn page(name: &str, entry: &GalleryMessage, raw: &[u8], reload: bool) -> String {
+    let rendered = &entry.message.rendered;
     let mut page = head(&rendered.subject, reload);
     let _ = writeln!(
         page,
         "<p>{} · {} ({}, version {}) · <a href=\"{name}.eml\">eml</a> · <a href=\"../index.html\">all mails</a></p>\n<div class=\"views\">",
-        html_escape(&shown.title),
+        html_escape(&entry.title),
         rendered.template.name,
         rendered.template.locale,
         rendered.template.version,
@@ -162,10 +160,10 @@ fn page(name: &str, shown: &Shown, raw: &[u8], reload: bool) -> String {
     page
 }
 
-/// The HTML part with its inline image in it, as mail programs put it there.
-fn with_images(mail: &Outgoing) -> String {
-    let html = &mail.rendered.html;
-    let Some(qr) = &mail.extras.qr else { return html.clone() };
+/// The HTML part with its inline image as a data URL.
+fn with_images(message: &Outgoing) -> String {
+    let html = &message.rendered.html;
+    let Some(qr) = &message.extras.qr else { return html.clone() };
     let Some(png) = qr_png(&qr.text) else { return html.clone() };
     let data = format!("data:image/png;base64,{}", STANDARD.encode(png));
     html.replace(&format!("cid:{}", qr.name), &data)

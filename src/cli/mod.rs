@@ -1,10 +1,10 @@
-//! One file for each subcommand, and the exit codes (sysexits.h).
+//! The command line: a file or folder for each command, with its arguments and its handler.
 
-pub mod args;
 mod asyncapi;
 mod audit;
 mod check;
 mod dead_letters;
+mod decision;
 mod demo;
 mod gallery;
 mod healthcheck;
@@ -12,63 +12,129 @@ mod openapi;
 mod output;
 mod publish;
 mod render;
-pub mod run;
+mod run;
 mod scheduled;
 mod templates;
+mod time;
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use self::args::{Cli, Command};
-use crate::{broker::amqp::DeadLetterQueue, failure::EXIT_SOFTWARE};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
 
-/// The process could not even begin.
+use self::output::print_err;
+use crate::{
+    broker::amqp::DeadLetterQueue,
+    failure::{EXIT_DATA, EXIT_SOFTWARE, Failure},
+    routing::DeliveryId,
+};
+
+/// Send mail and text messages for RabbitMQ events, each exactly once, and keep a record of every delivery.
+#[derive(Debug, Parser)]
+#[command(name = "usher", version, about)]
+pub struct Cli {
+    /// Settings file (TOML); environment variables override it.
+    #[arg(long, global = true, env = "USHER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Consume events and send their notifications until SIGTERM.
+    Run(run::RunArgs),
+    /// Show usher at work on sample events, without any service.
+    Demo(demo::DemoArgs),
+    /// Check settings, routes, templates, connections and the SMTP login.
+    Check(check::CheckArgs),
+    /// Render the messages of an event without sending them.
+    Render(render::RenderArgs),
+    /// Publish events, each confirmed by the broker.
+    Publish(publish::PublishArgs),
+    /// List, show, replay or drop messages that could not be delivered (`usher.dead`).
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
+    /// List, show, replay or drop messages that could not be read (`usher.poison`).
+    #[command(subcommand)]
+    Poison(dead_letters::DeadLettersCommand),
+    /// List, show, resend or dismiss mail that may have been sent already (`usher.parked`).
+    #[command(subcommand)]
+    Parked(dead_letters::DeadLettersCommand),
+    /// List, show, cancel or send mail that is planned for later.
+    #[command(subcommand)]
+    Scheduled(scheduled::ScheduledCommand),
+    /// Find, show, count and export the records of deliveries; erase a recipient.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// List, show, push and activate templates in the database, which override the files.
+    #[command(subcommand)]
+    Templates(templates::TemplatesCommand),
+    /// Print the AsyncAPI contract for publishers, with a JSON Schema for each event.
+    Asyncapi,
+    /// Print the OpenAPI document of the HTTP API.
+    Openapi,
+    /// Ask a running usher whether it is alive (for containers).
+    Healthcheck,
+}
+
+/// Reports that the runtime could not be started.
 pub fn failed_to_start(error: &std::io::Error) -> ExitCode {
     print_err(&format!("usher: starting: {error}"));
     ExitCode::from(EXIT_SOFTWARE)
 }
 
-/// Runs a command and says how it ended.
+/// Runs the command and returns its exit code (sysexits.h).
 pub async fn dispatch(cli: Cli) -> ExitCode {
+    use DeadLetterQueue::{Dead, Parked, Poison};
     let config = cli.config.as_deref();
-    let ended = match cli.command {
+    let result = match cli.command {
         Command::Run(args) => run::run(config, args).await,
-        Command::Demo(args) => demo::demo(config, args).await,
-        Command::Check(args) => check::check(config, &args).await,
-        Command::Render(args) => render::render(config, &args).await,
-        Command::Publish(args) => publish::publish(config, &args).await,
-        Command::DeadLetters(command) => {
-            dead_letters::run(config, DeadLetterQueue::Dead, command).await
-        }
-        Command::Poison(command) => {
-            dead_letters::run(config, DeadLetterQueue::Poison, command).await
-        }
-        Command::Parked(command) => {
-            dead_letters::run(config, DeadLetterQueue::Parked, command).await
-        }
-        Command::Scheduled(command) => scheduled::scheduled(config, command).await,
-        Command::Audit(command) => audit::audit(config, command).await,
-        Command::Templates(command) => templates::templates(config, command).await,
-        Command::Asyncapi => asyncapi::asyncapi(config),
-        Command::Openapi => openapi::openapi(),
-        Command::Healthcheck => healthcheck::healthcheck(config).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Check(args) => check::run(config, &args).await,
+        Command::Render(args) => render::run(config, &args).await,
+        Command::Publish(args) => publish::run(config, &args).await,
+        Command::DeadLetters(command) => dead_letters::run(config, Dead, command).await,
+        Command::Poison(command) => dead_letters::run(config, Poison, command).await,
+        Command::Parked(command) => dead_letters::run(config, Parked, command).await,
+        Command::Scheduled(command) => scheduled::run(config, command).await,
+        Command::Audit(command) => audit::run(config, command).await,
+        Command::Templates(command) => templates::run(config, command).await,
+        Command::Asyncapi => asyncapi::run(config),
+        Command::Openapi => openapi::run(),
+        Command::Healthcheck => healthcheck::run(config).await,
     };
-    match ended {
-        Ok(code) => code,
-        Err(failure) => {
-            print_err(&format!("usher: {failure}"));
-            ExitCode::from(failure.code)
-        }
+    result.unwrap_or_else(|failure| {
+        print_err(&format!("usher: {failure}"));
+        ExitCode::from(failure.code)
+    })
+}
+
+/// Reads a delivery id that was given as an argument.
+fn delivery_id(text: &str) -> Result<DeliveryId, Failure> {
+    DeliveryId::from_stored(text)
+        .map_err(|text| Failure::data(format!("{text:?} is not a delivery id")))
+}
+
+/// Reads a file, or standard input for `-`.
+fn read_input(path: &Path) -> Result<String, Failure> {
+    let text = match path == Path::new("-") {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(path),
+    };
+    text.with_context(|| path.display().to_string()).map_err(|error| Failure::new(EXIT_DATA, error))
+}
+
+/// Writes `name.extension` for each part into a folder, and prints the paths.
+fn write_parts(folder: &Path, name: &str, parts: &[(&str, &str)]) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    for (extension, part) in parts {
+        let path = folder.join(format!("{name}.{extension}"));
+        std::fs::write(&path, part).with_context(|| path.display().to_string())?;
+        output::print(&path.display().to_string());
     }
-}
-
-/// To standard output; a reader that has left is no failure.
-pub(crate) fn print(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-/// To standard error.
-pub(crate) fn print_err(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{text}");
+    Ok(())
 }

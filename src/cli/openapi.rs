@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use super::print;
+use super::output::print;
 use crate::{api, failure::Failure};
 
-pub(crate) fn openapi() -> Result<ExitCode, Failure> {
+pub(super) fn run() -> Result<ExitCode, Failure> {
     print(api::openapi_yaml()?.trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -1,192 +1,194 @@
-//! What a terminal shows: how wide it is, colours, tables and bars.
+//! Everything about printing: lines, tables, colours, bars, progress and confirmation.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
-use crate::audit::Status;
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, presets};
+use console::{Style, Term, truncate_str};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
-/// Where the output goes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Screen {
-    /// In characters; `None` where nothing has to be cut.
-    pub(crate) width: Option<usize>,
-    has_colours: bool,
+use crate::{audit::Status, text::one_line};
+
+/// Blanks between two columns of a table.
+const GAP: u16 = 2;
+
+/// Prints a line to standard output. A reader that has left is no failure.
+pub(super) fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// A colour of the terminal's own.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Colour {
-    Good,
-    Bad,
-    Warning,
-    Faint,
+pub(super) fn print_err(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// One column of a table.
-pub(crate) struct Column {
-    pub(crate) name: &'static str,
-    /// Whether it may be cut where the terminal is too narrow.
-    pub(crate) may_shrink: bool,
-    pub(crate) is_number: bool,
+/// Prints one JSON object on one line.
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), serde_json::Error> {
+    print(&serde_json::to_string(value)?);
+    Ok(())
 }
 
-impl Column {
-    /// A text that is shown whole.
-    pub(crate) const fn whole(name: &'static str) -> Self {
-        Self { name, may_shrink: false, is_number: false }
-    }
-
-    /// A text that may be cut.
-    pub(crate) const fn text(name: &'static str) -> Self {
-        Self { name, may_shrink: true, is_number: false }
-    }
-
-    /// A number.
-    pub(crate) const fn number(name: &'static str) -> Self {
-        Self { name, may_shrink: false, is_number: true }
-    }
+/// Width of standard output in columns: `COLUMNS`, else the terminal's; `None` where nothing has to be cut.
+pub(super) fn width() -> Option<usize> {
+    let stated = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    stated.or_else(|| Term::stdout().size_checked().map(|(_, columns)| usize::from(columns)))
 }
 
-/// A column is not cut to less.
-const NARROWEST: usize = 8;
-const GAP: usize = 2;
-
-impl Screen {
-    /// Standard output. `COLUMNS` counts where there is no terminal, too.
-    pub(crate) fn new() -> Self {
-        let is_terminal = std::io::stdout().is_terminal();
-        let stated = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-        let found = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
-        let width = stated.or_else(|| is_terminal.then(found).flatten());
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { width, has_colours: is_terminal && !no_colour }
-    }
-
-    /// The text in a colour, where there are any.
-    pub(crate) fn paint(self, text: &str, colour: Colour) -> String {
-        if !self.has_colours || text.trim().is_empty() {
-            return text.to_owned();
-        }
-        let code = match colour {
-            Colour::Good => 32,
-            Colour::Bad => 31,
-            Colour::Warning => 33,
-            Colour::Faint => 2,
-        };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
-    }
-
-    /// Rows below names. `colour` may give one for a row's second cell.
-    pub(crate) fn table(
-        self,
-        columns: &[Column],
-        rows: &[Vec<String>],
-        colour: impl Fn(usize) -> Option<Colour>,
-    ) -> String {
-        let widths = self.widths(columns, rows);
-        let line = |cells: &[String], colour: Option<Colour>| {
-            let mut line = String::new();
-            for (number, (column, width)) in columns.iter().zip(&widths).enumerate() {
-                let cell = fit(cells.get(number).map_or("", String::as_str), *width);
-                let space = " ".repeat(width - cell.chars().count());
-                let cell = if column.is_number { space + &cell } else { cell + &space };
-                let cell = match colour.filter(|_| number == 1) {
-                    Some(colour) => self.paint(&cell, colour),
-                    None => cell,
-                };
-                line.push_str(&cell);
-                line.push_str(&" ".repeat(GAP));
-            }
-            line.trim_end().to_owned()
-        };
-        let names: Vec<String> = columns.iter().map(|column| column.name.to_owned()).collect();
-        let mut lines = vec![self.paint(&line(&names, None), Colour::Faint)];
-        lines.extend(rows.iter().enumerate().map(|(number, row)| line(row, colour(number))));
-        lines.join("\n")
-    }
-
-    fn widths(self, columns: &[Column], rows: &[Vec<String>]) -> Vec<usize> {
-        let widest = |number: usize, column: &Column| {
-            let cells = rows.iter().filter_map(|row| row.get(number));
-            let cells = cells.map(|cell| one_line(cell).chars().count());
-            cells.chain([column.name.chars().count()]).max().unwrap_or_default()
-        };
-        let mut widths: Vec<usize> =
-            columns.iter().enumerate().map(|(number, column)| widest(number, column)).collect();
-        let Some(width) = self.width else { return widths };
-        // Character by character from the widest that may give one.
-        while widths.iter().sum::<usize>() + GAP * (columns.len() - 1) > width {
-            let shrinkable = widths.iter_mut().zip(columns);
-            let shrinkable =
-                shrinkable.filter(|(it, column)| column.may_shrink && **it > NARROWEST);
-            match shrinkable.map(|(width, _)| width).max() {
-                Some(widest) => *widest -= 1,
-                None => break,
-            }
-        }
-        widths
-    }
-
-    /// So much of `whole` as a bar of at most this many characters, in eighths.
-    pub(crate) fn bar(part: u64, whole: u64, width: usize) -> String {
-        const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-        if whole == 0 || part == 0 {
-            return String::new();
-        }
-        // What there is of is never invisible.
-        let eighths = ((part as f64 / whole as f64) * (width * 8) as f64).round().max(1.0) as usize;
-        format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
-    }
+/// Cuts a text to one line of at most `width` columns.
+pub(super) fn fit(text: &str, width: usize) -> String {
+    truncate_str(&one_line(text), width, "…").into_owned()
 }
 
-/// The colour of a status.
-pub(crate) fn colour_of(status: Status) -> Colour {
+/// Applies a style if standard output is a terminal with colours (`NO_COLOR` and `CLICOLOR` count).
+pub(super) fn paint(text: &str, style: &Style) -> String {
+    style.apply_to(text).to_string()
+}
+
+pub(super) fn faint(text: &str) -> String {
+    paint(text, &Style::new().dim())
+}
+
+pub(super) fn status_style(status: Status) -> Style {
     match status {
-        Status::Sent | Status::Simulated => Colour::Good,
-        Status::Failed | Status::Unknown | Status::Rejected => Colour::Bad,
-        Status::Retrying => Colour::Warning,
-        Status::Suppressed | Status::Superseded | Status::Duplicate => Colour::Faint,
+        Status::Sent | Status::Simulated => Style::new().green(),
+        Status::Failed | Status::Unknown | Status::Rejected => Style::new().red(),
+        Status::Retrying => Style::new().yellow(),
+        Status::Suppressed | Status::Superseded | Status::Duplicate => Style::new().dim(),
     }
 }
 
-/// Cut to this many characters, with a sign that it was.
-pub(crate) fn fit(text: &str, width: usize) -> String {
-    let text = one_line(text);
-    if text.chars().count() <= width {
-        return text;
-    }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    format!("{kept}…")
+#[derive(Clone, Copy)]
+pub(super) enum Column {
+    /// A text that is never cut.
+    Whole(&'static str),
+    /// A text that is cut where the terminal is too narrow.
+    Text(&'static str),
+    /// A number, aligned to the right.
+    Number(&'static str),
 }
 
-/// No text that comes from outside may break a line or command the terminal.
-pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// Rows of one line each, below the names of their columns.
+pub(super) struct Table {
+    inner: comfy_table::Table,
+    styles: Vec<Style>,
+}
+
+impl Table {
+    /// `width` as of [`width`].
+    pub(super) fn new(columns: &[Column], width: Option<usize>) -> Self {
+        let mut inner = comfy_table::Table::new();
+        inner.load_style(presets::NOTHING);
+        if let Some(width) = width.and_then(|width| u16::try_from(width).ok()) {
+            inner.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        }
+        let names = columns.iter().map(|column| match column {
+            Column::Whole(name) | Column::Text(name) | Column::Number(name) => *name,
+        });
+        inner.set_header(row_of_one_line(names.collect()));
+        let last = columns.len().saturating_sub(1);
+        for (index, (cells, column)) in inner.column_iter_mut().zip(columns).enumerate() {
+            cells.set_padding((0, if index == last { 0 } else { GAP }));
+            match column {
+                Column::Text(_) => {}
+                Column::Whole(_) => drop(cells.set_constraint(ColumnConstraint::ContentWidth)),
+                Column::Number(_) => {
+                    cells.set_constraint(ColumnConstraint::ContentWidth);
+                    cells.set_cell_alignment(CellAlignment::Right);
+                }
+            }
+        }
+        Self { inner, styles: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, cells: &[&str], style: Style) {
+        let cells = cells.iter().map(|cell| one_line(cell).trim_end().to_owned());
+        self.inner.add_row(row_of_one_line(cells.collect()));
+        self.styles.push(style);
+    }
+
+    pub(super) fn header(&self) -> String {
+        let header = self.inner.lines().next();
+        faint(header.unwrap_or_default().trim_end())
+    }
+
+    /// The rows, in the order in which they were added.
+    pub(super) fn rows(&self) -> Vec<String> {
+        let lines = self.inner.lines().skip(1);
+        lines.zip(&self.styles).map(|(line, style)| paint(line.trim_end(), style)).collect()
+    }
+
+    /// Prints the rows, on a terminal below the names of the columns; scripts read the rows alone.
+    pub(super) fn print(&self) {
+        if std::io::stdout().is_terminal() {
+            print(&self.header());
+        }
+        self.rows().iter().for_each(|row| print(row));
+    }
+}
+
+fn row_of_one_line<T: ToString>(cells: Vec<T>) -> Row {
+    let mut row = Row::from(cells);
+    row.max_height(1);
+    row
+}
+
+/// A bar of at most `width` characters for `part` of `total`, in eighths of a character.
+pub(super) fn bar(part: u64, total: u64, width: usize) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    if total == 0 || part == 0 {
+        return String::new();
+    }
+    // A small part stays visible.
+    let eighths = ((part as f64 / total as f64) * (width * 8) as f64).round().max(1.0) as usize;
+    format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
+}
+
+/// A progress bar on standard error; invisible unless that is a terminal.
+pub(super) fn progress(message: &'static str, total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total).with_style(style).with_message(message)
+}
+
+/// Asks on the terminal; false where there is none.
+pub(super) async fn confirm(question: String) -> bool {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return false;
+    }
+    let answer = tokio::task::spawn_blocking(move || {
+        let _ = write!(std::io::stderr(), "{question} [y/N] ");
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = answer.await.ok().and_then(Result::ok).unwrap_or_default();
+    matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_table_is_as_wide_as_the_terminal_and_cuts_only_what_may_be_cut() {
-        let columns = [Column::whole("ID"), Column::text("WORDS"), Column::number("N")];
-        let row = |id: &str, words: &str, n: &str| [id, words, n].map(str::to_owned).to_vec();
-        let rows = [row("1234567890", &"x".repeat(40), "7"), row("1", "é\u{1b}[2J\n", "1234")];
-        let narrow = Screen { width: Some(32), has_colours: false };
-        let printed = narrow.table(&columns, &rows, |_| None);
-        let lines: Vec<&str> = printed.lines().collect();
-        assert_eq!(lines[1], format!("1234567890  {}…     7", "x".repeat(13)));
-        assert_eq!(lines[2], "1           é [2J           1234");
-        let wide = Screen { width: None, has_colours: false };
-        assert!(wide.table(&columns, &rows, |_| None).contains(&"x".repeat(40)));
+    fn table(width: Option<usize>) -> Vec<String> {
+        let columns = [Column::Whole("ID"), Column::Text("WORDS"), Column::Number("N")];
+        let mut table = Table::new(&columns, width);
+        table.add(&["1234567890", &"x".repeat(40), "7"], Style::new());
+        table.add(&["1", "é\u{1b}[2J\n", "1234"], Style::new());
+        table.rows()
     }
 
     #[test]
-    fn bars_grow_in_eighths_and_little_is_not_nothing() {
-        for (part, bar) in
+    fn a_table_is_as_wide_as_the_terminal_and_cuts_only_what_may_be_cut() {
+        let narrow = table(Some(32));
+        assert_eq!(narrow[0], format!("1234567890  {}…     7", "x".repeat(13)));
+        assert_eq!(narrow[1], "1           é [2J           1234");
+        assert!(table(None)[0].contains(&"x".repeat(40)));
+    }
+
+    #[test]
+    fn bars_grow_in_eighths_and_a_small_part_stays_visible() {
+        for (part, expected) in
             [(0, ""), (1, "▏"), (500, "█████"), (560, "█████▋"), (1000, "██████████")]
         {
-            assert_eq!(Screen::bar(part, 1000, 10), bar);
+            assert_eq!(bar(part, 1000, 10), expected);
         }
     }
 }

@@ -1,13 +1,18 @@
-//! `usher render`: the mails of an event or of all samples, without sending them.
+//! `usher render`: the messages of one event, or a gallery of all samples.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
+use clap::Args;
 
 use super::{
-    args::RenderArgs,
-    gallery::{self, Shown},
-    print, print_err,
+    gallery::{self, GalleryMessage},
+    output::{print, print_err},
+    read_input, write_parts,
 };
 use crate::{
     app::{
@@ -23,152 +28,161 @@ use crate::{
     template::{LANGUAGES, sample, source},
 };
 
-/// How often the files are looked at in watch mode.
-const LOOK: Duration = Duration::from_millis(300);
+/// How often `--watch` compares the files.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
-pub(crate) async fn render(config: Option<&Path>, args: &RenderArgs) -> Result<ExitCode, Failure> {
-    match (&args.event, &args.out) {
-        (None, Some(out)) if args.watch => watch(config, out).await,
-        (None, Some(out)) => all(&load::load(config)?, out, false),
-        (Some(event), out) => one(config, event, args.locale.as_deref(), out.as_deref()),
-        (None, None) => Err(Failure::new(EXIT_DATA, anyhow::anyhow!("which event?"))),
-    }
+#[derive(Debug, Args)]
+pub(super) struct RenderArgs {
+    /// Event as published; - is standard input.
+    #[arg(required_unless_present = "all")]
+    event: Option<PathBuf>,
+    /// Render every sample in every language into a gallery.
+    #[arg(long, requires = "out", conflicts_with_all = ["event", "locale"])]
+    all: bool,
+    /// Render again whenever ROUTES_FILE or TEMPLATES_DIR changes, until interrupted (with --all).
+    #[arg(long, requires = "all")]
+    watch: bool,
+    /// Locale to render in, instead of the event's.
+    #[arg(long, value_name = "LOCALE")]
+    locale: Option<String>,
+    /// Folder for the parts of each message, instead of printing them.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
-fn one(
-    config: Option<&Path>,
+pub(super) async fn run(config: Option<&Path>, args: &RenderArgs) -> Result<ExitCode, Failure> {
+    match (&args.event, &args.out) {
+        (None, Some(out)) if args.watch => watch(config, out).await?,
+        (None, Some(out)) => render_gallery(&load::load(config)?, out, false)?,
+        (Some(event), out) => {
+            let loaded = load::load(config)?;
+            logging::init_quiet(loaded.settings.log_format);
+            render_event(&loaded, event, args.locale.as_deref(), out.as_deref())?;
+        }
+        (None, None) => return Err(Failure::data("no event was given")),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render_event(
+    loaded: &Loaded,
     event: &Path,
     locale: Option<&str>,
     out: Option<&Path>,
-) -> Result<ExitCode, Failure> {
-    let loaded = load::load(config)?;
-    logging::init_quiet(loaded.settings.log_format);
-    let text = read(event)?;
+) -> Result<(), Failure> {
+    let text = read_input(event)?;
     let mut event = sample(&text).map_err(|invalid| Failure::new(EXIT_DATA, invalid))?;
     loaded.routing.normalize(&mut event);
     if let Some(locale) = locale {
         event.fields.insert("locale".into(), locale.into());
     }
-    let deliveries = deliveries(&loaded, &event);
-    let Some(deliveries) = deliveries else {
-        let reason = anyhow::anyhow!("no route for event type {:?}", event.kind);
-        return Err(Failure::new(EXIT_DATA, reason));
-    };
+    let deliveries = deliveries(loaded, &event)
+        .ok_or_else(|| Failure::data(format!("no route for event type {:?}", event.kind)))?;
     for delivery in &deliveries {
-        let route = &delivery.route.name;
-        let mail = outgoing(&loaded, delivery, &event)?;
-        let rendered = &mail.rendered;
-        let is_mail = delivery.route.channel == ChannelKind::Email;
+        let message = outgoing(loaded, delivery, &event)?;
         match out {
-            None if !is_mail => print(&format!(
-                "route: {route}\nto: {}\nsegments: {}\ntemplate: {} ({}, {})\n\n{}",
-                mail.recipient,
-                sms::segments(rendered.text.trim()),
-                rendered.template.name,
-                rendered.template.locale,
-                rendered.template.version,
-                rendered.text
-            )),
-            None => print(&format!(
-                "route: {route}\nto: {}\nsubject: {}\ntemplate: {} ({}, {})\n\n{}\n--- html ---\n{}",
-                mail.recipient,
-                rendered.subject,
-                rendered.template.name,
-                rendered.template.locale,
-                rendered.template.version,
-                rendered.text,
-                rendered.html
-            )),
-            Some(folder) => {
-                std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-                let locale = &rendered.template.locale;
-                let parts = [
-                    ("txt", &rendered.text),
-                    ("subject.txt", &rendered.subject),
-                    ("html", &rendered.html),
-                ];
-                for (ending, part) in &parts[..if is_mail { 3 } else { 1 }] {
-                    let path = folder.join(format!("{route}.{locale}.{ending}"));
-                    std::fs::write(&path, part).with_context(|| path.display().to_string())?;
-                    print(&path.display().to_string());
-                }
-            }
+            None => print_message(delivery, &message),
+            Some(folder) => write_message(folder, delivery, &message)?,
         }
     }
     if deliveries.is_empty() {
-        print("this event asks for no mail with these settings");
+        print("this event asks for no message with these settings");
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// Every sample of every template in every language, as a gallery.
-fn all(loaded: &Loaded, out: &Path, reload: bool) -> Result<ExitCode, Failure> {
-    let mut mails = Vec::new();
+fn print_message(delivery: &Delivery, message: &Outgoing) {
+    let rendered = &message.rendered;
+    let (route, template) = (&delivery.route.name, &rendered.template);
+    let (about, html) = match delivery.route.channel {
+        ChannelKind::Email => {
+            (format!("subject: {}", rendered.subject), format!("\n--- html ---\n{}", rendered.html))
+        }
+        ChannelKind::Sms => {
+            (format!("segments: {}", sms::segments(rendered.text.trim())), String::new())
+        }
+    };
+    print(&format!(
+        "route: {route}\nto: {}\n{about}\ntemplate: {} ({}, {})\n\n{}{html}",
+        message.recipient, template.name, template.locale, template.version, rendered.text
+    ));
+}
+
+fn write_message(folder: &Path, delivery: &Delivery, message: &Outgoing) -> Result<(), Failure> {
+    let rendered = &message.rendered;
+    let parts = [
+        ("txt", rendered.text.as_str()),
+        ("subject.txt", &rendered.subject),
+        ("html", &rendered.html),
+    ];
+    let count = if delivery.route.channel == ChannelKind::Email { parts.len() } else { 1 };
+    let name = format!("{}.{}", delivery.route.name, rendered.template.locale);
+    write_parts(folder, &name, &parts[..count])
+}
+
+fn render_gallery(loaded: &Loaded, out: &Path, reload: bool) -> Result<(), Failure> {
+    let mut messages = Vec::new();
     for (path, text) in loaded.files.iter().filter(|(path, _)| path.ends_with(".json")) {
         let Some((template, sample_name)) = path.split_once("/samples/") else { continue };
         for language in LANGUAGES {
             let mut event = sample(text).map_err(|invalid| Failure::new(EXIT_CONFIG, invalid))?;
             loaded.routing.normalize(&mut event);
-            // A sample of a region shows how it is written there.
-            let own = event.text("locale").filter(|locale| locale.starts_with(language));
-            let locale = own.unwrap_or(language).to_owned();
+            // A sample of a region, such as es-MX, is shown in that region's spelling.
+            let regional = event.text("locale").filter(|locale| locale.starts_with(language));
+            let locale = regional.unwrap_or(language).to_owned();
             event.fields.insert("locale".into(), locale.into());
-            for delivery in deliveries(loaded, &event).into_iter().flatten() {
-                if delivery.route.template == template {
-                    let title = format!(
-                        "{} of {}",
-                        sample_name.trim_end_matches(".json"),
-                        delivery.route.name
-                    );
-                    let channel = delivery.route.channel;
-                    let mail = outgoing(loaded, &delivery, &event)?;
-                    mails.push(Shown { title, channel, mail });
-                }
+            let deliveries = deliveries(loaded, &event).into_iter().flatten();
+            for delivery in deliveries.filter(|delivery| delivery.route.template == template) {
+                let sample_name = sample_name.trim_end_matches(".json");
+                messages.push(GalleryMessage {
+                    title: format!("{sample_name} of {}", delivery.route.name),
+                    channel: delivery.route.channel,
+                    message: outgoing(loaded, &delivery, &event)?,
+                });
             }
         }
     }
-    let index = gallery::write(out, "usher: every mail", &mails, &loaded.sender, reload)
+    let index = gallery::write(out, "usher: every message", &messages, &loaded.sender, reload)
         .context("writing the gallery")?;
-    print(&format!("{}: {}", gallery::count(&mails), index.display()));
-    Ok(ExitCode::SUCCESS)
+    print(&format!("{}: {}", gallery::count(&messages), index.display()));
+    Ok(())
 }
 
-/// Again at each change of the files. What is wrong with them is said, and the last good gallery
-/// stays.
-async fn watch(config: Option<&Path>, out: &Path) -> Result<ExitCode, Failure> {
+/// Renders at each change of the files. A fault is printed, and the last good gallery stays.
+async fn watch(config: Option<&Path>, out: &Path) -> Result<(), Failure> {
     let settings = load::settings(config)?;
-    let stop = shutdown::on_signal().context("listening to signals")?;
-    let read = || {
+    let stop = shutdown::on_signal().context("listening for signals")?;
+    let read_files = || {
         let routes = settings.routes_file.as_deref().map(std::fs::read_to_string);
         (routes.and_then(Result::ok), source::read(settings.templates_dir.as_deref()).ok())
     };
     if settings.templates_dir.is_none() && settings.routes_file.is_none() {
-        print_err("usher: neither TEMPLATES_DIR nor ROUTES_FILE is set: nothing can change");
+        print_err("usher: neither TEMPLATES_DIR nor ROUTES_FILE is set, so nothing can change");
     }
-    let mut shown = None;
+    let mut rendered = None;
     while !stop.is_cancelled() {
-        let now = read();
-        if shown.as_ref() != Some(&now) {
-            shown = Some(now);
-            match load::load(config).and_then(|loaded| all(&loaded, out, true)) {
-                Ok(_) => {}
-                Err(failure) => print_err(&format!("usher: {failure}")),
+        let files = read_files();
+        if rendered.as_ref() != Some(&files) {
+            rendered = Some(files);
+            let result = load::load(config).and_then(|loaded| render_gallery(&loaded, out, true));
+            if let Err(failure) = result {
+                print_err(&format!("usher: {failure}"));
             }
         }
-        stop.run_until_cancelled(tokio::time::sleep(LOOK)).await;
+        stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-/// What the event asks for, or nothing if there is no route for it.
+/// The deliveries that the event asks for; `None` if its type has no route.
 fn deliveries(loaded: &Loaded, event: &Event) -> Option<Vec<Delivery>> {
     let Lookup::Routes(routes) = loaded.routing.lookup(&event.kind) else { return None };
     let identity = Identity::new(loaded.settings.pepper.expose());
     Some(loaded.routing.deliveries(routes, event, &identity))
 }
 
-/// The mail as it would leave.
-pub(crate) fn outgoing(
+/// Composes the message as it would be sent.
+pub(super) fn outgoing(
     loaded: &Loaded,
     delivery: &Delivery,
     event: &Event,
@@ -181,14 +195,4 @@ pub(crate) fn outgoing(
         let code = if matches!(error, ComposeError::Template(_)) { EXIT_CONFIG } else { EXIT_DATA };
         Failure::new(code, error)
     })
-}
-
-/// A file, or standard input for `-`.
-pub(crate) fn read(path: &Path) -> Result<String, Failure> {
-    let text = if path == Path::new("-") {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(path)
-    };
-    text.with_context(|| path.display().to_string()).map_err(|error| Failure::new(EXIT_DATA, error))
 }

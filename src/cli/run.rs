@@ -1,4 +1,4 @@
-//! `usher run`.
+//! `usher run`: the daemon, on its services or on one SQLite file.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,15 +14,14 @@ use crate::{
     logging,
 };
 
-/// Options of `run`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
-    /// Run on one file in this folder instead of services: events are NDJSON, mail is written as .eml.
+pub(super) struct RunArgs {
+    /// Folder for the embedded mode: one SQLite file instead of services, NDJSON events, mail as .eml files.
     #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "usher-data")]
-    pub embedded: Option<PathBuf>,
-    /// With --embedded: read events from this file instead of standard input.
+    embedded: Option<PathBuf>,
+    /// File to read events from instead of standard input (embedded mode).
     #[arg(long, value_name = "FILE", requires = "embedded")]
-    pub events: Option<PathBuf>,
+    events: Option<PathBuf>,
 }
 
 pub(super) async fn run(config: Option<&Path>, args: RunArgs) -> Result<ExitCode, Failure> {
@@ -31,7 +30,7 @@ pub(super) async fn run(config: Option<&Path>, args: RunArgs) -> Result<ExitCode
     for warning in &loaded.warnings {
         tracing::warn!(setting = warning.setting, "{}", warning.reason);
     }
-    let stop = shutdown::on_signal().context("listening to signals")?;
+    let stop = shutdown::on_signal().context("listening for signals")?;
     match args.embedded {
         Some(folder) => app::embedded::run(loaded, &folder, args.events.as_deref(), stop).await,
         None => app::run(loaded, stop).await,

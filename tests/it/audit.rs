@@ -143,7 +143,7 @@ async fn deliveries_are_found_shown_counted_and_exported() {
     let whole = &stats["stats"]["steps"]["total"];
     assert!(whole["mean"].as_f64() >= send["mean"].as_f64(), "{whole} {send}");
     let printed = run(&narrow, 0, &["audit", "stats"]).await;
-    assert!(printed.contains("80.0 % of those that ended delivered"), "{printed}");
+    assert!(printed.contains("80.0 % of those that ended were delivered"), "{printed}");
     assert!(printed.lines().all(|line| line.chars().count() <= 80), "{printed}");
 
     let exported = run(&settings, 0, &["audit", "export", "--since", "1h"]).await;

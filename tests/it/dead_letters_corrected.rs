@@ -69,7 +69,7 @@ async fn dead_letters_are_found_by_filters_and_dropped_by_them() {
     assert_eq!(world.actions().await.len(), 2);
     let both = ["dead-letters", "drop", &ana, "--type", "x", "--reason", "x"];
     let said = run(&settings, 65, &both).await;
-    assert!(said.contains("name deliveries, or else filter"), "{said}");
+    assert!(said.contains("name deliveries or use filters"), "{said}");
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn a_corrected_event_is_checked_and_goes_on_as_the_same_delivery() {
     for (correction, refusal) in [
         (&["--set", now][..], "variable seats is not a list"),
         (&["--set", "user_email=nobody"], "invalid address"),
-        (&["--set", "event_id=e-2"], "that has to stay"),
+        (&["--set", "event_id=e-2"], "must stay"),
     ] {
         let said = run(&settings, 65, &[&replay[..], correction].concat()).await;
         assert!(said.contains(&format!("{id} refused: ")) && said.contains(refusal), "{said}");
@@ -162,7 +162,7 @@ async fn one_correction_may_serve_many() {
     let replay = ["dead-letters", "replay", "--type", "booking.rescheduled", "--reason", "no name"];
     let file = write(&world, "one.json", &rescheduled("r-1", "ana@example.com"));
     let said = run(&settings, 65, &[&replay[..], &["--with", &file, "--yes"]].concat()).await;
-    assert!(said.contains("2 deliveries can't all be this event"), "{said}");
+    assert!(said.contains("2 deliveries can't all have this event"), "{said}");
     run(&settings, 0, &[&replay[..], &["--set", "customer_name=guest", "--yes"]].concat()).await;
     assert_eq!(
         brief(&world.until_records(4).await),

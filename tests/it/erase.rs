@@ -107,16 +107,16 @@ async fn erasing_removes_a_recipient_everywhere_and_holds_back_earlier_copies() 
     let done = run(&settings, 0, &[&erase[..], &["--yes"]].concat()).await;
     for line in [
         // sent, moved, dead, parked, retried.
-        "records of theirs            5",
+        "records to the recipient       5",
         // The admin has mail about the moved booking too; one odd event has her address in no text
         // that is stored.
-        "records about them           1",
-        "planned mails                1",
-        "changed bookings             1",
-        "requests by HTTP             1",
-        "in usher.dead                1",
-        "in usher.parked              1",
-        "in usher.poison              1",
+        "records that mention it        1",
+        "planned mails                  1",
+        "changed bookings               1",
+        "requests by HTTP               1",
+        "in usher.dead                  1",
+        "in usher.parked                1",
+        "in usher.poison                1",
     ] {
         assert!(done.contains(line), "{line} in {done}");
     }
@@ -156,7 +156,7 @@ async fn erasing_removes_a_recipient_everywhere_and_holds_back_earlier_copies() 
     world.until_records_of(&["held"]).await;
     assert_eq!(mentions(&world).await.len(), 1);
     let again = run(&settings, 0, &[&erase[..], &["--yes"]].concat()).await;
-    assert!(again.contains("records of theirs            1"), "{again}");
+    assert!(again.contains("records to the recipient       1"), "{again}");
     assert_eq!(mentions(&world).await, Vec::<String>::new());
     let ledger = world.ledger_entries(&world.records().await).await;
     assert!(!ledger.iter().any(|record| record.to_lowercase().contains(ANA)), "{ledger:?}");

@@ -160,14 +160,17 @@ async fn templates_are_pushed_tried_activated_and_listed() {
     write("es.txt.hbs", "{{list seats}}");
     assert!(run(&usher, &push, 0).await.contains("booking_confirmation/es version 1 stored"));
     assert!(run(&usher, &push, 0).await.contains("version 2 stored"));
-    let place = "booking_confirmation         es  ";
-    let list = run(&usher, &["templates", "list"], 0).await;
-    assert!(list.contains(&format!("{place}file")), "{list}");
+    let source = async || {
+        let list = run(&usher, &["templates", "list"], 0).await;
+        let mut rows = list.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| row.starts_with(&["booking_confirmation", "es"]));
+        row.expect("a row")[2..].join(" ")
+    };
+    assert_eq!(source().await, "file");
 
     let activate = [["templates", "activate"].as_slice(), &name, &["--version", "2"]].concat();
     run(&usher, &activate, 0).await;
-    let list = run(&usher, &["templates", "list"], 0).await;
-    assert!(list.contains(&format!("{place}database, version 2")), "{list}");
+    assert_eq!(source().await, "database, version 2");
     let show = [["templates", "show"].as_slice(), &name].concat();
     assert!(
         run(&usher, &show, 0).await.starts_with("Lista {{booking_id}}\n--- html ---\n<mj-text>")

@@ -1,10 +1,11 @@
-//! `usher audit erase`: forgets a recipient. What is found is counted first; `--yes` forgets it.
+//! `usher audit erase`: removes a recipient's personal data. Counts what it finds; `--yes` erases it.
 
 use std::{collections::HashSet, process::ExitCode, time::Duration};
 
+use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{AuditCli, print};
+use super::AuditCli;
 use crate::{
     api::outbox::MongoRequests,
     app::load::{self, Loaded},
@@ -16,7 +17,10 @@ use crate::{
         Message,
         amqp::{DeadLetterQueue, Handle, Taken},
     },
-    cli::args::EraseArgs,
+    cli::{
+        decision::{DecisionArgs, NOTHING_DONE},
+        output::print,
+    },
     config::Endpoint,
     delivery::erased_recipient::RECENT,
     erasure::{Erasure, Found},
@@ -30,11 +34,20 @@ use crate::{
 const DEAD_LETTER_QUEUES: [DeadLetterQueue; 3] =
     [DeadLetterQueue::Dead, DeadLetterQueue::Parked, DeadLetterQueue::Poison];
 
-/// Messages about them in one queue.
-struct InQueue {
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EraseArgs {
+    /// Address to erase, in upper or lower case.
+    #[arg(long, value_name = "ADDRESS")]
+    recipient: String,
+    #[command(flatten)]
+    decision: DecisionArgs,
+}
+
+/// The messages in one queue that mention the recipient.
+struct QueueMatches {
     taken: Taken,
     queue: &'static str,
-    found: Vec<(Message, Handle)>,
+    messages: Vec<(Message, Handle)>,
 }
 
 impl AuditCli {
@@ -45,13 +58,10 @@ impl AuditCli {
     ) -> Result<ExitCode, Failure> {
         let matcher = AddressMatcher::new(&args.recipient);
         if !args.recipient.contains('@') {
-            return Err(Failure::data(format!("{:?} is no address", args.recipient)));
+            return Err(Failure::data(format!("{:?} is not an address", args.recipient)));
         }
         let hash = self.identity.recipient_hash(&args.recipient);
-        let fixed_routes = loaded.routing.routes().into_iter();
-        let fixed_routes =
-            fixed_routes.filter(|route| matches!(route.recipients, Recipients::Fixed(_)));
-        let fixed_routes: HashSet<String> = fixed_routes.map(|route| route.name.clone()).collect();
+        let fixed_routes = fixed_routes(loaded);
         let database = self.audit.database();
         let erasure = Erasure {
             audit: &self.audit,
@@ -60,77 +70,93 @@ impl AuditCli {
             person: Person { matcher: &matcher, hash: &hash, fixed_routes: &fixed_routes },
         };
         let ledger = load::open_ledger(&loaded.settings)?;
-        let act = async |target: &str| {
-            let (by, target) = (args.by.clone(), target.to_owned());
-            let action =
-                Action { by, action: "erase", target, reason: matcher.cut_from(&args.reason) };
+        let reason = matcher.cut_from(&args.decision.reason);
+        let record = async |target: &str| {
+            let (by, target) = (args.decision.by.clone(), target.to_owned());
+            let action = Action { by, action: "erase", target, reason: reason.clone() };
             self.audit.act(&action).await.map_err(Failure::unavailable)
         };
-        let at = Timestamp::now();
-        if args.yes {
-            // From here on nothing new comes up behind what is looked at.
-            act(&hash).await?;
-            let kept = SignedDuration::try_from(loaded.settings.audit_retention);
-            let until = at.saturating_add(kept.unwrap_or(SignedDuration::MAX));
-            let until = until.unwrap_or(Timestamp::MAX);
-            self.audit.put_tombstone(&hash, at, until).await.map_err(Failure::unavailable)?;
+        let started = Timestamp::now();
+        if args.decision.yes {
+            // From here on, running instances erase new records of this recipient themselves.
+            record(&hash).await?;
+            self.put_tombstone(&hash, started, loaded.settings.audit_retention).await?;
         }
         let found = erasure.find().await.map_err(Failure::unavailable)?;
-        let entries = self.ledger_entries(&ledger, &found, &erasure.person, at, args.yes).await?;
-        // Last, for the broker does not let anybody hold messages for long.
-        let mut shelves = Vec::new();
+        let ledger_records = self
+            .ledger_records(&ledger, &found, &erasure.person, started, args.decision.yes)
+            .await?;
+        // Last, because the broker takes back messages that are held for long.
+        let mut queues = Vec::new();
         for queue in DEAD_LETTER_QUEUES {
-            shelves.push(
-                self.look_at(&loaded.settings.rabbitmq, queue, &matcher)
-                    .await
-                    .map_err(Failure::unavailable)?,
-            );
+            let matches = self.find_in_queue(&loaded.settings.rabbitmq, queue, &matcher).await;
+            queues.push(matches.map_err(Failure::unavailable)?);
         }
-        report(&hash, &found, entries, &shelves);
-        for queue in shelves {
-            if args.yes {
-                for (message, handle) in queue.found {
-                    if let Some(delivery_headers) = &message.delivery_headers {
-                        act(delivery_headers.delivery_id.as_str()).await?;
+        print_found(&hash, &found, ledger_records, &queues);
+        for queue in queues {
+            if args.decision.yes {
+                for (message, handle) in queue.messages {
+                    if let Some(headers) = &message.delivery_headers {
+                        record(headers.delivery_id.as_str()).await?;
                     }
                     handle.remove().await.map_err(Failure::unavailable)?;
                 }
             }
             queue.taken.close().await;
         }
-        if !args.yes {
-            print("nothing was done; --yes does it");
+        if !args.decision.yes {
+            print(NOTHING_DONE);
             return Ok(ExitCode::SUCCESS);
         }
-        erasure.erase(&found, at).await.map_err(Failure::unavailable)?;
-        // What was so recent that nobody looked for the tombstone has its record by now, unless it is
-        // with the mail server at this moment.
-        let waited = Timestamp::now().duration_since(at);
-        let rest = Duration::try_from(RECENT - waited).unwrap_or_default();
-        tokio::time::sleep(rest).await;
-        let late = erasure.find_late().await.map_err(Failure::unavailable)?;
-        self.ledger_entries(&ledger, &late, &erasure.person, at, true).await?;
-        erasure.erase(&late, at).await.map_err(Failure::unavailable)?;
-        let late = match late.records.own.len() {
+        erasure.erase(&found, started).await.map_err(Failure::unavailable)?;
+        let late = self.erase_late(&ledger, &erasure, started).await?;
+        let late = match late {
             0 => String::new(),
-            count => format!(", and {count} that came meanwhile"),
+            count => format!(", and {count} that were written meanwhile"),
         };
         print(&format!(
-            "erased{late}; what is with the mail server right now may still leave a record: erase again to be sure"
+            "erased{late}; a mail that is being sent right now may still leave a record: erase again to be sure"
         ));
         Ok(ExitCode::SUCCESS)
     }
 
-    /// How many deliveries' records the ledger keeps; with `forget` they are changed.
-    async fn ledger_entries(
+    async fn put_tombstone(
+        &self,
+        hash: &str,
+        at: Timestamp,
+        retention: Duration,
+    ) -> Result<(), Failure> {
+        let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
+        let until = at.checked_add(retention).unwrap_or(Timestamp::MAX);
+        self.audit.put_tombstone(hash, at, until).await.map_err(Failure::unavailable)
+    }
+
+    /// Erases records of deliveries that began before the tombstone was seen; returns their number.
+    async fn erase_late(
+        &self,
+        ledger: &RedisLedger,
+        erasure: &Erasure<'_>,
+        started: Timestamp,
+    ) -> Result<usize, Failure> {
+        let elapsed = Timestamp::now().duration_since(started);
+        let wait = Duration::try_from(RECENT - elapsed).unwrap_or_default();
+        tokio::time::sleep(wait).await;
+        let late = erasure.find_late().await.map_err(Failure::unavailable)?;
+        self.ledger_records(ledger, &late, &erasure.person, started, true).await?;
+        erasure.erase(&late, started).await.map_err(Failure::unavailable)?;
+        Ok(late.records.own.len())
+    }
+
+    /// Number of the deliveries' records that the ledger keeps; `erase` changes them.
+    async fn ledger_records(
         &self,
         ledger: &RedisLedger,
         found: &Found,
         person: &Person<'_>,
         at: Timestamp,
-        forget: bool,
+        erase: bool,
     ) -> Result<u64, Failure> {
-        let mut entries = 0;
+        let mut count = 0;
         for delivery in &found.records.deliveries {
             let Ok(delivery) = DeliveryId::from_stored(delivery) else { continue };
             let rewrite = |json: &str| {
@@ -146,55 +172,62 @@ impl AuditCli {
                 }
                 serde_json::to_string(&record).ok()
             };
-            entries += u64::from(if forget {
+            let is_changed = if erase {
                 ledger.rewrite_record(&delivery, rewrite).await.map_err(Failure::unavailable)?
             } else {
-                let known = ledger.record(&delivery).await.map_err(Failure::unavailable)?;
-                known.is_some_and(|json| rewrite(&json).is_some())
-            });
+                let record = ledger.record(&delivery).await.map_err(Failure::unavailable)?;
+                record.is_some_and(|json| rewrite(&json).is_some())
+            };
+            count += u64::from(is_changed);
         }
-        Ok(entries)
+        Ok(count)
     }
 
-    async fn look_at(
+    async fn find_in_queue(
         &self,
         server: &Endpoint,
         queue: DeadLetterQueue,
         matcher: &AddressMatcher,
-    ) -> anyhow::Result<InQueue> {
+    ) -> anyhow::Result<QueueMatches> {
         let taken = Taken::open(server, queue).await?;
-        let mut found = Vec::new();
+        let mut messages = Vec::new();
         while let Some((message, handle)) = taken.next(&self.identity).await? {
-            let is_theirs = message.delivery_headers.as_ref().is_some_and(|delivery_headers| {
-                matcher.is_in(&delivery_headers.recipient)
-                    || matcher.is_in(&delivery_headers.reason)
+            let is_in_headers = message.delivery_headers.as_ref().is_some_and(|headers| {
+                matcher.is_in(&headers.recipient) || matcher.is_in(&headers.reason)
             });
-            if is_theirs || matcher.is_in_body(&message.body) {
-                found.push((message, handle));
+            if is_in_headers || matcher.is_in_body(&message.body) {
+                messages.push((message, handle));
             }
         }
-        Ok(InQueue { taken, queue: queue.queue(), found })
+        Ok(QueueMatches { taken, queue: queue.queue(), messages })
     }
 }
 
-fn report(hash: &str, found: &Found, entries: u64, shelves: &[InQueue]) {
+/// Names of the routes whose recipients stand in the settings.
+fn fixed_routes(loaded: &Loaded) -> HashSet<String> {
+    let routes = loaded.routing.routes().into_iter();
+    let fixed = routes.filter(|route| matches!(route.recipients, Recipients::Fixed(_)));
+    fixed.map(|route| route.name.clone()).collect()
+}
+
+fn print_found(hash: &str, found: &Found, ledger_records: u64, queues: &[QueueMatches]) {
     print(&format!("hash of the address: {hash}\n"));
-    let line = |what: &str, count: usize, note: &str| {
-        print(format!("  {what:<22}{count:>8}  {note}").trim_end());
+    let line = |what: &str, count: u64, note: &str| {
+        print(format!("  {what:<24}{count:>8}  {note}").trim_end());
     };
-    line("records of theirs", found.records.own.len(), "address and words go, the fact stays");
-    line(
-        "records about them",
-        found.records.others.len(),
-        "the words go, the other's address stays",
-    );
-    line("planned mails", found.planned.len(), "");
-    line("requests by HTTP", found.requests.len(), "the fact stays in the records");
-    line("changed bookings", found.bookings.len(), "times go, that they were changed stays");
-    line("actions", found.records.actions(), "the address goes out of the reasons");
-    line("records in the ledger", usize::try_from(entries).unwrap_or(usize::MAX), "");
-    for queue in shelves {
-        line(&format!("in {}", queue.queue), queue.found.len(), "");
+    for (what, count, note) in [
+        ("records to the recipient", found.records.own.len(), "address and content are erased"),
+        ("records that mention it", found.records.others.len(), "only the content is erased"),
+        ("planned mails", found.planned.len(), ""),
+        ("requests by HTTP", found.requests.len(), "the records of their mails stay"),
+        ("changed bookings", found.bookings.len(), "the times are erased"),
+        ("actions", found.records.actions(), "the address is cut from the reasons"),
+    ] {
+        line(what, count as u64, note);
+    }
+    line("records in the ledger", ledger_records, "");
+    for queue in queues {
+        line(&format!("in {}", queue.queue), queue.messages.len() as u64, "");
     }
     print("");
 }

@@ -2,99 +2,133 @@
 
 use std::process::ExitCode;
 
-use super::{AuditCli, csv, print, recipient, words};
+use clap::{Args, ValueEnum};
+
+use super::{AuditCli, AuditFilter, csv::CsvWriter, recipient};
 use crate::{
     audit::{Record, Status},
-    cli::{
-        args::{FindArgs, Shape},
-        output::{Colour, Column, Screen, colour_of, fit},
-    },
+    cli::output::{Column, Table, faint, fit, print, print_json, status_style, width},
     failure::Failure,
 };
 
-/// Narrower terminals show what it was about in a line of its own.
+/// Terminals narrower than this show the subject or reason on a line of its own.
 const WIDE: usize = 110;
-/// From this width on ids are shown whole.
+/// Terminals narrower than this show the beginning of the ids.
 const WIDEST: usize = 150;
-/// So much of an id is enough for `show`.
+/// Characters of an id that identify a delivery; `show` takes them.
 const SHORT_ID: usize = 12;
 const INDENT: &str = "                ";
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct FindArgs {
+    #[command(flatten)]
+    filter: AuditFilter,
+    /// List every record instead of the latest of each delivery.
+    #[arg(long)]
+    records: bool,
+    /// Maximum number of entries.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = FindFormat::Table)]
+    format: FindFormat,
+    /// Short for --format json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FindFormat {
+    /// A table as wide as the terminal.
+    Table,
+    /// One JSON object per line.
+    Json,
+    /// Comma-separated values below the names of the columns.
+    Csv,
+}
 
 impl AuditCli {
     pub(super) async fn find(&self, args: &FindArgs) -> Result<ExitCode, Failure> {
         let filter = self.filter(&args.filter);
         let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-        // What an event came to and what was a duplicate is told by records that are not the last.
-        let every = args.records
+        // The latest record of a delivery may be another event's, and is never a duplicate's.
+        let every_record = args.records
             || args.filter.event.is_some()
             || args.filter.status.contains(&Status::Duplicate);
-        let found = if every {
-            self.audit.newest(&filter, limit).await
-        } else {
-            self.audit.last_words(&filter, limit).await
+        let found = match every_record {
+            true => self.audit.newest(&filter, limit).await,
+            false => self.audit.last_words(&filter, limit).await,
         };
         let found = found.map_err(Failure::unavailable)?;
-        match if args.json { Shape::Json } else { args.format } {
-            Shape::Table => print_table(&found, limit),
-            Shape::Json => print_json(&found)?,
-            Shape::Csv => {
-                print(csv::HEADER);
-                found.iter().for_each(|record| print(&csv::line(record)));
-            }
+        match if args.json { FindFormat::Json } else { args.format } {
+            FindFormat::Table => print_table(&found, limit),
+            FindFormat::Json => found.iter().try_for_each(print_json)?,
+            FindFormat::Csv => print_csv(&found)?,
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn print_json(found: &[Record]) -> Result<(), Failure> {
-    for record in found {
-        print(&serde_json::to_string(record)?);
-    }
-    Ok(())
+fn print_csv(records: &[Record]) -> Result<(), Failure> {
+    let mut csv = CsvWriter::new(std::io::stdout())?;
+    records.iter().try_for_each(|record| csv.write(record))?;
+    Ok(csv.flush()?)
 }
 
-fn print_table(found: &[Record], limit: usize) {
-    if found.is_empty() {
+fn print_table(records: &[Record], limit: usize) {
+    if records.is_empty() {
         print("nothing found");
         return;
     }
-    let screen = Screen::new();
-    let is_wider = |than: usize| screen.width.is_none_or(|width| width >= than);
+    let width = width();
+    let is_at_least = |columns: usize| width.is_none_or(|width| width >= columns);
     let mut columns = vec![
-        Column::whole("TIME (UTC)"),
-        Column::whole("STATUS"),
-        Column::whole("DELIVERY"),
-        Column::text("TYPE"),
-        Column::text("RECIPIENT"),
+        Column::Whole("TIME (UTC)"),
+        Column::Whole("STATUS"),
+        Column::Whole("DELIVERY"),
+        Column::Text("TYPE"),
+        Column::Text("RECIPIENT"),
     ];
-    if is_wider(WIDE) {
-        columns.push(Column::text("SUBJECT OR REASON"));
+    if is_at_least(WIDE) {
+        columns.push(Column::Text("SUBJECT OR REASON"));
     }
-    let row = |record: &Record| {
+    let mut table = Table::new(&columns, width);
+    for record in records {
+        let time = if is_at_least(WIDE) { "%Y-%m-%d %H:%M:%S" } else { "%m-%d %H:%M:%S" };
+        let attempts = match record.attempt {
+            0 | 1 => String::new(),
+            attempt => format!(" ×{attempt}"),
+        };
         let id = record.delivery_id.as_str();
-        let time = if is_wider(WIDE) { "%Y-%m-%d %H:%M:%S" } else { "%m-%d %H:%M:%S" };
-        let tries =
-            if record.attempt > 1 { format!(" ×{}", record.attempt) } else { String::new() };
-        vec![
-            record.at.strftime(time).to_string(),
-            format!("{}{tries}", record.status.as_str()),
-            if is_wider(WIDEST) { id } else { &id[..SHORT_ID] }.to_owned(),
-            record.event.kind.clone(),
-            recipient(record).to_owned(),
-            words(record).to_owned(),
-        ]
-    };
-    let rows: Vec<Vec<String>> = found.iter().map(row).collect();
-    let table = screen.table(&columns, &rows, |row| Some(colour_of(found[row].status)));
-    for (number, line) in table.lines().enumerate() {
-        print(line);
-        let about = found.get(number.wrapping_sub(1)).map(words).unwrap_or_default();
-        if !is_wider(WIDE) && !about.is_empty() {
-            let width = screen.width.unwrap_or(WIDE).saturating_sub(INDENT.len());
-            print(&screen.paint(&format!("{INDENT}{}", fit(about, width)), Colour::Faint));
+        let cells: [&str; 6] = [
+            &record.at.strftime(time).to_string(),
+            &format!("{}{attempts}", record.status.as_str()),
+            if is_at_least(WIDEST) { id } else { &id[..SHORT_ID] },
+            &record.event.kind,
+            recipient(record),
+            subject_or_reason(record),
+        ];
+        table.add(&cells[..columns.len()], status_style(record.status));
+    }
+    print(&table.header());
+    for (row, record) in table.rows().iter().zip(records) {
+        print(row);
+        let about = subject_or_reason(record);
+        if let Some(width) = width.filter(|width| *width < WIDE && !about.is_empty()) {
+            let about = fit(about, width.saturating_sub(INDENT.len()));
+            print(&faint(&format!("{INDENT}{about}")));
         }
     }
-    if found.len() == limit {
+    if records.len() == limit {
         print(&format!("the newest {limit}; --limit shows more"));
+    }
+}
+
+/// Why a delivery was not sent, else its subject.
+fn subject_or_reason(record: &Record) -> &str {
+    match &record.error {
+        Some(error) if error.message.is_empty() => &error.kind,
+        Some(error) => &error.message,
+        None => &record.subject,
     }
 }

@@ -1,40 +1,86 @@
-//! `usher audit`: what became of every delivery. Everything but `erase` only looks.
+//! `usher audit`: the records of every delivery. Only `erase` changes them.
 
 mod csv;
 mod erase;
 mod export;
 mod find;
-mod mail;
+mod render_again;
 mod show;
 mod stats;
 
 use std::{path::Path, process::ExitCode};
 
-use super::{
-    args::{AuditCommand, AuditFilter},
-    print,
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
 };
+use jiff::Timestamp;
+
+use super::time::past;
 use crate::{
     app::load,
     audit::{
-        Record,
+        Record, Status,
         store::{MongoAudit, search::Filter},
     },
     failure::Failure,
     logging,
+    redaction::ERASED,
     routing::Identity,
 };
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Find deliveries, newest first, each with its latest status.
+    Find(find::FindArgs),
+    /// Show every attempt of a delivery, and render its mail again.
+    Show(show::ShowArgs),
+    /// Count deliveries by status, type and time.
+    Stats(stats::StatsArgs),
+    /// Write records to standard output, oldest first.
+    Export(export::ExportArgs),
+    /// Erase a recipient's personal data from everything that was published until now.
+    Erase(erase::EraseArgs),
+}
+
+#[derive(Debug, Args)]
+struct AuditFilter {
+    /// Only deliveries about this booking.
+    #[arg(long, value_name = "ID")]
+    booking: Option<String>,
+    /// Only deliveries for this event.
+    #[arg(long, value_name = "ID")]
+    event: Option<String>,
+    /// Only deliveries to this address, also if it was erased.
+    #[arg(long, value_name = "ADDRESS")]
+    recipient: Option<String>,
+    /// Only deliveries for this event type.
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Only deliveries with one of these statuses, separated by commas.
+    #[arg(long, value_delimiter = ',', value_parser = status())]
+    status: Vec<Status>,
+    /// Only records since TIME: 2030-01-31T20:00:00Z, or a duration before now such as 7d or 12h.
+    #[arg(long, value_name = "TIME", value_parser = past)]
+    since: Option<Timestamp>,
+    /// Only records before TIME.
+    #[arg(long, value_name = "TIME", value_parser = past)]
+    until: Option<Timestamp>,
+}
+
+fn status() -> impl TypedValueParser<Value = Status> {
+    PossibleValuesParser::new(Status::ALL.map(Status::as_str)).try_map(|text| {
+        Status::ALL.into_iter().find(|status| status.as_str() == text).ok_or("unknown status")
+    })
+}
 
 struct AuditCli {
     audit: MongoAudit,
     identity: Identity,
 }
 
-pub(super) async fn audit(
-    config: Option<&Path>,
-    command: AuditCommand,
-) -> Result<ExitCode, Failure> {
-    // Whoever only looks needs neither routes nor templates.
+pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<ExitCode, Failure> {
+    // Those that only read the audit need neither routes nor templates.
     let settings = load::settings(config)?;
     logging::init_quiet(settings.log_format);
     let audit = load::open_audit(&settings).await?;
@@ -49,36 +95,25 @@ pub(super) async fn audit(
 }
 
 impl AuditCli {
-    fn filter(&self, matcher: &AuditFilter) -> Filter {
+    fn filter(&self, args: &AuditFilter) -> Filter {
         let hash = |address: &String| self.identity.recipient_hash(address);
         Filter {
-            booking: matcher.booking.clone(),
-            event: matcher.event.clone(),
-            recipient_hash: matcher.recipient.as_ref().map(hash),
-            kind: matcher.kind.clone(),
-            routes: None,
-            channel: None,
-            statuses: matcher.status.clone(),
-            only_final: false,
-            since: matcher.since,
-            until: matcher.until,
+            booking: args.booking.clone(),
+            event: args.event.clone(),
+            recipient_hash: args.recipient.as_ref().map(hash),
+            kind: args.kind.clone(),
+            statuses: args.status.clone(),
+            since: args.since,
+            until: args.until,
+            ..Filter::default()
         }
     }
 }
 
-/// Who a record is about, as people read it.
+/// The recipient's address, or a note that it was erased.
 fn recipient(record: &Record) -> &str {
     match record.recipient.as_str() {
-        "" if record.erased_at.is_some() => crate::redaction::ERASED,
+        "" if record.erased_at.is_some() => ERASED,
         address => address,
-    }
-}
-
-/// Why it was not sent, or what it was.
-fn words(record: &Record) -> &str {
-    match &record.error {
-        Some(error) if error.message.is_empty() => &error.kind,
-        Some(error) => &error.message,
-        None => &record.subject,
     }
 }

@@ -1,174 +1,185 @@
 //! `usher audit stats`: numbers and small charts.
 
-use std::process::ExitCode;
+use std::{cmp::Reverse, process::ExitCode};
 
+use clap::Args;
+use console::Style;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{AuditCli, print};
+use super::AuditCli;
 use crate::{
     audit::store::{
         search::Filter,
         statistics::{Group, Outcomes, STEPS, Stats},
     },
     cli::{
-        args::StatsArgs,
-        output::{Colour, Column, Screen, one_line},
+        output::{Column, Table, bar, faint, fit, paint, print, width},
+        time::past,
     },
     failure::Failure,
+    text::one_line,
 };
 
-/// Up to this long it is counted by the hour.
+/// Longest period that is counted by the hour; longer ones are counted by the day.
 const BY_HOUR: SignedDuration = SignedDuration::from_hours(48);
-/// Widest chart, in characters.
-const WIDEST: usize = 60;
-/// What stands beside a bar.
+/// Widest bar, in characters.
+const WIDEST_BAR: usize = 60;
+/// Characters beside a bar.
 const BESIDE_BAR: usize = 46;
-/// Errors that are named.
-const ERRORS: usize = 10;
+/// Kinds of errors that are listed.
+const MAX_ERRORS: usize = 10;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StatsArgs {
+    /// Beginning of the period: a time, or a duration before now.
+    #[arg(long, value_name = "TIME", value_parser = past, default_value = "7d")]
+    since: Timestamp,
+    /// End of the period.
+    #[arg(long, value_name = "TIME", value_parser = past, default_value = "0s")]
+    until: Timestamp,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
 
 impl AuditCli {
     pub(super) async fn stats(&self, args: &StatsArgs) -> Result<ExitCode, Failure> {
         let (since, until) = (args.since, args.until);
         if since >= until {
-            return Err(Failure::data("--since is not before --until".to_owned()));
+            return Err(Failure::data("--since is not before --until"));
         }
         let by_hour = until.duration_since(since) <= BY_HOUR;
-        let within = Filter { since: Some(since), until: Some(until), ..Filter::default() };
-        let stats = self.audit.stats(&within, by_hour, None).await.map_err(Failure::unavailable)?;
+        let period = Filter { since: Some(since), until: Some(until), ..Filter::default() };
+        let stats = self.audit.stats(&period, by_hour, None).await.map_err(Failure::unavailable)?;
+        let outcomes = Outcomes::of(&stats.statuses);
         if args.json {
-            let outcomes = Outcomes::of(&stats.statuses);
-            let told = json!({
+            let shown = json!({
                 "since": since, "until": until, "deliveries": outcomes.all(),
                 "delivery_rate": outcomes.rate(), "stats": stats,
             });
-            print(&told.to_string());
+            print(&shown.to_string());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let minute = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M").to_string();
+        print(&format!("{} to {} UTC", minute(since), minute(until)));
+        if outcomes.all() == 0 {
+            print("no deliveries");
         } else {
-            print_statistics(&stats, since, until, by_hour);
+            print_statistics(&stats, outcomes, by_hour);
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn print_statistics(stats: &Stats, since: Timestamp, until: Timestamp, by_hour: bool) {
-    let screen = Screen::new();
-    let time = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M").to_string();
-    let outcomes = Outcomes::of(&stats.statuses);
-    print(&format!("{} to {} UTC", time(since), time(until)));
-    if outcomes.all() == 0 {
-        print("no deliveries");
-        return;
-    }
-    print(&format!(
-        "{} deliveries, {} of those that ended delivered\n",
-        outcomes.all(),
-        rate(outcomes)
-    ));
+fn print_statistics(stats: &Stats, outcomes: Outcomes, by_hour: bool) {
+    let rate = rate(outcomes);
+    print(&format!("{} deliveries, {rate} of those that ended were delivered\n", outcomes.all()));
+    print_statuses(stats);
+    heading(if by_hour { "by hour (UTC)" } else { "by day (UTC)" });
+    print_chart(&stats.times);
+    heading("by type");
+    let mut types = stats.types.clone();
+    types.sort_by_key(|group| Reverse(Outcomes::of(&group.statuses).all()));
+    print_chart(&types);
+    heading("by priority");
+    print_chart(&stats.priorities);
+    print(&faint("  █ delivered   ░ failed, withheld, rejected or under way"));
+    print_steps(stats);
+    print_errors(stats);
+}
+
+fn heading(text: &str) {
+    print(&format!("\n{}", faint(text)));
+}
+
+fn print_statuses(stats: &Stats) {
     let mut statuses: Vec<_> = stats.statuses.iter().collect();
-    statuses.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    statuses.sort_by_key(|(_, count)| Reverse(**count));
     for (status, count) in statuses {
-        let note = match status.as_str() {
-            "sent" if stats.sent_late > 0 => {
-                format!("  {} of them not at the first attempt", stats.sent_late)
-            }
+        let retried = match status.as_str() {
+            "sent" if stats.sent_late > 0 => faint(&format!("  {} after a retry", stats.sent_late)),
             _ => String::new(),
         };
-        print(&format!("  {status:<12}{count:>9}{}", screen.paint(&note, Colour::Faint)));
+        print(&format!("  {status:<12}{count:>9}{retried}"));
     }
     if stats.duplicates > 0 {
-        let note = screen.paint("  events that told what was known", Colour::Faint);
+        let note = faint("  events that were known already");
         print(&format!("  {:<12}{:>9}{note}", "duplicate", stats.duplicates));
     }
-    heading(screen, if by_hour { "by hour (UTC)" } else { "by day (UTC)" });
-    chart(screen, &stats.times);
-    heading(screen, "by type");
-    let mut types = stats.types.clone();
-    types.sort_by_key(|group| std::cmp::Reverse(Outcomes::of(&group.statuses).all()));
-    chart(screen, &types);
-    heading(screen, "by priority");
-    chart(screen, &stats.priorities);
-    let legend = "  █ delivered   ░ not: failed, withheld, rejected or under way";
-    print(&screen.paint(legend, Colour::Faint));
-    print_steps(screen, stats);
-    print_errors(screen, stats);
 }
 
-fn heading(screen: Screen, text: &str) {
-    print(&format!("\n{}", screen.paint(text, Colour::Faint)));
-}
-
-/// A line for each group: what, how many, how many of 100, and a bar of what was delivered, of what
-/// was not and of the rest.
-fn chart(screen: Screen, groups: &[Group]) {
-    let all: Vec<Outcomes> = groups.iter().map(|group| Outcomes::of(&group.statuses)).collect();
-    let most = all.iter().map(|outcomes| outcomes.all()).max().unwrap_or_default();
-    let width = screen.width.unwrap_or(80).saturating_sub(BESIDE_BAR).clamp(8, WIDEST);
-    for (group, outcomes) in groups.iter().zip(all) {
+/// Prints a line for each group: name, count, delivery rate, and a bar of delivered and other deliveries.
+fn print_chart(groups: &[Group]) {
+    let outcomes: Vec<Outcomes> =
+        groups.iter().map(|group| Outcomes::of(&group.statuses)).collect();
+    let longest = outcomes.iter().map(|outcomes| outcomes.all()).max().unwrap_or_default();
+    let width = width().unwrap_or(80).saturating_sub(BESIDE_BAR).clamp(8, WIDEST_BAR);
+    for (group, outcomes) in groups.iter().zip(outcomes) {
         let name = if group.name.is_empty() { "(no event)" } else { &group.name };
-        let failed = outcomes.undelivered + outcomes.others;
-        let good = Screen::bar(outcomes.delivered, most, width);
-        let mut bar = screen.paint(&good, Colour::Good);
-        if failed > 0 {
-            // Told apart without colours too.
-            let cells = (failed as f64 / most as f64 * width as f64).round().max(1.0) as usize;
-            let room = width.saturating_sub(good.chars().count()).max(1);
-            bar += &screen.paint(&"░".repeat(cells.min(room)), Colour::Bad);
+        let delivered = bar(outcomes.delivered, longest, width);
+        let others = outcomes.undelivered + outcomes.others;
+        let mut bars = paint(&delivered, &Style::new().green());
+        if others > 0 {
+            // Another character, for terminals without colours.
+            let cells = (others as f64 / longest as f64 * width as f64).round().max(1.0) as usize;
+            let room = width.saturating_sub(delivered.chars().count()).max(1);
+            bars += &paint(&"░".repeat(cells.min(room)), &Style::new().red());
         }
-        print(&format!(
-            "  {:<26}{:>7}{:>8}  {bar}",
-            crate::cli::output::fit(name, 25),
-            outcomes.all(),
-            rate(outcomes)
-        ));
+        let (name, count, rate) = (fit(name, 25), outcomes.all(), rate(outcomes));
+        print(&format!("  {name:<26}{count:>7}{rate:>8}  {bars}"));
     }
 }
 
-fn print_steps(screen: Screen, stats: &Stats) {
+fn print_steps(stats: &Stats) {
     if stats.steps.is_empty() {
         return;
     }
-    heading(screen, "milliseconds for what was sent");
+    heading("milliseconds of sent deliveries");
     let columns = [
-        Column::whole(""),
-        Column::whole(""),
-        Column::number("mean"),
-        Column::number("half"),
-        Column::number("95 %"),
-        Column::number("99 %"),
-        Column::number("longest"),
+        Column::Whole("  step"),
+        Column::Whole("from … to …"),
+        Column::Number("mean"),
+        Column::Number("median"),
+        Column::Number("95 %"),
+        Column::Number("99 %"),
+        Column::Number("max"),
     ];
     let meaning = |step: &str| match step {
         "queued" => "published to received",
-        "claim" => "waited for a connection",
-        "render" => "made the mail",
+        "claim" => "received to connection and claim",
+        "render" => "rendering",
         "send" => "first command to last reply",
         _ => "event to last reply",
     };
-    let rows = STEPS.iter().filter_map(|step| {
-        let found = stats.steps.get(*step)?;
-        let numbers = [found.mean, found.p50, found.p95, found.p99, found.max];
+    let mut table = Table::new(&columns, width());
+    for (name, step) in STEPS.iter().filter_map(|name| Some((name, stats.steps.get(*name)?))) {
+        let numbers = [step.mean, step.p50, step.p95, step.p99, step.max];
         let numbers = numbers.map(|ms| format!("{ms:.1}"));
-        let names = [format!("  {step}"), meaning(step).to_owned()];
-        Some(names.into_iter().chain(numbers).collect())
-    });
-    print(&screen.table(&columns, &rows.collect::<Vec<_>>(), |_| None));
+        let mut cells = vec![format!("  {name}"), meaning(name).to_owned()];
+        cells.extend(numbers);
+        let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
+        table.add(&cells, Style::new());
+    }
+    print(&table.header());
+    table.rows().iter().for_each(|row| print(row));
 }
 
-fn print_errors(screen: Screen, stats: &Stats) {
+fn print_errors(stats: &Stats) {
     if stats.errors.is_empty() {
         return;
     }
-    heading(screen, "why not, or not yet");
-    for error in stats.errors.iter().take(ERRORS) {
+    heading("errors");
+    for error in stats.errors.iter().take(MAX_ERRORS) {
         let code = error.code.map(|code| format!(" ({code})")).unwrap_or_default();
         print(&format!("  {:>7}  {}{code}", error.count, one_line(&error.kind)));
     }
-    if stats.errors.len() > ERRORS {
-        print(&format!("  and {} other kinds", stats.errors.len() - ERRORS));
+    if stats.errors.len() > MAX_ERRORS {
+        print(&format!("  and {} other kinds", stats.errors.len() - MAX_ERRORS));
     }
 }
 
-/// Never 100 where something is missing.
+/// Never 100 % where something is missing.
 fn rate(outcomes: Outcomes) -> String {
     match outcomes.rate() {
         None => "-".to_owned(),

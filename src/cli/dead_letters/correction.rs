@@ -1,45 +1,67 @@
-//! Events that an operator corrects, and checks like new ones before they are published.
+//! Events that an operator corrects. They are checked like new ones before they are published.
 
-use std::{
-    fs::OpenOptions,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use clap::Args;
 use serde_json::Value;
 
 use super::{
     DeadLettersCli,
+    editor::{edit, file_for, kept_file_hint, readable},
     field_changes::{Change, assignment, changes, set},
-    selection::Publication,
+    publication::Publication,
 };
 use crate::{
     broker::{DeliveryHeaders, Message},
     channel::{email, sms},
-    cli::{args::CorrectionArgs, render},
+    cli::{read_input, render},
     event::{self, Event, IdSource, Properties},
     failure::{EXIT_DATA, Failure},
     routing::{ChannelKind, Delivery, Lookup, Recipients},
 };
 
-/// What an operator wants to be different.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(in crate::cli) struct CorrectionArgs {
+    /// Correct the event in $VISUAL or $EDITOR.
+    #[arg(long)]
+    edit: bool,
+    /// File with the corrected event; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    with: Option<PathBuf>,
+    /// Field to set: VALUE is JSON or text, dots lead into objects, null removes it. Repeatable.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    set: Vec<String>,
+}
+
 pub(super) enum Correction {
-    /// Whatever is changed in an editor.
     Edit,
-    /// All of it.
+    /// The whole event.
     With(String),
-    /// These fields, by their paths.
+    /// Fields by their paths.
     Set(Vec<(String, Value)>),
+}
+
+/// A checked correction.
+pub(super) struct Corrected {
+    pub(super) publication: Publication,
+    pub(super) changes: Vec<Change>,
+    /// File in which the event was edited.
+    pub(super) file: Option<PathBuf>,
+}
+
+impl Corrected {
+    pub(super) fn unchanged(publication: Publication) -> Self {
+        Self { publication, changes: Vec::new(), file: None }
+    }
 }
 
 impl Correction {
     pub(super) fn from_args(args: &CorrectionArgs) -> Result<Option<Self>, Failure> {
         Ok(match args {
             CorrectionArgs { edit: true, .. } => Some(Self::Edit),
-            CorrectionArgs { with: Some(file), .. } => Some(Self::With(render::read(file)?)),
+            CorrectionArgs { with: Some(file), .. } => Some(Self::With(read_input(file)?)),
             CorrectionArgs { set, .. } if !set.is_empty() => {
                 let fields = set.iter().map(|text| assignment(text)).collect::<anyhow::Result<_>>();
                 Some(Self::Set(fields.map_err(|error| Failure::new(EXIT_DATA, error))?))
@@ -48,98 +70,85 @@ impl Correction {
         })
     }
 
-    /// Whether it makes no sense for more than one message.
+    /// Whether it can't be applied to more than one message.
     pub(super) fn is_for_one(&self) -> bool {
         !matches!(self, Self::Set(_))
     }
 
-    /// The corrected body, and where it was edited.
+    /// Returns the corrected event, and the file in which it was edited.
     async fn apply(
         &self,
         message: &Message,
-        delivery_headers: &DeliveryHeaders,
-    ) -> anyhow::Result<Edited> {
-        let text = match self {
-            Self::With(text) => text.clone(),
+        headers: &DeliveryHeaders,
+    ) -> anyhow::Result<(Value, Option<PathBuf>)> {
+        match self {
+            Self::With(text) => Ok((parse_json(text)?, None)),
             Self::Set(fields) => {
-                let body: Value =
-                    event::read_json(&message.body).context("the body is not JSON")?;
-                return Ok(Edited { event: set(body, fields)?, file: None });
+                let body = event::read_json(&message.body).context("the body is not JSON")?;
+                Ok((set(body, fields)?, None))
             }
             Self::Edit => {
-                let file = std::env::temp_dir()
-                    .join(format!("usher-{}.json", delivery_headers.delivery_id));
+                let file = file_for(&headers.delivery_id);
                 let body = readable(&message.body);
-                let at = file.clone();
-                let edited = tokio::task::spawn_blocking(move || edit(&at, &body));
+                let path = file.clone();
+                let edited = tokio::task::spawn_blocking(move || edit(&path, &body));
                 let text = edited.await.context("the editor")??;
-                let event = read(&text).with_context(|| kept(&file))?;
-                return Ok(Edited { event, file: Some(file) });
+                let event = parse_json(&text).with_context(|| kept_file_hint(&file))?;
+                Ok((event, Some(file)))
             }
-        };
-        Ok(Edited { event: read(&text)?, file: None })
+        }
     }
-}
-
-struct Edited {
-    event: Value,
-    file: Option<PathBuf>,
 }
 
 impl DeadLettersCli {
-    /// The way of a corrected event, or why it can't be taken.
-    pub(super) async fn corrected(
+    /// Corrects and checks a message, or says why it can't be published.
+    pub(super) async fn correct(
         &self,
         message: &Message,
-        delivery_headers: &DeliveryHeaders,
+        headers: &DeliveryHeaders,
         correction: &Correction,
         reason: &str,
-    ) -> Result<Result<(Publication, Vec<Change>, Option<PathBuf>), String>, Failure> {
-        let edited = match correction.apply(message, delivery_headers).await {
-            Ok(edited) => edited,
-            Err(error) => return Ok(Err(format!("{error:#}"))),
-        };
+    ) -> Result<Corrected, String> {
+        let (event, file) =
+            correction.apply(message, headers).await.map_err(|error| format!("{error:#}"))?;
         let before = event::read_json(&message.body).ok();
-        let changes = changes(before.as_ref(), &edited.event);
+        let changes = changes(before.as_ref(), &event);
         let checked = if changes.is_empty() {
-            Err("nothing is different".to_owned())
-        } else if delivery_headers.route.is_empty() {
-            self.begin_anew(message, delivery_headers, &edited.event)
+            Err("nothing was changed".to_owned())
+        } else if headers.route.is_empty() {
+            self.correct_event(message, headers, &event)
         } else {
-            self.go_on(message, delivery_headers, &edited.event, reason)
+            self.correct_delivery(message, headers, &event, reason)
         };
-        Ok(match (checked, edited.file) {
-            (Ok(publication), file) => Ok((publication, changes, file)),
-            (Err(fault), Some(file)) => Err(format!("{fault}; {}", kept(&file))),
+        match (checked, file) {
+            (Ok(publication), file) => Ok(Corrected { publication, changes, file }),
+            (Err(fault), Some(file)) => Err(format!("{fault}; {}", kept_file_hint(&file))),
             (Err(fault), None) => Err(fault),
-        })
+        }
     }
 
-    /// One delivery of the event goes on; its others are no longer a matter of this message.
-    fn go_on(
+    /// The corrected event stands for one delivery; the other deliveries of its event are not repeated.
+    fn correct_delivery(
         &self,
         message: &Message,
-        delivery_headers: &DeliveryHeaders,
+        headers: &DeliveryHeaders,
         corrected: &Value,
         reason: &str,
     ) -> Result<Publication, String> {
         let routing = &self.loaded.routing;
-        let route = routing.route(&delivery_headers.route);
-        let route = route
-            .ok_or_else(|| format!("there is no route {:?} any more", delivery_headers.route))?;
+        let route = routing.route(&headers.route);
+        let route =
+            route.ok_or_else(|| format!("there is no route {:?} any more", headers.route))?;
         let body = corrected.to_string().into_bytes();
         let mut properties = message.properties.clone();
-        let mut event = read_event(&body, &properties, &delivery_headers.origin)?;
+        let mut event = parse_event(&body, &properties, &headers.origin)?;
         if event.id.source == IdSource::Body {
-            // A hash of another body: it stays the event that it was.
-            properties.message_id = Some(delivery_headers.event_id.clone());
-            event = read_event(&body, &properties, &delivery_headers.origin)?;
+            // The id was a hash of the body, and has to survive the correction.
+            properties.message_id = Some(headers.event_id.clone());
+            event = parse_event(&body, &properties, &headers.origin)?;
         }
-        if event.id.value != delivery_headers.event_id {
-            return Err(format!(
-                "the event's id is {:?}, and that has to stay",
-                delivery_headers.event_id
-            ));
+        if event.id.value != headers.event_id {
+            return Err(format!("the event's id must stay {:?}", headers.event_id));
         }
         if event.kind != route.event && !route.aliases.contains(&event.kind) {
             return Err(format!("events of type {:?} have another route", event.kind));
@@ -148,42 +157,43 @@ impl DeadLettersCli {
         let deliveries = routing.deliveries(std::slice::from_ref(route), &event, &self.identity);
         let delivery = deliveries.into_iter().find(|delivery| {
             !matches!(route.recipients, Recipients::Fixed(_))
-                || delivery.recipient.as_str().eq_ignore_ascii_case(&delivery_headers.recipient)
+                || delivery.recipient.as_str().eq_ignore_ascii_case(&headers.recipient)
         });
         let delivery = delivery.ok_or("its recipient is not in the settings any more")?;
         self.check(&delivery, &event)?;
-        // Another address, or another business key, is another delivery.
-        let is_same = delivery.id == delivery_headers.delivery_id;
-        let delivery_headers = DeliveryHeaders {
+        // Another address or business key makes another delivery.
+        let is_same = delivery.id == headers.delivery_id;
+        let headers = DeliveryHeaders {
             delivery_id: delivery.id.clone(),
             recipient: delivery.recipient.as_str().to_owned(),
-            attempt: if is_same { delivery_headers.attempt + 1 } else { 1 },
+            attempt: if is_same { headers.attempt + 1 } else { 1 },
             reason: format!("corrected by an operator: {reason}"),
-            ..delivery_headers.clone()
+            ..headers.clone()
         };
         let message = Message { body, properties, ..message.clone() };
-        Ok(Publication::republish(delivery_headers, delivery.priority, message))
+        Ok(Publication::republish(headers, delivery.priority, message))
     }
 
-    /// It never became a delivery: all that its type asks for comes of it.
-    fn begin_anew(
+    /// The message never became a delivery: all routes of the corrected event apply.
+    fn correct_event(
         &self,
         message: &Message,
-        delivery_headers: &DeliveryHeaders,
+        headers: &DeliveryHeaders,
         corrected: &Value,
     ) -> Result<Publication, String> {
-        let is_cloudevent = corrected.get("specversion").is_some();
-        let content_type =
-            if is_cloudevent { "application/cloudevents+json" } else { "application/json" };
+        let content_type = match corrected.get("specversion") {
+            Some(_) => "application/cloudevents+json",
+            None => "application/json",
+        };
         let properties = Properties {
             content_type: Some(content_type.to_owned()),
             content_encoding: None,
             ..message.properties.clone()
         };
         let body = corrected.to_string().into_bytes();
-        let again = Message { body, properties, delivery_headers: None, ..message.clone() };
-        let queue = self.queue_of(&again, delivery_headers)?;
-        let mut event = read_event(&again.body, &again.properties, &queue)?;
+        let message = Message { body, properties, delivery_headers: None, ..message.clone() };
+        let queue = self.source_queue(&message, headers)?;
+        let mut event = parse_event(&message.body, &message.properties, &queue)?;
         let routing = &self.loaded.routing;
         routing.normalize(&mut event);
         let Lookup::Routes(routes) = routing.lookup(&event.kind) else {
@@ -192,57 +202,25 @@ impl DeadLettersCli {
         for delivery in routing.deliveries(routes, &event, &self.identity) {
             self.check(&delivery, &event)?;
         }
-        Ok(Publication::Event(Message { queue, ..again }))
+        Ok(Publication::Event(Message { queue, ..message }))
     }
 
-    /// Whether a mail can be made of it.
+    /// Checks the address, and that the message can be rendered.
     fn check(&self, delivery: &Delivery, event: &Event) -> Result<(), String> {
         let recipient = delivery.recipient.address()?;
         match delivery.route.channel {
             ChannelKind::Email => email::check_recipient(recipient)?,
             ChannelKind::Sms => sms::check_recipient(recipient)?,
         }
-        let made = render::outgoing(&self.loaded, delivery, event);
-        made.map(drop).map_err(|failure| failure.to_string())
+        let outgoing = render::outgoing(&self.loaded, delivery, event);
+        outgoing.map(drop).map_err(|failure| failure.to_string())
     }
 }
 
-fn read_event(body: &[u8], properties: &Properties, queue: &str) -> Result<Event, String> {
+fn parse_event(body: &[u8], properties: &Properties, queue: &str) -> Result<Event, String> {
     event::parse(body, properties, queue).map_err(|invalid| invalid.to_string())
 }
 
-fn read(text: &str) -> anyhow::Result<Value> {
+fn parse_json(text: &str) -> anyhow::Result<Value> {
     event::read_json(text.as_bytes()).context("the corrected event is not JSON")
-}
-
-pub(super) fn kept(file: &Path) -> String {
-    format!("what was written is kept: --with {}", file.display())
-}
-
-/// A body as a person reads and edits it.
-pub(super) fn readable(body: &[u8]) -> String {
-    let pretty = event::read_json(body).and_then(|it| serde_json::to_string_pretty(&it));
-    pretty.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned())
-}
-
-/// Has a person edit the text in a file that nobody else can read.
-fn edit(file: &Path, text: &str) -> anyhow::Result<String> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    let mut made = made
-        .with_context(|| format!("making {0}; if it is of before, --with {0}", file.display()))?;
-    made.write_all(text.as_bytes())?;
-    let editor = ["VISUAL", "EDITOR"].iter().find_map(std::env::var_os);
-    let editor = editor.unwrap_or_else(|| "vi".into());
-    // By the shell, for the setting may hold arguments.
-    let ended = Command::new("sh")
-        .args(["-c", r#"eval "$USHER_EDITOR \"\$1\"""#, "sh"])
-        .arg(file)
-        .env("USHER_EDITOR", &editor)
-        .status();
-    let ended = ended.with_context(|| format!("starting {}", editor.display()))?;
-    if !ended.success() {
-        std::fs::remove_file(file)?;
-        bail!("{} has ended with {ended}", editor.display());
-    }
-    std::fs::read_to_string(file).with_context(|| file.display().to_string())
 }

@@ -1,6 +1,5 @@
-//! A mail of the past, made again from its record.
+//! Renders the mail of a record again, from the template text that was used.
 
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::AuditCli;
@@ -14,15 +13,17 @@ use crate::{
 };
 
 impl AuditCli {
-    /// The mail of this record, or why there is none.
-    pub(super) async fn mail_of(
+    /// The mail, or why it can't be rendered.
+    pub(super) async fn render_again(
         &self,
         record: &Record,
         loaded: &Loaded,
     ) -> Result<Result<Rendered, String>, Failure> {
-        let Some(template) = &record.template else { return Ok(Err("none was made".to_owned())) };
+        let Some(template) = &record.template else {
+            return Ok(Err("none was rendered".to_owned()));
+        };
         if record.erased_at.is_some() {
-            return Ok(Err("its words were erased".to_owned()));
+            return Ok(Err("its content was erased".to_owned()));
         }
         let Some(route) = loaded.routing.route(&record.route) else {
             return Ok(Err(format!("there is no route {:?} any more", record.route)));
@@ -30,16 +31,16 @@ impl AuditCli {
         let TemplateRef { name, version, .. } = template;
         let stored = TemplateStore::new(self.audit.database()).version(version).await;
         let stored = stored.map_err(Failure::unavailable)?;
-        let Some(flat) = stored.or_else(|| loaded.templates.in_use_as(version)) else {
+        let Some(source) = stored.or_else(|| loaded.templates.in_use_as(version)) else {
             return Ok(Err(format!("the text of template {name} {version} was not kept")));
         };
         let (variables, event) = (variables(record, route), event(record, template));
-        let again = loaded.templates.render_again(flat, template, route, &variables, &event);
-        Ok(again.map_err(|error| error.to_string()))
+        let rendered = loaded.templates.render_again(source, template, route, &variables, &event);
+        Ok(rendered.map_err(|error| error.to_string()))
     }
 }
 
-/// Records leave out what the route's defaults give again.
+/// Records leave out values that are the route's defaults.
 fn variables(record: &Record, route: &Route) -> Map<String, Value> {
     let declared = route.variables.iter().map(|(name, variable)| {
         let value = record.data.get(name).or(variable.default.as_ref());
@@ -48,14 +49,12 @@ fn variables(record: &Record, route: &Route) -> Map<String, Value> {
     declared.collect()
 }
 
-/// What a mail takes from its event beside its variables.
+/// The parts of the event that a mail needs besides its variables.
 fn event(record: &Record, template: &TemplateRef) -> Event {
     let mut fields = record.data.clone();
     fields.insert("locale".to_owned(), template.locale.as_str().into());
     fields.entry("email").or_insert_with(|| record.recipient.as_str().into());
     let source = record.event.id_source.unwrap_or(IdSource::EventId);
-    // Where it did not say when it happened, its arrival counted, which was some moments before this.
-    let arrived_at: Timestamp = record.at;
     Event {
         id: EventId { value: record.event.id.clone(), source },
         kind: record.event.kind.clone(),
@@ -63,7 +62,8 @@ fn event(record: &Record, template: &TemplateRef) -> Event {
         occurred_at: record.event.time,
         deliver_at: None,
         deliver_before: None,
-        arrived_at,
+        // The time of arrival is not recorded; it was moments earlier.
+        arrived_at: record.at,
         traceparent: None,
         fields,
     }

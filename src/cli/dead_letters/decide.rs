@@ -1,0 +1,180 @@
+//! `replay` (for parked mail `resend`) and `drop` (`dismiss`). The reason is recorded before anything is
+//! done, and nothing is done without `--yes` or a confirmation on the terminal.
+
+use std::{collections::HashSet, process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+
+use super::{
+    DeadLettersCli, DeadLettersFilter, SelectionArgs, correction::Correction,
+    editor::kept_file_hint, selection::Selection,
+};
+use crate::{
+    audit::store::actions::Action,
+    broker::{
+        Message,
+        amqp::{AmqpBroker, DeadLetterQueue, Handle, Topology},
+    },
+    cli::{
+        decision::{DecisionArgs, NOTHING_DONE},
+        delivery_id,
+        output::{confirm, print, progress},
+    },
+    failure::{EXIT_DATA, Failure},
+    routing::DeliveryId,
+    text::one_line,
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    Replay,
+    Drop,
+}
+
+impl Decision {
+    fn done(self) -> &'static str {
+        match self {
+            Self::Replay => "replayed",
+            Self::Drop => "removed",
+        }
+    }
+}
+
+impl DeadLettersCli {
+    pub(super) async fn decide(
+        &self,
+        args: &SelectionArgs,
+        decision: Decision,
+        correction: Option<&Correction>,
+    ) -> Result<ExitCode, Failure> {
+        let mut missing = self.selected_ids(args).await?;
+        if correction.is_some_and(Correction::is_for_one) && missing.len() > 1 {
+            let count = missing.len();
+            return Err(Failure::data(format!("{count} deliveries can't all have this event")));
+        }
+        let messages = self.take(|delivery| missing.contains(delivery)).await;
+        let (taken, messages) = messages.map_err(Failure::unavailable)?;
+        for (message, _) in &messages {
+            if let Some(headers) = &message.delivery_headers {
+                missing.remove(&headers.delivery_id);
+            }
+        }
+        let (selected, refused) = self.select_all(args, decision, correction, messages).await?;
+        for delivery in &missing {
+            print(&format!("{delivery} is not in {}", self.queue.queue()));
+        }
+        if selected.is_empty() {
+            if refused == 0 && missing.is_empty() {
+                print(&format!("nothing in {}", self.queue.queue()));
+            }
+        } else if args.decision.yes || confirm(format!("do it ({})?", selected.len())).await {
+            self.carry_out(&args.decision, decision, selected).await?;
+        } else {
+            print(NOTHING_DONE);
+            let edited = selected.iter().filter_map(|(selection, _)| selection.file.as_deref());
+            edited.for_each(|file| print(&kept_file_hint(file)));
+        }
+        taken.close().await;
+        // A filter may match messages that were replayed and are still on their way.
+        let ok = refused == 0 && (missing.is_empty() || args.deliveries.is_empty());
+        Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DATA) })
+    }
+
+    async fn selected_ids(&self, args: &SelectionArgs) -> Result<HashSet<DeliveryId>, Failure> {
+        let is_filtered = args.filter != DeadLettersFilter::default();
+        if is_filtered != args.deliveries.is_empty() {
+            return Err(Failure::data("name deliveries or use filters, not both"));
+        }
+        if is_filtered {
+            let records = self.records(&args.filter, 0).await?;
+            return Ok(records.into_iter().map(|record| record.delivery_id).collect());
+        }
+        args.deliveries.iter().map(|text| delivery_id(text)).collect()
+    }
+
+    /// Returns the messages that may be handled, and the number of those that may not.
+    async fn select_all(
+        &self,
+        args: &SelectionArgs,
+        decision: Decision,
+        correction: Option<&Correction>,
+        messages: Vec<(Message, Handle)>,
+    ) -> Result<(Vec<(Selection, Handle)>, usize), Failure> {
+        let (mut selected, mut refused) = (Vec::new(), 0);
+        for (message, handle) in messages {
+            let Some(headers) = message.delivery_headers.clone() else { continue };
+            let id = headers.delivery_id.clone();
+            let selection = match decision {
+                Decision::Drop => Ok(Selection::drop(id.clone())),
+                Decision::Replay => {
+                    self.select_replay(message, headers, correction, &args.decision.reason).await?
+                }
+            };
+            match selection {
+                Err(reason) => {
+                    print(&format!("{id} refused: {}", one_line(&reason)));
+                    refused += 1;
+                }
+                Ok(selection) => {
+                    if !args.decision.yes {
+                        print(&format!("{id} would be {}", decision.done()));
+                    }
+                    for change in &selection.corrected {
+                        print(&format!("  {}", one_line(&change.to_string())));
+                    }
+                    selected.push((selection, handle));
+                }
+            }
+        }
+        Ok((selected, refused))
+    }
+
+    async fn carry_out(
+        &self,
+        args: &DecisionArgs,
+        decision: Decision,
+        selected: Vec<(Selection, Handle)>,
+    ) -> Result<(), Failure> {
+        let settings = &self.loaded.settings;
+        let topology = Topology::new(self.loaded.routing.queues(), &settings.retry_schedule);
+        let broker = AmqpBroker::new(settings.rabbitmq.clone(), Arc::new(topology));
+        let total = selected.len();
+        let progress = progress(decision.done(), total as u64);
+        for (number, (selection, handle)) in selected.into_iter().enumerate() {
+            let id = selection.delivery.clone();
+            let result = async {
+                let action = Action {
+                    by: args.by.clone(),
+                    action: self.action(decision),
+                    target: id.to_string(),
+                    reason: args.reason.clone(),
+                };
+                self.audit.act_with(&action, selection.correction()).await?;
+                selection.publish(&broker).await?;
+                handle.remove().await
+            };
+            result
+                .await
+                .with_context(|| format!("{number} of {total} were {}", decision.done()))
+                .map_err(Failure::unavailable)?;
+            // The message has the event now; personal data must not stay in files.
+            if let Some(file) = selection.file {
+                std::fs::remove_file(file)?;
+            }
+            progress.suspend(|| print(&format!("{id} {}", decision.done())));
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        broker.close().await;
+        Ok(())
+    }
+
+    fn action(&self, decision: Decision) -> &'static str {
+        match (self.queue, decision) {
+            (DeadLetterQueue::Parked, Decision::Replay) => "resend",
+            (DeadLetterQueue::Parked, Decision::Drop) => "dismiss",
+            (_, Decision::Replay) => "replay",
+            (_, Decision::Drop) => "drop",
+        }
+    }
+}

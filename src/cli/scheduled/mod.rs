@@ -1,0 +1,110 @@
+//! `usher scheduled`: mail that is planned for later.
+
+mod decide;
+mod list;
+
+use std::{path::Path, process::ExitCode};
+
+use clap::builder::TypedValueParser;
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use jiff::Timestamp;
+
+use self::decide::Decision;
+use super::{decision::DecisionArgs, time::from_now};
+use crate::{
+    app::load,
+    audit::store::MongoAudit,
+    failure::Failure,
+    routing::DeliveryId,
+    scheduler::{Planned, State, mongo::MongoScheduler},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ScheduledCommand {
+    /// List planned mail, soonest first.
+    List {
+        #[command(flatten)]
+        filter: ScheduledFilter,
+        /// Mail that is 5 minutes late, and retries that were lost, instead of planned mail.
+        #[arg(long, conflicts_with_all = ["booking", "since", "until", "state"])]
+        overdue: bool,
+        /// Maximum number of entries.
+        #[arg(long, default_value_t = 100)]
+        limit: i64,
+        /// Print one JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one entry with its event.
+    Show {
+        /// Delivery id.
+        delivery: String,
+        /// Print the JSON object on one line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Cancel planned mail.
+    Cancel(SelectionArgs),
+    /// Send planned mail now.
+    SendNow(SelectionArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ScheduledFilter {
+    /// Only mail about this booking.
+    #[arg(long, value_name = "ID")]
+    booking: Option<String>,
+    /// Only mail due at or after TIME: 2030-01-31T20:00:00Z, or a duration from now such as 2h or -1d.
+    #[arg(long, value_name = "TIME", value_parser = from_now, allow_hyphen_values = true)]
+    since: Option<Timestamp>,
+    /// Only mail due before TIME.
+    #[arg(long, value_name = "TIME", value_parser = from_now, allow_hyphen_values = true)]
+    until: Option<Timestamp>,
+    /// Only mail in this state.
+    #[arg(long, default_value = "planned", value_parser = state())]
+    state: State,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SelectionArgs {
+    /// Delivery ids, as `list` prints them.
+    #[arg(required = true)]
+    deliveries: Vec<String>,
+    #[command(flatten)]
+    decision: DecisionArgs,
+}
+
+fn state() -> impl TypedValueParser<Value = State> {
+    const STATES: [State; 4] = [State::Planned, State::Claimed, State::Published, State::Void];
+    PossibleValuesParser::new(STATES.map(State::as_str)).try_map(|text| {
+        STATES.into_iter().find(|state| state.as_str() == text).ok_or("unknown state")
+    })
+}
+
+struct ScheduledCli {
+    audit: MongoAudit,
+    scheduler: MongoScheduler,
+}
+
+pub(super) async fn run(
+    config: Option<&Path>,
+    command: ScheduledCommand,
+) -> Result<ExitCode, Failure> {
+    let (_, audit) = load::with_audit(config).await?;
+    let cli = ScheduledCli { scheduler: MongoScheduler::new(audit.database()), audit };
+    match command {
+        ScheduledCommand::List { overdue: true, limit, json, .. } => {
+            cli.list_overdue(limit, json).await
+        }
+        ScheduledCommand::List { filter, limit, json, .. } => cli.list(&filter, limit, json).await,
+        ScheduledCommand::Show { delivery, json } => cli.show(&delivery, json).await,
+        ScheduledCommand::Cancel(args) => cli.decide(&args, Decision::Cancel).await,
+        ScheduledCommand::SendNow(args) => cli.decide(&args, Decision::SendNow).await,
+    }
+}
+
+impl ScheduledCli {
+    async fn get(&self, delivery: &DeliveryId) -> Result<Option<Planned>, Failure> {
+        self.scheduler.get(delivery).await.map_err(Failure::unavailable)
+    }
+}

@@ -1,0 +1,188 @@
+//! `usher templates`: templates in the database, which override the files.
+
+mod activate;
+mod list;
+mod push;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    app::load::{self, Loaded},
+    audit::store::{MongoAudit, actions::Action},
+    event::snake_case,
+    failure::Failure,
+    template::{
+        LANGUAGES,
+        store::{Stored, TemplateStore},
+    },
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TemplatesCommand {
+    /// List templates, and whether each comes from the database or from a file.
+    List {
+        /// Print one JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a template: the one in use, or a version.
+    Show {
+        #[command(flatten)]
+        template: TemplateArgs,
+        /// Version to print, instead of the template in use.
+        #[arg(long, value_name = "N")]
+        version: Option<i64>,
+    },
+    /// Render a template's samples, then store it as a new version.
+    Push {
+        #[command(flatten)]
+        template: TemplateArgs,
+        /// Folder with LOCALE.subject.hbs, LOCALE.mjml.hbs or LOCALE.html.hbs, and LOCALE.txt.hbs.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// Description, stored with the version.
+        #[arg(long)]
+        description: Option<String>,
+        /// Use the version at once.
+        #[arg(long)]
+        activate: bool,
+        #[command(flatten)]
+        by: ByArgs,
+    },
+    /// Use a version from the database.
+    Activate {
+        #[command(flatten)]
+        template: TemplateArgs,
+        /// Version to use.
+        #[arg(long, value_name = "N")]
+        version: i64,
+        #[command(flatten)]
+        by: ByArgs,
+    },
+    /// Use the file again.
+    Deactivate {
+        #[command(flatten)]
+        template: TemplateArgs,
+        #[command(flatten)]
+        by: ByArgs,
+    },
+    /// List every version of a template.
+    History {
+        /// Template name.
+        name: String,
+        /// Print one JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TemplateArgs {
+    /// Template name, such as booking_confirmation or BookingConfirmation.
+    name: String,
+    /// Language of the template: es or en.
+    #[arg(long, value_name = "LOCALE")]
+    locale: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ByArgs {
+    /// Person who does it, recorded in the audit.
+    #[arg(long, env = "USER", default_value = "unknown")]
+    by: String,
+}
+
+/// A template in one language.
+struct TemplateId {
+    /// In snake case.
+    name: String,
+    language: &'static str,
+}
+
+impl TryFrom<&TemplateArgs> for TemplateId {
+    type Error = Failure;
+
+    fn try_from(args: &TemplateArgs) -> Result<Self, Failure> {
+        let language = LANGUAGES.into_iter().find(|language| *language == args.locale);
+        let language = language.ok_or_else(|| {
+            Failure::data(format!("locale {:?} is neither es nor en", args.locale))
+        })?;
+        Ok(Self { name: snake_case(&args.name), language })
+    }
+}
+
+impl std::fmt::Display for TemplateId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.name, self.language)
+    }
+}
+
+struct TemplatesCli {
+    store: TemplateStore,
+    audit: MongoAudit,
+    loaded: Loaded,
+}
+
+pub(super) async fn run(
+    config: Option<&Path>,
+    command: TemplatesCommand,
+) -> Result<ExitCode, Failure> {
+    let (loaded, audit) = load::with_audit(config).await?;
+    let cli = TemplatesCli { store: TemplateStore::new(audit.database()), audit, loaded };
+    match command {
+        TemplatesCommand::List { json } => cli.list(json).await?,
+        TemplatesCommand::Show { template, version } => {
+            cli.show(&TemplateId::try_from(&template)?, version).await?;
+        }
+        TemplatesCommand::Push { template, from, description, activate, by } => {
+            let template = TemplateId::try_from(&template)?;
+            let version = cli.push(&template, &from, description, &by.by).await?;
+            if activate {
+                cli.activate(&template, version, &by.by).await?;
+            }
+        }
+        TemplatesCommand::Activate { template, version, by } => {
+            cli.activate(&TemplateId::try_from(&template)?, version, &by.by).await?;
+        }
+        TemplatesCommand::Deactivate { template, by } => {
+            cli.deactivate(&TemplateId::try_from(&template)?, &by.by).await?;
+        }
+        TemplatesCommand::History { name, json } => cli.history(&name, json).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl TemplatesCli {
+    /// Every version of a template in every language. `name` is in snake case, those in the database
+    /// may be in Pascal case.
+    async fn versions(&self, name: &str) -> Result<Vec<Stored>, Failure> {
+        let all = self.store.all().await.map_err(Failure::unavailable)?;
+        Ok(all.into_iter().filter(|stored| snake_case(&stored.name) == name).collect())
+    }
+
+    async fn record(
+        &self,
+        action: &'static str,
+        template: &TemplateId,
+        version: Option<i64>,
+        by: &str,
+    ) -> Result<(), Failure> {
+        let version = version.map(|version| format!(" version {version}")).unwrap_or_default();
+        let action = Action {
+            by: by.to_owned(),
+            action,
+            target: format!("template {template}{version}"),
+            reason: String::new(),
+        };
+        self.audit.act(&action).await.map_err(Failure::unavailable)
+    }
+}
+
+fn unknown_version(version: i64, template: &TemplateId) -> Failure {
+    Failure::data(format!("there is no version {version} of {template}"))
+}
