@@ -9,7 +9,7 @@ pub const EXIT_SOFTWARE: u8 = 70;
 /// EX_CONFIG: the settings, routes or templates are wrong.
 pub const EXIT_CONFIG: u8 = 78;
 
-/// A failure that knows its exit code.
+/// A failure and its exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: u8,

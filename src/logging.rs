@@ -6,9 +6,9 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::config::LogFormat;
 
-/// Starts logging to standard error. `RUST_LOG` chooses levels; `default` is used without it.
+/// Starts logging to standard error. `default` is the level if `RUST_LOG` is unset.
 pub fn init(format: LogFormat, default: &str) {
-    // lapin says at level error what its own errors say again to us.
+    // lapin logs its errors, and also returns them to us.
     let fallback = format!("{default},lapin=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
     let human = match format {
@@ -30,7 +30,7 @@ pub fn init(format: LogFormat, default: &str) {
     };
 }
 
-/// Warnings only, for commands whose output is read by a person.
+/// Logs warnings only, for commands whose output people read.
 pub(crate) fn init_quiet(format: LogFormat) {
     init(format, "warn");
 }

@@ -1,4 +1,4 @@
-//! `usher run --embedded`: the same line on one SQLite file.
+//! `usher run --embedded`: usher on one SQLite file instead of services.
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
@@ -29,7 +29,7 @@ use crate::{
     trace::Tracer,
 };
 
-/// What the embedded mode keeps in its folder.
+/// The stores of the embedded mode.
 pub(crate) struct Embedded {
     pub(crate) broker: EmbeddedBroker,
     pub(crate) audit: Arc<EmbeddedAudit>,
@@ -38,7 +38,7 @@ pub(crate) struct Embedded {
     pub(crate) instance: String,
 }
 
-/// Opens the folder's file.
+/// Opens the stores in a folder.
 pub(crate) fn open(folder: &Path, settings: &Settings) -> Result<Embedded, Failure> {
     let unusable = |error: &dyn std::fmt::Display| {
         Failure::new(EXIT_UNAVAILABLE, anyhow::anyhow!("{}: {error}", folder.display()))
@@ -80,7 +80,7 @@ pub(crate) async fn run(
     let background = CancellationToken::new();
     let listener = listen(&loaded.settings).await?;
     if loaded.settings.api.is_some() {
-        tracing::warn!("the embedded mode has no HTTP API");
+        tracing::warn!("the HTTP API is off in the embedded mode");
     }
     serve_http(listener, &health, &metrics, None, &background)?;
     let email: Arc<dyn Channel> = match &loaded.settings.email.backend {
@@ -133,7 +133,7 @@ pub(crate) async fn run(
         loop {
             let (handler, ended) = (handler.clone(), input_ended.clone());
             store.broker.consume(handler, stop.clone(), abandon.clone(), ended).await?;
-            // What is due by now still goes out; what is for later, when there is a process again.
+            // Mail that is due now is still sent. Later mail waits for the next process.
             if stop.is_cancelled() || pipeline.publish_due().await == 0 {
                 return Ok::<(), BrokerError>(());
             }
@@ -160,7 +160,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Puts each line of the input into the queue; blank lines count for nothing.
+/// Publishes each line of the input that is not blank.
 async fn feed(
     broker: EmbeddedBroker,
     input: Box<dyn AsyncRead + Send + Unpin>,

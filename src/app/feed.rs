@@ -1,4 +1,4 @@
-//! What the API tells as it happens.
+//! Starts the live feed of the API.
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +10,7 @@ use crate::{
     metrics::Metrics,
 };
 
-/// The feed, on connections of its own to MongoDB; none without the API.
+/// The feed, with its own connections to MongoDB; `None` without the API.
 pub(crate) async fn feed(
     loaded: &Loaded,
     metrics: Metrics,

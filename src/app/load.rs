@@ -1,4 +1,4 @@
-//! What every command begins with: settings, routes and templates, all faults at once.
+//! Loads settings, routes and templates for every command, and reports all faults at once.
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -42,25 +42,25 @@ impl Loaded {
         }
     }
 
-    /// What templates of the database are tried on.
+    /// What templates in the database are checked against.
     pub(crate) fn trial(&self) -> Trial<'_> {
         Trial { routing: &self.routing, files: &self.files, sources: &self.sources }
     }
 }
 
-/// Only the settings.
+/// Loads the settings alone.
 ///
 /// # Errors
-/// Every fault found, one a line.
+/// All faults, one per line.
 pub(crate) fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
     let read = config::load(config, &Environment::from_process());
     read.map(|(settings, _)| settings).map_err(|faults| Failure::config(faults.to_string()))
 }
 
-/// Everything, and the audit, for a command on a person's terminal.
+/// Loads everything and opens the audit, for a command whose output people read.
 ///
 /// # Errors
-/// Every fault found, one a line.
+/// All faults, one per line.
 pub(crate) async fn with_audit(config: Option<&Path>) -> Result<(Loaded, MongoAudit), Failure> {
     let loaded = load(config)?;
     logging::init_quiet(loaded.settings.log_format);
@@ -68,7 +68,7 @@ pub(crate) async fn with_audit(config: Option<&Path>) -> Result<(Loaded, MongoAu
     Ok((loaded, audit))
 }
 
-/// The audit; the server may be down.
+/// Opens the audit. MongoDB may be down.
 ///
 /// # Errors
 /// The URI can't be used.
@@ -78,7 +78,7 @@ pub(crate) async fn open_audit(settings: &Settings) -> Result<MongoAudit, Failur
     audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))
 }
 
-/// The ledger; Redis may be down.
+/// Opens the ledger. Redis may be down.
 ///
 /// # Errors
 /// The URL or the certificates can't be used.
@@ -93,10 +93,10 @@ pub(crate) fn open_ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
         .map_err(|error| Failure::config(format!("REDIS_URL: {error:#}")))
 }
 
-/// Reads everything.
+/// Loads everything.
 ///
 /// # Errors
-/// Every fault found, one a line, with the exit code for bad configuration.
+/// All faults, one per line, with the exit code for bad configuration.
 pub(crate) fn load(config: Option<&Path>) -> Result<Loaded, Failure> {
     load_with(config, &Environment::from_process())
 }
@@ -163,7 +163,7 @@ fn read_routing_table(settings: &Settings) -> Result<RoutingTable, Vec<String>> 
         .map_err(|faults| faults.0.into_iter().map(|fault| format!("{name}: {fault}")).collect())
 }
 
-/// An event of a file as a message for a queue.
+/// A message for an event from a file.
 pub(crate) fn message(body: Vec<u8>, queue: &str) -> Message {
     let properties = Properties {
         content_type: Some("application/json".to_owned()),

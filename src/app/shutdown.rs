@@ -1,15 +1,15 @@
-//! Ending: the first signal drains, the second leaves at once.
+//! Shutdown: the first signal drains, the second ends the process at once.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Exit code of a process that was told twice: 128 + SIGTERM.
-const TOLD_TWICE: i32 = 143;
+/// Exit code after a second signal: 128 + SIGTERM.
+const EXIT_SECOND_SIGNAL: i32 = 143;
 
-/// A token that is cancelled by SIGTERM or SIGINT; a second signal ends the process.
+/// Returns a token that SIGTERM and SIGINT cancel. A second signal ends the process.
 ///
 /// # Errors
-/// The signals can't be listened to.
+/// The signal handlers can't be installed.
 pub(crate) fn on_signal() -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -22,8 +22,8 @@ pub(crate) fn on_signal() -> std::io::Result<CancellationToken> {
                 _ = interrupt.recv() => {}
             }
             if token.is_cancelled() {
-                tracing::warn!("second signal, leaving at once");
-                std::process::exit(TOLD_TWICE);
+                tracing::warn!("second signal, ending at once");
+                std::process::exit(EXIT_SECOND_SIGNAL);
             }
             token.cancel();
         }

@@ -1,4 +1,4 @@
-//! Looks from time to time at what should have happened by now, and says what has not.
+//! Periodic checks: backlog, overdue mail, queue depths, certificates. They set metrics and log alarms.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,16 +14,16 @@ use crate::{
     tls::{Pem, TlsFiles},
 };
 
-/// How often.
+/// Interval of the checks.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// Planned mail: how much is due when, and what is overdue.
+/// Counts planned mail by the time at which it is due, and overdue mail.
 pub(crate) async fn planned(scheduler: Arc<dyn Scheduler>, metrics: Metrics) {
     let mut known = 0;
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
         ticks.tick().await;
-        // Whether it answers is told by those who need it.
+        // Tasks that need the database report that it is down.
         let Ok(backlog) = scheduler.backlog(Timestamp::now()).await else { continue };
         metrics.planned(&backlog.hours, backlog.overdue);
         if backlog.overdue > 0 && backlog.overdue != known {
@@ -33,7 +33,7 @@ pub(crate) async fn planned(scheduler: Arc<dyn Scheduler>, metrics: Metrics) {
     }
 }
 
-/// Requests that came by HTTP and were not published yet.
+/// Counts HTTP requests that are not published yet.
 pub(crate) async fn requests(outbox: Arc<Outbox>, metrics: Metrics) {
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
@@ -44,7 +44,7 @@ pub(crate) async fn requests(outbox: Arc<Outbox>, metrics: Metrics) {
     }
 }
 
-/// Retries that nobody made.
+/// Counts retries that were lost.
 pub(crate) async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
     let mut known = 0;
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
@@ -59,26 +59,24 @@ pub(crate) async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
     }
 }
 
-/// MongoDB's certificates, which its driver reads at start only.
+/// Warns when MongoDB's certificates change, because its driver reads them at start only.
 pub(crate) async fn certificates(files: TlsFiles) {
     let used = Pem::read(&files);
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
         ticks.tick().await;
         if Pem::read(&files) != used {
-            tracing::warn!(
-                "MongoDB's certificates have changed: usher uses them once it is restarted"
-            );
+            tracing::warn!("the certificates for MongoDB have changed; restart usher to use them");
             return;
         }
     }
 }
 
-/// How much waits in the queues.
+/// Measures the depths of the queues.
 pub(crate) async fn queues(broker: Arc<AmqpBroker>, rabbitmq: Dependency, metrics: Metrics) {
     loop {
         let wait = if rabbitmq.state() == State::Up {
-            // What was true a while ago is not shown for long.
+            // An old depth must not stay.
             metrics.depths(broker.depths().await.unwrap_or_default());
             LOOK_AGAIN
         } else {

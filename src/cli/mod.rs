@@ -32,7 +32,7 @@ use crate::{
     routing::DeliveryId,
 };
 
-/// Send mail and text messages for RabbitMQ events, each exactly once, and keep a record of every delivery.
+/// The command line of usher.
 #[derive(Debug, Parser)]
 #[command(name = "usher", version, about)]
 pub struct Cli {

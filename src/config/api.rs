@@ -1,4 +1,4 @@
-//! Who may use the HTTP API, and whether it is served at all.
+//! Settings of the HTTP API.
 
 use std::net::SocketAddr;
 
@@ -10,10 +10,10 @@ use super::{
     values::{self as v, Parsed},
 };
 
-/// Shorter ones can be guessed.
-const LEAST_TOKEN: usize = 16;
-/// RFC 7518 3.2: as many bits as the hash.
-const LEAST_SECRET: usize = 32;
+/// Shortest token, in characters.
+const MIN_TOKEN_LENGTH: usize = 16;
+/// Shortest key for HS256, in bytes: the length of the hash (RFC 7518, 3.2).
+const MIN_SECRET_LENGTH: usize = 32;
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Switch {
@@ -23,7 +23,7 @@ enum Switch {
     Off,
 }
 
-/// The API; `None` when it is not served.
+/// `None` if the API is not served.
 pub(super) fn api(r: &mut Reader, listen: Option<SocketAddr>) -> Option<Api> {
     let choices = [("auto", Switch::Auto), ("on", Switch::On), ("off", Switch::Off)];
     let switch = r.value("HTTP_API", v::one_of(&choices));
@@ -41,13 +41,13 @@ pub(super) fn api(r: &mut Reader, listen: Option<SocketAddr>) -> Option<Api> {
         (Switch::Auto, _) if is_open => None,
         (Switch::Auto, listen) => listen.map(|_| api),
         (Switch::On, None) => {
-            r.fault("HTTP_LISTEN", "must be an address, since HTTP_API is on");
+            r.fault("HTTP_LISTEN", "must be an address, because HTTP_API is on");
             None
         }
         (Switch::On, Some(address)) => {
             if is_open && !address.ip().is_loopback() {
                 let reason = format!(
-                    "without API_TOKENS or JWT_* the API is for loopback only, and HTTP_LISTEN is {address}"
+                    "the API without API_TOKENS or JWT_* must listen on a loopback address, but HTTP_LISTEN is {address}"
                 );
                 r.fault("HTTP_API", reason);
             }
@@ -62,18 +62,18 @@ fn token(text: &str) -> Parsed<ApiToken> {
             hex::decode(digest).ok().and_then(|bytes| bytes.try_into().ok());
         return digest.map(ApiToken).ok_or_else(|| "must have 64 hex digits after sha256:".into());
     }
-    // RFC 6750 2.1, and what a cookie can hold as well.
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
-    match text.len() >= LEAST_TOKEN && text.chars().all(plain) {
+    // The characters of RFC 6750, 2.1; a cookie can hold them too.
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
+    match text.len() >= MIN_TOKEN_LENGTH && text.chars().all(is_allowed) {
         true => Ok(ApiToken(Sha256::digest(text).into())),
-        false => Err(format!("must have at least {LEAST_TOKEN} letters, digits or -._~+/=")),
+        false => Err(format!("must have at least {MIN_TOKEN_LENGTH} letters, digits or -._~+/=")),
     }
 }
 
 fn jwt(r: &mut Reader) -> Option<Jwt> {
-    let secret = r.read("JWT_SECRET", |text| match text.len() >= LEAST_SECRET {
+    let secret = r.read("JWT_SECRET", |text| match text.len() >= MIN_SECRET_LENGTH {
         true => Ok(Secret::new(text)),
-        false => Err(format!("must have at least {LEAST_SECRET} bytes")),
+        false => Err(format!("must have at least {MIN_SECRET_LENGTH} bytes")),
     });
     let public_key = r.read("JWT_PUBLIC_KEY", |text| {
         let key = jsonwebtoken::DecodingKey::from_rsa_pem(text.as_bytes());
@@ -86,7 +86,10 @@ fn jwt(r: &mut Reader) -> Option<Jwt> {
     match key {
         Some(key) => super::email::check_together(r, &[key, "JWT_ISSUER", "JWT_AUDIENCE"]),
         None if issuer.is_some() || audience.is_some() => {
-            r.report.warn("JWT_ISSUER", "ignored: there is neither JWT_SECRET nor JWT_PUBLIC_KEY");
+            r.report.warn(
+                "JWT_ISSUER",
+                "ignored, because neither JWT_SECRET nor JWT_PUBLIC_KEY is set",
+            );
         }
         None => {}
     }

@@ -1,4 +1,4 @@
-//! How mail leaves: the settings of the backend, the sender and the mail server, judged together.
+//! Settings of the mail backend, the sender and the mail server, checked together.
 
 use super::{
     settings::{Dkim, Email, EmailBackend, Smtp, SmtpTls},
@@ -7,13 +7,13 @@ use super::{
     values as v,
 };
 
-/// The seed's server, meant when a login is given but no server.
+/// The mail server if a login is set but no server.
 const LOGIN_SERVER: &str = "smtp.gmail.com";
 
-/// When mail is simulated although the backend is SMTP.
+/// Whether mail is simulated although the backend is SMTP.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Simulate {
-    /// When no server is named.
+    /// Mail is simulated if no server is set.
     #[default]
     Auto,
     Never,
@@ -37,7 +37,7 @@ pub(super) fn email(r: &mut Reader) -> Email {
         {
             r.fault(
                 "FROM_EMAIL",
-                format!("must be set: mail through {} needs a sender", smtp.server),
+                format!("must be set, because mail through {} needs a sender", smtp.server),
             );
         }
         login.unwrap_or_else(|| "noreply@localhost.localdomain".to_owned())
@@ -84,7 +84,7 @@ fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
                 }
                 None => {
                     if simulate == Simulate::Never && !r.is_set("SMTP_SERVER") {
-                        r.fault("SMTP_SERVER", "must be set, since SIMULATE is never");
+                        r.fault("SMTP_SERVER", "must be set, because SIMULATE is never");
                     }
                     EmailBackend::Simulated
                 }
@@ -93,18 +93,18 @@ fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
     }
 }
 
-/// The mail server; `None` when none is named. Always read in full, so that faults show even while
-/// mail is simulated.
+/// `None` if no server is set. All settings are read, so that faults are reported even while mail is
+/// simulated.
 fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
     let credentials = username.zip(r.read("SMTP_PASSWORD", v::secret));
     let server = r.read("SMTP_SERVER", v::host);
-    let port = r.value("SMTP_PORT", v::whole(1..=u16::MAX));
+    let port = r.value("SMTP_PORT", v::number(1..=u16::MAX));
     let encryption = encryption(r, port);
     let verify = r.value("SMTP_VERIFY_SSL", v::boolean);
     let tls_files = tls::files(r, "SMTP");
     let timeout = r.value("SMTP_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
     let dot_timeout = r.value("SMTP_DOT_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
-    let connections = r.value("SMTP_CONNECTIONS", v::whole(1..=1000));
+    let connections = r.value("SMTP_CONNECTIONS", v::number(1..=1000));
     let server = server.or_else(|| credentials.is_some().then(|| LOGIN_SERVER.to_owned()))?;
     Some(Smtp {
         server,
@@ -120,7 +120,7 @@ fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
 }
 
 fn encryption(r: &mut Reader, port: u16) -> SmtpTls {
-    let stated = r.value(
+    let modern = r.value(
         "SMTP_TLS",
         v::one_of(&[
             ("starttls", SmtpTls::Starttls),
@@ -128,19 +128,19 @@ fn encryption(r: &mut Reader, port: u16) -> SmtpTls {
             ("none", SmtpTls::None),
         ]),
     );
-    let mapped = match r.read("SMTP_USE_TLS", v::boolean) {
+    let older = match r.read("SMTP_USE_TLS", v::boolean) {
         Some(true) if port == 465 => SmtpTls::Implicit,
         Some(true) => SmtpTls::Starttls,
         Some(false) => SmtpTls::None,
-        None => return stated,
+        None => return modern,
     };
     if !r.is_set("SMTP_TLS") {
-        return mapped;
+        return older;
     }
-    if mapped != stated {
-        r.report.warn("SMTP_USE_TLS", "contradicts SMTP_TLS, which counts");
+    if older != modern {
+        r.report.warn("SMTP_USE_TLS", "contradicts SMTP_TLS and is ignored");
     }
-    stated
+    modern
 }
 
 fn dkim(r: &mut Reader) -> Option<Dkim> {
@@ -149,17 +149,20 @@ fn dkim(r: &mut Reader) -> Option<Dkim> {
     let private_key = r.read("DKIM_PRIVATE_KEY", v::secret);
     check_together(r, &["DKIM_SELECTOR", "DKIM_PRIVATE_KEY"]);
     if domain.is_some() && !r.is_set("DKIM_SELECTOR") {
-        r.report.warn("DKIM_DOMAIN", "ignored: mail is signed only with DKIM_SELECTOR and a key");
+        r.report.warn(
+            "DKIM_DOMAIN",
+            "ignored, because mail is signed only with DKIM_SELECTOR and a key",
+        );
     }
     Some(Dkim { selector: selector?, domain, private_key: private_key? })
 }
 
-/// All of these or none.
+/// Reports those of these settings that are missing if any of them is set.
 pub(super) fn check_together(r: &mut Reader, names: &[&str]) {
     let (set, unset): (Vec<_>, Vec<_>) = names.iter().partition(|name| r.is_set(name));
     if let Some(given) = set.first() {
         for missing in unset {
-            r.fault(missing, format!("must be set, since {given} is"));
+            r.fault(missing, format!("must be set, because {given} is"));
         }
     }
 }
@@ -167,18 +170,18 @@ pub(super) fn check_together(r: &mut Reader, names: &[&str]) {
 fn warn_of_risks(r: &mut Reader, smtp: &Smtp) {
     let server = &smtp.server;
     if smtp.tls == SmtpTls::None && smtp.credentials.is_some() && !v::is_loopback(server) {
-        r.report.warn("SMTP_TLS", format!("none: the password travels to {server} unencrypted"));
+        r.report.warn("SMTP_TLS", format!("none sends the password to {server} unencrypted"));
     }
     if smtp.tls == SmtpTls::Starttls && smtp.port == 465 {
         r.report.warn(
             "SMTP_TLS",
-            "starttls on port 465, where servers expect `implicit`: connecting may time out",
+            "starttls on port 465, where servers expect implicit: connecting may time out",
         );
     }
     if !smtp.verify {
         r.report.warn(
             "SMTP_VERIFY_SSL",
-            format!("off: whoever can pose as {server} reads the mail and the password"),
+            format!("off allows anyone who can pose as {server} to read the mail and the password"),
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Raw values: reads the three layers and picks, for each setting, the value that counts.
+//! Raw values: reads the environment, the settings file and the defaults, and picks a value for each setting.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,20 +11,17 @@ use super::{
 
 const DEFAULTS: &str = include_str!("../../config/defaults.toml");
 
-/// Where a value came from.
+/// Source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere.
     NotSet,
     /// The embedded `config/defaults.toml`.
     Default,
-    /// This environment variable.
+    /// An environment variable.
     Environment(String),
-    /// This key of the settings file.
+    /// A key of the settings file.
     File {
-        /// The file as the caller named it.
         path: PathBuf,
-        /// The key as it stands there.
         key: String,
     },
 }
@@ -40,13 +37,13 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Environment variables, handed in so that tests need not touch the process's own. No `Debug`: it
-/// holds secrets.
+/// Environment variables. They are passed in, so that tests don't change those of the process. No
+/// `Debug`, because it holds secrets.
 #[derive(Clone, Default)]
 pub struct Environment(HashMap<String, String>);
 
 impl Environment {
-    /// The variables of this process. What is not UTF-8 keeps replacement characters, which
+    /// The variables of this process. Bytes that are not UTF-8 become replacement characters, which
     /// [`load`](super::load) refuses.
     pub fn from_process() -> Self {
         let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
@@ -60,11 +57,11 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     }
 }
 
-/// A setting's raw value.
+/// Raw value of a setting.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// `None` when set but unusable. That fault is reported already, and nothing may be concluded
-    /// from the value's absence.
+    /// `None` if the setting is set but unusable. The fault is reported already, so nothing may be
+    /// concluded from the absence of a value.
     pub(super) text: Option<String>,
     pub(super) origin: Origin,
 }
@@ -72,7 +69,7 @@ pub(super) struct Found {
 /// Raw values of one layer by upper-case name.
 type Layer = HashMap<String, Found>;
 
-/// The winning raw value of each setting by canonical name.
+/// The raw value that is used for each setting, by canonical name.
 pub(super) struct Layers(HashMap<&'static str, Found>);
 
 impl Layers {
@@ -87,8 +84,7 @@ impl Layers {
         ));
         let mut winners = HashMap::new();
         for name in NAMES {
-            // Layers below the winner are not looked at, so a secret file that is overridden need
-            // not exist.
+            // Lower layers are not read, so the file of an overridden secret need not exist.
             let winner = layers.iter_mut().find_map(|layer| resolve(name, layer, report));
             winners.extend(winner.map(|found| (name.canonical, found)));
         }
@@ -104,7 +100,7 @@ impl Layers {
     }
 }
 
-/// The value one layer has for a setting under any of its names.
+/// The value of a setting in one layer, under any of its names.
 fn resolve(name: &Name, layer: &mut Layer, report: &mut Report) -> Option<Found> {
     let candidates: Vec<Found> =
         name.all().filter_map(|spelling| take(name, spelling, layer, report)).collect();
@@ -112,14 +108,14 @@ fn resolve(name: &Name, layer: &mut Layer, report: &mut Report) -> Option<Found>
     let winner = candidates.next()?;
     for loser in candidates.filter(|loser| loser.text != winner.text) {
         let reason =
-            format!("{} is used; {} has another value and is ignored", winner.origin, loser.origin);
+            format!("{} is used, {} has another value and is ignored", winner.origin, loser.origin);
         report.warn(name.canonical, reason);
     }
     Some(winner)
 }
 
-/// The value under one spelling, or in the file that `<spelling>_FILE` names. Empty is unset, for
-/// compose files pass empty strings; but where it says something, it counts.
+/// The value under one spelling, or in the file that `<spelling>_FILE` names. An empty value counts as
+/// unset, because compose files pass empty strings, unless the setting may be empty.
 fn take(name: &Name, spelling: &str, layer: &mut Layer, report: &mut Report) -> Option<Found> {
     let mut nonempty = |key: &str| {
         let found = layer.remove(key)?;
@@ -134,7 +130,7 @@ fn take(name: &Name, spelling: &str, layer: &mut Layer, report: &mut Report) -> 
         return direct;
     };
     let text = match (&direct, by_file.text.take()) {
-        (Some(direct), _) => Err(format!("is set here and by {} as well", direct.origin)),
+        (Some(direct), _) => Err(format!("is also set by {}", direct.origin)),
         (None, Some(path)) => read_secret(Path::new(&path)),
         (None, None) => return Some(by_file),
     };
@@ -185,7 +181,7 @@ fn toml_layer(
     let table: toml::Table = match toml::from_str(text) {
         Ok(table) => table,
         Err(error) => {
-            // The error's own Display quotes the line, which may hold a secret.
+            // Display of the error quotes the line, which may hold a secret.
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             let place = format!("{}, line {line}", path.display());
             report.fault("settings file", place, error.message().replace('\n', "; "), None);
@@ -199,10 +195,10 @@ fn toml_layer(
             report.fault(&key, origin, unknown_key(&key), None);
             continue;
         };
-        let shown = value.to_string();
+        let printed = value.to_string();
         let text = as_text(value, kind).map_err(|reason| {
-            let shown = (kind != Kind::Secret).then_some(shown);
-            report.fault(&key, &origin, reason, shown);
+            let printed = (kind != Kind::Secret).then_some(printed);
+            report.fault(&key, &origin, reason, printed);
         });
         let text = text.ok();
         layer.insert(key.to_ascii_uppercase(), Found { text, origin });
@@ -210,7 +206,7 @@ fn toml_layer(
     layer
 }
 
-/// The keys the settings file may hold.
+/// Keys that the settings file may have.
 fn file_keys() -> impl Iterator<Item = (String, Kind)> {
     NAMES.iter().flat_map(|name| {
         name.all().flat_map(|spelling| {
@@ -225,7 +221,7 @@ fn kind_of_key(key: &str) -> Option<Kind> {
     file_keys().find(|(known, _)| known == key).map(|(_, kind)| kind)
 }
 
-/// The text an environment variable would hold for the same value.
+/// The value as an environment variable would hold it.
 fn as_text(value: toml::Value, kind: Kind) -> Result<String, &'static str> {
     use toml::Value::{Array, Boolean, Integer, String as Text};
     match value {

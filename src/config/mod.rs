@@ -1,8 +1,6 @@
-//! Typed settings from three flat layers: embedded defaults, then the settings file, then the
-//! environment.
-//!
-//! `config/defaults.toml` is the reference of every setting. [`load`] reports all faults of one run
-//! together, each with the place its value came from, and never prints a secret.
+//! Typed settings from three layers: the environment overrides the settings file, which overrides the
+//! embedded `config/defaults.toml`, the reference of all settings. [`load`] reports all faults at once,
+//! each with the source of the value, and never prints a secret.
 
 mod api;
 mod email;
@@ -27,12 +25,10 @@ pub use settings::{
 };
 pub(crate) use values::amqp_urls;
 
-/// Reads and judges the settings: embedded defaults, overridden by `file`, overridden by `env`.
-///
-/// The warnings are for the caller to log: configuration is read before the log format is known.
+/// Reads and checks the settings. The caller logs the warnings, because the log format is a setting too.
 ///
 /// # Errors
-/// Every fault found, not only the first. A `file` that cannot be read is one of them.
+/// All faults, including a `file` that can't be read.
 pub fn load(file: Option<&Path>, env: &Environment) -> Result<(Settings, Vec<Warning>), Faults> {
     let mut report = Report::default();
     let layers = layers::Layers::read(file, env, &mut report);
@@ -44,16 +40,16 @@ pub fn load(file: Option<&Path>, env: &Environment) -> Result<(Settings, Vec<War
     }
 }
 
-/// One reason why the daemon must not start.
+/// A reason why usher can't start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The setting's canonical name, or the unknown key as it stands in the file.
+    /// Canonical name of the setting, or the unknown key of the file.
     pub setting: String,
-    /// Where the value came from, as [`Origin`] prints it.
+    /// Source of the value, as [`Origin`] prints it.
     pub origin: String,
-    /// What is wrong with it; never holds a secret.
+    /// Never holds a secret.
     pub reason: String,
-    /// The offending value; `None` for a secret or when there is none.
+    /// `None` for a secret, or if there is no value.
     pub value: Option<String>,
 }
 
@@ -61,24 +57,24 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}): {}", self.setting, self.origin, self.reason)?;
         match &self.value {
-            // Debug escapes line ends, which keeps each fault on one line.
+            // Debug escapes line breaks, so that each fault stays on one line.
             Some(value) => write!(f, ", got {value:?}"),
             None => Ok(()),
         }
     }
 }
 
-/// All faults of one reading, printed one a line.
+/// All faults, printed one per line.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Faults(pub Vec<Fault>);
 
-/// A setting that is legal but has a price the operator should know.
+/// A setting that is allowed but risky, or ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// The setting's canonical name.
+    /// Canonical name of the setting.
     pub setting: &'static str,
-    /// What is risky or ignored, and why; never holds a secret.
+    /// Never holds a secret.
     pub reason: String,
 }
 
@@ -88,7 +84,6 @@ impl fmt::Display for Warning {
     }
 }
 
-/// What reading has found so far.
 #[derive(Default)]
 struct Report {
     faults: Vec<Fault>,
@@ -201,7 +196,7 @@ mod tests {
         let (settings, warnings) = from_env(&vars).unwrap();
         assert!(!format!("{settings:?}{warnings:?}").contains("hunter2"));
         let EmailBackend::Smtp(smtp) = settings.email.backend else {
-            panic!("credentials alone mean the seed's server")
+            panic!("a login alone implies a server")
         };
         assert_eq!(smtp.server, "smtp.gmail.com");
         assert_eq!(settings.email.from_address, "me@example.com");
@@ -236,7 +231,7 @@ mod tests {
         assert!(faults(&[("DKIM_SELECTOR", "s")]).starts_with("DKIM_PRIVATE_KEY (not set)"));
         assert_eq!(
             faults(&[("DKIM_PRIVATE_KEY", "hunter2")]),
-            "DKIM_SELECTOR (not set): must be set, since DKIM_PRIVATE_KEY is"
+            "DKIM_SELECTOR (not set): must be set, because DKIM_PRIVATE_KEY is"
         );
         assert!(faults(&[("SMTP_SERVER", "mx.example.com")]).starts_with("FROM_EMAIL (not set)"));
         assert!(faults(&[("SIMULATE", "never")]).starts_with("SMTP_SERVER (not set)"));

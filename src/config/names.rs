@@ -1,26 +1,24 @@
-//! Which settings there are, by their names in the environment.
+//! The names of all settings.
 
-/// How a setting is written.
+/// Form of a setting's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// One value.
     Plain,
-    /// One value; an empty one is a value as well.
+    /// One value, which may be empty.
     MayBeEmpty,
-    /// Comma-separated; in the file also an array of strings.
+    /// Comma-separated values; in the file also an array of strings.
     List,
-    /// One value that is never printed; `<NAME>_FILE` names a file that holds it.
+    /// One value that is never printed. `<NAME>_FILE` may name a file that holds it.
     Secret,
 }
 
-/// The names of one setting, as in the environment; in the file they are lower case.
+/// Names of one setting in the environment; in the file they are lower case.
 #[derive(Debug, Clone, Copy)]
 pub struct Name {
-    /// The name used in messages and documentation.
     pub canonical: &'static str,
-    /// Older names, read when the canonical one is unset; the first one set counts.
+    /// Other names, used if the canonical one is unset; the first that is set counts.
     pub aliases: &'static [&'static str],
-    /// How it is written.
     pub kind: Kind,
 }
 
@@ -34,7 +32,7 @@ const fn name(canonical: &'static str, kind: Kind, aliases: &'static [&'static s
     Name { canonical, aliases, kind }
 }
 
-/// Every setting there is. `config/defaults.toml` and `.env.example` explain them.
+/// All settings. `config/defaults.toml` and `.env.example` explain them.
 pub const NAMES: &[Name] = {
     use Kind::{List, MayBeEmpty, Plain, Secret};
     &[

@@ -1,5 +1,4 @@
-//! The settings as the rest of the daemon sees them. Names in
-//! parentheses are the settings a field comes from.
+//! The typed settings. Names in parentheses are the settings that a field is read from.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,21 +10,19 @@ use jiff::tz::TimeZone;
 
 use crate::tls::TlsFiles;
 
-/// How long the claim on a delivery may be held before its body goes out; after that the connection is given up. No
-/// setting: nothing but a stalled server or ledger gets near it.
+/// Longest time between the claim of a delivery and the body of its mail. After that usher gives up the
+/// connection. Not a setting, because only a stalled mail server or ledger comes close to it.
 pub const PRE_SEND_BUDGET: Duration = Duration::from_secs(120);
 
-/// A value that must not reach a log: `Debug` hides it and there is no `Display`.
+/// A value that must not be logged: `Debug` hides it, and there is no `Display`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Marks `value` as secret.
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }
 
-    /// The value itself, for the call that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -37,86 +34,79 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Everything an operator can choose, checked; made by [`load`](super::load) only.
+/// All settings, checked by [`load`](super::load).
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The broker (`RABBITMQ_URL`), scheme `amqp` or `amqps`. An empty path is stored as `/%2f`,
-    /// the vhost `/`: clients disagree on what an empty path means.
+    /// RabbitMQ (`RABBITMQ_URL`), scheme `amqp` or `amqps`. An empty path becomes `/%2f`, the vhost `/`,
+    /// because clients disagree on what an empty path means.
     pub rabbitmq: Endpoint,
-    /// The ledger's Redis (`REDIS_URL`, else composed of `REDIS_HOST`, `_PORT`, `_PASSWORD` and
-    /// `_DB`), scheme `redis` or `rediss`.
+    /// Redis of the ledger (`REDIS_URL`, else built from `REDIS_HOST`, `_PORT`, `_PASSWORD` and `_DB`),
+    /// scheme `redis` or `rediss`.
     pub redis: Endpoint,
-    /// The audit's MongoDB (`MONGODB_URI`), scheme `mongodb` or `mongodb+srv`.
+    /// MongoDB of the audit (`MONGODB_URI`), scheme `mongodb` or `mongodb+srv`.
     pub mongodb: Endpoint,
-    /// The database named in the path of [`mongodb`](Self::mongodb), else `usher`.
+    /// Database in the path of [`mongodb`](Self::mongodb), else `usher`.
     pub mongodb_database: String,
-    /// Redis Streams that are forwarded to RabbitMQ (`STREAM_URL`, `STREAM_KEYS`); `None`: none are.
+    /// Redis Streams that are forwarded to RabbitMQ (`STREAM_URL`, `STREAM_KEYS`).
     pub stream: Option<Stream>,
-    /// How mail leaves and in whose name.
     pub email: Email,
-    /// How text messages leave (`TWILIO_*`); `None`: they are simulated.
+    /// Gateway for text messages (`TWILIO_*`); `None`: they are simulated.
     pub sms: Option<Twilio>,
-    /// Who receives mail meant for the operators (`ADMIN_EMAILS`); empty: customer mail only.
+    /// Recipients of mail for operators (`ADMIN_EMAILS`); empty: only customers get mail.
     pub admin_emails: Vec<String>,
-    /// Who receives contact requests (`CONTACT_EMAILS`, else the admins, else the sender); never
-    /// empty.
+    /// Recipients of contact requests (`CONTACT_EMAILS`, else the admins, else the sender); never empty.
     pub contact_emails: Vec<String>,
-    /// The wait before each retry of a delivery, so its length is the number of retries
-    /// (`RETRY_SCHEDULE`, cut to `SMTP_MAX_RETRIES`); empty: no retries.
+    /// Wait before each retry (`RETRY_SCHEDULE`, cut to `SMTP_MAX_RETRIES`); empty: no retries.
     pub retry_schedule: Vec<Duration>,
-    /// How long a delivery is remembered so that it is not sent twice (`DEDUP_WINDOW`).
+    /// How long the outcome of a delivery is remembered, so that it is not sent twice (`DEDUP_WINDOW`).
     pub dedup_window: Duration,
-    /// The same for events without an id of their own, where two equal bodies may both be meant
-    /// (`DEDUP_WINDOW_DERIVED`).
+    /// The same for events without an id (`DEDUP_WINDOW_DERIVED`): two equal bodies may be two events.
     pub dedup_window_derived: Duration,
-    /// Unacknowledged messages the broker may have out to one consumer (`PREFETCH`), at least 1.
+    /// Messages that each consumer may hold unacknowledged (`PREFETCH`), at least 1.
     pub prefetch: u16,
-    /// Most mails to one recipient, security codes aside (`RATE_LIMIT_PER_RECIPIENT`); `None`: no limit.
+    /// Maximum of mails to one recipient, security codes excepted (`RATE_LIMIT_PER_RECIPIENT`).
     pub rate_limit: Option<RateLimit>,
     /// How long audit records are kept (`AUDIT_RETENTION`).
     pub audit_retention: Duration,
-    /// How long SIGTERM waits for what is in flight (`DRAIN_TIMEOUT`).
+    /// How long usher finishes deliveries after SIGTERM (`DRAIN_TIMEOUT`).
     pub drain_timeout: Duration,
-    /// How long a delivery may wait for a mail server before it is put off: half of what is left of
-    /// `ACK_TIMEOUT` after the longest transaction.
+    /// How long a delivery may wait for the mail server before it is postponed: half of what the longest
+    /// SMTP transaction leaves of `ACK_TIMEOUT`.
     pub hold: Duration,
-    /// How long an instance counts as alive after its last sign of life (`INSTANCE_TTL`); at least
-    /// three renewals.
+    /// How long an instance counts as alive after its last heartbeat (`INSTANCE_TTL`); at least three
+    /// renewals.
     pub instance_ttl: Duration,
-    /// How often an instance gives that sign (`INSTANCE_RENEWAL`).
+    /// Interval of the heartbeat (`INSTANCE_RENEWAL`).
     pub instance_renewal: Duration,
-    /// Key of the HMAC behind delivery ids (`USHER_PEPPER`); a public value unless set.
+    /// HMAC key of delivery ids and address hashes (`USHER_PEPPER`); the default is public.
     pub pepper: Secret,
-    /// Language of mail whose event names none (`DEFAULT_LOCALE`): `es`, `en` or a tag that starts
-    /// so, such as `es-MX`.
+    /// Locale of mail whose event has none (`DEFAULT_LOCALE`): `es`, `en` or a tag such as `es-MX`.
     pub locale: String,
-    /// ISO 4217 code for amounts whose event names none (`DEFAULT_CURRENCY`).
+    /// ISO 4217 code of amounts whose event has none (`DEFAULT_CURRENCY`).
     pub currency: String,
-    /// IANA zone in which times are printed (`TIMEZONE`), known to jiff; `None`: on the clock they
-    /// were written by, else UTC.
+    /// IANA time zone of printed times (`TIMEZONE`), known to jiff; `None`: the offset of the time
+    /// itself, else UTC.
     pub timezone: Option<String>,
-    /// How long before a showtime its reminder goes out (`REMINDER_BEFORE`); `None`: there is none.
+    /// Time between reminder and showtime (`REMINDER_BEFORE`); `None`: no reminders.
     pub reminder_before: Option<Duration>,
-    /// MaxMind database of cities for the places of IP addresses (`GEOIP_FILE`).
+    /// MaxMind database of cities, for the places of IP addresses (`GEOIP_FILE`).
     pub geoip_file: Option<PathBuf>,
-    /// What mail looks like (`BRAND_*`).
     pub brand: Brand,
     /// Routes that replace the embedded ones (`ROUTES_FILE`).
     pub routes_file: Option<PathBuf>,
     /// Templates that replace the embedded ones (`TEMPLATES_DIR`).
     pub templates_dir: Option<PathBuf>,
-    /// Where health, metrics and the API listen (`HTTP_LISTEN`); `None` when `off`.
+    /// Address of health, metrics and API (`HTTP_LISTEN`); `None` for `off`.
     pub http_listen: Option<SocketAddr>,
-    /// The API beside health and metrics (`HTTP_API`); `None`: it is not served.
+    /// The HTTP API (`HTTP_API`); `None`: it is not served.
     pub api: Option<Api>,
-    /// Shape of the log lines (`LOG_FORMAT`).
     pub log_format: LogFormat,
 }
 
 impl Settings {
-    /// The zone in which times are printed.
+    /// Time zone of printed times.
     pub fn zone(&self) -> Option<TimeZone> {
-        // Known, or it would have been a fault.
+        // An unknown name is a fault of the settings.
         self.timezone.as_deref().and_then(|name| TimeZone::get(name).ok())
     }
 }
@@ -129,144 +119,132 @@ pub struct RateLimit {
     pub period: Duration,
 }
 
-/// A service and how to reach it.
+/// Address of a service.
 #[derive(Debug, Clone, Default)]
 pub struct Endpoint {
-    /// Its URL, login and all; says whether the connection is encrypted.
+    /// URL with login. Its scheme or options say whether the connection is encrypted.
     pub url: Secret,
-    /// What an encrypted connection is made with.
     pub tls: TlsFiles,
 }
 
-/// Redis Streams that services write events into.
+/// Redis Streams into which services write events.
 #[derive(Debug, Clone)]
 pub struct Stream {
-    /// Their Redis, scheme `redis` or `rediss`.
+    /// Scheme `redis` or `rediss`.
     pub server: Endpoint,
-    /// Their keys; at least one.
+    /// At least one.
     pub keys: Vec<String>,
 }
 
-/// How mail leaves and in whose name.
 #[derive(Debug, Clone)]
 pub struct Email {
-    /// Where mail goes (`EMAIL_BACKEND`, `SIMULATE` and `SMTP_*`, resolved).
+    /// From `EMAIL_BACKEND`, `SIMULATE` and `SMTP_*`.
     pub backend: EmailBackend,
-    /// Whether mail is sent at all (`ENABLE_EMAIL_NOTIFICATIONS`); otherwise deliveries end as
-    /// `suppressed`.
+    /// Whether mail is sent (`ENABLE_EMAIL_NOTIFICATIONS`); if not, deliveries end as `suppressed`.
     pub enabled: bool,
-    /// Sender address (`FROM_EMAIL`, else an `SMTP_USERNAME` that is an address); only cheaply
-    /// checked here.
+    /// Sender address (`FROM_EMAIL`, else an `SMTP_USERNAME` that is an address); the mail channel checks
+    /// it in full.
     pub from_address: String,
     /// Sender's display name (`FROM_NAME`).
     pub from_name: String,
-    /// Where answers go (`EMAIL_REPLY_TO`); `None`: to the sender.
+    /// Address for answers (`EMAIL_REPLY_TO`); `None`: the sender.
     pub reply_to: Option<String>,
-    /// How mail is signed; `None`: not at all.
     pub dkim: Option<Dkim>,
 }
 
-/// A DKIM signature (RFC 6376). Its public key is at `<selector>._domainkey.<domain>`.
+/// DKIM signature (RFC 6376). The public key is in DNS at `<selector>._domainkey.<domain>`.
 #[derive(Debug, Clone)]
 pub struct Dkim {
-    /// Which of the domain's keys this is (`DKIM_SELECTOR`), in A-labels.
+    /// Name of the key in DNS (`DKIM_SELECTOR`), in A-labels.
     pub selector: String,
-    /// The signing domain (`DKIM_DOMAIN`), in A-labels; `None`: the sender's.
+    /// Signing domain (`DKIM_DOMAIN`), in A-labels; `None`: the sender's.
     pub domain: Option<String>,
-    /// An RSA or Ed25519 key in PEM (`DKIM_PRIVATE_KEY`); the mail channel judges it.
+    /// RSA or Ed25519 key in PEM (`DKIM_PRIVATE_KEY`); the mail channel checks it.
     pub private_key: Secret,
 }
 
-/// Where mail goes.
 #[derive(Debug, Clone)]
 pub enum EmailBackend {
-    /// To a mail server.
     Smtp(Smtp),
-    /// Into this directory (`EMAIL_FILE_PATH`), one `.eml` file each.
+    /// Directory for `.eml` files (`EMAIL_FILE_PATH`).
     File(PathBuf),
-    /// To standard output.
+    /// Standard output.
     Console,
-    /// Nowhere, recorded as simulated.
+    /// Mail is recorded as simulated and not sent.
     Simulated,
 }
 
-/// A mail server and how to talk to it.
 #[derive(Debug, Clone)]
 pub struct Smtp {
     /// Host name or IP address, without a port (`SMTP_SERVER`).
     pub server: String,
-    /// TCP port (`SMTP_PORT`).
+    /// `SMTP_PORT`.
     pub port: u16,
     /// Encryption of the connection (`SMTP_TLS`, else `SMTP_USE_TLS`).
     pub tls: SmtpTls,
     /// Whether the server's certificate is checked (`SMTP_VERIFY_SSL`).
     pub verify: bool,
-    /// Certificates; the authority is trusted besides the system's.
+    /// The authorities are trusted besides the system's.
     pub tls_files: TlsFiles,
     /// User name and password (`SMTP_USERNAME`, `SMTP_PASSWORD`); `None`: no login.
     pub credentials: Option<(String, Secret)>,
-    /// Time allowed for connecting and for each reply but the last (`SMTP_TIMEOUT`).
+    /// Time limit for connecting and for each reply but the last (`SMTP_TIMEOUT`).
     pub timeout: Duration,
-    /// Time allowed for the reply to the end of the message (`SMTP_DOT_TIMEOUT`); RFC 5321,
-    /// 4.5.3.2.6 asks for ten minutes, since giving up earlier leaves unknown whether the mail went
-    /// out.
+    /// Time limit for the reply to the end of the message (`SMTP_DOT_TIMEOUT`). RFC 5321, 4.5.3.2.6 asks
+    /// for ten minutes: a client that gives up earlier does not know whether the mail was sent.
     pub dot_timeout: Duration,
-    /// Most connections open at once (`SMTP_CONNECTIONS`), 1 to 1000.
+    /// Maximum of open connections (`SMTP_CONNECTIONS`), 1 to 1000.
     pub connections: usize,
 }
 
-/// Encryption of an SMTP connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SmtpTls {
-    /// Plain at first, then STARTTLS, which is required: a server without it is refused.
+    /// STARTTLS on a plain connection; a server without it is not used.
     #[default]
     Starttls,
     /// TLS from the first byte, usually port 465.
     Implicit,
-    /// No encryption.
     None,
 }
 
-/// An account at a gateway for text messages.
+/// Account at a gateway for text messages.
 #[derive(Debug, Clone)]
 pub struct Twilio {
-    /// The account (`TWILIO_ACCOUNT_SID`).
     pub account_sid: String,
-    /// Its password (`TWILIO_AUTH_TOKEN`).
     pub auth_token: Secret,
-    /// The number, name or messaging service (`MG…`) that messages come from (`TWILIO_FROM`).
+    /// Sender: a number, a name or a messaging service (`MG…`) (`TWILIO_FROM`).
     pub from: String,
-    /// Where the API is (`TWILIO_BASE_URL`), `http` or `https`.
+    /// URL of the API (`TWILIO_BASE_URL`), `http` or `https`.
     pub base_url: String,
-    /// Time allowed for connecting and for the answer (`TWILIO_TIMEOUT`).
+    /// Time limit for connecting and for the answer (`TWILIO_TIMEOUT`).
     pub timeout: Duration,
-    /// Most requests at once (`TWILIO_CONNECTIONS`), 1 to 1000.
+    /// Maximum of simultaneous requests (`TWILIO_CONNECTIONS`), 1 to 1000.
     pub connections: usize,
 }
 
-/// Who may use the API.
+/// Access to the HTTP API.
 #[derive(Debug, Clone, Default)]
 pub struct Api {
     /// Bearer tokens (`API_TOKENS`).
     pub tokens: Vec<ApiToken>,
-    /// Signed tokens of somebody else's making (`JWT_*`).
+    /// JSON Web Tokens of an identity provider (`JWT_*`).
     pub jwt: Option<Jwt>,
-    /// Web origins besides its own whose pages may use it (`CORS_ALLOWED_ORIGINS`).
+    /// Origins of other web pages that may use the API (`CORS_ALLOWED_ORIGINS`).
     pub origins: Vec<String>,
-    /// Most contact requests from one address (`CONTACT_RATE_LIMIT`); `None`: no limit.
+    /// Maximum of contact requests from one IP address (`CONTACT_RATE_LIMIT`).
     pub contact_limit: Option<RateLimit>,
-    /// Who is believed when they say for whom they ask (`TRUSTED_PROXIES`).
+    /// Proxies whose `X-Forwarded-For` is trusted (`TRUSTED_PROXIES`).
     pub proxies: Vec<IpNet>,
 }
 
 impl Api {
-    /// Whether no token is asked for; then it is on loopback only.
+    /// Whether no token is required. Such an API listens on loopback only.
     pub fn is_open(&self) -> bool {
         self.tokens.is_empty() && self.jwt.is_none()
     }
 }
 
-/// A bearer token, of which only the SHA-256 is kept.
+/// SHA-256 of a bearer token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiToken(pub [u8; 32]);
 
@@ -276,46 +254,42 @@ impl fmt::Debug for ApiToken {
     }
 }
 
-/// Which JSON Web Tokens count.
+/// How JSON Web Tokens are verified.
 #[derive(Debug, Clone)]
 pub struct Jwt {
-    /// The key of HS256 (`JWT_SECRET`).
+    /// Key for HS256 (`JWT_SECRET`).
     pub secret: Option<Secret>,
-    /// The key of RS256 (`JWT_PUBLIC_KEY`), in PEM.
+    /// Key for RS256 in PEM (`JWT_PUBLIC_KEY`).
     pub public_key: Option<Secret>,
-    /// Who has to have made them (`JWT_ISSUER`).
     pub issuer: String,
-    /// Whom they have to be for (`JWT_AUDIENCE`).
     pub audience: String,
 }
 
-/// What mail looks like.
+/// Appearance of mail.
 #[derive(Debug, Clone)]
 pub struct Brand {
     /// Name in headings and footers (`BRAND_NAME`, else `FROM_NAME`).
     pub name: String,
-    /// Logo (`BRAND_LOGO_URL`), `http` or `https`.
+    /// `BRAND_LOGO_URL`, `http` or `https`.
     pub logo_url: Option<String>,
-    /// Home page (`BRAND_WEBSITE_URL`), `http` or `https`.
+    /// Home page (`BRAND_WEBSITE_URL`).
     pub website_url: Option<String>,
-    /// Whom customers may write to (`BRAND_SUPPORT_EMAIL`, else `EMAIL_REPLY_TO`, else the sender).
+    /// Support address for customers (`BRAND_SUPPORT_EMAIL`, else `EMAIL_REPLY_TO`, else the sender).
     pub support_email: String,
-    /// Help page (`BRAND_SUPPORT_URL`), `http` or `https`.
+    /// Help page (`BRAND_SUPPORT_URL`).
     pub support_url: Option<String>,
-    /// Where users review their account's security (`BRAND_SECURITY_URL`), `http` or `https`.
+    /// Page on which users review the security of their account (`BRAND_SECURITY_URL`).
     pub security_url: Option<String>,
-    /// Accent colour (`BRAND_COLOR`) as `#rrggbb`.
+    /// Accent colour as `#rrggbb` (`BRAND_COLOR`).
     pub colour: String,
 }
 
-/// Shape of the log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// [`Human`](Self::Human) on a terminal, else [`Json`](Self::Json).
     #[default]
     Auto,
-    /// For people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }

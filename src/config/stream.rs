@@ -1,4 +1,4 @@
-//! Redis Streams that are forwarded.
+//! Settings of the Redis Streams that are forwarded.
 
 use super::{
     settings::{Endpoint, Stream},
@@ -7,7 +7,7 @@ use super::{
     values as v,
 };
 
-/// The streams; `None` when no server is named.
+/// `None` if no server is set.
 pub(super) fn stream(r: &mut Reader) -> Option<Stream> {
     let url = r.read("STREAM_URL", v::redis_url);
     let tls = tls::files_for(r, "STREAM", &url.clone().unwrap_or_default());

@@ -1,10 +1,10 @@
-//! Certificates: which files, whether they can be used, and whether the URL makes use of them.
+//! Certificate files: whether they can be used, and whether the URL asks for encryption.
 
 use super::{email::check_together, settings::Secret, validate::Reader, values as v};
 use crate::tls::{TlsFiles, certificates, private_key};
 
-/// The files of the service whose settings begin with this word. They are read, so that what is
-/// wrong with them is told at start.
+/// The files of the service whose settings have this prefix. They are read, so that faults are reported
+/// at start.
 pub(super) fn files(r: &mut Reader, service: &str) -> TlsFiles {
     let [ca, cert, key] = names(service);
     let with_certificate = |text: &str| {
@@ -34,7 +34,7 @@ pub(super) fn files(r: &mut Reader, service: &str) -> TlsFiles {
     files
 }
 
-/// The same where the URL says whether the connection is encrypted.
+/// The same for services whose URL says whether the connection is encrypted.
 pub(super) fn files_for(r: &mut Reader, service: &str, url: &Secret) -> TlsFiles {
     let files = files(r, service);
     let (encrypted, wanted) = match service {
@@ -43,12 +43,12 @@ pub(super) fn files_for(r: &mut Reader, service: &str, url: &Secret) -> TlsFiles
         "STREAM" => (url.expose().starts_with("rediss:"), "STREAM_URL with rediss://"),
         _ => (asks_for_tls(url.expose()), "MONGODB_URI with tls=true"),
     };
-    // An empty URL has a fault of its own.
+    // An empty URL is reported elsewhere.
     if !encrypted && !url.expose().is_empty() {
         let [ca, cert, _] = names(service);
         for name in [ca, cert] {
             if r.is_set(&name) {
-                r.fault(&name, format!("needs {wanted}: the connection is not encrypted"));
+                r.fault(&name, format!("needs {wanted}, because the connection is not encrypted"));
             }
         }
     }
@@ -56,7 +56,7 @@ pub(super) fn files_for(r: &mut Reader, service: &str, url: &Secret) -> TlsFiles
 }
 
 fn names(service: &str) -> [String; 3] {
-    ["CA", "CERT", "KEY"].map(|what| format!("{service}_{what}_FILE"))
+    ["CA", "CERT", "KEY"].map(|kind| format!("{service}_{kind}_FILE"))
 }
 
 fn check_key_has_certificate(r: &mut Reader, cert: &str, key: &str) {
@@ -67,9 +67,9 @@ fn check_key_has_certificate(r: &mut Reader, cert: &str, key: &str) {
 
 fn asks_for_tls(uri: &str) -> bool {
     let options = uri.split_once('?').map_or("", |(_, options)| options);
-    let says = |what: &str| options.split('&').any(|option| option.eq_ignore_ascii_case(what));
-    match says("tls=true") || says("ssl=true") {
+    let has = |wanted: &str| options.split('&').any(|option| option.eq_ignore_ascii_case(wanted));
+    match has("tls=true") || has("ssl=true") {
         true => true,
-        false => uri.starts_with("mongodb+srv:") && !says("tls=false") && !says("ssl=false"),
+        false => uri.starts_with("mongodb+srv:") && !has("tls=false") && !has("ssl=false"),
     }
 }

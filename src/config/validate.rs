@@ -1,4 +1,4 @@
-//! Raw values to [`Settings`], and the rules that join several of them.
+//! Turns raw values into [`Settings`], and checks rules about several of them.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
-/// MongoDB keeps the age of a TTL index in 31 bits of seconds.
+/// MongoDB stores the age of a TTL index as seconds in 31 bits.
 const LONGEST_RETENTION: Duration = Duration::from_secs(24_855 * 86_400);
 
-/// Reads and judges every setting. Where a fault was found, a placeholder stands so that the rest
-/// is still judged; the caller throws the result away.
+/// Reads and checks every setting. A faulty one gets a placeholder, so that the rest is still checked;
+/// then the caller drops the result.
 pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
     let r = &mut Reader { layers, report };
     let url = r.value("RABBITMQ_URL", v::amqp_url);
@@ -41,11 +41,11 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         .unwrap_or_else(|| vec![email.from_address.clone()]);
     let (instance_ttl, instance_renewal) = instance_times(r);
     let pepper = r.value("USHER_PEPPER", v::secret);
-    // Compared by value: a copy of defaults.toml as settings file sets it too.
+    // Compared by value, because a settings file may be a copy of defaults.toml.
     if pepper.expose() == PUBLIC_PEPPER {
         r.report.warn(
             "USHER_PEPPER",
-            "not changed: delivery ids are keyed with a public value, so they can be guessed",
+            "not set: delivery ids are keyed with a public value, so they can be guessed",
         );
     }
     let http_listen = r.value("HTTP_LISTEN", v::listen);
@@ -66,7 +66,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         retry_schedule: retry_schedule(r),
         dedup_window: r.value("DEDUP_WINDOW", v::duration_in(SECOND..=366 * DAY)),
         dedup_window_derived: r.value("DEDUP_WINDOW_DERIVED", v::duration_in(SECOND..=366 * DAY)),
-        prefetch: r.value("PREFETCH", v::whole(1..=u16::MAX)),
+        prefetch: r.value("PREFETCH", v::number(1..=u16::MAX)),
         rate_limit: r.read("RATE_LIMIT_PER_RECIPIENT", v::rate_limit),
         audit_retention: r.value("AUDIT_RETENTION", v::duration_in(SECOND..=LONGEST_RETENTION)),
         instance_ttl,
@@ -93,16 +93,16 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
 
 fn redis_url(r: &mut Reader) -> Secret {
     let host = r.read("REDIS_HOST", v::host);
-    let port = r.read("REDIS_PORT", v::whole(1..=u16::MAX));
+    let port = r.read("REDIS_PORT", v::number(1..=u16::MAX));
     let password = r.read("REDIS_PASSWORD", v::secret);
-    let db = r.read("REDIS_DB", v::whole(0..=u32::MAX));
+    let db = r.read("REDIS_DB", v::number(0..=u32::MAX));
     let parts = ["REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB"];
     let parts: Vec<_> = parts.into_iter().filter(|part| r.is_set(part)).collect();
     if parts.is_empty() {
         return r.value("REDIS_URL", v::redis_url);
     }
     if r.is_set("REDIS_URL") {
-        r.report.warn("REDIS_URL", format!("wins; {} ignored", parts.join(", ")));
+        r.report.warn("REDIS_URL", format!("overrides {}", parts.join(", ")));
         return r.value("REDIS_URL", v::redis_url);
     }
     let host = host.unwrap_or_else(|| "localhost".to_owned());
@@ -121,7 +121,7 @@ fn drain_timeout(r: &mut Reader, backend: &EmailBackend) -> Duration {
         let (drain, dot) = (duration::format(drain), duration::format(smtp.dot_timeout));
         let reason = format!(
             "{drain} is shorter than SMTP_DOT_TIMEOUT {dot}: \
-             a mail whose reply is still out then is parked"
+             a mail that waits for its reply at that time is parked"
         );
         r.report.warn("DRAIN_TIMEOUT", reason);
     }
@@ -132,15 +132,15 @@ fn retry_schedule(r: &mut Reader) -> Vec<Duration> {
     let step = v::list(v::duration_in(MILLISECOND..=DAY));
     let schedule = r.read("RETRY_SCHEDULE", |text| match step(text)? {
         steps if (1..=20).contains(&steps.len()) => Ok(steps),
-        _ => Err("must have 1 to 20 steps; for no retries set SMTP_MAX_RETRIES to 0".to_owned()),
+        _ => Err("must have 1 to 20 steps; SMTP_MAX_RETRIES=0 turns retries off".to_owned()),
     });
-    let max = r.read("SMTP_MAX_RETRIES", v::whole(0..=1000));
+    let max = r.read("SMTP_MAX_RETRIES", v::number(0..=1000));
     let (Some(mut schedule), Some(max)) = (schedule.clone(), max) else {
         return schedule.unwrap_or_default();
     };
     if max > schedule.len() {
         let reason = format!(
-            "{max}, but RETRY_SCHEDULE has {} steps, which is all there are",
+            "{max} is more than the {} steps of RETRY_SCHEDULE, which are all used",
             schedule.len()
         );
         r.report.warn("SMTP_MAX_RETRIES", reason);
@@ -149,8 +149,8 @@ fn retry_schedule(r: &mut Reader) -> Vec<Duration> {
     schedule
 }
 
-/// The broker closes the channel of a consumer that holds a message for longer than its timeout, so the longest wait and
-/// the longest transaction together have to stay below it.
+/// RabbitMQ closes the channel of a consumer that holds a message for longer than `consumer_timeout`. The
+/// longest wait and the longest SMTP transaction together have to stay below that.
 fn hold(r: &mut Reader, backend: &EmailBackend) -> Duration {
     let ack = r.value("ACK_TIMEOUT", v::duration_in(SECOND..=24 * HOUR));
     let EmailBackend::Smtp(smtp) = backend else { return ack / 2 };
@@ -160,12 +160,12 @@ fn hold(r: &mut Reader, backend: &EmailBackend) -> Duration {
             [ack, PRE_SEND_BUDGET, smtp.dot_timeout, transaction].map(duration::format);
         let reason = format!(
             "{a} is not more than {p} before the body + SMTP_DOT_TIMEOUT {d} = {t}: \
-             the broker would take the message back in the middle of a mail"
+             the broker would take the message back while the mail is being sent"
         );
         r.fault("ACK_TIMEOUT", reason);
         return Duration::ZERO;
     }
-    // The other half is for what comes after: the stores, the hand-off, the acknowledgement.
+    // The other half is for the records, the republished message and the acknowledgement.
     (ack - transaction) / 2
 }
 
@@ -178,7 +178,7 @@ fn instance_times(r: &mut Reader) -> (Duration, Duration) {
         let [t, n, least] = [ttl, renewal, 3 * renewal].map(duration::format);
         let reason = format!(
             "{t} is less than 3 x INSTANCE_RENEWAL {n} = {least}: \
-             two lost renewals must not end an instance"
+             an instance must survive two lost renewals"
         );
         r.fault("INSTANCE_TTL", reason);
     }
@@ -199,19 +199,19 @@ fn brand(r: &mut Reader, email: &Email) -> Brand {
     }
 }
 
-/// Reads settings one by one and notes what is wrong with each.
+/// Reads settings one by one, and reports faults.
 pub(super) struct Reader<'a> {
     pub(super) layers: &'a Layers,
     pub(super) report: &'a mut Report,
 }
 
 impl Reader<'_> {
-    /// Whether the operator gave a value, usable or not.
+    /// Whether the operator set a value, usable or not.
     pub(super) fn is_set(&self, name: &str) -> bool {
         self.layers.get(name).is_some_and(|found| found.origin != Origin::Default)
     }
 
-    /// The value; `None` when there is none or its fault has been noted.
+    /// `None` if there is no value, or its fault was reported.
     pub(super) fn read<T>(
         &mut self,
         name: &str,
@@ -220,14 +220,13 @@ impl Reader<'_> {
         let text = self.layers.get(name)?.text.as_deref()?;
         let parsed = match text.contains(char::REPLACEMENT_CHARACTER) {
             true => Err("is not UTF-8".to_owned()),
-            // A password may begin or end with blanks; anything else gets them by accident.
+            // Only a password may begin or end with blanks on purpose.
             false => parse(if is_secret(name) { text } else { text.trim() }),
         };
         parsed.map_err(|reason| self.fault(name, reason)).ok()
     }
 
-    /// The same for a setting that `defaults.toml` gives a value, or whose absence is the type's
-    /// default.
+    /// The same for a setting with a value in `defaults.toml`, or whose type has the right default.
     pub(super) fn value<T: Default>(
         &mut self,
         name: &str,

@@ -1,5 +1,4 @@
-//! Text to typed values. Each parser gives the reason it refuses; no reason repeats the value,
-//! which may be secret.
+//! Turns text into typed values. A reason for refusal never repeats the value, which may be secret.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -26,7 +25,7 @@ pub(super) fn duration_in(range: RangeInclusive<Duration>) -> impl Fn(&str) -> P
     }
 }
 
-/// Nothing where it is empty or says `off`.
+/// `None` for an empty value or `off`.
 pub(super) fn or_none<T>(value: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
     move |text| match text.is_empty() || text.eq_ignore_ascii_case("off") {
         true => Ok(None),
@@ -34,14 +33,14 @@ pub(super) fn or_none<T>(value: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> 
     }
 }
 
-/// `10/1h`: so many within so long.
+/// `10/1h`: a maximum within a period.
 pub(super) fn rate_limit(text: &str) -> Parsed<RateLimit> {
     let parts = text.split_once('/').and_then(|(count, period)| {
         let count = count.trim().parse::<u32>().ok().filter(|count| *count > 0)?;
         let period = duration::parse(period.trim()).ok().filter(|period| !period.is_zero())?;
         Some(RateLimit { count, period })
     });
-    parts.ok_or_else(|| "must be a number and a time, such as 10/1h".to_owned())
+    parts.ok_or_else(|| "must be a number and a period, such as 10/1h".to_owned())
 }
 
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
@@ -52,7 +51,7 @@ pub(super) fn boolean(text: &str) -> Parsed<bool> {
     }
 }
 
-pub(super) fn whole<T: FromStr + PartialOrd + Display>(
+pub(super) fn number<T: FromStr + PartialOrd + Display>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Parsed<T> {
     move |text| match text.parse() {
@@ -71,8 +70,8 @@ pub(super) fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&str) ->
     }
 }
 
-/// Comma-separated items, each read by `item`. Empty items are skipped, so a trailing comma is fine; a
-/// list of nothing else is a fault, for somebody meant it to have an item.
+/// Comma-separated items. Empty ones are skipped, so a trailing comma is fine; a list without any item is a
+/// fault, because the operator meant to set one.
 pub(super) fn list<T>(item: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Vec<T>> {
     move |text| {
         let mut items = text.split(',').map(str::trim).filter(|text| !text.is_empty()).peekable();
@@ -83,10 +82,10 @@ pub(super) fn list<T>(item: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Pars
     }
 }
 
-/// Text that ends up in mail headers and log lines, where a line end would start another one.
+/// Text for mail headers and log lines, where a line break would start another line.
 pub(super) fn line(text: &str) -> Parsed<String> {
     match text.contains(char::is_control) {
-        true => Err("must not hold control characters".to_owned()),
+        true => Err("must not contain control characters".to_owned()),
         false => Ok(text.to_owned()),
     }
 }
@@ -95,12 +94,11 @@ pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     line(text).map(PathBuf::from)
 }
 
-/// Any text: whatever stands there is the secret.
 pub(super) fn secret(text: &str) -> Parsed<Secret> {
     Ok(Secret::new(text))
 }
 
-/// A cheap check only; the mail channel judges addresses properly.
+/// A rough check; the mail channel checks addresses in full.
 pub(super) fn mail_address(text: &str) -> Parsed<String> {
     let stray = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '@' | '<' | '>');
     match text.split_once('@') {
@@ -113,7 +111,7 @@ pub(super) fn mail_address(text: &str) -> Parsed<String> {
     }
 }
 
-/// A domain name as it stands in DNS, in A-labels (RFC 5890 2.3.2.1).
+/// A domain name in A-labels, as in DNS (RFC 5890, 2.3.2.1).
 pub(super) fn domain(text: &str) -> Parsed<String> {
     idna::domain_to_ascii_strict(text)
         .map_err(|_| "must be a domain name such as example.com".to_owned())
@@ -123,7 +121,7 @@ pub(super) fn host(text: &str) -> Parsed<String> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     match text.parse::<IpAddr>().is_ok() || text.chars().all(plain) {
         true => Ok(text.to_owned()),
-        false => Err("must be a host name or IP address alone, without scheme or port".to_owned()),
+        false => Err("must be a host name or IP address without scheme and port".to_owned()),
     }
 }
 
@@ -150,15 +148,15 @@ pub(super) fn web_url(text: &str) -> Parsed<String> {
     url(text, &["https", "http"]).map(String::from)
 }
 
-/// One address, or all that begin with so many of its bits.
+/// An IP address, or a network in CIDR notation.
 pub(super) fn network(text: &str) -> Parsed<IpNet> {
-    let alone = text.parse().map(|address: IpAddr| IpNet::from(address));
-    alone
+    let address = text.parse().map(|address: IpAddr| IpNet::from(address));
+    address
         .or_else(|_| text.parse())
         .map_err(|_| "must be an IP address or a network such as 10.0.0.0/8".to_owned())
 }
 
-/// Where a web page comes from (RFC 6454 6.2).
+/// Origin of a web page (RFC 6454, 6.2).
 pub(super) fn origin(text: &str) -> Parsed<String> {
     let url = url(text, &["https", "http"])?;
     match url.origin().ascii_serialization() {
@@ -167,7 +165,7 @@ pub(super) fn origin(text: &str) -> Parsed<String> {
     }
 }
 
-/// RabbitMQ's URL as it is stored: with all of its hosts, which share the rest.
+/// RabbitMQ's URL with all of its hosts, which share login, path and options.
 pub(super) fn amqp_url(text: &str) -> Parsed<Secret> {
     amqp_urls(text).map(|urls| match urls.as_slice() {
         [only] => Secret::new(only.clone()),
@@ -175,8 +173,8 @@ pub(super) fn amqp_url(text: &str) -> Parsed<Secret> {
     })
 }
 
-/// One URL for each host of RabbitMQ's URL, which may list several, as MongoDB's: separated by commas,
-/// each with a port or without.
+/// One URL for each host. RabbitMQ's URL may list several hosts, separated by commas, each with or without a
+/// port.
 pub(crate) fn amqp_urls(text: &str) -> Parsed<Vec<Url>> {
     let (scheme, rest) = text.split_once("://").unwrap_or((text, ""));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -185,21 +183,21 @@ pub(crate) fn amqp_urls(text: &str) -> Parsed<Vec<Url>> {
         Some((login, hosts)) => (format!("{login}@"), hosts),
         None => (String::new(), authority),
     };
-    let of_host = |host: &str| {
+    let url_of_host = |host: &str| {
         let mut url = url(&format!("{scheme}://{login}{}{path}", host.trim()), &["amqp", "amqps"])?;
         if matches!(url.path(), "" | "/") {
             url.set_path("/%2f");
         }
         Ok(url)
     };
-    hosts.split(',').map(of_host).collect()
+    hosts.split(',').map(url_of_host).collect()
 }
 
 pub(super) fn redis_url(text: &str) -> Parsed<Secret> {
     url(text, &["redis", "rediss"]).map(Secret::new)
 }
 
-/// A stream's key. With an entry's id it is an event's id, which has its limits.
+/// Key of a stream. Key and entry id make the event id, whose length is limited.
 pub(super) fn stream_key(text: &str) -> Parsed<String> {
     match text.len() > 200 {
         true => Err("must not be longer than 200 bytes".to_owned()),
@@ -207,7 +205,7 @@ pub(super) fn stream_key(text: &str) -> Parsed<String> {
     }
 }
 
-/// A Redis URL from its parts. `host` has passed [`host`].
+/// Builds a Redis URL. `host` was checked by [`host`].
 pub(super) fn redis_of_parts(
     host: &str,
     port: u16,
@@ -219,14 +217,13 @@ pub(super) fn redis_of_parts(
         Err(_) => host.to_owned(),
     };
     let mut url = url(&format!("redis://{host}:{port}/{db}"), &["redis"])?;
-    // `set_password` takes `%` for an escape that was already made.
+    // `set_password` takes `%` for the beginning of an escape.
     let password = password.map(|password| password.expose().replace('%', "%25"));
     url.set_password(password.as_deref()).map_err(|()| "cannot hold a password".to_owned())?;
     Ok(Secret::new(url))
 }
 
-/// A MongoDB URI and the database in its path. Not read as a URL: it may list several hosts, each
-/// with a port.
+/// A MongoDB URI and the database in its path. It may list several hosts with ports, which is not a URL.
 pub(super) fn mongodb_uri(text: &str) -> Parsed<(Secret, Option<String>)> {
     let rest = ["mongodb://", "mongodb+srv://"].iter().find_map(|scheme| text.strip_prefix(scheme));
     let rest = rest.ok_or("must start with mongodb:// or mongodb+srv://")?;
@@ -259,7 +256,7 @@ pub(super) fn locale(text: &str) -> Parsed<String> {
             (1..=8).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_alphanumeric())
         }) {
         true => Ok(text.to_owned()),
-        false => Err("must be es, en or a language tag that starts so, such as es-MX".to_owned()),
+        false => Err("must be es, en or a tag such as es-MX".to_owned()),
     }
 }
 

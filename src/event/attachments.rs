@@ -1,4 +1,4 @@
-//! Files that an event brings along: `attachments: [{name, type, content}]`, the content in base64.
+//! Attachments of an event: `attachments: [{name, type, content}]`, with the content in base64.
 
 use std::fmt;
 
@@ -12,15 +12,15 @@ use serde_json::Value;
 
 use super::{Event, json_type};
 
-/// Most attachments of one event. All together they are smaller than 3 MiB: more than that does not
-/// fit into [`MAX_EVENT_BYTES`](super::MAX_EVENT_BYTES) of base64.
+/// Maximum of attachments per event. Together they are smaller than 3 MiB, because more does not fit into
+/// [`MAX_EVENT_BYTES`](super::MAX_EVENT_BYTES) as base64.
 pub const MAX_ATTACHMENTS: usize = 10;
 
-/// Longest name, in bytes: what file systems take.
+/// Longest name in bytes, as file systems limit it.
 pub const MAX_ATTACHMENT_NAME_BYTES: usize = 255;
 
-/// Longest media type, in bytes. A header line has at most 998 (RFC 5322 2.1.1), and a parameter
-/// can't be folded.
+/// Longest media type in bytes. A header line has at most 998 (RFC 5322, 2.1.1), and a parameter can't be
+/// folded.
 const MAX_TYPE_BYTES: usize = 255;
 
 /// Publishers write base64 with and without padding.
@@ -29,24 +29,23 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A file that goes out with every mail of an event.
+/// A file that is attached to every mail of an event.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Attachment {
-    /// A plain file name.
+    /// File name without a path.
     pub name: String,
-    /// Its media type; no multipart and no message.
+    /// Media type, but not `multipart/*` or `message/*`.
     pub kind: Mime,
-    /// The file itself.
     pub content: Vec<u8>,
 }
 
-/// What is wrong with an event's attachments: the event's fault, so trying again can't help.
+/// A fault of an event's attachments. It is permanent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidAttachment(String);
 
 impl fmt::Debug for Attachment {
-    /// The content is nobody's business but the recipient's.
+    /// Hides name and content, which are personal data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.content.len();
         f.debug_struct("Attachment").field("kind", &self.kind).field("bytes", &bytes).finish()
@@ -54,10 +53,10 @@ impl fmt::Debug for Attachment {
 }
 
 impl Event {
-    /// The attachments, decoded and checked; none where the event has no such field.
+    /// Decodes and checks the attachments.
     ///
     /// # Errors
-    /// The first that can't be sent, and why. The reason holds nothing of its content.
+    /// The first attachment that can't be sent, and why, without its content.
     pub fn attachments(&self) -> Result<Vec<Attachment>, InvalidAttachment> {
         let items = match self.fields.get("attachments") {
             None | Some(Value::Null) => return Ok(Vec::new()),
@@ -84,7 +83,7 @@ fn read(item: &Value) -> Result<Attachment, String> {
     if !item.is_object() {
         return Err(format!("is a JSON {}, not an object", json_type(item)));
     }
-    let name = plain_name(text(item, "name")?).ok_or("name is no file name")?;
+    let name = plain_name(text(item, "name")?).ok_or("name is not a file name")?;
     if name.len() > MAX_ATTACHMENT_NAME_BYTES {
         let length = name.len();
         return Err(format!("name has {length} bytes, more than {MAX_ATTACHMENT_NAME_BYTES}"));
@@ -105,7 +104,7 @@ fn text<'a>(item: &'a Value, field: &str) -> Result<&'a str, String> {
     }
 }
 
-/// The last part of a path that is a name, without what no file name should have.
+/// The last part of a path that is a name, without characters that are unsafe in file names.
 fn plain_name(path: &str) -> Option<String> {
     let names = path.rsplit(['/', '\\']).map(|part| {
         let visible: String = part.chars().filter(|c| !is_invisible(*c)).collect();
@@ -114,7 +113,7 @@ fn plain_name(path: &str) -> Option<String> {
     names.into_iter().find(|name| !name.is_empty())
 }
 
-/// Control characters, line separators, and marks of direction: they make `exe.pdf` of `fdp.exe`
+/// Control characters, line separators, and direction marks, which can show `fdp.exe` as `exe.pdf`
 /// (Unicode TR 36, 2.5.2).
 fn is_invisible(c: char) -> bool {
     let direction = ['\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
@@ -126,8 +125,9 @@ fn media_type(text: &str) -> Result<Mime, String> {
     if text.len() > MAX_TYPE_BYTES || !text.is_ascii() {
         return Err("type is too long or not ASCII".to_owned());
     }
-    let kind: Mime = text.parse().map_err(|_| "type is no media type such as application/pdf")?;
-    // RFC 2046 5: these two have a structure of their own and can't be base64.
+    let kind: Mime =
+        text.parse().map_err(|_| "type is not a media type such as application/pdf")?;
+    // These two have an inner structure and can't be base64 (RFC 2046, 5).
     if kind.type_() == mime::MULTIPART || kind.type_() == "message" {
         return Err(format!("type {}/* can't be attached", kind.type_()));
     }
@@ -137,7 +137,7 @@ fn media_type(text: &str) -> Result<Mime, String> {
     Ok(kind)
 }
 
-/// Both alphabets of RFC 4648, with or without padding and line breaks.
+/// Decodes both alphabets of RFC 4648, with or without padding and line breaks.
 fn decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     let digits = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
     let standard = digits.map(|byte| match byte {
@@ -160,7 +160,7 @@ mod tests {
         parse(event.as_bytes(), &Properties::default(), "q").unwrap().attachments()
     }
 
-    fn one(changes: &Value) -> Result<Attachment, String> {
+    fn attachment(changes: &Value) -> Result<Attachment, String> {
         let mut file = json!({"name": "a.pdf", "type": "application/pdf", "content": "JVBERg=="});
         for (name, value) in changes.as_object().unwrap() {
             file[name] = value.clone();
@@ -174,7 +174,11 @@ mod tests {
     fn base64_is_read_however_it_is_written() {
         let bytes = [0xfb, 0xff, 0xbe, 0x01];
         for content in ["+/++AQ==", "-_--AQ==", "+/++AQ", "-_--AQ", "+/++\r\nAQ==\n", " +/+ +AQ"] {
-            assert_eq!(one(&json!({"content": content})).unwrap().content, bytes, "{content}");
+            assert_eq!(
+                attachment(&json!({"content": content})).unwrap().content,
+                bytes,
+                "{content}"
+            );
         }
     }
 
@@ -207,11 +211,11 @@ mod tests {
         for (changes, reason) in [
             (json!({"name": null}), "name is missing"),
             (json!({"name": 7}), "name is a JSON number"),
-            (json!({"name": "/.."}), "name is no file name"),
+            (json!({"name": "/.."}), "name is not a file name"),
             (json!({"name": "ñ".repeat(128)}), "name has 256 bytes, more than 255"),
             (json!({"type": null}), "type is missing"),
-            (json!({"type": "pdf"}), "type is no media type"),
-            (json!({"type": "text/plain; a=\"b\r\nBcc: c\""}), "type is no media type"),
+            (json!({"type": "pdf"}), "type is not a media type"),
+            (json!({"type": "text/plain; a=\"b\r\nBcc: c\""}), "type is not a media type"),
             (json!({"type": "text/plain; name=ñ"}), "type is too long or not ASCII"),
             (json!({"type": "text/*"}), "type is a range"),
             (json!({"type": "Multipart/mixed; boundary=x"}), "type multipart/* can't"),
@@ -221,7 +225,7 @@ mod tests {
             (json!({"content": "no base64!"}), "content: Invalid symbol 33"),
             (json!({"content": ["JVBERg=="]}), "content is a JSON array"),
         ] {
-            let error = one(&changes).unwrap_err();
+            let error = attachment(&changes).unwrap_err();
             assert!(error.starts_with(&format!("attachments[0]: {reason}")), "{changes}: {error}");
         }
         let file = json!({"name": "a", "type": "text/plain", "content": "YQ"});
@@ -236,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_log_would_not_show_the_content() {
-        let shown = format!("{:?}", one(&json!({"content": "c2VjcmV0"})).unwrap());
+        let shown = format!("{:?}", attachment(&json!({"content": "c2VjcmV0"})).unwrap());
         assert_eq!(shown, "Attachment { kind: \"application/pdf\", bytes: 6 }");
     }
 }

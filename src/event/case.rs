@@ -1,9 +1,9 @@
-//! Names in Pascal case, as some upstream services and the templates write them.
+//! Names in Pascal case, as some publishers and templates write them.
 
 use heck::ToSnakeCase;
 use serde_json::{Map, Value};
 
-/// `IPAddress` is `ip_address`, `FullName` is `full_name`; names that begin otherwise stay as they are.
+/// Converts `IPAddress` to `ip_address`. A name that does not begin with a capital stays as it is.
 pub fn snake_case(name: &str) -> String {
     match name.starts_with(|first: char| first.is_ascii_uppercase()) {
         true => name.to_snake_case(),
@@ -11,7 +11,7 @@ pub fn snake_case(name: &str) -> String {
     }
 }
 
-/// Fields under their names in snake case; one that stands there in snake case already wins.
+/// Renames fields to snake case. If two names become the same, the one in snake case wins.
 pub(super) fn snake_fields(fields: Map<String, Value>) -> Map<String, Value> {
     if !fields.keys().any(|name| name.starts_with(|first: char| first.is_ascii_uppercase())) {
         return fields;
@@ -20,8 +20,8 @@ pub(super) fn snake_fields(fields: Map<String, Value>) -> Map<String, Value> {
     let mut renamed = Vec::new();
     for (name, value) in fields {
         match snake_case(&name) {
-            same if same == name => drop(snake.insert(name, value)),
-            other => renamed.push((other, value)),
+            unchanged if unchanged == name => drop(snake.insert(name, value)),
+            changed => renamed.push((changed, value)),
         }
     }
     for (name, value) in renamed {

@@ -1,5 +1,5 @@
-//! What follows from an event without standing in it: the device behind a user agent, the place of
-//! an address, the days until a date.
+//! Values derived from an event: the device of a user agent, the place of an IP address, the days until a
+//! date.
 
 use std::{fmt, net::IpAddr, path::Path};
 
@@ -9,20 +9,20 @@ use serde_json::{Map, Value};
 use super::{Event, Time, snake_case};
 use crate::config::Settings;
 
-/// How the value of a variable is found where the event has none; in routes.toml as text.
+/// How a variable gets a value that the event does not have, as `from` in routes.toml says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Derived {
-    /// `lockout_end`: another field.
+    /// `lockout_end`: the value of another field.
     Field(String),
-    /// `occurred_at`: when it happened, else when it was first received.
+    /// `occurred_at`: the time of the event, else of its first arrival.
     OccurredAt,
-    /// `brand.support_url`: a setting `BRAND_…`.
+    /// `brand.support_url`: the value of a setting `BRAND_…`.
     Brand(String),
     /// `device(user_agent)`: such as `iPhone` or `Windows 10`.
     Device(String),
     /// `browser(user_agent)`: such as `Firefox 121`.
     Browser(String),
-    /// `location(ip_address)`: city and country by the GeoIP file.
+    /// `location(ip_address)`: city and country from the GeoIP file.
     Location(String),
     /// `until(lockout_end)`: seconds from the event to that time.
     Until(String),
@@ -31,10 +31,10 @@ pub enum Derived {
 }
 
 impl Derived {
-    /// Reads it as routes.toml has it.
+    /// Parses the text of routes.toml.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The fault, for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "occurred_at" {
             return Ok(Self::OccurredAt);
@@ -44,13 +44,14 @@ impl Derived {
                 "name" | "website_url" | "support_email" | "support_url" | "security_url" => {
                     Ok(Self::Brand(field.to_owned()))
                 }
-                _ => Err(format!("there is no {text:?}")),
+                _ => Err(format!("{text:?} does not exist")),
             };
         }
         let Some((function, argument)) = text.split_once('(') else {
             return Ok(Self::Field(snake_case(text)));
         };
-        let argument = argument.strip_suffix(')').ok_or_else(|| format!("{text:?} lacks its )"))?;
+        let argument =
+            argument.strip_suffix(')').ok_or_else(|| format!("{text:?} has no closing )"))?;
         let argument = snake_case(argument.trim());
         match function {
             "device" => Ok(Self::Device(argument)),
@@ -64,7 +65,7 @@ impl Derived {
 }
 
 impl fmt::Display for Derived {
-    /// As routes.toml has it.
+    /// The text of routes.toml.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Field(name) => f.write_str(name),
@@ -79,7 +80,7 @@ impl fmt::Display for Derived {
     }
 }
 
-/// What values are derived from beside the event.
+/// Sources of derived values besides the event.
 #[derive(Default)]
 pub struct Sources {
     brand: Map<String, Value>,
@@ -88,8 +89,6 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// From the settings.
-    ///
     /// # Errors
     /// The GeoIP file can't be read.
     pub fn new(settings: &Settings) -> Result<Self, String> {
@@ -109,8 +108,7 @@ impl Sources {
         Ok(Self { brand, places, zone: settings.zone() })
     }
 
-    /// The derived value; `None` where there is nothing to derive it from. `language` is that of
-    /// place names.
+    /// The derived value; `None` if the event lacks the field. `language` is for names of places.
     pub fn derive(&self, derived: &Derived, event: &Event, language: &str) -> Option<Value> {
         let moment = |field: &str| {
             let zone = event.zone().or_else(|| self.zone.clone());
@@ -118,7 +116,7 @@ impl Sources {
         };
         Some(match derived {
             Derived::Field(name) => event.fields.get(name)?.clone(),
-            // Whole seconds are what people read.
+            // People read whole seconds.
             Derived::OccurredAt => {
                 Timestamp::from_second(event.happened_at().as_second()).ok()?.to_string().into()
             }
@@ -138,7 +136,7 @@ impl Sources {
         })
     }
 
-    /// `Bogotá, Colombia`, as far as the file knows.
+    /// `Bogotá, Colombia`, or the part that the file knows.
     fn place(&self, address: &str, language: &str) -> Option<String> {
         let address: IpAddr = address.parse().ok()?;
         let city: maxminddb::geoip2::City =
@@ -163,25 +161,25 @@ fn open(path: &Path) -> Result<maxminddb::Reader<Vec<u8>>, String> {
     maxminddb::Reader::open_readfile(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// What is unknown to the user agent parser.
+/// Value of the user agent parser for unknown parts.
 const UNKNOWN: &str = "UNKNOWN";
 
 fn device(user_agent: &str) -> Option<String> {
-    let seen = woothee::parser::Parser::new().parse(user_agent)?;
-    (seen.os != UNKNOWN).then(|| seen.os.to_owned())
+    let parsed = woothee::parser::Parser::new().parse(user_agent)?;
+    (parsed.os != UNKNOWN).then(|| parsed.os.to_owned())
 }
 
 fn browser(user_agent: &str) -> Option<String> {
-    let seen = woothee::parser::Parser::new().parse(user_agent)?;
-    if seen.name == UNKNOWN {
+    let parsed = woothee::parser::Parser::new().parse(user_agent)?;
+    if parsed.name == UNKNOWN {
         return None;
     }
-    let version = seen.version.split('.').next().filter(|version| !version.is_empty());
-    match version.filter(|_| seen.version != UNKNOWN) {
+    let version = parsed.version.split('.').next().filter(|version| !version.is_empty());
+    match version.filter(|_| parsed.version != UNKNOWN) {
         Some(version) if version.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(format!("{} {version}", seen.name))
+            Some(format!("{} {version}", parsed.name))
         }
-        _ => Some(seen.name.to_owned()),
+        _ => Some(parsed.name.to_owned()),
     }
 }
 

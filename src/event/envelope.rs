@@ -1,5 +1,4 @@
-//! Reads a message's body: plain JSON as the upstream services print it, or CloudEvents 1.0 in
-//! structured mode (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>).
+//! Parses the body of a message: plain JSON, or CloudEvents 1.0 in structured mode (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>).
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -8,70 +7,54 @@ use super::{
     Event, EventId, Fault, IdSource, MAX_NAME_BYTES, Properties, case::snake_fields, exact, id,
 };
 
-/// The largest body that is read, in bytes. Larger ones are rejected, so that the memory held is
-/// at most this times the prefetch.
+/// Largest body in bytes. Larger ones are rejected, so that usher holds at most this times the prefetch.
 pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
 
-/// The most values that are read: each takes some hundred bytes, be it only a digit.
+/// Maximum of JSON values in a body. Each takes about a hundred bytes of memory, even a single digit.
 const MAX_EVENT_VALUES: usize = 100_000;
-/// Smaller bodies can't have as many.
+/// Bodies up to this size can't have too many values.
 const FEW_VALUES: usize = 2 * MAX_EVENT_VALUES;
 
-/// Times up to the end of 1970 are somebody's zero: Unix counts from there, and the zero of Go and .NET
-/// is in the year 1.
+/// Seconds since 1970 up to which a time is a default: zero is in 1970 for Unix, and in the year 1 for Go
+/// and .NET.
 const DEFAULT_TIMES: i64 = 365 * 86_400;
 
-/// Why a message can't be understood; its text is the reason in headers, logs and records.
+/// Why a message can't be read. The text is the reason in headers, logs and records.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEvent {
-    /// No bytes at all.
     #[error("the body is empty")]
     Empty,
     /// More than [`MAX_EVENT_BYTES`].
-    #[error("the body has {0} bytes, more than the {MAX_EVENT_BYTES} that are read")]
+    #[error("the body has {0} bytes, more than the maximum of {MAX_EVENT_BYTES}")]
     TooLarge(usize),
-    /// The same, found before it was received.
+    /// More than [`MAX_EVENT_BYTES`], found before the body was received.
     #[error(
-        "the body has {bytes} bytes, more than the {MAX_EVENT_BYTES} that are read, and was not kept; its hash is {hash}"
+        "the body has {bytes} bytes, more than the maximum of {MAX_EVENT_BYTES}, and was not kept; its hash is {hash}"
     )]
-    NotKept {
-        /// How large it was.
-        bytes: u64,
-        /// Its hash.
-        hash: String,
-    },
-    /// More values than are read.
-    #[error("the body has {0} values, more than the {MAX_EVENT_VALUES} that are read")]
+    NotKept { bytes: u64, hash: String },
+    /// More than [`MAX_EVENT_VALUES`].
+    #[error("the body has {0} values, more than the maximum of {MAX_EVENT_VALUES}")]
     TooManyValues(usize),
-    /// The message's properties can't be taken as they are.
+    /// The properties of the message can't be read.
     #[error("the message can't be taken as it is: {0}")]
     Unreadable(String),
-    /// Compressed or otherwise encoded.
     #[error("the content encoding {0:?} is not supported")]
     Encoding(String),
-    /// Not JSON; the text says where.
     #[error("the body is not JSON: {0}")]
     NotJson(String),
-    /// JSON, but not an object.
     #[error("the body is a JSON {0}, not an object")]
     NotAnObject(&'static str),
-    /// A field of the envelope is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A field of the envelope holds something else than it must.
+    /// A field of the envelope has a wrong value.
     #[error("{field} {reason}")]
-    Field {
-        /// Its name.
-        field: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Field { field: &'static str, reason: String },
 }
 
-/// Reads one message. `queue` is the source queue that the event came in on.
+/// Parses a message from the source queue `queue`.
 ///
 /// # Errors
-/// [`InvalidEvent`]: the message can never be understood, however often it is tried.
+/// [`InvalidEvent`], which is permanent.
 pub fn parse(body: &[u8], properties: &Properties, queue: &str) -> Result<Event, InvalidEvent> {
     match &properties.fault {
         None => {}
@@ -105,10 +88,10 @@ pub fn parse(body: &[u8], properties: &Properties, queue: &str) -> Result<Event,
         envelope.insert("data".to_owned(), value);
         return cloudevent(Value::Object(envelope));
     }
-    // Of what was sent: how names are read must not change the ids of events that were sent before.
-    let is_nameless = |key| value.get(key).and_then(id::stated).is_none();
+    // From the body as it was sent: renaming fields must not change the ids of earlier events.
+    let is_absent = |key| value.get(key).and_then(id::stated).is_none();
     let has_id = properties.message_id.as_deref().is_some_and(id::is_stated);
-    let derived = if !has_id && is_nameless("event_id") && is_nameless("specversion") {
+    let derived = if !has_id && is_absent("event_id") && is_absent("specversion") {
         id::from_body(&value, queue)
     } else {
         String::new()
@@ -126,9 +109,9 @@ fn is_cloudevents_json(content_type: &str) -> bool {
     kind.eq_ignore_ascii_case("application/cloudevents+json")
 }
 
-/// The attributes of a CloudEvent in binary mode: headers that begin with `cloudEvents:` or
-/// `cloudEvents_`. The protocol binding (AMQP, 1.0.2, 3.1.3) is for AMQP 1.0, whose application properties
-/// become headers of AMQP 0-9-1; letters count in either case, for clients differ.
+/// The attributes of a CloudEvent in binary mode: headers that begin with `cloudEvents:` or `cloudEvents_`,
+/// in upper or lower case. The protocol binding (AMQP, 1.0.2, 3.1.3) is for AMQP 1.0, whose application
+/// properties become headers of AMQP 0-9-1.
 fn attributes(properties: &Properties) -> Option<Map<String, Value>> {
     const PREFIX: &str = "cloudevents";
     let attributes = properties.headers.iter().filter_map(|(name, header)| {
@@ -140,10 +123,10 @@ fn attributes(properties: &Properties) -> Option<Map<String, Value>> {
     attributes.contains_key("specversion").then_some(attributes)
 }
 
-/// `derived` is the id of an event that has none.
+/// `derived` is the id for an event without one.
 fn plain(value: Value, properties: &Properties, derived: String) -> Result<Event, InvalidEvent> {
     let fields = object(&value)?;
-    // The messages of the Redis stream say their template instead.
+    // Messages of Redis Streams have the name of a template instead.
     let kind = match name(fields, "event_type")? {
         None => {
             let template = name(fields, "template")?.ok_or(InvalidEvent::Missing("event_type"))?;
@@ -158,7 +141,7 @@ fn plain(value: Value, properties: &Properties, derived: String) -> Result<Event
         Some(kind) => kind,
     };
     let stated = match fields.get("event_id") {
-        // A default is no id, and two events with one are two.
+        // A default is not an id: two events with the same default are two events.
         Some(value) if id::is_default(value) => None,
         _ => name(fields, "event_id")?,
     };
@@ -170,7 +153,7 @@ fn plain(value: Value, properties: &Properties, derived: String) -> Result<Event
     };
     let occurred_at = match time(fields, "occurred_at")? {
         None => properties.timestamp.and_then(seconds),
-        stated => stated,
+        occurred_at => occurred_at,
     };
     let Value::Object(fields) = value else { return Err(InvalidEvent::NotAnObject("value")) };
     event(id, kind, String::new(), occurred_at, fields)
@@ -189,7 +172,7 @@ fn cloudevent(mut value: Value) -> Result<Event, InvalidEvent> {
     }
     let source = name(envelope, "source")?.ok_or(InvalidEvent::Missing("source"))?;
     let kind = name(envelope, "type")?.ok_or(InvalidEvent::Missing("type"))?;
-    let time_of_envelope = time(envelope, "time")?;
+    let envelope_time = time(envelope, "time")?;
     if envelope.contains_key("data_base64") {
         return Err(field("data_base64", "is not supported: data must be a JSON object".into()));
     }
@@ -200,9 +183,9 @@ fn cloudevent(mut value: Value) -> Result<Event, InvalidEvent> {
         }
         None => return Err(InvalidEvent::Missing("data")),
     };
-    let occurred_at = time(&fields, "occurred_at")?.or(time_of_envelope);
+    let occurred_at = time(&fields, "occurred_at")?.or(envelope_time);
     let id = EventId { value: id, source: IdSource::Cloudevents };
-    // An extension, and no reason to refuse an event.
+    // An extension attribute; a wrong one is ignored.
     let traceparent = envelope.get("traceparent").and_then(Value::as_str).map(ToOwned::to_owned);
     Ok(Event { traceparent, ..event(id, kind, source, occurred_at, fields)? })
 }
@@ -233,7 +216,7 @@ fn object(value: &Value) -> Result<&Map<String, Value>, InvalidEvent> {
     value.as_object().ok_or_else(|| InvalidEvent::NotAnObject(json_type(value)))
 }
 
-/// A short text that names something; numbers count as their digits, null as absent.
+/// A short text. Null counts as absent, and an `event_id` may be a number.
 fn name(fields: &Map<String, Value>, key: &'static str) -> Result<Option<String>, InvalidEvent> {
     let text = match fields.get(key) {
         None | Some(Value::Null) => return Ok(None),
@@ -279,7 +262,7 @@ fn field(field: &'static str, reason: String) -> InvalidEvent {
     InvalidEvent::Field { field, reason }
 }
 
-/// What a reader of JSON calls this kind of value.
+/// Name of a JSON type.
 pub(crate) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,30 +1,30 @@
-//! JSON of which no number loses a digit.
+//! Parses JSON without losing digits of numbers.
 //!
-//! serde_json keeps whole numbers of 64 bits and rounds all others to what a float can hold, so two ids
-//! that differ in the last digit would be one. Its `arbitrary_precision` keeps the digits, but for every
-//! crate in the build, and `jsonwebtoken` then reads no `exp` any more. So what would be rounded is
-//! made a text before it is parsed: that is what an id is, and what amounts may be.
+//! serde_json rounds numbers beyond 64 bits and most fractions to a float, so two ids that differ in the
+//! last digit would be one. Its feature `arbitrary_precision` would keep the digits, but it applies to all
+//! crates of the build, and `jsonwebtoken` can't read `exp` with it. Therefore a number that would be
+//! rounded becomes a text before parsing: ids are texts, and amounts may be.
 
 use std::borrow::Cow;
 
 use serde_json::{Number, Value};
 
-/// Numbers of no more characters keep all their digits, unless they have an exponent: a float has 15
-/// decimal digits.
+/// Numbers of at most this length keep all digits, unless they have an exponent: a float has 15 decimal
+/// digits.
 const ALWAYS_EXACT: usize = 15;
 
-/// The value, with a text in the place of each number that serde_json would round.
+/// Parses JSON, with a text in place of each number that serde_json would round.
 ///
 /// # Errors
-/// It is no JSON.
+/// The body is not JSON.
 pub fn from_slice(json: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice(&exact(json))
 }
 
-/// JSON that serde_json can read without loss. What is no JSON stays so.
+/// JSON that serde_json can parse without loss. Invalid JSON stays invalid.
 pub fn exact(json: &[u8]) -> Cow<'_, [u8]> {
     let mut exact: Option<Vec<u8>> = None;
-    // Up to here it is copied.
+    // The text up to here is copied.
     let mut copied = 0;
     let mut at = 0;
     while at < json.len() {
@@ -58,11 +58,11 @@ pub fn exact(json: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// How deep serde_json reads.
+/// Deepest nesting that serde_json parses.
 const DEPTH: usize = 128;
 
-/// How many values it has at most: none without a sign before or between values. What is nested deeper
-/// than it is read is not counted.
+/// Upper bound of the number of values, from the signs before and between values. Values nested deeper
+/// than the limit are not counted.
 pub fn values(json: &[u8]) -> usize {
     let (mut values, mut depth) = (1, 0_usize);
     let mut at = 0;
@@ -83,7 +83,7 @@ pub fn values(json: &[u8]) -> usize {
     values
 }
 
-/// Where the text ends that begins here.
+/// End of the string that begins here.
 fn end_of_text(json: &[u8], begin: usize) -> usize {
     let mut at = begin + 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', json.get(at..).unwrap_or_default()) {
@@ -102,12 +102,12 @@ fn loses_digits(number: &[u8]) -> bool {
         return false;
     }
     let Ok(number) = str::from_utf8(number) else { return false };
-    // What is no number, or none that a float comes near to, is for the parser to refuse.
+    // The parser refuses what is not a number, or far from any float.
     let Ok(read) = serde_json::from_str::<Number>(number) else { return false };
     decimal(number) != decimal(&read.to_string())
 }
 
-/// Sign, digits without zeros around them, and the power of ten of the last one.
+/// Sign, digits without leading and trailing zeros, and the exponent of the last digit.
 fn decimal(number: &str) -> Option<(bool, String, i64)> {
     let (is_negative, number) = match number.strip_prefix('-') {
         Some(number) => (true, number),

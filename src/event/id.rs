@@ -1,10 +1,9 @@
-//! What is an id, and one for events that have none: equal JSON on one queue is taken for one event.
+//! Ids of events, and ids for events without one: equal JSON on one queue counts as one event.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// A hash of the queue and the JSON with its keys sorted, so that neither white space nor the
-/// order of keys makes another event.
+/// Hashes the queue and the JSON. White space and the order of keys make no difference.
 pub(super) fn from_body(body: &Value, queue: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(queue.as_bytes());
@@ -13,7 +12,7 @@ pub(super) fn from_body(body: &Value, queue: &str) -> String {
     hex::encode(&hash.finalize()[..16])
 }
 
-/// An id as it was written: a text or a number. Nothing where there is none, or only a default.
+/// An id as it was written, a text or a number; `None` for a default.
 pub(super) fn stated(value: &Value) -> Option<String> {
     let id = match value {
         Value::String(text) => text.trim().to_owned(),
@@ -23,7 +22,7 @@ pub(super) fn stated(value: &Value) -> Option<String> {
     is_stated(&id).then_some(id)
 }
 
-/// Whether a value stands for no id.
+/// Whether a value means "no id".
 pub(super) fn is_default(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -32,8 +31,8 @@ pub(super) fn is_default(value: &Value) -> bool {
     }
 }
 
-/// Whether somebody gave this id. Blank, zero (alone, as a float or as the nil UUID) and the names of
-/// nothing are what programs write where nobody did, and would make all events one.
+/// Whether the publisher set this id. Programs write blanks, zero (also as a float or the nil UUID) and
+/// names of nothing where no id was set; they would make all events one.
 pub(super) fn is_stated(id: &str) -> bool {
     const NOTHING: [&str; 5] = ["null", "undefined", "none", "nil", "nan"];
     let id = id.trim();
@@ -44,8 +43,7 @@ pub(super) fn is_stated(id: &str) -> bool {
 fn absorb(hash: &mut Sha256, value: &Value) {
     match value {
         Value::Object(fields) => {
-            // Sorted here, for the map's own order depends on a feature of serde_json that any
-            // dependency can switch on.
+            // The order of the map depends on a feature of serde_json that any dependency can enable.
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_unstable_by_key(|(name, _)| *name);
             hash.update(b"{");
@@ -71,7 +69,7 @@ fn absorb(hash: &mut Sha256, value: &Value) {
     }
 }
 
-/// Length first, or two different lists of texts could give the same bytes.
+/// The length first, so that two different lists of texts never give the same bytes.
 fn absorb_text(hash: &mut Sha256, text: &str) {
     hash.update(b"\"");
     hash.update(text.len().to_le_bytes());

@@ -1,90 +1,79 @@
-//! What the broker says about a message beside its body.
+//! AMQP properties of a message.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Seconds since 1970 before which no event happened: what is earlier is somebody's zero.
+/// Seconds since 1970 up to which a time is a default.
 const FIRST_SECOND: u64 = 365 * 86_400;
-/// From here on a time counts in milliseconds, and so on: as seconds it would be the year 5138.
+/// From here on a time is in milliseconds or a smaller unit: as seconds it would be in the year 5138.
 const NO_SECONDS: u64 = 100_000_000_000;
-/// Milliseconds are believed from September 2001 on.
+/// Milliseconds are accepted from September 2001 on.
 const FIRST_OF_MILLISECONDS: u64 = 1_000_000_000;
 
-/// The properties of a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Properties {
-    /// AMQP `content-type`.
     pub content_type: Option<String>,
-    /// AMQP `content-encoding`.
     pub content_encoding: Option<String>,
-    /// AMQP `message-id`.
     pub message_id: Option<String>,
-    /// AMQP `correlation-id`.
     pub correlation_id: Option<String>,
     /// AMQP `type`.
     pub kind: Option<String>,
-    /// AMQP `timestamp`, in seconds since 1970; see [`published_second`].
+    /// In seconds since 1970; see [`published_second`].
     pub timestamp: Option<u64>,
     /// The W3C header `traceparent`.
     pub traceparent: Option<String>,
-    /// What else upstream set as headers.
+    /// Other headers of the publisher.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Headers,
-    /// Why the message can't be taken as it is.
+    /// Why the message can't be read.
     #[serde(skip)]
     pub fault: Option<Fault>,
-    /// How often a quorum queue has delivered it before, as far as it says so.
+    /// Number of earlier deliveries, if a quorum queue gives it.
     #[serde(skip)]
     pub deliveries_before: u64,
 }
 
-/// Headers by their names: a list, for names may be what no document's names can be.
+/// Headers by name: a list, because a name may be one that no document can have.
 pub type Headers = Vec<(String, Header)>;
 
 /// The value of a header, of the types that AMQP 0-9-1 has (4.2.5).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Header {
-    /// A text.
     Text(String),
-    /// Bytes that are no text, in hexadecimal digits.
+    /// Bytes that are not UTF-8, in hexadecimal digits.
     Bytes(String),
-    /// A whole number of any width.
+    /// An integer of any width.
     Whole(i64),
-    /// A float, as a text: not every float is a number elsewhere.
+    /// A float as a text, because JSON and BSON lack some floats.
     Float(String),
-    /// A decimal number: its scale and its digits.
+    /// Scale and digits of a decimal number.
     Decimal(u8, u32),
-    /// True or false.
     Flag(bool),
     /// Seconds since 1970, 64 bits without a sign.
     Time(i64),
-    /// A list.
     List(Vec<Self>),
-    /// A table.
     Table(Headers),
-    /// No value.
     Void,
 }
 
-/// Why a message can't be taken as it is, found before its body was read.
+/// Why a message can't be read, found before its body was parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Its properties were not what they have to be; the text says what.
+    /// Invalid properties, with the reason.
     Unreadable(String),
-    /// Its body is larger than any that is read, and was not kept.
+    /// The body was too large and was not kept.
     TooLarge {
-        /// How large it was.
         bytes: u64,
-        /// Its hash, such as `sha256:…`.
+        /// Such as `sha256:…`.
         hash: String,
     },
 }
 
 impl Header {
-    /// The value as a text, where it is a single one.
+    /// The value as a text, unless it is a list or a table.
     pub fn text(&self) -> Option<Cow<'_, str>> {
         Some(match self {
             Self::Text(text) | Self::Float(text) => Cow::Borrowed(text),
@@ -98,8 +87,8 @@ impl Header {
     }
 }
 
-/// The second that an AMQP timestamp means. Zero and what is near to it is a default and no time, and
-/// so is what no clock shows. Some clients count in milliseconds or less, whatever the specification says.
+/// The second of an AMQP timestamp; `None` for a default near zero, or a time out of range. Against the
+/// specification, some clients count in milliseconds or smaller units.
 pub fn published_second(timestamp: u64) -> Option<u64> {
     let (mut seconds, mut first) = (i64::try_from(timestamp).ok()?.unsigned_abs(), FIRST_SECOND);
     while seconds >= NO_SECONDS {

@@ -1,4 +1,4 @@
-//! Times as upstream prints them.
+//! Times as publishers write them.
 
 use jiff::{
     Timestamp, Zoned,
@@ -7,30 +7,28 @@ use jiff::{
     tz::{Offset, TimeZone},
 };
 
-/// Times with a half of the day, which ISO 8601 has not.
+/// 12-hour times, which ISO 8601 does not have.
 const TWELVE_HOURS: [&str; 2] = ["%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p"];
 
-/// A time and how much of it was written.
+/// A time, with the parts that were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
-    /// With an offset: the same everywhere. The offset is that of the clock it was written by;
-    /// none where that is UTC, which says nothing about the place.
+    /// A time with an offset. An offset of UTC is `None`, because it says nothing about the place.
     Instant(Timestamp, Option<Offset>),
-    /// As a clock on some wall shows it.
+    /// A local time without an offset.
     Civil(DateTime),
-    /// A whole day.
     Date(Date),
 }
 
 impl Time {
-    /// Reads ISO 8601 with or without offset (a blank may stand for the `T`), `2024-12-15 7:30 PM`
-    /// and a date alone; nothing where it is none of these.
+    /// Parses ISO 8601 with or without an offset (a blank may replace the `T`), `2024-12-15 7:30 PM`, and a
+    /// date.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let text = text.trim();
         if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
             return text.parse().ok().map(Self::Date);
         }
-        // RFC 9557, where the zone gives the offset. Left to the next line, it would be ignored.
+        // RFC 9557, with a zone that gives the offset. The parser below ignores zones.
         if text.contains('[') {
             let time: Zoned = text.parse().ok()?;
             return Some(Self::Instant(time.timestamp(), Some(time.offset())));
@@ -40,7 +38,7 @@ impl Time {
             return Some(Self::Instant(instant, offset.filter(|offset| *offset != Offset::UTC)));
         }
         let civil = text.parse().ok().or_else(|| {
-            // Some formatters put a narrow no-break space before AM and PM (CLDR 42).
+            // CLDR 42 has a narrow no-break space before AM and PM.
             let text = text.replace(['\u{a0}', '\u{202f}'], " ");
             let read = |format| BrokenDownTime::parse(format, &text).ok()?.to_datetime().ok();
             TWELVE_HOURS.into_iter().find_map(read)
@@ -48,10 +46,9 @@ impl Time {
         civil.map(Self::Civil)
     }
 
-    /// The time on the clocks of `zone`, else of where it was written, else of UTC. What has no
-    /// offset is taken as the time there, a date as its first moment. A time that the clocks skip is
-    /// as much later as they are put forward, one that they show twice the first of the two
-    /// (RFC 5545 3.3.5).
+    /// The time in `zone`, else with its own offset, else in UTC. A local time is a time in that zone, a
+    /// date is its first moment. In a gap of the clocks the time moves forward by the gap, and of two
+    /// equal times the first counts (RFC 5545, 3.3.5).
     pub(crate) fn zoned(self, zone: Option<&TimeZone>) -> Option<Zoned> {
         let zone = zone.cloned();
         match self {

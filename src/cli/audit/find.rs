@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use console::Style;
 
 use super::{AuditCli, AuditFilter, csv::CsvWriter, recipient};
 use crate::{
@@ -108,7 +109,10 @@ fn print_table(records: &[Record], limit: usize) {
             recipient(record),
             subject_or_reason(record),
         ];
-        table.add(&cells[..columns.len()], status_style(record.status));
+        // Rows of sent mail stay plain, so that the others stand out.
+        let is_sent = matches!(record.status, Status::Sent | Status::Simulated);
+        let style = if is_sent { Style::new() } else { status_style(record.status) };
+        table.add(&cells[..columns.len()], style);
     }
     print(&table.header());
     for (row, record) in table.rows().iter().zip(records) {

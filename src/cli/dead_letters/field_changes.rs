@@ -1,14 +1,14 @@
-//! Fields of an event, changed one by one.
+//! Changes of single fields of an event.
 
 use std::fmt;
 
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 
-/// One field, before and after.
+/// A field before and after a correction.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    /// Its path; empty for the whole body.
+    /// Path of the field; empty for the whole body.
     pub(super) field: String,
     before: Option<Value>,
     after: Option<Value>,
@@ -16,18 +16,18 @@ pub(super) struct Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |value: &Option<Value>| value.as_ref().map(ToString::to_string);
-        let before = shown(&self.before).unwrap_or_else(|| "nothing".to_owned());
-        let after = shown(&self.after).unwrap_or_else(|| "nothing".to_owned());
+        let text =
+            |value: &Option<Value>| value.as_ref().map_or("nothing".to_owned(), Value::to_string);
+        let (before, after) = (text(&self.before), text(&self.after));
         let field = if self.field.is_empty() { "the body" } else { &self.field };
         write!(f, "{field}: {before} -> {after}")
     }
 }
 
-/// `field=value`: JSON where it is such, else a text.
+/// Parses `field=value`. The value is JSON, or else a text.
 pub(super) fn assignment(text: &str) -> anyhow::Result<(String, Value)> {
     let (field, value) =
-        text.split_once('=').with_context(|| format!("{text:?} is no FIELD=VALUE"))?;
+        text.split_once('=').with_context(|| format!("{text:?} is not FIELD=VALUE"))?;
     let value = crate::event::read_json(value.as_bytes()).unwrap_or_else(|_| value.into());
     Ok((field.to_owned(), value))
 }
@@ -38,7 +38,7 @@ pub(super) fn set(mut event: Value, fields: &[(String, Value)]) -> anyhow::Resul
         let mut parts = path.split('.').peekable();
         while let Some(part) = parts.next() {
             let Some(object) = at.as_object_mut() else {
-                bail!("{path:?} leads into something that is no object")
+                bail!("{path:?} leads into a value that is not an object")
             };
             match (parts.peek(), value) {
                 (Some(_), _) => at = object.entry(part).or_insert_with(|| Map::new().into()),
@@ -47,7 +47,7 @@ pub(super) fn set(mut event: Value, fields: &[(String, Value)]) -> anyhow::Resul
                     break;
                 }
                 (None, value) => {
-                    // An amount, say, that was written as a text goes on being one.
+                    // A number that was written as a text, such as an amount, stays a text.
                     let was_text = object.get(part).is_some_and(Value::is_string);
                     let value = match value {
                         Value::Number(number) if was_text => Value::String(number.to_string()),
@@ -62,7 +62,7 @@ pub(super) fn set(mut event: Value, fields: &[(String, Value)]) -> anyhow::Resul
     Ok(event)
 }
 
-/// Field by field; what lies in objects by its path.
+/// Lists changed fields by their paths.
 pub(super) fn changes(before: Option<&Value>, after: &Value) -> Vec<Change> {
     fn compare(at: &str, before: Option<&Value>, after: Option<&Value>, found: &mut Vec<Change>) {
         match (before, after) {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_set_is_said() {
+    fn faulty_assignments_are_refused() {
         assert!(assignment("total").is_err());
         let fields = [assignment("seats.first=A1").unwrap()];
         assert!(set(json!({"seats": ["A1"]}), &fields).is_err());
