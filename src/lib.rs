@@ -29,14 +29,14 @@
 //! crash_points
 //! duration
 //! failure
-//! redaction
 //! text
 //! tls
 //! config         duration tls
 //! logging        config
-//! health         redaction
 //! clients        config tls
 //! event          config
+//! redaction      event
+//! health         redaction
 //! routing        duration event
 //! metrics        health routing
 //! audit          batches clients config event metrics redaction routing
@@ -44,7 +44,7 @@
 //! broker         config duration event health metrics routing tls
 //! scheduler      batches broker clients event redaction routing
 //! trace          audit broker event health routing
-//! template       audit clients config event health metrics routing
+//! template       audit clients config event health metrics routing text
 //! channel        audit config event health metrics redaction routing template tls
 //! contract       broker duration event routing template
 //! embedded       audit broker config duration event ledger routing scheduler
