@@ -109,9 +109,10 @@ async fn a_message_is_traced_from_its_publisher_through_every_attempt() {
     for record in &records {
         assert_eq!(text(record, "trace_id"), TRACE);
     }
-    for line in usher.find_log("delivery recorded").iter().chain(&usher.find_log("event processed"))
-    {
-        assert_eq!(line["trace_id"], TRACE, "{line}");
+    for message in ["delivery recorded", "event processed"] {
+        let lines = usher.find_log(message);
+        assert_eq!(lines.len(), 2, "{message}");
+        assert!(lines.iter().all(|line| line["trace_id"] == TRACE), "{lines:?}");
     }
     let all = collector.text();
     for private in ["secretive", "Hush-hush", "Booking confirmed", "BOOK-1"] {
