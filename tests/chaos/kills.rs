@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::{
     batch::{Kind, Published, batch},
     daemon::Daemon,
-    instance::Instance,
     oracle::{Counts, Limits},
-    stage::{Services, Stage},
+    stage::Stage,
 };
-use crate::support::{events::BOOKINGS, eventually, http::request, smtp::Phase};
+use crate::support::{
+    events::BOOKINGS, eventually, http::request, smtp::Phase, usher::Usher, world::Services,
+};
 
 /// Every kind except poison, whose messages a redelivery doubles.
 const LOAD: [Kind; 6] =
@@ -21,7 +22,7 @@ const AWAY: Duration = Duration::from_millis(1500);
 
 /// A busy stage: two instances, everything published, each mail slow enough that some are always
 /// in flight.
-async fn busy(stage: &Stage) -> (Vec<Published>, Vec<Instance>) {
+async fn busy(stage: &Stage) -> (Vec<Published>, Vec<Usher>) {
     let published = batch(&LOAD, EVENTS, &stage.smtp);
     stage.smtp.at(Phase::Dot).delay(Duration::from_millis(500));
     stage.publish(&published).await;
@@ -31,7 +32,7 @@ async fn busy(stage: &Stage) -> (Vec<Published>, Vec<Instance>) {
 }
 
 /// Only a service was killed, so no mail may be unknown.
-async fn judged(what: &str, stage: &Stage, published: &[Published], with: Vec<Instance>) -> Counts {
+async fn judged(what: &str, stage: &Stage, published: &[Published], with: Vec<Usher>) -> Counts {
     let judgement = stage.verdict(published, with, Limits::default()).await;
     crate::say(format_args!("{what}: {}", judgement.counts));
     assert!(judgement.faults.is_empty(), "{what}\n{}", judgement.faults.join("\n"));

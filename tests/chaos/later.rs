@@ -15,12 +15,12 @@ use super::{
     batch::{Kind, Published},
     daemon::Daemon,
     oracle::Limits,
-    stage::{Services, Stage},
+    stage::Stage,
 };
 use crate::support::{
     events::{BOOKINGS, booking, rescheduled, with},
     eventually, make_due,
-    world::text,
+    world::{Services, text},
 };
 
 /// Mails planned for one second; `CHAOS_PLANNED` sets another number.

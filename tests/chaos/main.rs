@@ -13,7 +13,6 @@ mod batch;
 mod crash_loop;
 mod daemon;
 mod dice;
-mod instance;
 mod kills;
 mod later;
 mod networks;

@@ -5,12 +5,13 @@ use futures_util::future::join_all;
 use mongodb::bson::doc;
 use usher::crash_points::REQUEST_POINTS;
 
-use super::{instance::Instance, proxy::Weather, stage::Stage};
+use super::{proxy::Weather, stage::Stage};
 use crate::support::{
     events::REQUESTS,
     eventually,
     http::{Answer, request_with},
     smtp::Phase,
+    usher::Usher,
 };
 
 const NOTIFY: &str = r#"{"to": "user@example.com", "subject": "Hello", "body": "World"}"#;
@@ -21,18 +22,6 @@ async fn stage() -> Stage {
     // The repository's own.
     stage.set("ROUTES_FILE", "");
     stage
-}
-
-/// Where it listens.
-async fn address(instance: &mut Instance) -> String {
-    eventually("usher listens", async || {
-        assert!(!instance.has_ended(), "it has ended:\n{}", instance.log());
-        let log = instance.log();
-        let line = log.lines().find(|line| line.contains(r#""message":"listening""#))?;
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        line["address"].as_str().map(ToOwned::to_owned)
-    })
-    .await
 }
 
 /// On a thread of its own, because it blocks and the mail server must run.
@@ -59,7 +48,7 @@ async fn until_ready(address: &str) {
 }
 
 /// Checks that it is sent once.
-async fn assert_sent_once(stage: &Stage, mut instance: Instance, address: &str) {
+async fn assert_sent_once(stage: &Stage, mut instance: Usher, address: &str) {
     eventually("it is sent", async || {
         let told = ask("GET", address, "/api/notify/1/").await.ok()?;
         told.body.contains(r#""status":"sent""#).then_some(())
@@ -87,7 +76,7 @@ async fn killed_at_every_step_of_the_outbox_an_accepted_request_is_sent_once() {
         // A mail that the dying instance had sent already would be parked as unknown.
         stage.smtp.at(Phase::Mail).hold();
         let mut doomed = stage.start(&[("USHER_CRASH_POINT", &first)]);
-        let at = address(&mut doomed).await;
+        let at = doomed.until_listening().await.to_owned();
         until_ready(&at).await;
         let answer = ask("POST", &at, "/api/notify/").await;
         assert!(
@@ -100,7 +89,7 @@ async fn killed_at_every_step_of_the_outbox_an_accepted_request_is_sent_once() {
         }
         stage.smtp.relent();
         let mut next = stage.start(&[]);
-        let at = address(&mut next).await;
+        let at = next.until_listening().await.to_owned();
         until_accepted(&at).await;
         assert_sent_once(&stage, next, &at).await;
     }))
@@ -113,7 +102,7 @@ async fn without_the_database_nothing_is_accepted_and_without_the_broker_it_wait
     let mongodb = stage.behind_a_proxy("MONGODB_URI").await;
     let rabbitmq = stage.behind_a_proxy("RABBITMQ_URL").await;
     let mut instance = stage.start(&[]);
-    let at = address(&mut instance).await;
+    let at = instance.until_listening().await.to_owned();
     until_ready(&at).await;
     mongodb.turn(Weather::Reset);
     let refused = ask("POST", &at, "/api/notify/").await.expect("an answer");

@@ -9,11 +9,10 @@ use mongodb::bson::Document;
 
 use super::{
     batch::Published,
-    instance::Instance,
     oracle::{Evidence, Judgement, Limits, classify},
     stage::Stage,
 };
-use crate::support::{broker::Broker, events::BOOKINGS, world::text};
+use crate::support::{broker::Broker, events::BOOKINGS, usher::Usher, world::text};
 
 /// How long a case may take to settle; most take a twentieth of it.
 pub(crate) const SETTLED: Duration = Duration::from_secs(180);
@@ -37,7 +36,7 @@ impl Stage {
     pub(crate) async fn settle(
         &self,
         published: &[Published],
-        mut instances: Vec<Instance>,
+        mut instances: Vec<Usher>,
     ) -> Vec<(String, u32)> {
         let wanted: usize = published.iter().map(|event| event.deliveries.len()).sum();
         let deadline = Instant::now() + SETTLED;
@@ -46,7 +45,7 @@ impl Stage {
             while Instant::now() < deadline
                 && (self.over().await < wanted || !left(&broker).await.is_empty())
             {
-                if instances.iter_mut().all(Instance::has_ended) {
+                if instances.iter_mut().all(Usher::has_ended) {
                     instances.push(self.start(&[]));
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -67,7 +66,7 @@ impl Stage {
     pub(crate) async fn verdict(
         &self,
         published: &[Published],
-        instances: Vec<Instance>,
+        instances: Vec<Usher>,
         limits: Limits,
     ) -> Judgement {
         let left = self.settle(published, instances).await;
@@ -89,9 +88,9 @@ impl Stage {
     }
 
     fn keep_logs(&self, records: &[Document]) -> String {
-        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&self.name);
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(self.name());
         std::fs::create_dir_all(&kept).expect("a folder below target");
-        for entry in std::fs::read_dir(self.folder.path()).expect("the folder").flatten() {
+        for entry in std::fs::read_dir(self.folder()).expect("the folder").flatten() {
             std::fs::copy(entry.path(), kept.join(entry.file_name())).ok();
         }
         let fields = ["at", "event.id", "recipient", "attempt", "status", "error.kind", "worker"];

@@ -2,16 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use super::{
     batch::{Kind, batch},
     dice::Dice,
-    instance::Instance,
     oracle::{Judgement, Limits},
     stage::Stage,
 };
-use crate::support::smtp::Phase;
+use crate::support::{smtp::Phase, usher::Usher};
 
 const INSTANCES: usize = 3;
 /// Mails in the SMTP window of one instance, so the most that one kill can leave unknown.
@@ -64,7 +61,7 @@ async fn random_kills_and_stops_lose_nothing_and_send_nothing_twice() {
 
 /// One of the three, and until when it is stopped.
 struct Victim {
-    instance: Instance,
+    instance: Usher,
     stopped_until: Option<Instant>,
 }
 
@@ -92,14 +89,14 @@ pub(crate) async fn storm(events: usize, seed: u64) -> Storm {
         tokio::time::sleep(dice.millis(300..1000)).await;
         for victim in &mut victims {
             if victim.stopped_until.is_some_and(|until| until < Instant::now()) {
-                victim.instance.signal(Signal::CONT);
+                victim.instance.signal("CONT");
                 victim.stopped_until = None;
             }
         }
         let victim = &mut victims[dice.below(INSTANCES)];
         if victim.stopped_until.is_none() && dice.below(5) < 2 {
             // Longer than the TTL of 1.5 s, so that the others consider it gone.
-            victim.instance.signal(Signal::STOP);
+            victim.instance.signal("STOP");
             victim.stopped_until = Some(Instant::now() + dice.millis(2000..10000));
             stops += 1;
             // The stopped instance keeps its messages; only copies bring its claims to the others.
@@ -111,7 +108,7 @@ pub(crate) async fn storm(events: usize, seed: u64) -> Storm {
         }
     }
     let calm = |victim: Victim| {
-        victim.instance.signal(Signal::CONT);
+        victim.instance.signal("CONT");
         victim.instance
     };
     let instances = victims.into_iter().map(calm).collect();

@@ -8,12 +8,11 @@ use usher::crash_points::STREAM_SOURCE_POINTS;
 use super::{
     batch::{MIX, Published, batch},
     daemon::Daemon,
-    instance::Instance,
     oracle::Limits,
     proxy::Weather,
     stage::Stage,
 };
-use crate::support::{eventually, exported};
+use crate::support::{eventually, exported, usher::Usher};
 
 /// Mails in the SMTP window at once, so the most that one kill can leave unknown.
 const WINDOW: usize = 4;
@@ -47,7 +46,7 @@ async fn add(redis: &mut MultiplexedConnection, key: &str, entries: &[(String, P
 
 async fn killed_at(point: &str, hit: usize) -> Vec<String> {
     let mut stage = Stage::new().await;
-    let (url, key) = (exported("TEST_REDIS_URL"), stage.name.clone());
+    let (url, key) = (exported("TEST_REDIS_URL"), stage.name().to_owned());
     stage.set("STREAM_URL", &url);
     stage.set("STREAM_KEYS", &key);
     let mut redis = connect(&url).await;
@@ -78,7 +77,7 @@ async fn killed_between_the_steps_of_the_stream_source_nothing_is_lost_or_sent_t
 async fn a_stream_that_was_flushed_or_whose_redis_came_back_empty_is_read_again() {
     let mut stage = Stage::new().await;
     let mut daemon = Daemon::redis().await;
-    let key = stage.name.clone();
+    let key = stage.name().to_owned();
     stage.set("STREAM_URL", &daemon.url);
     stage.set("STREAM_KEYS", &key);
     let published = batch(&MIX, 3 * MIX.len(), &stage.smtp);
@@ -118,13 +117,13 @@ async fn a_stream_that_was_flushed_or_whose_redis_came_back_empty_is_read_again(
 async fn entries_read_while_the_broker_is_down_are_forwarded_by_the_next_instance() {
     let mut stage = Stage::new().await;
     let rabbitmq = stage.behind_a_proxy("RABBITMQ_URL").await;
-    let (url, key) = (exported("TEST_REDIS_URL"), stage.name.clone());
+    let (url, key) = (exported("TEST_REDIS_URL"), stage.name().to_owned());
     stage.set("STREAM_URL", &url);
     stage.set("STREAM_KEYS", &key);
     rabbitmq.turn(Weather::Reset);
     let entries = entries(&key, batch(&MIX, MIX.len(), &stage.smtp), 1);
     add(&mut connect(&url).await, &key, &entries).await;
-    let until_tried = async |instance: &Instance| {
+    let until_tried = async |instance: &Usher| {
         let tries = || instance.log().contains("entries could not be forwarded, trying again");
         eventually("it tries", async || tries().then_some(())).await;
     };

@@ -6,20 +6,22 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
+    thread::JoinHandle,
 };
 
 use serde_json::Value;
 
 use super::{
-    eventually,
+    LOOK_AGAIN, eventually,
     http::{Answer, request, request_with},
+    in_time,
     smtp::SmtpServer,
 };
 
 /// How the binary is to be started.
 #[derive(Clone)]
 pub(crate) struct Builder {
-    settings: BTreeMap<String, String>,
+    pub(crate) settings: BTreeMap<String, String>,
     folder: PathBuf,
 }
 
@@ -27,6 +29,10 @@ pub(crate) struct Builder {
 pub(crate) struct Usher {
     child: Child,
     logs: Arc<Mutex<Vec<String>>>,
+    /// Where its log is kept once it is dropped.
+    kept: PathBuf,
+    /// Reads the log until the process ends.
+    reader: Option<JoinHandle<()>>,
     address: String,
 }
 
@@ -86,26 +92,27 @@ impl Builder {
         output.await.expect("no panic").expect("the binary starts")
     }
 
-    /// Starts `usher run` and waits until it listens, not until its services answer.
-    pub(crate) async fn spawn(&self) -> Usher {
+    /// Starts `usher run`, and waits for nothing.
+    pub(crate) fn run(&self) -> Usher {
         let mut command = self.command(&["run"]);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("it was piped");
         let logs = Arc::<Mutex<Vec<String>>>::default();
         let lines = logs.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.lock().expect("no reader panicked").push(line);
             }
         });
-        let mut usher = Usher { child, logs, address: String::new() };
-        let address = eventually("usher listens", async || {
-            assert!(usher.child.try_wait().expect("a child").is_none(), "usher has ended");
-            usher.find_log("listening").first().map(|line| line["address"].clone())
-        })
-        .await;
-        usher.address = address.as_str().expect("an address").to_owned();
+        let kept = self.folder.join(format!("usher-{}.log", child.id()));
+        Usher { child, logs, kept, reader: Some(reader), address: String::new() }
+    }
+
+    /// Starts `usher run` and waits until it listens, not until its services answer.
+    pub(crate) async fn spawn(&self) -> Usher {
+        let mut usher = self.run();
+        usher.until_listening().await;
         usher
     }
 
@@ -132,6 +139,17 @@ impl Usher {
     ) -> Answer {
         let url = format!("http://{}{path}", self.address);
         request_with(method, &url, headers, json).expect("an answer")
+    }
+
+    /// Waits until it listens; gives where.
+    pub(crate) async fn until_listening(&mut self) -> &str {
+        let address = eventually("usher listens", async || {
+            assert!(!self.has_ended(), "usher has ended:\n{}", self.log());
+            self.find_log("listening").first().map(|line| line["address"].clone())
+        })
+        .await;
+        self.address = address.as_str().expect("an address").to_owned();
+        &self.address
     }
 
     /// Its process.
@@ -182,9 +200,15 @@ impl Usher {
         .await
     }
 
-    /// Sends SIGTERM; returns the exit status.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Sends SIGTERM, unless it has ended already; returns the exit status.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
-        self.signal("TERM");
+        if !self.has_ended() {
+            self.signal("TERM");
+        }
         self.ended().await
     }
 
@@ -198,7 +222,15 @@ impl Usher {
 
     /// Waits for its end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        eventually("usher ends", async || self.child.try_wait().expect("a child")).await
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("a child") {
+                    return status;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        in_time("usher ends", ended).await
     }
 
     /// SIGKILL, at once.
@@ -211,6 +243,9 @@ impl Usher {
 impl Drop for Usher {
     fn drop(&mut self) {
         self.kill();
+        let _ = self.reader.take().map(JoinHandle::join);
+        // Its folder may be gone.
+        let _ = std::fs::write(&self.kept, self.log());
         if std::thread::panicking() {
             eprintln!("--- log of usher {} ---\n{}\n---", self.child.id(), self.log());
         }

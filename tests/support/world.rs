@@ -18,10 +18,41 @@ use super::{
     usher::Builder,
 };
 
+/// Where the services are.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    /// Without a path.
+    pub(crate) amqp: String,
+    pub(crate) management: String,
+    pub(crate) redis: String,
+    pub(crate) mongodb: String,
+}
+
+impl Services {
+    /// Those that `tests/run` started; almost every test uses them.
+    pub(crate) fn shared() -> Self {
+        Self {
+            amqp: exported("TEST_AMQP_URL"),
+            management: exported("TEST_AMQP_MANAGEMENT"),
+            redis: exported("TEST_REDIS_URL"),
+            mongodb: exported("TEST_MONGODB_URI"),
+        }
+    }
+
+    /// A request to the broker's management, which has to succeed.
+    fn manage(&self, method: &str, path: &str, json: Option<&str>) -> Answer {
+        let url = format!("{}/api/{path}", self.management);
+        let answer = request(method, &url, json).expect("RabbitMQ's management answers");
+        assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
+        answer
+    }
+}
+
 /// A virtual host, a database, a pepper and a folder that no other test has. Redis is shared: the
 /// pepper is part of every delivery id, so ids never collide.
 pub(crate) struct World {
     name: String,
+    pub(crate) services: Services,
     mongodb: Client,
     folder: TempDir,
     /// Whether usher uses TLS with a certificate.
@@ -33,28 +64,28 @@ pub(crate) struct World {
 impl World {
     /// Creates all of it. With `TEST_TLS` set, like [`encrypted`](Self::encrypted).
     pub(crate) async fn new() -> Self {
-        Self::make(std::env::var_os("TEST_TLS").is_some()).await
+        let mut world = Self::on(Services::shared()).await;
+        world.encrypted = std::env::var_os("TEST_TLS").is_some();
+        world
     }
 
     /// A world in which usher uses TLS with a certificate.
     pub(crate) async fn encrypted() -> Self {
-        Self::make(true).await
+        let mut world = Self::on(Services::shared()).await;
+        world.encrypted = true;
+        world
     }
 
-    async fn make(encrypted: bool) -> Self {
-        let name = format!("usher-it-{}", uuid::Uuid::new_v4().simple());
-        manage("PUT", &format!("vhosts/{name}"), None);
+    /// A world on these services, without TLS.
+    pub(crate) async fn on(services: Services) -> Self {
+        let name = format!("usher-test-{}", uuid::Uuid::new_v4().simple());
+        services.manage("PUT", &format!("vhosts/{name}"), None);
         let everything = r#"{"configure":".*","write":".*","read":".*"}"#;
-        manage("PUT", &format!("permissions/{name}/guest"), Some(everything));
-        let broker = Broker::connect(&amqp_url(&name)).await;
-        let mongodb = Client::with_uri_str(exported("TEST_MONGODB_URI")).await;
-        Self {
-            encrypted,
-            mongodb: mongodb.expect("MongoDB at TEST_MONGODB_URI"),
-            folder: tempfile::tempdir().expect("a temporary folder"),
-            broker,
-            name,
-        }
+        services.manage("PUT", &format!("permissions/{name}/guest"), Some(everything));
+        let broker = Broker::connect(&amqp_url(&services, &name)).await;
+        let mongodb = Client::with_uri_str(&services.mongodb).await.expect("a MongoDB URI");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { name, services, mongodb, folder, encrypted: false, broker }
     }
 
     /// The binary with this world's services as its settings, not started yet.
@@ -65,8 +96,8 @@ impl World {
                 .set("REDIS_URL", exported("TEST_REDISS_URL"))
                 .set("MONGODB_URI", with_database(&exported("TEST_MONGODB_TLS_URI"), &self.name)),
             false => Builder::new(self.folder())
-                .set("RABBITMQ_URL", amqp_url(&self.name))
-                .set("REDIS_URL", exported("TEST_REDIS_URL"))
+                .set("RABBITMQ_URL", self.amqp_url())
+                .set("REDIS_URL", &self.services.redis)
                 .set("MONGODB_URI", self.mongodb_uri()),
         };
         services
@@ -89,17 +120,17 @@ impl World {
 
     /// The virtual host's address.
     pub(crate) fn amqp_url(&self) -> String {
-        amqp_url(&self.name)
+        amqp_url(&self.services, &self.name)
     }
 
     /// The database's.
     pub(crate) fn mongodb_uri(&self) -> String {
-        with_database(&exported("TEST_MONGODB_URI"), &self.name)
+        with_database(&self.services.mongodb, &self.name)
     }
 
     /// Makes the broker close usher's connections; returns their number.
     pub(crate) fn close_connections_of_usher(&self) -> usize {
-        let found = manage("GET", &format!("vhosts/{}/connections", self.name), None);
+        let found = self.services.manage("GET", &format!("vhosts/{}/connections", self.name), None);
         let found: Vec<Value> = serde_json::from_str(&found.body).expect("a list");
         let of_usher = found.iter().filter(|connection| {
             let name = connection["client_properties"]["connection_name"].as_str();
@@ -108,7 +139,7 @@ impl World {
         let names = of_usher.filter_map(|connection| connection["name"].as_str());
         let closed = names.map(|name| {
             let name = name.replace(' ', "%20").replace('>', "%3E").replace(':', "%3A");
-            manage("DELETE", &format!("connections/{name}"), None)
+            self.services.manage("DELETE", &format!("connections/{name}"), None)
         });
         closed.count()
     }
@@ -117,12 +148,12 @@ impl World {
     pub(crate) fn policy(&self, queue: &str, definition: Option<&str>) {
         let path = format!("policies/{}/{queue}", self.name);
         match definition {
-            None => manage("DELETE", &path, None),
+            None => self.services.manage("DELETE", &path, None),
             Some(definition) => {
                 let policy = format!(
                     r#"{{"pattern":"^{queue}$","definition":{definition},"apply-to":"queues"}}"#
                 );
-                manage("PUT", &path, Some(&policy))
+                self.services.manage("PUT", &path, Some(&policy))
             }
         };
     }
@@ -244,9 +275,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // Best effort: the services end too, unless they are the user's own.
-        let url = format!("{}/api/vhosts/{}", exported("TEST_AMQP_MANAGEMENT"), self.name);
+        let url = format!("{}/api/vhosts/{}", self.services.management, self.name);
         let _ = request("DELETE", &url, None);
-        let (uri, name) = (exported("TEST_MONGODB_URI"), self.name.clone());
+        let (uri, name) = (self.services.mongodb.clone(), self.name.clone());
         // The test's runtime ends with the test, and this must complete.
         let dropped = std::thread::spawn(move || {
             let runtime =
@@ -282,16 +313,13 @@ pub(crate) fn brief(records: &[Document]) -> Vec<String> {
     records.iter().map(|record| fields.map(|field| text(record, field)).join(" ")).collect()
 }
 
-/// A request to the broker's management, which has to succeed.
+/// A request to the shared broker's management, which has to succeed.
 pub(crate) fn manage(method: &str, path: &str, json: Option<&str>) -> Answer {
-    let url = format!("{}/api/{path}", exported("TEST_AMQP_MANAGEMENT"));
-    let answer = request(method, &url, json).expect("RabbitMQ at TEST_AMQP_MANAGEMENT");
-    assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
-    answer
+    Services::shared().manage(method, path, json)
 }
 
-fn amqp_url(vhost: &str) -> String {
-    format!("{}/{vhost}", exported("TEST_AMQP_URL").trim_end_matches('/'))
+fn amqp_url(services: &Services, vhost: &str) -> String {
+    format!("{}/{vhost}", services.amqp.trim_end_matches('/'))
 }
 
 /// Settings for TLS to every service.

@@ -5,8 +5,8 @@ use crate::{
     batch::Kind,
     daemon::Daemon,
     oracle::Limits,
-    stage::{Services, Stage},
-    support::{eventually, smtp::Phase},
+    stage::Stage,
+    support::{eventually, smtp::Phase, world::Services},
 };
 
 async fn own_redis() -> (Daemon, Stage) {

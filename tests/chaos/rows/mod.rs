@@ -10,11 +10,13 @@ use rustix::process::Signal;
 
 use super::{
     batch::{Kind, Published},
-    instance::Instance,
     oracle::{Counts, Limits},
     stage::Stage,
 };
-use crate::support::smtp::{Phase, SmtpServer};
+use crate::support::{
+    smtp::{Phase, SmtpServer},
+    usher::Usher,
+};
 
 /// One event of this kind, with the mail server scripted.
 fn one(kind: Kind, smtp: &SmtpServer) -> Vec<Published> {
@@ -39,12 +41,12 @@ async fn die_at(stage: &Stage, point: &str) {
 
 /// Publishes, starts an instance, and waits until it has sent its first mail, including the dot,
 /// and waits for the reply, which [`SmtpServer::relent`] releases.
-async fn held_at_the_dot(stage: &Stage, kind: Kind) -> (Vec<Published>, Instance) {
+async fn held_at_the_dot(stage: &Stage, kind: Kind) -> (Vec<Published>, Usher) {
     held_at(stage, kind, Phase::Dot).await
 }
 
 /// The same at any phase.
-async fn held_at(stage: &Stage, kind: Kind, phase: Phase) -> (Vec<Published>, Instance) {
+async fn held_at(stage: &Stage, kind: Kind, phase: Phase) -> (Vec<Published>, Usher) {
     let published = one(kind, &stage.smtp);
     stage.smtp.at(phase).once().hold();
     stage.publish(&published).await;
@@ -58,7 +60,7 @@ async fn judged(
     row: &str,
     stage: &Stage,
     published: &[Published],
-    instances: Vec<Instance>,
+    instances: Vec<Usher>,
     limits: Limits,
 ) -> Counts {
     let judgement = stage.verdict(published, instances, limits).await;

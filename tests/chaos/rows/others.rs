@@ -1,14 +1,11 @@
 //! Rows about time, lost queues and operators.
 
-use rustix::process::Signal;
-
 use super::{held_at_the_dot, judged, killed_at, may_park, once, one};
 use crate::{
     batch::{ADMINS, Kind},
-    instance::Instance,
     oracle::Limits,
     stage::Stage,
-    support::{eventually, http::request, smtp::Phase, world::text},
+    support::{eventually, http::request, smtp::Phase, usher::Usher, world::text},
 };
 
 #[tokio::test]
@@ -41,9 +38,9 @@ fn with_time_to_stop(stage: &mut Stage) {
 async fn stopped_after_the_latch(
     stage: &Stage,
     kind: Kind,
-) -> (Vec<crate::batch::Published>, Vec<Instance>) {
+) -> (Vec<crate::batch::Published>, Vec<Usher>) {
     let (published, stopped) = held_at_the_dot(stage, kind).await;
-    stopped.signal(Signal::STOP);
+    stopped.signal("STOP");
     let other = stage.start(&[]);
     // The stopped instance also holds deferred messages; the other needs some too.
     for _ in 0..4 {
@@ -63,7 +60,7 @@ async fn row_15_stopped_after_the_latch_then_reads_250() {
     let mut stage = Stage::new().await;
     with_time_to_stop(&mut stage);
     let (published, instances) = stopped_after_the_latch(&stage, Kind::Plain).await;
-    instances[0].signal(Signal::CONT);
+    instances[0].signal("CONT");
     eventually("it says what it knew", async || {
         let records = stage.records().await;
         records.iter().any(|record| text(record, "status") == "sent").then_some(())
@@ -86,7 +83,7 @@ async fn row_15_stopped_after_the_latch_by_a_route_that_resends() {
     with_time_to_stop(&mut stage);
     let (published, instances) = stopped_after_the_latch(&stage, Kind::Resend).await;
     eventually("it is sent again", async || (stage.smtp.accepted().len() == 2).then_some(())).await;
-    instances[0].signal(Signal::CONT);
+    instances[0].signal("CONT");
     let counts = judged("15 resend", &stage, &published, instances, Limits::default()).await;
     assert_eq!((counts.delivered, counts.resent), (1, 1));
 }

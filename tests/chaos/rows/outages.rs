@@ -3,16 +3,15 @@
 use super::{held_at, held_at_the_dot, judged, may_park, once};
 use crate::{
     batch::Kind,
-    instance::Instance,
     oracle::Limits,
     proxy::{Proxy, Weather},
     stage::Stage,
-    support::{eventually, smtp::Phase},
+    support::{eventually, smtp::Phase, usher::Usher},
 };
 
 const DOWN: &str = "dependency is down";
 
-async fn until_down(instance: &Instance, service: &str) {
+async fn until_down(instance: &Usher, service: &str) {
     let lines = || {
         let log = instance.log();
         log.lines().any(|line| {

@@ -23,7 +23,7 @@ async fn stage(on_unknown: &str) -> (Stage, Gateway) {
     let route =
         routes.find(|route| route.contains("\"booking-cancelled-sms\"")).expect("the route");
     let route = route.replace("\"park\"", &format!("{on_unknown:?}"));
-    let file = stage.folder.path().join("sms.toml");
+    let file = stage.folder().join("sms.toml");
     std::fs::write(&file, format!("{queues}\n[[route]]\n{route}")).expect("a file in the folder");
     for (name, value) in [
         ("ROUTES_FILE", file.display().to_string().as_str()),
