@@ -151,3 +151,21 @@ async fn whoever_lost_a_claim_to_another_process_sends_nothing() {
     assert_eq!((bench.email.bodies().len(), other.email.bodies().len()), (0, 1));
     assert_eq!(bench.outcomes().await, ["1 sent"]);
 }
+
+#[tokio::test]
+async fn whoever_lost_a_claim_to_another_process_decides_nothing() {
+    let bench = TestBench::new();
+    let gate = Gate::default();
+    bench.email.next(Act::RefuseAt(gate.clone(), refused(550)));
+    let other = bench.next_process();
+    let event = event("note", "e-1");
+    tokio::join!(bench.process(&event), async {
+        gate.until_reached().await;
+        other.receive(message(&event)).await;
+        gate.open();
+    });
+    let put_off = bench.broker.take_one();
+    assert_eq!(put_off.destination, Destination::Later(DEFER, Priority::High));
+    bench.process_republished(put_off).await;
+    assert_eq!(bench.outcomes().await, ["1 sent"]);
+}

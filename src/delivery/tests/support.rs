@@ -242,6 +242,8 @@ pub(super) enum Act {
     BeforeBody(Outcome),
     /// Takes the body and gives this outcome.
     AfterBody(Outcome),
+    /// Waits before the body, then gives this outcome.
+    RefuseAt(Gate, Outcome),
     /// Waits before the body, then takes it.
     WaitBeforeBody(Gate),
     /// Takes the body and waits with its answer.
@@ -317,6 +319,10 @@ impl Slot for ScriptedSlot {
         let (outcome, gate) = match act {
             None => (Outcome::Sent(None), None),
             Some(Act::BeforeBody(outcome)) => return outcome,
+            Some(Act::RefuseAt(gate, outcome)) => {
+                gate.pass().await;
+                return outcome;
+            }
             Some(Act::Panic) => panic!("as the test asked"),
             Some(Act::AfterBody(outcome)) => (outcome, None),
             Some(Act::WaitBeforeBody(gate)) => {
