@@ -59,7 +59,7 @@ impl Slot for FileSlot {
         };
         match written.await {
             Ok(()) => Outcome::Sent(None),
-            Err(error) => Outcome::Interrupted(format!("{}: {error}", whole.display())),
+            Err(error) => Outcome::Interrupted(format!("{}: {error}", whole.display()), None),
         }
     }
 }

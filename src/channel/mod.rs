@@ -111,9 +111,10 @@ pub enum Outcome {
     /// The server or our settings are at fault, not this message: no attempt was made.
     Unavailable(String, Option<Smtp>),
     /// The connection broke before the message was complete: it can't have been accepted.
-    Interrupted(String),
-    /// The message was complete and no reply was read: nobody can tell whether it was accepted.
-    Unknown(String),
+    Interrupted(String, Option<Smtp>),
+    /// The message was complete and no reply was read that says yes or no: nobody can tell whether it
+    /// was accepted.
+    Unknown(String, Option<Smtp>),
     /// The message can't be composed or not sent over this channel. The event is at fault.
     Impossible(String),
     /// This server can't reach the recipient, as its capabilities show. It was not asked.
@@ -125,7 +126,10 @@ pub enum Outcome {
 impl Outcome {
     pub fn reply(&self) -> Option<&Smtp> {
         match self {
-            Self::Sent(reply) | Self::Unavailable(_, reply) => reply.as_ref(),
+            Self::Sent(reply)
+            | Self::Unavailable(_, reply)
+            | Self::Interrupted(_, reply)
+            | Self::Unknown(_, reply) => reply.as_ref(),
             Self::Refused { reply, .. } => Some(reply),
             _ => None,
         }

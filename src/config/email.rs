@@ -105,6 +105,9 @@ fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
     let timeout = r.value("SMTP_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
     let dot_timeout = r.value("SMTP_DOT_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
     let connections = r.value("SMTP_CONNECTIONS", v::number(1..=1000));
+    let mails_per_connection = r.value("SMTP_MAILS_PER_CONNECTION", v::number(1..=u32::MAX));
+    let pipelining = r.value("SMTP_PIPELINING", v::boolean);
+    let ehlo_name = r.read("SMTP_EHLO_NAME", v::ehlo_name);
     let server = server.or_else(|| credentials.is_some().then(|| LOGIN_SERVER.to_owned()))?;
     Some(Smtp {
         server,
@@ -116,6 +119,9 @@ fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
         timeout,
         dot_timeout,
         connections,
+        mails_per_connection,
+        pipelining,
+        ehlo_name,
     })
 }
 

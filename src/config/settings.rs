@@ -195,6 +195,12 @@ pub struct Smtp {
     pub dot_timeout: Duration,
     /// Maximum of open connections (`SMTP_CONNECTIONS`), 1 to 1000.
     pub connections: usize,
+    /// Mails after which a connection is replaced (`SMTP_MAILS_PER_CONNECTION`), at least 1.
+    pub mails_per_connection: u32,
+    /// Whether commands go out together where the server allows it (`SMTP_PIPELINING`).
+    pub pipelining: bool,
+    /// The name in EHLO (`SMTP_EHLO_NAME`); `None`: this host's if it is a full one, else its address.
+    pub ehlo_name: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -117,6 +117,20 @@ pub(super) fn domain(text: &str) -> Parsed<String> {
         .map_err(|_| "must be a domain name such as example.com".to_owned())
 }
 
+/// What EHLO says: a full name, or an address in brackets (RFC 5321 4.1.1.1).
+pub(super) fn ehlo_name(text: &str) -> Parsed<String> {
+    let literal = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_literal = literal.is_some_and(|literal| match literal.strip_prefix("IPv6:") {
+        Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+        None => literal.parse::<std::net::Ipv4Addr>().is_ok(),
+    });
+    if is_literal {
+        return Ok(text.to_owned());
+    }
+    let name = idna::domain_to_ascii_strict(text).ok().filter(|name| name.contains('.'));
+    name.ok_or_else(|| "must be a full name such as mail.example.com, or [192.0.2.1]".to_owned())
+}
+
 pub(super) fn host(text: &str) -> Parsed<String> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     match text.parse::<IpAddr>().is_ok() || text.chars().all(plain) {
@@ -336,6 +350,11 @@ mod tests {
         assert_eq!(domain("Bücher.example").as_deref(), Ok("xn--bcher-kva.example"));
         assert!(domain("s1.mail").is_ok() && domain("20260101").is_ok());
         assert!(domain("a b").is_err() && domain("a;b").is_err() && domain("a..b").is_err());
+        assert_eq!(ehlo_name("Büro.example").as_deref(), Ok("xn--bro-hoa.example"));
+        assert!(ehlo_name("[192.0.2.1]").is_ok() && ehlo_name("[IPv6:::1]").is_ok());
+        for text in ["", "localhost", "mx example.com", "192.0.2.300]", "[::1]", "a.b\r\nMAIL"] {
+            assert!(ehlo_name(text).is_err(), "{text:?}");
+        }
         assert!(host("::1").is_ok() && host("mx-1.example.com").is_ok());
         assert!(host("mx:25").is_err() && host("smtp://mx").is_err());
         assert!(locale("es").is_ok() && locale("en-GB").is_ok());

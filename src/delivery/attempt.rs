@@ -244,7 +244,8 @@ impl Pipeline {
             Reply::Unresolved { fence, attempt } => {
                 ctx.claim.granted(fence, attempt);
                 let reason = "the process that sent it ended before it could say";
-                let settled = self.settle_outcome(ctx, Outcome::Unknown(reason.to_owned())).await;
+                let settled =
+                    self.settle_outcome(ctx, Outcome::Unknown(reason.to_owned(), None)).await;
                 settled.unwrap_or(Settlement::Republished)
             }
             Reply::CrashLoop { fence, claims } => {

@@ -160,23 +160,20 @@ impl<'a> DeliveryContext<'a> {
     }
 
     pub(super) fn keep_outcome(&mut self, outcome: Outcome) {
-        self.is_unknown = matches!(outcome, Outcome::Unknown(_));
+        self.is_unknown = matches!(outcome, Outcome::Unknown(..));
         match outcome {
             Outcome::Sent(reply) => self.smtp = reply,
             Outcome::Refused { reply, .. } => {
                 self.reason = format!("{} answered {} {}", reply.command, reply.code, reply.reply);
                 self.smtp = Some(reply);
             }
-            Outcome::Unavailable(reason, reply) => {
+            Outcome::Unavailable(reason, reply)
+            | Outcome::Interrupted(reason, reply)
+            | Outcome::Unknown(reason, reply) => {
                 self.reason = reason;
                 self.smtp = reply;
             }
-            Outcome::Interrupted(reason)
-            | Outcome::Unknown(reason)
-            | Outcome::Impossible(reason)
-            | Outcome::Unreachable(reason) => {
-                self.reason = reason;
-            }
+            Outcome::Impossible(reason) | Outcome::Unreachable(reason) => self.reason = reason,
             Outcome::Simulated | Outcome::Withheld => {}
         }
         self.reason = hide(&self.reason, &self.secrets);

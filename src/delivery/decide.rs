@@ -55,8 +55,8 @@ pub fn decide(
         Outcome::Impossible(_) => Decision::DeadLetter { kind: "invalid_message" },
         Outcome::Unreachable(_) => Decision::DeadLetter { kind: "unreachable_recipient" },
         Outcome::Refused { permanent: false, .. } => retry("deferred").unwrap_or(exhausted),
-        Outcome::Interrupted(_) => retry("interrupted").unwrap_or(exhausted),
-        Outcome::Unknown(_) => {
+        Outcome::Interrupted(..) => retry("interrupted").unwrap_or(exhausted),
+        Outcome::Unknown(..) => {
             let park = Decision::Park { kind: "unknown" };
             match on_unknown {
                 OnUnknown::Park => park,
@@ -106,7 +106,10 @@ mod tests {
         assert_eq!(decided(&later, 2, OnUnknown::Park), retry(3, SCHEDULE[1]));
         let exhausted = Decision::DeadLetter { kind: "retries_exhausted" };
         assert_eq!(decided(&later, 3, OnUnknown::Park), exhausted);
-        assert_eq!(decided(&Outcome::Interrupted(String::new()), 3, OnUnknown::Park), exhausted);
+        assert_eq!(
+            decided(&Outcome::Interrupted(String::new(), None), 3, OnUnknown::Park),
+            exhausted
+        );
     }
 
     #[test]
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_nobody_can_tell_is_parked_or_sent_again() {
-        let unknown = Outcome::Unknown(String::new());
+        let unknown = Outcome::Unknown(String::new(), None);
         let park = Decision::Park { kind: "unknown" };
         assert_eq!(decided(&unknown, 1, OnUnknown::Park), park);
         let again = Decision::Retry { attempt: 2, wait: SCHEDULE[0], kind: "unknown" };

@@ -130,8 +130,8 @@ impl Slot for SmsSlot {
             return Outcome::Withheld;
         }
         match self.gateway.ask(self.connection, request).await {
-            Err(error) if error.is_unsent => Outcome::Interrupted(error.reason),
-            Err(error) => Outcome::Unknown(error.reason),
+            Err(error) if error.is_unsent => Outcome::Interrupted(error.reason, None),
+            Err(error) => Outcome::Unknown(error.reason, None),
             Ok(answer) => {
                 // Gateways often repeat the number in a refusal, and the reply is logged.
                 let text = hide(&answer.text, std::slice::from_ref(&message.recipient));

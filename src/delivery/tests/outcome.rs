@@ -69,7 +69,7 @@ async fn retries_follow_the_schedule_until_it_is_exhausted() {
 #[tokio::test]
 async fn a_connection_that_breaks_before_the_end_of_the_mail_is_a_retry() {
     let bench = TestBench::new();
-    let interrupted = Act::AfterBody(Outcome::Interrupted("reset".to_owned()));
+    let interrupted = Act::AfterBody(Outcome::Interrupted("reset".to_owned(), None));
     assert_eq!(destinations(&bench, "note", vec![interrupted]).await, [FIRST]);
     assert_eq!(bench.outcomes().await, ["1 retrying interrupted", "2 sent"]);
 }
@@ -129,7 +129,7 @@ async fn a_channel_that_is_not_ready_in_time_burns_no_attempt() {
 #[tokio::test]
 async fn what_nobody_can_tell_is_parked() {
     let bench = TestBench::new();
-    let unknown = Act::AfterBody(Outcome::Unknown("no reply".to_owned()));
+    let unknown = Act::AfterBody(Outcome::Unknown("no reply".to_owned(), None));
     assert_eq!(destinations(&bench, "note", vec![unknown]).await, [Destination::Parked]);
     assert_eq!(bench.outcomes().await, ["1 unknown unknown"]);
     assert!(bench.record().await.is_final);
@@ -138,7 +138,7 @@ async fn what_nobody_can_tell_is_parked() {
 #[tokio::test]
 async fn what_is_parked_is_not_sent_for_a_copy_of_its_event() {
     let bench = TestBench::new();
-    bench.email.next(Act::AfterBody(Outcome::Unknown("no reply".to_owned())));
+    bench.email.next(Act::AfterBody(Outcome::Unknown("no reply".to_owned(), None)));
     bench.process(&event("note", "e-1")).await;
     bench.redeliver(&event("note", "e-1")).await;
     assert_eq!(bench.email.bodies().len(), 1);
@@ -148,7 +148,7 @@ async fn what_is_parked_is_not_sent_for_a_copy_of_its_event() {
 #[tokio::test]
 async fn what_is_parked_is_sent_when_an_operator_says_so() {
     let bench = TestBench::new();
-    bench.email.next(Act::AfterBody(Outcome::Unknown("no reply".to_owned())));
+    bench.email.next(Act::AfterBody(Outcome::Unknown("no reply".to_owned(), None)));
     bench.process(&event("note", "e-1")).await;
     let mut parked = bench.broker.take_one();
     parked.delivery_headers.attempt += 1;
@@ -159,7 +159,7 @@ async fn what_is_parked_is_sent_when_an_operator_says_so() {
 #[tokio::test]
 async fn what_nobody_can_tell_is_sent_again_with_its_message_id_where_the_route_says_so() {
     let bench = TestBench::new();
-    let unknown = Act::AfterBody(Outcome::Unknown("no reply".to_owned()));
+    let unknown = Act::AfterBody(Outcome::Unknown("no reply".to_owned(), None));
     assert_eq!(destinations(&bench, "resent", vec![unknown]).await, [FIRST]);
     assert_eq!(bench.outcomes().await, ["1 unknown unknown", "2 sent"]);
     let [first, second] = <[_; 2]>::try_from(bench.email.bodies()).unwrap();
@@ -169,7 +169,8 @@ async fn what_nobody_can_tell_is_sent_again_with_its_message_id_where_the_route_
 #[tokio::test]
 async fn what_is_sent_again_as_often_as_the_schedule_says_is_parked() {
     let bench = TestBench::new();
-    let acts = (0..3).map(|_| Act::AfterBody(Outcome::Unknown("no reply".to_owned()))).collect();
+    let acts =
+        (0..3).map(|_| Act::AfterBody(Outcome::Unknown("no reply".to_owned(), None))).collect();
     assert_eq!(destinations(&bench, "resent", acts).await, [FIRST, SECOND, Destination::Parked]);
     assert_eq!(bench.email.bodies().len(), 3);
 }

@@ -1,234 +1,323 @@
-//! The transaction on one connection (RFC 5321), phase by phase.
+//! The transaction on one connection (RFC 5321 3.3), command by command.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use lettre::{
-    Address,
-    transport::smtp::{
-        Error,
-        client::AsyncSmtpConnection,
-        commands::{Data, Mail, Rcpt},
-        extension::{Extension, MailBodyParameter, MailParameter},
-        response::Response,
-    },
-};
+use lettre::Address;
 use memchr::memmem;
 use tokio::time::timeout;
 
 use super::{
-    reply::{classify, describe, negative, positive},
-    wire::Written,
+    capabilities::Capabilities,
+    classify::{Classification, Command, classify},
+    reply::Reply,
+    wire::{NoReply, Wire, Written},
 };
 use crate::{
-    audit::Smtp as Reply,
+    audit::Smtp as SmtpReply,
     channel::{Outcome, email::Composed},
     config::PRE_SEND_BUDGET,
 };
 
-/// An open connection, logged in.
-pub(crate) struct Connection {
-    pub(crate) smtp: AsyncSmtpConnection,
-    pub(crate) written: Written,
-    pub(crate) server: String,
-    pub(crate) timeout: Duration,
-    pub(crate) dot_timeout: Duration,
-    pub(crate) pipelining: bool,
-    /// A transaction is under way: if it is dropped now, nobody may use the connection again.
-    pub(crate) open_transaction: bool,
+/// How long what the server may have said is waited for where it has stopped to read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A connection that is logged in.
+pub(super) struct Session {
+    pub(super) wire: Wire,
+    pub(super) capabilities: Capabilities,
+    /// Host and port, as records have them.
+    pub(super) server: String,
+    pub(super) timeout: Duration,
+    pub(super) dot_timeout: Duration,
+    pub(super) pipelining: bool,
+    /// It was in the pool before: what the server has said or done since may be about its age.
+    pub(super) is_reused: bool,
+    /// Mails that went over it.
+    pub(super) carried: u32,
+    /// Nothing that was said is still open: the next mail may go over this connection.
+    pub(super) is_clean: bool,
 }
 
-/// Names and lines of the commands before the body.
-type Commands = [(&'static str, String); 3];
-
-/// What a command came to.
-enum Said {
-    Yes,
-    No(Reply),
-    /// The connection ended.
-    Gone(String),
-    /// No reply in time.
-    Nothing(String),
+/// What a transaction came to, and what that says of its connection.
+pub(super) struct Transacted {
+    pub(super) outcome: Outcome,
+    /// A policy that may be about all of our mails.
+    pub(super) policy: Option<(Command, Reply)>,
 }
 
-impl Connection {
-    /// One mail to one recipient. `reused` says that the connection has lain idle before: the server
-    /// may have closed it in the meantime, which says nothing about this mail.
-    pub(crate) async fn transact(
+impl From<Outcome> for Transacted {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, policy: None }
+    }
+}
+
+/// The commands before the body.
+type Commands = [(Command, String); 3];
+
+impl Session {
+    /// Says NOOP, if the server has not closed the connection yet.
+    pub(super) async fn is_alive(&mut self) -> bool {
+        let reply = self.wire.command("NOOP\r\n", self.timeout).await;
+        reply.is_ok_and(|reply| reply.code == 250) && self.is_quiet()
+    }
+
+    /// Whether the server has neither closed the connection nor said something unasked.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.wire.expect_silence().is_ok()
+    }
+
+    /// Says goodbye; a server that does not answer is left alone.
+    pub(super) async fn quit(mut self) {
+        let _ = self.wire.command("QUIT\r\n", Duration::from_secs(1)).await;
+    }
+
+    /// One mail to one recipient.
+    pub(super) async fn transact(
         &mut self,
         mail: Composed,
         latch: BoxFuture<'_, bool>,
-        reused: bool,
-    ) -> Outcome {
+    ) -> Transacted {
         // Before anything is said: the connection stays good for the next mail.
         let commands = match self.envelope_commands(&mail) {
             Ok(commands) => commands,
-            Err(outcome) => return *outcome,
+            Err(outcome) => return (*outcome).into(),
         };
-        self.open_transaction = true;
+        self.is_clean = false;
         let consent = timeout(PRE_SEND_BUDGET, async {
-            match self.envelope(commands, reused).await {
+            match self.envelope(commands).await {
                 Ok(()) => Ok(latch.await),
-                Err(outcome) => Err(outcome),
+                Err(transacted) => Err(transacted),
             }
         });
         match consent.await {
             // Nothing went out and nothing was refused: no attempt was made.
-            Err(_) => return Outcome::Withheld,
-            Ok(Err(outcome)) => return *outcome,
+            Err(_) => return Outcome::Withheld.into(),
+            Ok(Err(transacted)) => return *transacted,
             // The server waits for a body that must not come; only closing gets out of that.
-            Ok(Ok(false)) => return Outcome::Withheld,
+            Ok(Ok(false)) => return Outcome::Withheld.into(),
             Ok(Ok(true)) => {}
         }
-        let outcome = self.body(mail.text).await;
-        if matches!(outcome, Outcome::Sent(_) | Outcome::Refused { .. }) {
-            self.open_transaction = false;
+        // What it has said since the 354 can't be about a body that it has not got.
+        if let Err(reason) = self.wire.expect_silence() {
+            return self.before_the_dot(reason).await;
         }
-        outcome
+        let transacted = self.body(mail.text).await;
+        self.carried += 1;
+        transacted
     }
 
     /// MAIL, RCPT and DATA, in one write where the server allows it (RFC 2920).
-    async fn envelope(&mut self, commands: Commands, reused: bool) -> Result<(), Box<Outcome>> {
-        let mut replies = Vec::with_capacity(3);
+    async fn envelope(&mut self, commands: Commands) -> Result<(), Box<Transacted>> {
+        let mut refused = None;
+        let mut waits_for_body = false;
         if self.pipelining {
             let together: String = commands.iter().map(|(_, line)| line.as_str()).collect();
-            let first = self.said("MAIL", |smtp| Box::pin(smtp.command(Line(together)))).await;
-            replies.push(first);
-            for (name, _) in &commands[1..] {
-                if matches!(replies.last(), Some(Said::Nothing(_) | Said::Gone(_))) {
-                    break;
-                }
-                replies.push(self.said(name, |smtp| Box::pin(smtp.read_response())).await);
-            }
-        } else {
-            for (name, line) in commands {
-                let reply = self.said(name, |smtp| Box::pin(smtp.command(Line(line)))).await;
-                let goes_on = matches!(reply, Said::Yes);
-                replies.push(reply);
-                if !goes_on {
+            let sent = self.wire.send(&together, self.timeout).await;
+            sent.map_err(|reason| self.no_reply(Command::Mail, &reason))?;
+        }
+        for (command, line) in &commands {
+            let reply = match self.pipelining {
+                true => self.wire.reply(self.timeout).await,
+                false => self.wire.command(line, self.timeout).await,
+            };
+            let reply = match reply {
+                Ok(reply) => reply,
+                // A server that says no and hangs up has said enough.
+                Err(_) if refused.is_some() => break,
+                Err(reason) => return Err(self.no_reply(*command, &reason)),
+            };
+            let is_expected = matches!(
+                (command, reply.code),
+                (Command::Mail, 250) | (Command::Rcpt, 250 | 251) | (Command::Data, 354)
+            );
+            waits_for_body = is_expected && *command == Command::Data;
+            if !is_expected && refused.is_none() {
+                refused = Some((*command, reply));
+                if !self.pipelining {
                     break;
                 }
             }
         }
-        let waits_for_body = matches!(replies.last(), Some(Said::Yes)) && replies.len() == 3;
-        for (index, reply) in replies.into_iter().enumerate() {
-            match reply {
-                Said::Yes => {}
-                // It was closed before it was used: no attempt was made.
-                Said::Gone(_) if reused && index == 0 => return Err(Outcome::Withheld.into()),
-                Said::Gone(reason) | Said::Nothing(reason) => {
-                    return Err(Outcome::Interrupted(reason).into());
-                }
-                Said::No(reply) => {
-                    // RFC 2920 3.1: a refused recipient and a 354 all the same. The body must not
-                    // go out, so the connection ends here.
-                    if !waits_for_body && reply.code != 421 {
-                        self.reset().await;
-                    }
-                    return Err(classify(reply).into());
-                }
-            }
+        let Some((command, reply)) = refused else { return Ok(()) };
+        let transacted = self.refused(command, reply);
+        // RFC 2920 3.1: a refused recipient and a 354 all the same. The body must not go out, so
+        // the connection ends here.
+        self.is_clean &= !waits_for_body;
+        if self.is_clean {
+            self.reset().await;
         }
-        Ok(())
+        Err(transacted.into())
     }
 
     fn envelope_commands(&self, mail: &Composed) -> Result<Commands, Box<Outcome>> {
-        let mut parameters = Vec::new();
+        let offers = &self.capabilities;
+        let mut parameters = String::new();
         // Bodies are encoded and names as well, so what is not ASCII is an address in a header
         // (RFC 6532). A server with SMTPUTF8 should have 8BITMIME too (RFC 6531 3.1).
         if !mail.text.is_ascii() {
-            let offers = self.smtp.server_info();
-            if !offers.supports_feature(Extension::SmtpUtfEight) {
+            if !offers.smtputf8 {
                 return Err(without_smtputf8(mail).into());
             }
-            parameters.push(MailParameter::SmtpUtfEight);
-            if offers.supports_feature(Extension::EightBitMime) {
-                parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+            parameters.push_str(" SMTPUTF8");
+            if offers.eight_bit_mime {
+                parameters.push_str(" BODY=8BITMIME");
             }
         }
-        let from = Mail::new(mail.envelope.from().cloned(), parameters);
+        // RFC 1870: with the line ends and without the dots.
+        let size = mail.text.len() as u64;
+        if let Some(limit) = offers.size.filter(|limit| size > *limit) {
+            let reason = format!("the mail has {size} bytes, and the server takes {limit}");
+            return Err(Outcome::Unreachable(reason).into());
+        }
+        if offers.has_size {
+            parameters.push_str(&format!(" SIZE={size}"));
+        }
+        let from = mail.envelope.from().map(ToString::to_string).unwrap_or_default();
         // A mail has one recipient: a delivery.
-        let to = mail.envelope.to().first().cloned();
+        let to = mail.envelope.to().first();
         let to = to.ok_or_else(|| Outcome::Impossible("no recipient".to_owned()))?;
-        let to = Rcpt::new(to, Vec::new());
-        Ok([("MAIL", from.to_string()), ("RCPT", to.to_string()), ("DATA", Data.to_string())])
+        Ok([
+            (Command::Mail, format!("MAIL FROM:<{from}>{parameters}\r\n")),
+            (Command::Rcpt, format!("RCPT TO:<{to}>\r\n")),
+            (Command::Data, "DATA\r\n".to_owned()),
+        ])
     }
 
     /// The body, the dot and the reply to it. Both go out in one write: a dot in a segment of its own
     /// would be one more for everybody, and wait 40 ms for a delayed ACK where Nagle's algorithm is on.
-    async fn body(&mut self, mail: String) -> Outcome {
+    async fn body(&mut self, mail: String) -> Transacted {
         let text = dot_stuff(mail);
-        let before = self.written.bytes();
-        let whole = text.len() as u64;
-        let reply = timeout(self.dot_timeout, self.smtp.command(Line(text))).await;
+        let limit = self.dot_timeout;
+        let began = tokio::time::Instant::now();
+        match timeout(limit, self.wire.body(text.as_bytes())).await {
+            Ok(Ok(Written::Whole)) => {}
+            Ok(Ok(Written::Interrupted)) => {
+                let reason = NoReply::Unasked(String::new());
+                return self.before_the_dot(reason).await;
+            }
+            Ok(Err(error)) => return self.before_the_dot(error.into()).await,
+            Err(_) => {
+                let reason = format!("body not taken within {limit:?}");
+                return Outcome::Interrupted(reason, None).into();
+            }
+        }
         // Encrypted it is longer: what counts as whole too early is parked, not sent again.
-        let dot_is_out = self.written.bytes() - before >= whole;
-        match reply {
-            Ok(Ok(response)) => Outcome::Sent(Some(positive(&self.server, ".", &response))),
-            Ok(Err(error)) if error.status().is_some() => {
-                classify(negative(&self.server, ".", &error))
+        let left = limit.saturating_sub(began.elapsed());
+        let reply = match self.wire.reply(left).await {
+            Ok(reply) => reply,
+            Err(NoReply::TimedOut(_)) => {
+                return Outcome::Unknown(format!("no reply within {limit:?}"), None).into();
             }
-            Ok(Err(error)) if dot_is_out => Outcome::Unknown(describe(&error)),
-            Ok(Err(error)) => Outcome::Interrupted(describe(&error)),
-            Err(_) if dot_is_out => {
-                Outcome::Unknown(format!("no reply within {:?}", self.dot_timeout))
+            Err(reason) => return Outcome::Unknown(format!(".: {reason}"), None).into(),
+        };
+        match reply.code {
+            200..300 => {
+                self.is_clean = !self.wire.has_input();
+                Outcome::Sent(Some(self.record(Command::Dot, &reply))).into()
             }
-            Err(_) => Outcome::Interrupted(format!("body not taken within {:?}", self.dot_timeout)),
+            400..600 => self.refused(Command::Dot, reply),
+            code => {
+                let reason = format!(". answered {code}, which is neither a yes nor a no");
+                Outcome::Unknown(reason, Some(self.record(Command::Dot, &reply))).into()
+            }
         }
     }
 
-    /// Whether the server still answers.
-    pub(crate) async fn is_alive(&mut self) -> bool {
-        timeout(self.timeout, self.smtp.test_connected()).await.unwrap_or(false)
+    /// The body was not sent, or not to its end. If the server says why, that counts.
+    async fn before_the_dot(&mut self, reason: NoReply) -> Transacted {
+        match self.wire.reply(LAST_WORDS).await {
+            Ok(reply) if reply.code >= 400 => {
+                let transacted = self.refused(Command::Data, reply);
+                self.is_clean = false;
+                transacted
+            }
+            Ok(reply) => {
+                let text = format!("the server answered {} before it had the mail", reply.code);
+                Outcome::Interrupted(text, Some(self.record(Command::Data, &reply))).into()
+            }
+            Err(_) => Outcome::Interrupted(format!("DATA: {reason}"), None).into(),
+        }
     }
 
-    /// Says goodbye; a server that does not answer is left alone.
-    pub(crate) async fn quit(mut self) {
-        let _ = timeout(Duration::from_secs(1), self.smtp.quit()).await;
+    /// What a reply that was not the expected one means, for the mail and for the connection.
+    fn refused(&mut self, command: Command, reply: Reply) -> Transacted {
+        let found = classify(command, &reply, self.is_reused);
+        // A server that has no room now has none for the next mail of this connection either.
+        let has_ended = matches!(reply.code, 421 | 530)
+            || matches!(command, Command::Mail | Command::Data) && reply.code < 500
+            || matches!(found, Classification::Connection | Classification::Protocol);
+        self.is_clean = !has_ended && !self.wire.has_input();
+        let record = self.record(command, &reply);
+        let said = format!("{} {}", reply.code, record.reply);
+        let mut transacted = Transacted::from(match found {
+            Classification::Later => Outcome::Refused { reply: record, permanent: false },
+            Classification::Never | Classification::Policy => {
+                Outcome::Refused { reply: record, permanent: true }
+            }
+            Classification::Us(setting) => {
+                Outcome::Unavailable(format!("{said} ({command}; look at {setting})"), Some(record))
+            }
+            Classification::Server => {
+                Outcome::Unavailable(format!("{said} ({command})"), Some(record))
+            }
+            Classification::Connection => Outcome::Withheld,
+            Classification::Protocol => {
+                let reason = format!("{command} answered {said}, which is no reply to it");
+                Outcome::Interrupted(reason, Some(record))
+            }
+        });
+        transacted.policy = (found == Classification::Policy).then_some((command, reply));
+        transacted
+    }
+
+    /// No reply before the body.
+    fn no_reply(&self, command: Command, reason: &NoReply) -> Box<Transacted> {
+        let transacted = match reason {
+            // It was closed before it was used, or said so when nobody asked: no attempt was made.
+            NoReply::Disconnected(_) | NoReply::Unasked(_)
+                if self.is_reused && command == Command::Mail =>
+            {
+                Transacted::from(Outcome::Withheld)
+            }
+            reason => Outcome::Interrupted(format!("{command}: {reason}"), None).into(),
+        };
+        transacted.into()
     }
 
     /// Back to the state after EHLO, so that the next mail can go over this connection.
     async fn reset(&mut self) {
-        let reset = self.said("RSET", |smtp| Box::pin(smtp.command(Line("RSET\r\n".into())))).await;
-        self.open_transaction = !matches!(reset, Said::Yes);
+        let reset = self.wire.command("RSET\r\n", self.timeout).await;
+        self.is_clean = reset.is_ok_and(|reply| reply.code == 250) && !self.wire.has_input();
     }
 
-    async fn said<F>(&mut self, command: &'static str, ask: F) -> Said
-    where
-        F: FnOnce(&mut AsyncSmtpConnection) -> BoxFuture<'_, Result<Response, Error>>,
-    {
-        match timeout(self.timeout, ask(&mut self.smtp)).await {
-            Ok(Ok(_)) => Said::Yes,
-            Ok(Err(error)) if error.status().is_some() => {
-                Said::No(negative(&self.server, command, &error))
-            }
-            Ok(Err(error)) => Said::Gone(format!("{command}: {}", describe(&error))),
-            Err(_) => Said::Nothing(format!("{command}: no reply within {:?}", self.timeout)),
+    fn record(&self, command: Command, reply: &Reply) -> SmtpReply {
+        SmtpReply {
+            server: self.server.clone(),
+            command: command.to_string(),
+            code: reply.code,
+            enhanced: reply.enhanced().map(|code| code.to_string()),
+            reply: reply.text(),
         }
     }
 }
 
 /// The server does not take international mail. If that is about us, no mail can leave through it.
 fn without_smtputf8(mail: &Composed) -> Outcome {
-    let reason = |whose| format!("{whose} needs SMTPUTF8, which the server does not offer");
+    let needs = |whose| format!("{whose} needs SMTPUTF8, which the server does not offer");
     let is_international = |address: &Address| !AsRef::<str>::as_ref(address).is_ascii();
-    match mail.envelope.from().is_some_and(is_international) {
-        true => Outcome::Unavailable(reason("the sender's address"), None),
-        false => Outcome::Unreachable(reason("the address")),
-    }
-}
-
-/// Command lines as they stand, with their line ends.
-pub(crate) struct Line(pub(crate) String);
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+    if mail.envelope.from().is_some_and(is_international) {
+        Outcome::Unavailable(needs("the sender's address (FROM_EMAIL)"), None)
+    } else if mail.envelope.to().iter().any(is_international) {
+        Outcome::Unreachable(needs("the address"))
+    } else {
+        // Events' own are left out unless they are ASCII.
+        Outcome::Unavailable(needs("the address for answers (EMAIL_REPLY_TO)"), None)
     }
 }
 
 /// A mail as it goes over the wire: a dot more before each line that begins with one, and the dot
-/// that ends it (RFC 5321 4.5.2). lettre's own encoder looks at every byte.
+/// that ends it (RFC 5321 4.5.2).
 fn dot_stuff(mut mail: String) -> String {
     if mail.starts_with('.') {
         mail.insert(0, '.');

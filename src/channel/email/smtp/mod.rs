@@ -1,9 +1,19 @@
 //! The SMTP client: connections, the dialogue on each, and what the replies mean.
 
+mod address;
+mod capabilities;
+mod classify;
 mod dialogue;
+mod login;
+mod policy;
 mod pool;
 mod reply;
 mod server;
+mod tls;
 mod wire;
 
 pub use pool::SmtpChannel;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

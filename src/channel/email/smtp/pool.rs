@@ -9,7 +9,8 @@ use deadpool::managed::{
 use futures_util::future::BoxFuture;
 
 use super::{
-    dialogue::Connection,
+    dialogue::{Session, Transacted},
+    policy::PolicyRefusals,
     server::{Server, Unavailable},
 };
 use crate::{
@@ -23,10 +24,14 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Mail over SMTP.
-pub struct SmtpChannel {
+pub struct SmtpChannel(Arc<Shared>);
+
+struct Shared {
     sender: Sender,
     pool: Pool<Connections>,
-    circuit_breaker: Arc<CircuitBreaker>,
+    circuit_breaker: CircuitBreaker,
+    policy: PolicyRefusals,
+    mails_per_connection: u32,
 }
 
 struct Connections {
@@ -46,12 +51,18 @@ impl SmtpChannel {
             .queue_mode(QueueMode::Lifo)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Self { sender, pool, circuit_breaker: Arc::new(CircuitBreaker::new(health)) })
+        Ok(Self(Arc::new(Shared {
+            sender,
+            pool,
+            circuit_breaker: CircuitBreaker::new(health),
+            policy: PolicyRefusals::default(),
+            mails_per_connection: settings.mails_per_connection,
+        })))
     }
 
     /// Has the use of its connections shown.
     pub fn watched_by(self, metrics: &crate::metrics::Metrics) -> Self {
-        let pool = self.pool.clone();
+        let pool = self.0.pool.clone();
         metrics.watch_pool("smtp", move || pool.status());
         self
     }
@@ -61,8 +72,8 @@ impl SmtpChannel {
     /// # Errors
     /// In which phase it failed and why.
     pub async fn test(settings: &Smtp) -> Result<(), String> {
-        let connection = Server::new(settings.clone())?.connect().await;
-        connection.map_err(|error| error.to_string())?.quit().await;
+        let session = Server::new(settings.clone())?.connect().await;
+        session.map_err(|error| error.to_string())?.quit().await;
         Ok(())
     }
 }
@@ -74,53 +85,76 @@ impl Channel for SmtpChannel {
     }
 
     async fn ready(&self) -> Box<dyn Slot> {
+        let shared = &self.0;
         loop {
-            if let Some(until) = self.circuit_breaker.open_until() {
+            if let Some(until) = shared.circuit_breaker.open_until() {
                 tokio::time::sleep_until(until.into()).await;
                 continue;
             }
-            match self.pool.get().await {
-                Ok(connection) => {
-                    if Object::metrics(&connection).recycle_count == 0 {
-                        self.circuit_breaker.connected();
+            match shared.pool.get().await {
+                Ok(mut session) => {
+                    session.is_reused = Object::metrics(&session).recycle_count > 0;
+                    if !session.is_reused {
+                        shared.circuit_breaker.connected();
                     }
-                    let sender = self.sender.clone();
-                    return Box::new(SmtpSlot {
-                        sender,
-                        connection,
-                        circuit_breaker: self.circuit_breaker.clone(),
-                    });
+                    return Box::new(SmtpSlot { shared: shared.clone(), session });
                 }
-                Err(PoolError::Backend(error)) => self.circuit_breaker.trip(&error, false),
-                Err(error) => self.circuit_breaker.trip(&error, false),
+                Err(PoolError::Backend(error)) => shared.circuit_breaker.trip(&error, false),
+                Err(error) => shared.circuit_breaker.trip(&error, false),
             }
         }
     }
 }
 
 struct SmtpSlot {
-    sender: Sender,
-    connection: Object<Connections>,
-    circuit_breaker: Arc<CircuitBreaker>,
+    shared: Arc<Shared>,
+    session: Object<Connections>,
 }
 
 #[async_trait]
 impl Slot for SmtpSlot {
     async fn send(mut self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
-        let mail = match self.sender.compose(message) {
+        let mail = match self.shared.sender.compose(message) {
             Ok(mail) => mail,
             Err(reason) => return Outcome::Impossible(reason),
         };
-        let reused = Object::metrics(&self.connection).recycle_count > 0;
-        let outcome = self.connection.transact(mail, latch, reused).await;
+        let transacted = self.session.transact(mail, latch).await;
+        let Self { shared, session } = *self;
+        let outcome = shared.judge(transacted, &message.recipient);
+        if !session.is_clean {
+            // Dropped, not returned: whatever the server still says belongs to this mail.
+            drop(Object::take(session));
+        } else if session.carried >= shared.mails_per_connection {
+            // Nobody has to wait for its goodbye.
+            tokio::spawn(Object::take(session).quit());
+        }
+        outcome
+    }
+}
+
+impl Shared {
+    /// What a transaction says of the server, beside what became of its mail.
+    fn judge(&self, transacted: Transacted, recipient: &str) -> Outcome {
+        let mut outcome = transacted.outcome;
+        if let (Outcome::Refused { reply, .. }, Some((command, said))) =
+            (&outcome, transacted.policy)
+            && self.policy.hit_everybody(command, &said, recipient)
+        {
+            let reason = format!(
+                "{} {} ({command}; every recipient is refused like this: look at the login, at the \
+                 sender (FROM_EMAIL), and at what the server lets usher send)",
+                reply.code, reply.reply
+            );
+            outcome = Outcome::Unavailable(reason, Some(reply.clone()));
+        }
         match &outcome {
             Outcome::Unavailable(reason, _) => self.circuit_breaker.trip(reason, true),
-            Outcome::Sent(_) | Outcome::Refused { .. } => self.circuit_breaker.close(),
+            Outcome::Sent(_) => {
+                self.policy.accepted();
+                self.circuit_breaker.close();
+            }
+            Outcome::Refused { .. } => self.circuit_breaker.close(),
             _ => {}
-        }
-        if self.connection.open_transaction {
-            // Dropped, not returned: whatever the server still says belongs to this mail.
-            drop(Object::take(self.connection));
         }
         outcome
     }
@@ -128,26 +162,25 @@ impl Slot for SmtpSlot {
 
 impl Manager for Connections {
     // Large: the pool would move it at every use.
-    type Type = Box<Connection>;
+    type Type = Box<Session>;
     type Error = Unavailable;
 
-    async fn create(&self) -> Result<Box<Connection>, Unavailable> {
+    async fn create(&self) -> Result<Box<Session>, Unavailable> {
         // Large too, and seldom needed: it would make every task larger.
         Box::pin(self.server.connect()).await.map(Box::new)
     }
 
     async fn recycle(
         &self,
-        connection: &mut Box<Connection>,
+        session: &mut Box<Session>,
         metrics: &Metrics,
     ) -> RecycleResult<Unavailable> {
         // A task that was dropped in the middle of a transaction gave it back as it was.
-        if connection.open_transaction {
+        if !session.is_clean {
             return Err(RecycleError::message("a transaction was left open"));
         }
-        if metrics.last_used() > IDLE && !connection.is_alive().await {
-            return Err(RecycleError::message("closed by the server"));
-        }
-        Ok(())
+        let is_alive =
+            session.is_quiet() && (metrics.last_used() <= IDLE || session.is_alive().await);
+        is_alive.then_some(()).ok_or_else(|| RecycleError::message("closed by the server"))
     }
 }

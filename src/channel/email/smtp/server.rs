@@ -1,130 +1,229 @@
 //! Reaching the mail server: connect, greet, encrypt, log in.
 
-use std::time::Duration;
-
-use lettre::transport::smtp::{
-    Error,
-    authentication::{Credentials, DEFAULT_MECHANISMS},
-    client::{AsyncSmtpConnection, AsyncTokioStream, Certificate, Identity, TlsParameters},
-    extension::ClientId,
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
-use rustls_pki_types::{CertificateDer, pem::PemObject};
-use tokio::{net::TcpStream, time::timeout};
+
+use rustls_pki_types::ServerName;
+use tokio::time::timeout;
+use tokio_rustls::{TlsConnector, rustls};
 
 use super::{
-    dialogue::{Connection, Line},
-    reply::describe,
-    wire::{Encrypted, Wire, Written},
+    address,
+    capabilities::Capabilities,
+    classify::{Classification, Command, classify},
+    dialogue::Session,
+    login::{self, Credentials, LoginError},
+    reply::Reply,
+    tls,
+    wire::{NoReply, Wire},
 };
 use crate::{
     config::{Smtp, SmtpTls},
-    tls::{Pem, Renewed},
+    tls::Renewed,
 };
 
 /// How to reach and greet the server.
-pub(crate) struct Server {
+pub(super) struct Server {
     settings: Smtp,
-    hello: ClientId,
-    tls: Option<Renewed<TlsParameters>>,
+    /// `host:port`, as records have it.
+    name: String,
+    tls: Option<Renewed<TlsConnector>>,
+    /// The address that has connected and then kept silent.
+    silent: Mutex<Option<SocketAddr>>,
 }
 
 /// The server can't be used right now: it is down, or refuses us before any mail.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Unavailable(String);
+#[error("{phase}: {reason}")]
+pub(super) struct Unavailable {
+    phase: &'static str,
+    reason: String,
+}
+
+impl Unavailable {
+    fn new(phase: &'static str, reason: &impl ToString) -> Self {
+        Self { phase, reason: reason.to_string() }
+    }
+
+    fn refused(command: Command, reply: &Reply) -> Self {
+        let mut reason = format!("{} {}", reply.code, reply.text());
+        match (classify(command, reply, false), command) {
+            (Classification::Us(setting), _) => reason.push_str(&format!(" (look at {setting})")),
+            (_, Command::Ehlo) if reply.code >= 500 => {
+                reason.push_str(" (look at the name that usher gives, SMTP_EHLO_NAME)");
+            }
+            _ => {}
+        }
+        Self { phase: command.as_str(), reason }
+    }
+}
 
 impl Server {
-    pub(crate) fn new(settings: Smtp) -> Result<Self, String> {
+    pub(super) fn new(settings: Smtp) -> Result<Self, String> {
         let tls = match settings.tls {
             SmtpTls::None => None,
             SmtpTls::Starttls | SmtpTls::Implicit => {
-                let (server, verify) = (settings.server.clone(), settings.verify);
-                let make = move |pem: &Pem| {
-                    tls_parameters(&server, verify, pem).map_err(|error| format!("TLS: {error}"))
+                let verify = settings.verify;
+                let make = move |pem: &_| {
+                    tls::connector(verify, pem).map_err(|error| format!("TLS: {error}"))
                 };
                 Some(Renewed::new("smtp", settings.tls_files.clone(), make)?)
             }
         };
-        Ok(Self { settings, hello: ClientId::default(), tls })
+        let name = format!("{}:{}", settings.server, settings.port);
+        Ok(Self { settings, name, tls, silent: Mutex::default() })
     }
 
-    pub(crate) async fn connect(&self) -> Result<Connection, Unavailable> {
+    pub(super) async fn connect(&self) -> Result<Session, Unavailable> {
         let settings = &self.settings;
-        let phase = |phase: &'static str| {
-            move |error: Error| Unavailable(format!("{phase}: {}", describe(&error)))
-        };
-        let (mut smtp, written) = self.open().await?;
-        if let (SmtpTls::Starttls, Some(tls)) = (settings.tls, &self.tls) {
-            let upgrade = smtp.starttls(tls.current(), &self.hello);
-            within(settings.timeout, "STARTTLS", upgrade).await?.map_err(phase("STARTTLS"))?;
+        let mut wire = self.open().await?;
+        let hello = self.hello(&wire)?;
+        let mut capabilities = self.ehlo(&mut wire, &hello).await?;
+        if settings.tls == SmtpTls::Starttls {
+            wire = self.starttls(wire, &capabilities).await?;
+            // RFC 3207 4.2: what the server said before counts no more.
+            capabilities = self.ehlo(&mut wire, &hello).await?;
         }
-        if let Some((username, password)) = &settings.credentials {
-            let credentials = Credentials::new(username.clone(), password.expose().to_owned());
-            let login = smtp.auth(DEFAULT_MECHANISMS, &credentials);
-            within(settings.timeout, "AUTH", login).await?.map_err(phase("AUTH"))?;
-        }
-        // lettre keeps only the extensions that it uses itself, so the server is asked once more.
-        let again = smtp.command(Line(format!("EHLO {}\r\n", self.hello)));
-        let offers = within(settings.timeout, "EHLO", again).await?.map_err(phase("EHLO"))?;
-        let pipelining = offers.message().any(|line| line.eq_ignore_ascii_case("PIPELINING"));
-        Ok(Connection {
-            smtp,
-            written,
-            server: format!("{}:{}", settings.server, settings.port),
+        self.login(&mut wire, &capabilities).await?;
+        let silent = wire.expect_silence();
+        silent.map_err(|reason| Unavailable::new("login", &reason))?;
+        Ok(Session {
+            wire,
+            pipelining: settings.pipelining && capabilities.pipelining,
+            capabilities,
+            server: self.name.clone(),
             timeout: settings.timeout,
             dot_timeout: settings.dot_timeout,
-            pipelining,
-            open_transaction: false,
+            is_reused: false,
+            carried: 0,
+            is_clean: true,
         })
     }
 
-    async fn open(&self) -> Result<(AsyncSmtpConnection, Written), Unavailable> {
+    /// Connects, and reads the greeting.
+    async fn open(&self) -> Result<Wire, Unavailable> {
         let settings = &self.settings;
-        let address = (settings.server.as_str(), settings.port);
-        let stream = within(settings.timeout, "connect", TcpStream::connect(address)).await?;
-        let stream = stream.map_err(|error| Unavailable(format!("connect: {error}")))?;
-        // Commands are small, and each waits for its reply.
-        stream.set_nodelay(true).map_err(|error| Unavailable(format!("connect: {error}")))?;
-        let (wire, written) = Wire::new(stream);
-        let stream: Box<dyn AsyncTokioStream> = match (settings.tls, &self.tls) {
-            (SmtpTls::Implicit, Some(tls)) => {
-                let encrypt = Encrypted::new(wire, tls.current());
-                let encrypted = within(settings.timeout, "TLS", encrypt).await?;
-                let failed = |error| Unavailable(format!("TLS: {}", describe(&error)));
-                Box::new(encrypted.map_err(failed)?)
-            }
-            _ => Box::new(wire),
-        };
-        let greet = AsyncSmtpConnection::connect_with_transport(stream, &self.hello);
-        let greeted = within(settings.timeout, "greeting", greet).await?;
-        let failed = |error| Unavailable(format!("greeting: {}", describe(&error)));
-        Ok((greeted.map_err(failed)?, written))
+        let avoided = *self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let connect = address::connect(&settings.server, settings.port, avoided);
+        let stream = within(settings.timeout, "connect", connect).await?;
+        let mut wire = Wire::plain(stream);
+        let peer = wire.peer_addr();
+        if settings.tls == SmtpTls::Implicit {
+            wire = self.encrypt(wire, "TLS").await?;
+        }
+        let greeted = wire.reply(settings.timeout).await;
+        let silent = matches!(greeted, Err(NoReply::TimedOut(_)));
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = peer.filter(|_| silent);
+        expect(Command::Greeting, 220, greeted)?;
+        Ok(wire)
+    }
+
+    async fn ehlo(&self, wire: &mut Wire, name: &str) -> Result<Capabilities, Unavailable> {
+        let limit = self.settings.timeout;
+        let reply = wire.command(&format!("EHLO {name}\r\n"), limit).await;
+        // RFC 5321 3.2: a server that knows no EHLO has no extensions.
+        if matches!(&reply, Ok(reply) if matches!(reply.code, 500 | 502)) {
+            let reply = wire.command(&format!("HELO {name}\r\n"), limit).await;
+            return expect(Command::Ehlo, 250, reply).map(|_| Capabilities::default());
+        }
+        expect(Command::Ehlo, 250, reply).map(|reply| Capabilities::read(&reply))
+    }
+
+    async fn starttls(
+        &self,
+        mut wire: Wire,
+        capabilities: &Capabilities,
+    ) -> Result<Wire, Unavailable> {
+        let phase = Command::StartTls.as_str();
+        if !capabilities.starttls {
+            return Err(Unavailable::new(phase, &"the server does not offer it"));
+        }
+        let reply = wire.command("STARTTLS\r\n", self.settings.timeout).await;
+        expect(Command::StartTls, 220, reply)?;
+        if let Err(NoReply::Unasked(said)) = wire.expect_silence() {
+            let reason = format!(
+                "ATTACK: somebody put unencrypted lines behind the reply, for them to be taken for \
+                 encrypted ones: {said}"
+            );
+            return Err(Unavailable::new(phase, &reason));
+        }
+        self.encrypt(wire, phase).await
+    }
+
+    async fn encrypt(&self, wire: Wire, phase: &'static str) -> Result<Wire, Unavailable> {
+        let Some(tls) = &self.tls else { return Ok(wire) };
+        let name = ServerName::try_from(self.settings.server.clone())
+            .map_err(|error| Unavailable::new(phase, &error))?;
+        let encrypted = timeout(self.settings.timeout, wire.encrypted(&tls.current(), name)).await;
+        encrypted.map_err(|_| no_answer(phase, self.settings.timeout))?.map_err(|error| {
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+            let is_plain = matches!(cause, Some(rustls::Error::InvalidMessage(_)));
+            let reason = match is_plain {
+                true => format!("unencrypted bytes came where TLS should begin ({error})"),
+                false => error.to_string(),
+            };
+            Unavailable::new(phase, &reason)
+        })
+    }
+
+    async fn login(&self, wire: &mut Wire, capabilities: &Capabilities) -> Result<(), Unavailable> {
+        let Some((username, password)) = &self.settings.credentials else { return Ok(()) };
+        let credentials = Credentials { username, password: password.expose() };
+        let limit = self.settings.timeout;
+        let login = login::login(wire, capabilities, &credentials, limit).await;
+        login.map_err(|error| match error {
+            LoginError::Refused(reply) => Unavailable::refused(Command::Auth, &reply),
+            error => Unavailable::new(Command::Auth.as_str(), &error),
+        })
+    }
+
+    /// The name that EHLO gives: one that is set, or this host's if it is a full one, or the address
+    /// (RFC 5321 4.1.1.1 and 4.1.3).
+    fn hello(&self, wire: &Wire) -> Result<String, Unavailable> {
+        if let Some(name) = &self.settings.ehlo_name {
+            return Ok(name.clone());
+        }
+        let host = hostname::get().ok().and_then(|name| name.into_string().ok());
+        let full =
+            host.filter(|name| name.contains('.') && idna::domain_to_ascii_strict(name).is_ok());
+        if let Some(name) = full {
+            return Ok(name);
+        }
+        let address = wire.local_addr().map_err(|error| Unavailable::new("connect", &error))?;
+        Ok(match address.ip().to_canonical() {
+            IpAddr::V4(ip) => format!("[{ip}]"),
+            IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+        })
     }
 }
 
-fn tls_parameters(server: &str, verify: bool, pem: &Pem) -> Result<TlsParameters, Error> {
-    let mut tls = TlsParameters::builder(server.to_owned())
-        .dangerous_accept_invalid_certs(!verify)
-        .dangerous_accept_invalid_hostnames(!verify);
-    if let Some(ca) = &pem.ca {
-        tls = tls.add_root_certificate(Certificate::from_pem(ca)?);
+/// The reply, if it has the code that alone lets things go on.
+fn expect(
+    command: Command,
+    code: u16,
+    reply: Result<Reply, NoReply>,
+) -> Result<Reply, Unavailable> {
+    match reply {
+        Ok(reply) if reply.code == code => Ok(reply),
+        Ok(reply) => Err(Unavailable::refused(command, &reply)),
+        Err(reason) => Err(Unavailable::new(command.as_str(), &reason)),
     }
-    if let Some((certificates, key)) = &pem.identity
-        && let Some(Ok(own)) = CertificateDer::pem_slice_iter(certificates).next()
-    {
-        // Despite its name: lettre takes what it is given for the certificate in DER, and sends no
-        // other with it.
-        tls = tls.identify_with(Identity::from_pem(&own, key)?);
-    }
-    tls.build_rustls()
 }
 
 async fn within<T>(
     limit: Duration,
-    phase: &str,
-    work: impl Future<Output = T>,
+    phase: &'static str,
+    work: impl Future<Output = std::io::Result<T>>,
 ) -> Result<T, Unavailable> {
-    timeout(limit, work)
-        .await
-        .map_err(|_| Unavailable(format!("{phase}: no answer within {limit:?}")))
+    match timeout(limit, work).await {
+        Ok(done) => done.map_err(|error| Unavailable::new(phase, &error)),
+        Err(_) => Err(no_answer(phase, limit)),
+    }
+}
+
+fn no_answer(phase: &'static str, limit: Duration) -> Unavailable {
+    Unavailable::new(phase, &format!("no answer within {limit:?}"))
 }
