@@ -1,4 +1,5 @@
-//! Erases a person from every store in MongoDB: records, actions, planned mail, bookings, requests.
+//! Erases a person from every store in MongoDB: records, actions, scheduled mail, bookings and
+//! requests.
 
 use jiff::Timestamp;
 
@@ -11,7 +12,7 @@ use crate::{
     scheduler::mongo::MongoScheduler,
 };
 
-/// One erasure: first found and counted, then carried out.
+/// An erasure in two steps: find and count, then erase.
 pub(crate) struct Erasure<'a> {
     pub(crate) audit: &'a MongoAudit,
     pub(crate) scheduler: MongoScheduler,
@@ -23,7 +24,7 @@ pub(crate) struct Erasure<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) records: FoundRecords,
-    /// Planned mail to them or about them.
+    /// Scheduled mail to them or about them.
     pub(crate) planned: Vec<String>,
     /// Changed bookings of theirs.
     pub(crate) bookings: Vec<String>,

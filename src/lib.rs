@@ -25,7 +25,7 @@
 //! Each module may use those on its right. They all stand above it, so there are no cycles. A test in
 //! `layers.rs` holds the code against this table and the next one.
 //! ```text
-//! batches
+//! batcher
 //! crash_points
 //! duration
 //! failure
@@ -39,10 +39,10 @@
 //! health         redaction
 //! routing        duration event
 //! metrics        health routing
-//! audit          batches clients config event metrics redaction routing
-//! ledger         batches clients config duration routing tls
+//! audit          batcher clients config event metrics redaction routing
+//! ledger         batcher clients config duration routing tls
 //! broker         config duration event health metrics routing tls
-//! scheduler      batches broker clients event redaction routing
+//! scheduler      batcher broker clients event redaction routing
 //! trace          audit broker event health routing
 //! template       audit clients config event health metrics routing text
 //! channel        audit config event health metrics redaction routing template tls
@@ -81,7 +81,7 @@ pub mod crash_points;
 pub mod api;
 pub mod app;
 pub mod audit;
-mod batches;
+mod batcher;
 pub mod broker;
 pub mod channel;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! For those who watch: liveness, readiness, health and metrics.
+//! Probes and metrics: liveness, readiness, health.
 
 use std::collections::BTreeMap;
 
@@ -17,19 +17,15 @@ use crate::{
     metrics::Metrics,
 };
 
-/// What can be watched.
 #[derive(Clone)]
-pub struct Watch {
-    /// Whether what usher depends on answers.
+pub struct ProbeState {
     pub health: Health,
-    /// What is counted.
     pub metrics: Metrics,
 }
 
-/// Its paths.
 pub(crate) const PATHS: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
 
-pub(crate) fn routes() -> OpenApiRouter<Watch> {
+pub(crate) fn routes() -> OpenApiRouter<ProbeState> {
     OpenApiRouter::new()
         .routes(routes!(livez))
         .routes(routes!(readyz))
@@ -37,9 +33,9 @@ pub(crate) fn routes() -> OpenApiRouter<Watch> {
         .routes(routes!(metrics_text))
 }
 
-/// Whether it lives
+/// Liveness
 ///
-/// Depends on nothing else.
+/// Checks no dependency.
 #[utoipa::path(get, path = "/livez", tag = "watch", responses(
     (status = 200, description = "It does", body = String),
 ))]
@@ -47,14 +43,14 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Whether it is ready
+/// Readiness
 ///
-/// One word, and with `?verbose` a line for each check, as is Kubernetes' convention.
+/// Answers with one word; with `?verbose` a line for each check, as Kubernetes does.
 #[utoipa::path(get, path = "/readyz", tag = "watch", responses(
     (status = 200, description = "It is", body = String),
     (status = 503, description = "It is not", body = String),
 ))]
-async fn readyz(State(app): State<Watch>, RawQuery(query): RawQuery) -> Response {
+async fn readyz(State(app): State<ProbeState>, RawQuery(query): RawQuery) -> Response {
     let ready = app.health.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut text = String::new();
@@ -73,16 +69,16 @@ async fn readyz(State(app): State<Watch>, RawQuery(query): RawQuery) -> Response
     (status, text).into_response()
 }
 
-/// How it and what it depends on is.
+/// Health of usher and its dependencies.
 #[derive(Serialize, ToSchema)]
 struct Healthz {
     /// `healthy` or `unhealthy`.
     status: &'static str,
-    /// Each dependency.
+    /// State of each dependency.
     checks: BTreeMap<&'static str, Check>,
 }
 
-/// How a dependency is.
+/// State of a dependency.
 #[derive(Serialize, ToSchema)]
 struct Check {
     /// `up`, `down`, `unused` or `unknown`.
@@ -92,12 +88,12 @@ struct Check {
     error: Option<String>,
 }
 
-/// How it is, and each thing that it depends on
+/// Health with dependencies
 #[utoipa::path(get, path = "/healthz", tag = "watch", responses(
     (status = 200, description = "Healthy", body = Healthz),
     (status = 503, description = "Unhealthy", body = Healthz),
 ))]
-async fn healthz(State(app): State<Watch>) -> Response {
+async fn healthz(State(app): State<ProbeState>) -> Response {
     let check = |dependency: &health::Dependency| {
         let (status, error) = match dependency.state() {
             health::State::Up => ("up", None),
@@ -116,11 +112,11 @@ async fn healthz(State(app): State<Watch>) -> Response {
     (code, Json(Healthz { status, checks })).into_response()
 }
 
-/// What is counted, in OpenMetrics
+/// Metrics in OpenMetrics format
 #[utoipa::path(get, path = "/metrics", tag = "watch", responses(
     (status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"),
 ))]
-async fn metrics_text(State(app): State<Watch>) -> Response {
+async fn metrics_text(State(app): State<ProbeState>) -> Response {
     match app.metrics.render(&app.health) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,8 +1,7 @@
-//! What usher answers by HTTP: health and metrics for those who watch ([`watch`]), and the API, where
-//! it is switched on, in areas: each has its routes and handlers in a file, which have no more to do
-//! than to ask and to tell.
+//! The HTTP server: probes and metrics, and the API if it is enabled. Each area of the API has its
+//! routes and handlers in one file.
 //!
-//! The document of the API (OpenAPI) is made of the handlers.
+//! The OpenAPI document is generated from the handlers.
 
 mod auth;
 pub mod feed;
@@ -34,7 +33,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 pub use self::{
     auth::{Caller, Guard},
-    health::Watch,
+    health::ProbeState,
     problem::{Fault, Json, Path, Problem, Query},
     reports::pagination::{Page, Pages},
     requests::forms::fields_of,
@@ -46,59 +45,52 @@ use crate::{
     ledger::redis::RedisLedger, metrics::Metrics, routing::Identity, stream_source::StreamSource,
 };
 
-/// Most that a body may have, unless its area says less.
+/// Largest body, unless an area sets its own limit.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// What the API is made of.
+/// Everything that the API's handlers need.
 pub struct Api {
-    /// Who may come in.
     pub guard: Guard,
-    /// Origins of pages that may use it.
+    /// Origins whose pages may use the API.
     pub origins: Vec<String>,
-    /// Who is believed when they say for whom they ask.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub proxies: Vec<IpNet>,
-    /// Most contact requests from one address.
+    /// Rate limit of contact requests from one address.
     pub contact_limit: Option<RateLimit>,
-    /// Makes ids.
     pub identity: Identity,
-    /// Keeps the limits.
     pub ledger: Arc<RedisLedger>,
-    /// What became of every delivery.
     pub audit: Arc<MongoAudit>,
-    /// What is to be published.
     pub outbox: Arc<Outbox>,
-    /// The routes of mail that tells customers of a rescheduling.
+    /// The routes that tell customers of a rescheduling.
     pub reschedules: Vec<String>,
-    /// Knows how much waits.
     pub broker: Arc<AmqpBroker>,
-    /// From Redis Streams, where they are configured.
+    /// `None` if no Redis Streams are configured.
     pub stream_source: Option<Arc<StreamSource>>,
-    /// What happens, as it happens.
     pub feed: Feed,
 }
 
-/// What each handler of the API has.
-type Shared = Arc<Api>;
+/// The state of every handler.
+type ApiState = Arc<Api>;
 
-fn router(watch: Watch, api: Option<Api>) -> Router {
-    let metrics: Metrics = watch.metrics.clone();
-    let mut app = health::routes().split_for_parts().0.with_state(watch);
+fn router(state: ProbeState, api: Option<Api>) -> Router {
+    let metrics: Metrics = state.metrics.clone();
+    let mut app = health::routes().split_for_parts().0.with_state(state);
     if let Some(api) = api {
-        app = app.merge(of_api(Arc::new(api)));
+        app = app.merge(api_router(Arc::new(api)));
     }
-    let not_allowed = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not by this method");
+    let not_allowed = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
     app.fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async move || not_allowed)
         .layer(from_fn_with_state(metrics, server::observe::observe))
 }
 
-/// What anybody may ask for.
-fn public() -> OpenApiRouter<Shared> {
+/// Routes without authentication.
+fn public() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().merge(auth::session::routes()).merge(requests::public())
 }
 
-/// What needs a token.
-fn guarded() -> OpenApiRouter<Shared> {
+/// Routes that need a token.
+fn guarded() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .merge(auth::session::guarded())
         .merge(requests::guarded())
@@ -109,11 +101,11 @@ fn guarded() -> OpenApiRouter<Shared> {
         .merge(feed::websocket::routes())
 }
 
-/// The same by a second path, in English.
-fn in_english(
-    (schemas, mut paths, methods): UtoipaMethodRouter<Shared>,
+/// Adds a second path with an English name.
+fn with_english_path(
+    (schemas, mut paths, methods): UtoipaMethodRouter<ApiState>,
     path: &str,
-) -> UtoipaMethodRouter<Shared> {
+) -> UtoipaMethodRouter<ApiState> {
     if let Some(mut item) = paths.paths.values().next().cloned() {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
             operation.operation_id = operation.operation_id.take().map(|id| id + "_in_english");
@@ -123,7 +115,7 @@ fn in_english(
     (schemas, paths, methods)
 }
 
-fn of_api(api: Shared) -> Router {
+fn api_router(api: ApiState) -> Router {
     let guarded = guarded().split_for_parts().0;
     let guarded = guarded.route_layer(from_fn_with_state(api.clone(), auth::require));
     let document = openapi();
@@ -133,7 +125,7 @@ fn of_api(api: Shared) -> Router {
         .merge(support_page::routes())
         .route("/openapi.json", get(async move || axum::Json(document)));
     let routes = routes
-        .layer(from_fn_with_state(api.clone(), auth::on_this_machine))
+        .layer(from_fn_with_state(api.clone(), auth::require_loopback))
         .layer(DefaultBodyLimit::max(BODY_BYTES));
     match cors {
         Some(cors) => routes.layer(cors).with_state(api),
@@ -141,7 +133,7 @@ fn of_api(api: Shared) -> Router {
     }
 }
 
-/// Browsers ask whether a page of another origin may; none may unless it is listed.
+/// CORS: pages of another origin may use the API only if it is listed.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> =
         origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()).collect();
@@ -149,20 +141,17 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         return None;
     }
     let idempotency_key = HeaderName::from_static("idempotency-key");
-    let asked = [header::AUTHORIZATION, header::CONTENT_TYPE, idempotency_key];
+    let headers = [header::AUTHORIZATION, header::CONTENT_TYPE, idempotency_key];
     let cors = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers(asked)
+        .allow_headers(headers)
         .allow_credentials(true)
         .expose_headers([server::observe::REQUEST_ID.clone()]);
     Some(cors)
 }
 
-/// The document of the API, in YAML.
-///
-/// # Errors
-/// It can't be written so.
+/// The OpenAPI document in YAML.
 pub fn openapi_yaml() -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(&openapi())?)
 }
@@ -181,7 +170,7 @@ fn openapi() -> OpenApi {
     let about = InfoBuilder::new()
         .title("usher")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Notifications by HTTP, and what became of them."));
+        .description(Some("Send notifications by HTTP, and read their status."));
     let mut document = OpenApiBuilder::new().info(about.build()).build();
     document.merge(health::routes().into_openapi());
     document.merge(public().into_openapi());

@@ -1,4 +1,4 @@
-//! What is said when a request is not answered: one shape for all, problem details (RFC 9457).
+//! Error responses: problem details (RFC 9457).
 
 use std::borrow::Cow;
 
@@ -19,33 +19,32 @@ use utoipa::{
 
 use crate::event::exact;
 
-/// The media type of a problem.
 pub(crate) const PROBLEM: &str = "application/problem+json";
 
-/// Why a request was not answered.
+/// An error response.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
-    /// The status code again.
+    /// The HTTP status code.
     #[serde(serialize_with = "code")]
     #[schema(value_type = u16, minimum = 400, maximum = 599)]
     status: StatusCode,
-    /// What the code means.
+    /// Meaning of the status code.
     title: &'static str,
     /// What is wrong with this request.
     detail: String,
-    /// What is wrong with which field of the body.
+    /// Invalid fields of the body.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Fault>,
     #[serde(skip)]
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
-/// What is wrong with a field.
+/// An invalid field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Fault {
-    /// Its name.
+    /// Name of the field.
     pub field: String,
-    /// What is wrong.
+    /// What is wrong with it.
     pub detail: String,
 }
 
@@ -54,30 +53,29 @@ fn code<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Er
 }
 
 impl Problem {
-    /// With this status, and in these words.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
         Self { status, title, detail: detail.into(), errors: Vec::new(), header: None }
     }
 
-    /// Some fields of the body can't be used.
+    /// Some fields of the body are invalid.
     pub fn invalid(errors: Vec<Fault>) -> Self {
-        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "some fields can't be used");
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "some fields are invalid");
         Self { errors, ..problem }
     }
 
-    /// There is nothing of that id.
+    /// Nothing has this id.
     pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "there is nothing here")
+        Self::new(StatusCode::NOT_FOUND, "not found")
     }
 
-    /// Nobody is known by this token, or there is none.
+    /// The token is missing or invalid.
     pub fn unauthorized() -> Self {
-        let problem = Self::new(StatusCode::UNAUTHORIZED, "needs a bearer token that is known");
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "a valid bearer token is required");
         problem.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
-    /// A service that it takes does not answer; the error's words are for the log only.
+    /// A service did not answer. The error's text is only for the log.
     pub fn unavailable(service: &'static str, error: &dyn std::fmt::Display) -> Self {
         tracing::warn!(service, %error, "a request could not be answered");
         let detail = format!("{service} does not answer; try again later");
@@ -85,7 +83,7 @@ impl Problem {
         problem.with(header::RETRY_AFTER, HeaderValue::from_static("5"))
     }
 
-    /// With one more header.
+    /// Adds a header.
     #[must_use]
     pub fn with(self, name: HeaderName, value: HeaderValue) -> Self {
         Self { header: Some(Box::new((name, value))), ..self }
@@ -102,7 +100,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// In the documentation of a handler: every other answer is a problem.
+/// Documents the default response of handlers: a problem.
 impl IntoResponses for Problem {
     fn responses() -> std::collections::BTreeMap<String, RefOr<Documented>> {
         use utoipa::openapi::{Content, ResponseBuilder, schema::Ref};
@@ -125,7 +123,7 @@ macro_rules! from_rejection {
 }
 from_rejection!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
 
-/// A body that is an object in JSON; one that is none is a [`Problem`].
+/// A JSON object as body. Anything else gives a [`Problem`].
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -135,7 +133,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let body = Bytes::from_request(Request::from_parts(parts.clone(), body), state).await?;
-        // serde would take a list of its values for the object.
+        // serde would also accept a list of the values.
         let is_list = body.trim_ascii_start().starts_with(b"[");
         // Nor may it round the numbers.
         let body = match exact(&body) {
@@ -154,7 +152,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// The query; one that can't be used is a [`Problem`].
+/// The query. An invalid one gives a [`Problem`].
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
@@ -166,7 +164,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// A part of the path; one that can't be used is a [`Problem`].
+/// A path parameter. An invalid one gives a [`Problem`].
 #[derive(Debug)]
 pub struct Path<T>(pub T);
 

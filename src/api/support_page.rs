@@ -1,5 +1,5 @@
-//! The page for support: plain files that the binary carries. They hold no data, so they need no token;
-//! the page asks the API for everything, and whoever looks at it to sign in.
+//! The support page: static files in the binary. They hold no data, so they need no token. The page
+//! reads everything from the API, where its user signs in.
 
 use axum::{
     Router,
@@ -16,7 +16,7 @@ use super::Problem;
 #[folder = "page/"]
 struct Files;
 
-/// Nothing but files of usher's own and requests to it; no script or style in the HTML, no frames.
+/// Only files of usher's own and requests to it; no inline scripts or styles, no frames.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
@@ -58,7 +58,7 @@ fn file(name: &str, headers: &HeaderMap) -> Response {
     };
     let answer = response.headers_mut();
     answer.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    // Asked for each time, and sent again only by another version.
+    // Revalidated each time, and sent again only by another version.
     answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     answer.insert(header::ETAG, tag);
     answer.extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
@@ -67,6 +67,6 @@ fn file(name: &str, headers: &HeaderMap) -> Response {
 
 fn tag(file: &EmbeddedFile) -> HeaderValue {
     let tag = format!("\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
-    // Quotes and hex digits.
+    // Only quotes and hex digits, so this can't fail.
     HeaderValue::try_from(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }

@@ -160,7 +160,7 @@ pub(crate) async fn run(loaded: Loaded, stop: CancellationToken) -> Result<ExitC
         stop: stop.clone(),
         abandon: CancellationToken::new(),
         tasks: TaskTracker::new(),
-        places: Arc::new(Semaphore::new(WORK_KIB)),
+        permits: Arc::new(Semaphore::new(WORK_KIB)),
         received: Arc::new(Semaphore::new(RECEIVED_BYTES)),
     };
     consume(&consumers, handler, settings.drain_timeout).await;
@@ -252,7 +252,7 @@ fn serve_http(
 ) -> Result<(), Failure> {
     let Some(listener) = listener else { return Ok(()) };
     tracing::info!(address = %listener.local_addr()?, api = api.is_some(), "listening");
-    let watch = api::Watch { health: health.clone(), metrics: metrics.clone() };
+    let watch = api::ProbeState { health: health.clone(), metrics: metrics.clone() };
     tokio::spawn(api::serve(listener, watch, api, stop.clone()));
     Ok(())
 }

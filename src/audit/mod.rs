@@ -1,4 +1,4 @@
-//! The audit: one record for each attempt, append-only, durable before the event is acknowledged.
+//! The audit: one append-only record for each attempt, durable before the event is acknowledged.
 
 mod record;
 mod redact;
@@ -13,25 +13,25 @@ pub use record::{DeliveryError, EventRef, Record, Smtp, Status, TemplateRef, Tim
 
 use crate::routing::DeliveryId;
 
-/// Where the records live.
+/// Stores audit records.
 #[async_trait]
 pub trait Audit: Send + Sync {
-    /// Writes a record; durable when this returns. Writing the same one again changes nothing.
+    /// Writes a record, durably. Writing the same record again changes nothing.
     async fn write(&self, record: Arc<Record>) -> Result<(), AuditError>;
 
-    /// The last word on a delivery, `duplicate` records aside.
+    /// The latest record of a delivery, `duplicate` records aside.
     async fn last(&self, delivery: &DeliveryId) -> Result<Option<Record>, AuditError>;
 
-    /// Whether there is no record at all: a new installation.
+    /// Whether there is no record at all, as in a new installation.
     async fn is_empty(&self) -> Result<bool, AuditError>;
 
-    /// When the recipient with this hash was erased last. In the embedded mode nobody is.
+    /// When the recipient with this hash was last erased. The embedded mode erases nobody.
     async fn erased_at(&self, _recipient_hash: &str) -> Result<Option<Timestamp>, AuditError> {
         Ok(None)
     }
 }
 
-/// The audit can't be written or read right now; waiting may help.
+/// The audit can't be written or read now. Waiting may help.
 #[derive(Debug, thiserror::Error)]
 #[error("the audit did not answer: {0:#}")]
 pub struct AuditError(pub anyhow::Error);

@@ -1,4 +1,4 @@
-//! The audit record: what auditors query, field by field.
+//! The audit record and its fields.
 
 use std::collections::BTreeMap;
 
@@ -13,75 +13,67 @@ use crate::{
     routing::{ChannelKind, DeliveryId, Priority},
 };
 
-/// One attempt at one delivery, or the refusal of one message.
+/// One attempt at one delivery, or the rejection of one message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// `<delivery_id>/<attempt>/<status>`: writing a record twice gives one document. A
-    /// `duplicate` also carries the event's id, for a fact can be told more than twice.
+    /// `<delivery_id>/<attempt>/<status>`, so that writing a record twice gives one document. The
+    /// id of a `duplicate` record also contains the event's id, since there may be several
+    /// duplicates.
     #[serde(rename = "_id")]
     pub id: String,
-    /// The delivery.
     pub delivery_id: DeliveryId,
-    /// The event that asked for it.
     pub event: EventRef,
-    /// The route's name; empty where none was found.
+    /// The route's name; empty if no route was found.
     pub route: String,
-    /// How urgent it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
-    /// How it travelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelKind>,
-    /// The address; empty where the event names none.
+    /// The address; empty if the event names none.
     pub recipient: String,
-    /// Keyed hash of the address: stays when the address is erased.
+    /// Keyed hash of the address. It stays when the address is erased.
     pub recipient_hash: String,
-    /// The subject as sent, secrets masked.
+    /// The subject as sent, with secrets masked.
     pub subject: String,
-    /// What the mail was made from.
+    /// The template that the mail was rendered from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<TemplateRef>,
-    /// The variables used, secrets masked.
+    /// The variables that were used, with secrets masked.
     pub data: Map<String, Value>,
-    /// Which try this was, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// How it ended.
     pub status: Status,
-    /// Whether this closes the run of attempts.
+    /// Whether no further attempt follows.
     #[serde(rename = "final")]
     pub is_final: bool,
-    /// The server's last answer.
+    /// The server's last reply.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smtp: Option<Smtp>,
-    /// The mail's Message-ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// Why it was not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<DeliveryError>,
-    /// What it is about: `booking_id`, `transaction_id` and the like.
+    /// Searchable ids from the event, such as `booking_id` and `transaction_id`.
     pub correlation: BTreeMap<String, String>,
-    /// How long each step took.
     pub timings: Timings,
-    /// The instance that did it.
+    /// The instance that made the attempt.
     pub worker: String,
-    /// The W3C trace id of the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// When it ended.
+    /// When the attempt ended.
     #[serde(with = "crate::clients::bson_time")]
     pub at: Timestamp,
-    /// When the next attempt is to be made, where there is one.
+    /// When the next attempt is due, if there is one.
     #[serde(
         default,
         with = "crate::clients::bson_time::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub due: Option<Timestamp>,
-    /// When the record may be deleted.
+    /// When MongoDB may delete the record.
     #[serde(with = "crate::clients::bson_time")]
     pub purge_at: Timestamp,
-    /// When what is personal was taken out of it.
+    /// When personal data was erased from the record.
     #[serde(
         default,
         with = "crate::clients::bson_time::option",
@@ -92,7 +84,7 @@ pub struct Record {
 
 impl<'r> From<&'r Record> for RecordedDelivery<'r> {
     fn from(record: &'r Record) -> Self {
-        // A suppressed delivery has a reason as well, but nothing failed.
+        // A suppressed delivery has an error as well, but it is not a failure.
         let failure = record.error.as_ref().filter(|_| record.status.is_failure());
         Self {
             route: &record.route,
@@ -105,12 +97,10 @@ impl<'r> From<&'r Record> for RecordedDelivery<'r> {
     }
 }
 
-/// Longest text in a stub, in characters.
 const STUB_TEXT: usize = 1000;
 
 impl Record {
-    /// What is left of a record that the audit can't hold: who got what and how it ended, without
-    /// anything that upstream chose freely.
+    /// A copy of a record that the audit can't hold, without the fields that upstream chose freely.
     pub(crate) fn stub(&self, reason: &str) -> Self {
         let cut = |text: &str| -> String { text.chars().take(STUB_TEXT).collect() };
         let mut data = Map::new();
@@ -138,20 +128,18 @@ impl Record {
     }
 }
 
-/// The event as the record names it.
+/// The event as recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventRef {
-    /// Its id; for a message that is no event, the delivery id.
+    /// The event id; for a message that is not an event, the delivery id.
     pub id: String,
-    /// Where the id came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_source: Option<IdSource>,
-    /// Its type as published.
+    /// The type as published.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its CloudEvents source, else the queue it came in on.
+    /// The CloudEvents source, else the source queue.
     pub source: String,
-    /// When it happened.
     #[serde(
         default,
         with = "crate::clients::bson_time::option",
@@ -160,43 +148,39 @@ pub struct EventRef {
     pub time: Option<Timestamp>,
 }
 
-/// Which template in which words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateRef {
-    /// Its name.
     pub name: String,
-    /// The locale it was rendered in.
     pub locale: String,
-    /// A hash of its text.
+    /// Hash of the template's text.
     pub version: String,
 }
 
-/// How an attempt ended.
+/// Outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// The server took it.
+    /// The server accepted the mail.
     Sent,
-    /// No server is configured; it would have been sent.
+    /// No server is configured, so nothing was sent.
     Simulated,
-    /// It failed and will be tried again.
+    /// The attempt failed and another one follows.
     Retrying,
-    /// It failed for good; there is a dead letter.
+    /// The delivery failed for good and became a dead letter.
     Failed,
-    /// The body went out and no reply was read.
+    /// The body was sent but no reply was read.
     Unknown,
-    /// Not sent, on purpose.
+    /// Not sent, for a reason in the record's error.
     Suppressed,
-    /// Overtaken by a later event.
+    /// Superseded by a later event about the booking.
     Superseded,
-    /// Another event told the same fact before.
+    /// Another event with the same business key came first.
     Duplicate,
-    /// The message could not be understood.
+    /// The message is not a valid event.
     Rejected,
 }
 
 impl Status {
-    /// All of them.
     pub const ALL: [Self; 9] = [
         Self::Sent,
         Self::Simulated,
@@ -209,12 +193,11 @@ impl Status {
         Self::Rejected,
     ];
 
-    /// Whether something went wrong, rather than on purpose.
+    /// Whether it means that something went wrong. `suppressed` and `superseded` are no failures.
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Retrying | Self::Failed | Self::Unknown | Self::Rejected)
     }
 
-    /// How loudly a log tells of it.
     pub fn level(self) -> Level {
         match self {
             Self::Failed | Self::Unknown | Self::Rejected => Level::ERROR,
@@ -223,7 +206,7 @@ impl Status {
         }
     }
 
-    /// Its name in records, logs and metrics.
+    /// The name in records, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sent => "sent",
@@ -239,40 +222,35 @@ impl Status {
     }
 }
 
-/// What an SMTP server said.
+/// A reply of an SMTP server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Smtp {
-    /// Host and port.
     pub server: String,
-    /// The command that was answered: `MAIL`, `RCPT`, `DATA` or `.`.
     pub command: String,
-    /// The reply code (RFC 5321 4.2).
+    /// The reply code (RFC 5321 section 4.2).
     pub code: u16,
-    /// The enhanced status code (RFC 3463), if the server gave one.
+    /// The enhanced status code (RFC 3463), if the reply has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enhanced: Option<String>,
-    /// The reply's text.
     pub reply: String,
 }
 
-/// Why a delivery was not sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryError {
-    /// A short word to group by, such as `missing_variable` or `refused`.
+    /// Category for grouping, such as `missing_variable` or `refused`.
     pub kind: String,
-    /// What happened.
     pub message: String,
 }
 
-/// How long each step took, in milliseconds.
+/// Duration of each step, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// From publishing to receipt; absent where the message has no timestamp.
+    /// From publishing to receipt; `None` if the message has no timestamp.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_ms: Option<i64>,
-    /// Waiting for a connection to the server, and for the claim.
+    /// Waiting for a connection to the server and for the claim.
     pub claim_ms: f64,
-    /// Making the mail.
+    /// Rendering and composing the mail.
     pub render_ms: f64,
     /// From the first command to the last reply.
     pub send_ms: f64,

@@ -1,7 +1,7 @@
-//! Where events come from and where hand-offs go.
+//! The broker: source messages come in, republished deliveries go out.
 //!
-//! A source message is the unit of receipt, a delivery is the unit of everything after: a
-//! *hand-off* carries exactly one delivery, with a [`DeliveryHeaders`] in its headers.
+//! A source message is one event. After routing, the unit is the delivery: a *republish* carries
+//! exactly one delivery, described by the [`DeliveryHeaders`] in its headers.
 
 pub mod amqp;
 pub(crate) mod queue_names;
@@ -18,24 +18,22 @@ use crate::{
     routing::{DeliveryId, Priority},
 };
 
-/// How long a delivery waits that another one holds, or that could not be tried.
+/// How long a delivery waits that another owner holds, or that could not be tried.
 pub const DEFER: Duration = Duration::from_secs(5);
 
-/// A message as received.
+/// A received message.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// The body as published.
     pub body: Vec<u8>,
-    /// What the broker says about it.
     pub properties: Properties,
-    /// The queue it was taken from.
+    /// The queue that it was consumed from.
     pub queue: String,
-    /// Whether it may have been taken before.
+    /// Whether it may have been delivered before.
     pub redelivered: bool,
-    /// When it was taken.
     pub received_at: Timestamp,
-    /// On usher's own queues: which delivery it stands for. Headers on source queues are not
-    /// looked at, for a publisher could forge them.
+    /// The delivery that it stands for, on usher's own queues. Headers on source queues are
+    /// ignored, since a publisher could forge them.
     pub delivery_headers: Option<DeliveryHeaders>,
 }
 
@@ -49,14 +47,14 @@ impl Message {
         }
     }
 
-    /// The source queue that the event came in on, however often it was handed off since.
+    /// The source queue of the event, however often it was republished.
     pub fn origin(&self) -> &str {
         self.delivery_headers
             .as_ref()
             .map_or(&self.queue, |delivery_headers| &delivery_headers.origin)
     }
 
-    /// When the event arrived, however often it was handed off since.
+    /// When the event arrived, however often it was republished.
     pub fn arrived_at(&self) -> Timestamp {
         self.delivery_headers
             .as_ref()
@@ -65,29 +63,30 @@ impl Message {
     }
 }
 
-/// What a hand-off says about itself: which delivery, why, where from and how often tried.
+/// The headers of a republished delivery: which one, why, where from and which attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryHeaders {
-    /// The delivery, or what a message that is no event is known by.
+    /// The delivery id; for a message that is not an event, the id of its rejection.
     pub delivery_id: DeliveryId,
-    /// The event's id; empty where there is none.
+    /// The event's id; empty if there is none.
     pub event_id: String,
-    /// The route's name; empty where there is none.
+    /// The route's name; empty if there is none.
     pub route: String,
-    /// The channel's name; empty where there is none.
+    /// The channel's name; empty if there is none.
     pub channel: String,
-    /// The recipient's address; empty where there is none.
+    /// The recipient's address; empty if there is none.
     pub recipient: String,
-    /// The attempt to be made, or in `usher.dead`, `usher.poison` and `usher.parked` the last made.
+    /// The attempt to be made; in `usher.dead`, `usher.poison` and `usher.parked` the last attempt
+    /// made.
     pub attempt: u32,
     /// The source queue.
     pub origin: String,
-    /// Why it was handed off.
+    /// Why it was republished.
     pub reason: String,
-    /// Its secrets are masked: it can be looked at, not sent.
+    /// Its secrets are masked: it can be inspected, but not sent.
     #[serde(default)]
     pub masked: bool,
-    /// When the event arrived: its place among others where it says nothing of that itself.
+    /// When the event arrived. This orders events that have no time of their own.
     #[serde(default)]
     pub arrived_at: Option<Timestamp>,
 }
@@ -95,7 +94,6 @@ pub struct DeliveryHeaders {
 const REASON_BYTES: usize = 1024;
 
 impl DeliveryHeaders {
-    /// The headers of a hand-off.
     pub fn to_headers(&self) -> BTreeMap<&'static str, String> {
         let mut reason = self.reason.as_str();
         while reason.len() > REASON_BYTES {
@@ -118,7 +116,7 @@ impl DeliveryHeaders {
         headers
     }
 
-    /// Reads the headers of a hand-off; `None` if they are not usher's.
+    /// Parses the headers of a republish; `None` if they are not usher's.
     pub fn from_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         let text = |name| header(name).map(ToOwned::to_owned);
         Some(Self {
@@ -136,27 +134,25 @@ impl DeliveryHeaders {
     }
 }
 
-/// Where a hand-off goes.
+/// The target of a republish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
     /// `usher.delay.<wait>`, then `usher.due.<priority>`.
     Later(Duration, Priority),
     /// `usher.low`: mail that must not delay other mail.
     Low,
-    /// `usher.dead`: can't be delivered.
+    /// `usher.dead`: failed for good.
     Dead,
-    /// `usher.poison`: can't be understood, or kills its process.
+    /// `usher.poison`: can't be parsed, or crashes its process.
     Poison,
-    /// `usher.parked`: nobody can tell whether it went out.
+    /// `usher.parked`: the outcome is unknown.
     Parked,
 }
 
-/// One delivery on its way to one of usher's own queues.
+/// A delivery to be published to one of usher's own queues.
 #[derive(Debug, Clone)]
 pub struct Republish {
-    /// Which delivery, and why.
     pub delivery_headers: DeliveryHeaders,
-    /// Where to.
     pub destination: Destination,
     /// The original body, or a masked copy.
     pub body: Vec<u8>,
@@ -164,20 +160,20 @@ pub struct Republish {
     pub properties: Properties,
 }
 
-/// The way back to the broker.
+/// Publishes to the broker.
 #[async_trait]
 pub trait Broker: Send + Sync {
-    /// Publishes a hand-off; the broker has it for good when this returns.
+    /// Republishes a delivery. The broker has confirmed it when this returns.
     async fn republish(&self, republish: &Republish) -> Result<(), BrokerError>;
 }
 
-/// The broker can't take a hand-off right now; waiting may help.
+/// The broker can't take a republish now. Waiting may help.
 #[derive(Debug, thiserror::Error)]
 #[error("the broker did not confirm: {0:#}")]
 pub struct BrokerError(pub anyhow::Error);
 
-/// What is done with each message. When it returns, everything about the message is durable and
-/// the message is acknowledged; when it is dropped, the message goes back.
+/// Processes a message. When it returns, everything about the message is durable and the message is
+/// acknowledged. When it is dropped, the message goes back to its queue.
 pub type Handler = std::sync::Arc<dyn Fn(Message) -> BoxFuture<'static, ()> + Send + Sync>;
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
-//! How the times of a record are stored: as text in JSON, as dates in MongoDB, so that queries and
-//! TTL indexes work.
+//! Serializes times as text in JSON and as dates in BSON, so that queries and TTL indexes work.
 
 use jiff::Timestamp;
 use mongodb::bson::DateTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-/// BSON is the only format here that is not for people to read.
+/// BSON is the only format here that is not human-readable.
 pub(crate) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     if to.is_human_readable() {
         time.serialize(to)
@@ -22,7 +21,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestam
     Timestamp::from_millisecond(date.timestamp_millis()).map_err(D::Error::custom)
 }
 
-/// The same for a time that may be missing.
+/// The same for optional times.
 pub(crate) mod option {
     use super::{Deserialize, Deserializer, Serialize, Serializer, Timestamp};
 

@@ -1,4 +1,4 @@
-//! How the services are reached: settings to connections.
+//! Connections to MongoDB and Redis.
 
 pub(crate) mod bson_time;
 pub mod mongo;

@@ -14,16 +14,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{config::Endpoint, tls::TlsFiles};
 
-/// How long the driver looks for a server before an operation fails.
 const SERVER_SELECTION: Duration = Duration::from_secs(5);
 
 /// MongoDB's code for a duplicate key.
 const DUPLICATE_KEY: i32 = 11000;
 
-/// The database on connections of its own, made when they are needed.
-///
-/// # Errors
-/// The URI can't be used.
+/// A database handle with a connection pool of its own, which connects lazily.
 pub async fn connect(server: &Endpoint, database: &str) -> Result<Database, Error> {
     let mut options = ClientOptions::parse(server.url.expose()).await?;
     if let Some(Tls::Enabled(tls)) = &mut options.tls {
@@ -40,7 +36,7 @@ pub async fn connect(server: &Endpoint, database: &str) -> Result<Database, Erro
     Ok(Client::with_options(options)?.database(database))
 }
 
-/// The settings' files go before those that the URI names.
+/// Files from the settings take precedence over those in the URI.
 fn add_certificates(tls: &mut TlsOptions, files: &TlsFiles) {
     let TlsFiles { ca, cert, .. } = files.clone();
     tls.ca_file_path = ca.or(tls.ca_file_path.take());
@@ -61,28 +57,29 @@ pub fn is_duplicate_key(error: &Error) -> bool {
     }
 }
 
-/// Larger documents are not even sent: MongoDB takes 16 MiB, and its drivers refuse a batch with one
-/// that is larger.
+/// Larger documents are rejected before sending. MongoDB takes 16 MiB, and its driver rejects a
+/// whole batch that contains a larger one.
 const MAX_DOCUMENT_BYTES: usize = 15 * 1024 * 1024;
 
-/// Refusals that are about the document: `BadValue`, `FailedToParse`, `TypeMismatch`, `InvalidBSON`,
-/// `DollarPrefixedFieldName`, `InvalidIdField`, `EmptyFieldName`, `DottedFieldName`,
-/// `DocumentValidationFailure`, `BSONObjectTooLarge` and keys that are too long or can't be indexed.
+/// Error codes that concern the document: `BadValue`, `FailedToParse`, `TypeMismatch`,
+/// `InvalidBSON`, `DollarPrefixedFieldName`, `InvalidIdField`, `EmptyFieldName`, `DottedFieldName`,
+/// `DocumentValidationFailure`, `BSONObjectTooLarge` and keys that are too long or can't be
+/// indexed.
 const OF_THE_DOCUMENT: [i32; 13] = [2, 9, 14, 22, 52, 53, 56, 57, 121, 10334, 17280, 17419, 17420];
 
-/// Why a document is not there.
+/// Why a document was not inserted.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum InsertError {
-    /// It can't be held, however often it is tried.
+    /// The database can never hold it.
     #[error("the database can't hold it: {0}")]
     Unstorable(String),
-    /// The database did not take it now.
+    /// The database did not take it this time.
     #[error("{0}")]
     Unavailable(String),
 }
 
-/// Inserts all, unordered; says for each whether it is new. One that is there already is no failure,
-/// and none shares the fate of another that can't be held.
+/// Inserts all documents, unordered. Returns for each whether it is new: an existing one is no
+/// error. A document that can't be stored does not affect the others.
 pub async fn insert_all<C, T>(
     collection: Collection<C>,
     documents: Vec<impl Borrow<T>>,
@@ -109,7 +106,7 @@ where
     answers.map(|known| known.or_else(|| inserted.next()).unwrap_or_else(unanswered)).collect()
 }
 
-/// Each document by itself, so that one that can't be serialized does not keep its batch out.
+/// Serializes one document by itself, so that a failure does not affect its batch.
 fn serialized<T: Serialize>(document: &T) -> Result<RawDocumentBuf, InsertError> {
     let unstorable = |error: bson::error::Error| InsertError::Unstorable(error.to_string());
     let document = bson::serialize_to_raw_document_buf(document).map_err(unstorable)?;
@@ -137,12 +134,12 @@ async fn insert_serialized(
             }
             answers
         }
-        // Nobody knows what was written: all of it is written again.
+        // Unknown what was written: the caller writes all of it again.
         Err(error) => documents.iter().map(|_| Err(refusal(&error))).collect(),
     }
 }
 
-/// The answers for each document; an error where the batch as a whole was not taken.
+/// The results for each document, or an error if the whole batch was rejected.
 async fn insert_batch(
     collection: &Collection<RawDocumentBuf>,
     documents: &[RawDocumentBuf],
@@ -169,7 +166,7 @@ async fn insert_batch(
     Ok(answers)
 }
 
-/// Whether the server, or the driver before it, refused what it was given, rather than being away.
+/// Whether server or driver rejected the content, rather than being unavailable.
 fn is_of_the_batch(error: &Error) -> bool {
     match *error.kind {
         ErrorKind::Command(ref refused) => OF_THE_DOCUMENT.contains(&refused.code),
@@ -195,7 +192,7 @@ fn insert_error(code: i32, message: String) -> InsertError {
     }
 }
 
-/// Whichever of the documents with these ids there are, in their order.
+/// The documents with these ids that exist, in the order of the ids.
 pub async fn find_all(
     collection: Collection<Document>,
     ids: Vec<String>,
@@ -214,11 +211,8 @@ pub async fn find_all(
     }
 }
 
-/// What an index or a validator needs may be more than a server grants, and it goes on without: it
-/// answered, so to wait does not help. Says what was refused.
-///
-/// # Errors
-/// It did not answer.
+/// Turns a refusal for lack of permissions into a warning: usher works without the index or
+/// validator, and waiting would not help.
 pub fn unless_refused<T>(what: &str, made: Result<T, Error>) -> Result<(), Error> {
     // Unauthorized, CannotCreateIndex, IndexOptionsConflict, IndexKeySpecsConflict.
     const REFUSALS: [i32; 4] = [13, 67, 85, 86];
@@ -226,7 +220,7 @@ pub fn unless_refused<T>(what: &str, made: Result<T, Error>) -> Result<(), Error
         Ok(_) => Ok(()),
         Err(error) => match *error.kind {
             ErrorKind::Command(ref refused) if REFUSALS.contains(&refused.code) => {
-                tracing::warn!(what, reason = refused.message, "MongoDB refuses to make it");
+                tracing::warn!(what, reason = refused.message, "MongoDB refuses to create it");
                 Ok(())
             }
             _ => Err(error),
@@ -234,15 +228,11 @@ pub fn unless_refused<T>(what: &str, made: Result<T, Error>) -> Result<(), Error
     }
 }
 
-/// A date as MongoDB has it.
 pub fn date(time: Timestamp) -> bson::DateTime {
     bson::DateTime::from_millis(time.as_millisecond())
 }
 
-/// A document in which the times at these paths are dates, so that queries and TTL indexes work.
-///
-/// # Errors
-/// The value is none that MongoDB can hold.
+/// Serializes a value. Times at these paths become dates, so that queries and TTL indexes work.
 pub fn to_document<T: Serialize>(value: &T, dates: &[&str]) -> anyhow::Result<Document> {
     let mut document = bson::serialize_to_document(value)?;
     for path in dates {
@@ -254,10 +244,7 @@ pub fn to_document<T: Serialize>(value: &T, dates: &[&str]) -> anyhow::Result<Do
     Ok(document)
 }
 
-/// The way back.
-///
-/// # Errors
-/// The document does not have the value's fields.
+/// The inverse of [`to_document`].
 pub fn from_document<T: DeserializeOwned>(
     mut document: Document,
     dates: &[&str],
@@ -280,12 +267,11 @@ fn at<'d>(document: &'d mut Document, path: &str) -> Option<&'d mut Bson> {
     }
 }
 
-/// An index by these keys.
 pub fn index(keys: Document) -> IndexModel {
     IndexModel::builder().keys(keys).build()
 }
 
-/// MongoDB deletes a document once the time in this field has passed.
+/// A TTL index: MongoDB deletes a document once the time in this field has passed.
 pub fn purge_index(field: &str) -> IndexModel {
     let options = IndexOptions::builder().expire_after(Duration::ZERO).build();
     IndexModel::builder().keys(bson::doc! {field: 1}).options(options).build()

@@ -1,5 +1,3 @@
-//! Connections to Redis.
-
 use std::time::Duration;
 
 use redis::{
@@ -13,18 +11,15 @@ use crate::{
     tls::{Pem, Renewed},
 };
 
-/// A connection that is made when it is first used, and again when it is lost or its certificates
-/// have changed. An answer may take this long.
-///
-/// # Errors
-/// The URL or the certificates can't be used.
+/// A connection that is opened at first use, and again when it is lost or its certificates have
+/// changed. `answer` limits the time for one reply.
 pub(crate) fn connect(
     service: &'static str,
     server: &Endpoint,
     answer: Duration,
 ) -> Result<Renewed<ConnectionManager>, String> {
     let info = server.url.expose().parse::<ConnectionInfo>().map_err(|error| error.to_string())?;
-    // A connection that swallows commands would else be kept for as long as the kernel resends.
+    // Otherwise a connection that swallows commands would live as long as the kernel retransmits.
     let info = info.set_tcp_settings(TcpSettings::default().set_user_timeout(answer));
     let make = move |pem: &Pem| manager(&info, pem, answer).map_err(|error| error.to_string());
     Renewed::new(service, server.tls.clone(), make)
@@ -42,7 +37,7 @@ fn manager(info: &ConnectionInfo, pem: &Pem, answer: Duration) -> RedisResult<Co
         };
         Client::build_with_tls(info.clone(), certificates)?
     };
-    // One try each: whoever needs the answer decides how long to wait.
+    // No retries here: the caller decides how long to wait.
     let config = ConnectionManagerConfig::new()
         .set_number_of_retries(1)
         .set_max_delay(Duration::from_secs(1))

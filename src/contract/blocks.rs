@@ -1,5 +1,4 @@
-//! What the schemas of events are made of: one for each type of variable, and what every event may
-//! say about itself.
+//! The building blocks of event schemas: one for each variable type, and the envelope.
 
 use serde_json::{Map, Value, json};
 
@@ -8,19 +7,19 @@ use crate::{
     routing::VariableType,
 };
 
-/// No control character, and something that is to be seen.
+/// No control characters, and at least one visible character.
 const NAME: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
 /// ISO 8601 with an offset.
 const MOMENT: &str =
     r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?([Zz]|[+-]\d{2}(:?\d{2})?)$";
 
-/// The schemas that the events' own are made of, by their names.
+/// The shared schemas by name.
 pub(super) fn shared() -> Map<String, Value> {
     let mut schemas = Map::new();
     for kind in VariableType::ALL {
-        let schema = of_type(kind);
-        schemas.insert(format!("Optional{}", name_of(kind)), optional(&link(name_of(kind))));
-        schemas.insert(name_of(kind).to_owned(), schema);
+        let schema = type_schema(kind);
+        schemas.insert(format!("Optional{}", type_name(kind)), optional(&link(type_name(kind))));
+        schemas.insert(type_name(kind).to_owned(), schema);
     }
     let moment = json!({
         "type": ["string", "null"], "format": "date-time", "pattern": MOMENT,
@@ -40,12 +39,12 @@ pub(super) fn shared() -> Map<String, Value> {
     schemas
 }
 
-/// A schema that is named elsewhere.
+/// A reference to a named schema.
 pub(super) fn link(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
-pub(super) fn name_of(kind: VariableType) -> &'static str {
+pub(super) fn type_name(kind: VariableType) -> &'static str {
     match kind {
         VariableType::Text => "Text",
         VariableType::Amount => "Amount",
@@ -58,27 +57,27 @@ pub(super) fn name_of(kind: VariableType) -> &'static str {
     }
 }
 
-/// A value of this type, and one that says something.
-fn of_type(kind: VariableType) -> Value {
+/// The schema of a non-empty value of this type.
+fn type_schema(kind: VariableType) -> Value {
     match kind {
         VariableType::Text => json!({
             "type": ["string", "number", "boolean"], "pattern": r"\S",
-            "description": "A text; numbers and booleans are shown as they stand.",
+            "description": "A text. Numbers and booleans are printed as they are.",
         }),
         VariableType::Amount => json!({
             "type": ["number", "string"], "pattern": r"^\s*[+-]?(\d{1,28}(\.\d*)?|\.\d+)\s*$",
-            "description": "A number, or one as text, such as 25.5 or \"25.50\".",
+            "description": "A number or a number as text, such as 25.5 or \"25.50\".",
         }),
         VariableType::Time => json!({
             "type": "string", "pattern": r"\S",
-            "description": "ISO 8601, or a text that is shown as it stands. Without an offset it is in the event's timezone, else in TIMEZONE.",
+            "description": "ISO 8601, or a text that is printed as it is. A time without an offset is in the event's timezone, else in TIMEZONE.",
         }),
         VariableType::List => json!({
             "type": "array", "items": {"type": ["string", "number", "boolean"]},
         }),
         VariableType::Url => json!({
             "type": "string", "format": "uri", "pattern": r"^\s*[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#\[\]@:%<>]+(:\d{1,4})?([/?#]\S*)?\s*$",
-            "description": "An http or https address.",
+            "description": "An http or https URL.",
         }),
         VariableType::Integer => json!({
             "type": ["integer", "string"], "pattern": r"^\s*[+-]?\d{1,18}\s*$",
@@ -90,41 +89,41 @@ fn of_type(kind: VariableType) -> Value {
         VariableType::Object => json!({
             "type": "object",
             "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
-            "description": "Names and plain values.",
+            "description": "Names with plain values.",
         }),
     }
 }
 
-/// What every event may say about itself.
+/// The fields that every event may have besides its variables.
 fn envelope() -> Value {
     let text = |description: &str| json!({"type": ["string", "null"], "description": description});
     let moment = |description: &str| json!({"allOf": [link("Moment")], "description": description});
     json!({
         "type": "object",
-        "description": "What every event may say about itself. null is the same as absent.",
+        "description": "Fields that every event may have. null is the same as absent.",
         "properties": {
             "event_id": {
                 "type": ["string", "number", "null"], "pattern": NAME, "maxLength": 255,
-                "description": "The same in every copy of the event, at most 255 bytes. Without it: the AMQP message id, else a hash of the body.",
+                "description": "Event id, the same in every copy of the event, at most 255 bytes. Default: the AMQP message id, else a hash of the body.",
             },
-            "occurred_at": moment("When it happened. Without it: the AMQP timestamp."),
+            "occurred_at": moment("When the event happened. Default: the AMQP timestamp."),
             "sequence": {
                 "type": ["integer", "null"],
-                "description": "Its place among the events about one booking.",
+                "description": "Position among the events about one booking.",
             },
-            "dedup_key": text("Events with the same key tell one fact and give one mail."),
-            "locale": text("es, en or one of their regions, such as es-CO."),
-            "timezone": text("The IANA zone of times without an offset."),
-            "deliver_at": moment("Not to be sent before this."),
-            "deliver_before": moment("Not to be sent after this."),
+            "dedup_key": text("Events with the same key give one mail."),
+            "locale": text("es, en or a regional variant such as es-CO."),
+            "timezone": text("IANA time zone of times without an offset."),
+            "deliver_at": moment("Not sent before this time."),
+            "deliver_before": moment("Not sent after this time."),
             "user_phone": {
                 "allOf": [link("OptionalNumber")],
-                "description": "For text messages, where a route asks for them.",
+                "description": "Phone number for routes that send text messages.",
             },
             "attachments": {
                 "type": ["array", "null"], "maxItems": MAX_ATTACHMENTS,
                 "items": link("Attachment"),
-                "description": "Files that go out with every mail of the event, together less than 3 MiB.",
+                "description": "Files attached to every mail of the event, less than 3 MiB in total.",
             },
         },
     })
@@ -134,7 +133,7 @@ fn cloudevent() -> Value {
     let name = json!({"type": "string", "pattern": NAME, "maxLength": 255});
     json!({
         "type": "object",
-        "description": "CloudEvents 1.0 in structured mode. source and id together are the event's id.",
+        "description": "CloudEvents 1.0 in structured mode. source and id together identify the event.",
         "required": ["specversion", "id", "source", "type", "data"],
         "properties": {
             "specversion": {"const": "1.0"},
@@ -142,14 +141,14 @@ fn cloudevent() -> Value {
             "source": name,
             "time": {
                 "allOf": [link("Moment")],
-                "description": "When it happened, unless data.occurred_at says so.",
+                "description": "When the event happened, unless data.occurred_at is set.",
             },
             "data_base64": false,
         },
     })
 }
 
-/// Where nothing is said, nothing is wrong.
+/// Accepts null and blank texts as well.
 fn optional(schema: &Value) -> Value {
     let blank = json!({"type": "string", "pattern": r"^\s*$"});
     json!({"anyOf": [schema, {"type": "null"}, blank]})
@@ -158,7 +157,7 @@ fn optional(schema: &Value) -> Value {
 fn number() -> Value {
     json!({
         "type": "string", "pattern": r"^\s*\+[1-9]\d{6,14}\s*$",
-        "description": "Who gets the text message: a number as E.164 writes it.",
+        "description": "Phone number of the recipient in E.164 format.",
     })
 }
 
@@ -166,7 +165,7 @@ fn address() -> Value {
     json!({
         "type": "string", "format": "idn-email", "maxLength": 254,
         "pattern": r#"^ *[^\s@<>(),;:"\\\[\]\u0000-\u001f\u007f-\u009f]{1,64}@[^\s@<>(),;:"\\\[\]\u0000-\u001f\u007f-\u009f]+ *$"#,
-        "description": "Who gets the mail: one address and nothing around it. It may be international.",
+        "description": "Mail address of the recipient: one bare address. It may be internationalized.",
     })
 }
 
@@ -176,12 +175,12 @@ fn attachment() -> Value {
         "properties": {
             "name": {
                 "type": "string", "pattern": r"[^\s./\\]", "maxLength": MAX_ATTACHMENT_NAME_BYTES,
-                "description": "A file name; a path before it is cut off.",
+                "description": "File name; a leading path is removed.",
             },
             "type": {
                 "type": "string", "maxLength": 255,
                 "pattern": r"^(?!multipart/|message/)[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*(\s*;\s*\S+)*$",
-                "description": "Its media type; no multipart and no message.",
+                "description": "Media type; multipart and message types are not allowed.",
             },
             "content": {
                 "type": "string", "contentEncoding": "base64",

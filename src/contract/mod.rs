@@ -1,5 +1,6 @@
-//! The contract for publishers: an AsyncAPI document that is made from the routes and the samples, so
-//! that it says what the routes say (<https://www.asyncapi.com/docs/reference/specification/v3.1.0>).
+//! The contract for publishers: an AsyncAPI document
+//! (<https://www.asyncapi.com/docs/reference/specification/v3.1.0>), generated from routes and
+//! samples.
 
 mod blocks;
 mod schema;
@@ -17,22 +18,19 @@ use crate::{
     },
 };
 
-/// The version of AsyncAPI's AMQP binding.
+/// Version of AsyncAPI's AMQP binding.
 const BINDING: &str = "0.3.0";
 
-/// The whole document, in YAML.
-///
-/// # Errors
-/// It can't be written as YAML.
+/// The whole document in YAML.
 pub(crate) fn asyncapi(routing: &RoutingTable, files: &Files) -> anyhow::Result<String> {
-    let kinds = routing.kinds();
+    let kinds = routing.event_kinds();
     let mut messages = Map::new();
     let mut schemas = blocks::shared();
     for kind in &kinds {
         let name = component(kind.name);
         messages.insert(name.clone(), plain(kind, files));
         messages.insert(cloudevent_name(&name), cloudevent(kind));
-        schemas.insert(name, schema::of_fields(kind));
+        schemas.insert(name, schema::event_schema(kind));
     }
     let mut channels = Map::new();
     for queue in routing.queues() {
@@ -69,35 +67,35 @@ pub(crate) fn asyncapi(routing: &RoutingTable, files: &Files) -> anyhow::Result<
         "operations": operations,
         "components": {"messages": messages, "schemas": schemas},
     });
-    // Whether names come sorted depends on a feature of serde_json that any dependency can switch on.
+    // A feature of serde_json decides whether names are sorted, and any dependency can enable it.
     document.sort_all_objects();
     Ok(serde_saphyr::to_string(&document)?)
 }
 
 fn description() -> String {
     format!(
-        "Events that usher turns into notifications, seen from usher: it receives them.\n\n\
+        "Events that usher receives and turns into notifications.\n\n\
          Publish to a queue by its name, or to the exchange {EVENTS} with the event's type as routing \
-         key; persistent (delivery mode 2), mandatory and with publisher confirms, and again, with the \
-         same id, where no confirm came. Bodies are JSON in UTF-8 of at most {MAX_EVENT_BYTES} bytes; a \
-         content encoding such as gzip is refused.\n\n\
-         Each event comes as plain JSON or as CloudEvents 1.0 in structured or binary mode. Names in Pascal case \
-         (FullName, IPAddress) are read as their snake case (full_name, ip_address); fields that are not \
-         listed are ignored. What does not match goes to usher.poison where it is no event, and to \
-         usher.dead where a variable or the recipient is missing or wrong."
+         key. Publish persistent (delivery mode 2), mandatory and with publisher confirms; without a \
+         confirm, publish again with the same id. Bodies are JSON in UTF-8 of at most {MAX_EVENT_BYTES} \
+         bytes. Content encodings such as gzip are rejected.\n\n\
+         An event is plain JSON, or CloudEvents 1.0 in structured or binary mode. Names in Pascal case \
+         (FullName, IPAddress) are read as snake case (full_name, ip_address). Unlisted fields are \
+         ignored. A message that is not a valid event goes to usher.poison. An event goes to usher.dead \
+         if a variable or the recipient is missing or invalid."
     )
 }
 
-/// An event as plain JSON.
+/// The message for an event as plain JSON.
 fn plain(kind: &EventKind<'_>, files: &Files) -> Value {
-    let says_type = json!({"enum": kind.names, "description": "The event's type."});
+    let type_schema = json!({"enum": kind.names, "description": "The event's type."});
     let mut payload = json!({"allOf": [blocks::link(&component(kind.name))]});
     if kind.mapping.is_some() {
-        // The messages of the Redis stream say their template instead.
-        payload["properties"] = json!({"event_type": says_type, "template": says_type});
+        // Messages of the Redis stream have `template` instead.
+        payload["properties"] = json!({"event_type": type_schema, "template": type_schema});
         payload["anyOf"] = json!([{"required": ["template"]}, {"required": ["event_type"]}]);
     } else {
-        payload["properties"] = json!({"event_type": says_type});
+        payload["properties"] = json!({"event_type": type_schema});
         payload["required"] = json!(["event_type"]);
     }
     json!({
@@ -111,7 +109,7 @@ fn plain(kind: &EventKind<'_>, files: &Files) -> Value {
     })
 }
 
-/// The same as a CloudEvent.
+/// The message for an event as a CloudEvent.
 fn cloudevent(kind: &EventKind<'_>) -> Value {
     let payload = json!({
         "allOf": [blocks::link("CloudEvent")],
@@ -133,12 +131,12 @@ fn cloudevent(kind: &EventKind<'_>) -> Value {
 fn headers() -> Value {
     let traceparent = json!({
         "type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}",
-        "description": "The W3C trace context; its trace id is recorded.",
+        "description": "W3C trace context. Its trace id is recorded.",
     });
     json!({"type": "object", "properties": {"traceparent": traceparent}})
 }
 
-/// The shortest sample and the longest.
+/// The shortest and the longest sample.
 fn examples(kind: &EventKind<'_>, files: &Files) -> Vec<Value> {
     let mut samples: Vec<(&str, &str)> = Vec::new();
     for route in kind.routes {
@@ -153,29 +151,29 @@ fn examples(kind: &EventKind<'_>, files: &Files) -> Vec<Value> {
     let shown = samples.first().into_iter().chain(longest);
     let example = |(path, text): &(&str, &str)| {
         let name = path.rsplit('/').next()?.strip_suffix(".json")?;
-        // With the names that the schemas have.
+        // With the field names of the schemas.
         Some(json!({"name": name, "payload": sample(text).ok()?.fields}))
     };
     shown.filter_map(example).collect()
 }
 
-/// Which notifications an event asks for, and under which rules.
+/// The notifications that an event causes, and their rules.
 fn summary(kind: &EventKind<'_>) -> String {
-    let asks = kind.routes.iter().map(|route| of_route(route));
+    let asks = kind.routes.iter().map(|route| describe_route(route));
     asks.collect::<Vec<_>>().join(" ")
 }
 
-fn of_route(route: &Route) -> String {
+fn describe_route(route: &Route) -> String {
     let to = match &route.recipients {
         Recipients::Field(path) | Recipients::Optional(path) => path.as_str(),
-        // The addresses themselves are nobody's business.
-        Recipients::Fixed(_) => "addresses of usher's settings",
+        // The addresses themselves are not published.
+        Recipients::Fixed(_) => "addresses in usher's settings",
     };
     let (template, channel) = (&route.template, route.channel.as_str());
     let mut text =
         format!("{template} by {channel} to {to}, priority {}.", route.priority.as_str());
     if let Some(pattern) = &route.business_key {
-        text += &format!(" Events with the same {pattern} are one.");
+        text += &format!(" Events with the same {pattern} give one mail.");
     }
     if let Some(age) = route.max_age {
         text += &format!(" Not sent when older than {}.", duration::format(age));
@@ -195,7 +193,7 @@ fn exchange_channel(kinds: &[EventKind<'_>]) -> Value {
     let types: Vec<&str> = kinds.iter().flat_map(|kind| kind.names.iter().copied()).collect();
     json!({
         "address": "{event_type}",
-        "description": "The routing key leads to the event's queue.",
+        "description": "The routing key selects the event's queue.",
         "parameters": {"event_type": {"enum": types, "description": "The event's type."}},
         "messages": links(kinds.iter()),
         "bindings": {"amqp": amqp},
@@ -219,7 +217,7 @@ fn cloudevent_name(name: &str) -> String {
     format!("{name}.cloudevent")
 }
 
-/// A name as AsyncAPI lets components have it.
+/// Replaces characters that AsyncAPI does not allow in component names.
 fn component(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     name.chars().map(|c| if plain(c) { c } else { '_' }).collect()

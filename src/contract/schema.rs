@@ -1,25 +1,26 @@
-//! What an event of one kind must look like, as JSON Schema (draft 07, which AsyncAPI builds on).
+//! JSON Schema of an event kind (draft 07, on which AsyncAPI builds).
 //!
-//! Whatever these schemas let through is no event's fault for the pipeline; the pipeline itself is
-//! a little more patient (names in Pascal case, numbers for texts of the envelope).
+//! The delivery line accepts every event that matches. It also accepts a little more, such as names
+//! in Pascal case and numbers for texts of the envelope.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::blocks::{link, name_of};
+use super::blocks::{link, type_name};
 use crate::routing::{ChannelKind, EventKind, FieldMapping, Priority, Recipients, Route, Variable};
 
-/// The mail's subject, where an event brings its own: it stands beside the fields of a dialect.
+/// The subject that an event may bring along. It is not nested in a dialect's fields.
 const SUBJECT: &str = "subject";
 
-/// The fields of events of one kind, without what says their type.
-pub(super) fn of_fields(kind: &EventKind<'_>) -> Value {
+/// The schema of the fields of an event kind, without its type.
+pub(super) fn event_schema(kind: &EventKind<'_>) -> Value {
     let mut outer = Fields::default();
     let mut inner = Fields::default();
     let nested = kind.mapping.and_then(|mapping| mapping.fields.as_ref());
     for name in ["full_name", "username", "email"] {
-        let global = json!({"type": ["string", "null"], "description": "Seen by every template."});
+        let global =
+            json!({"type": ["string", "null"], "description": "Available to every template."});
         outer.properties.insert(name.to_owned(), global);
     }
     for route in kind.routes {
@@ -36,7 +37,7 @@ pub(super) fn of_fields(kind: &EventKind<'_>) -> Value {
     for route in kind.routes {
         match &route.recipients {
             Recipients::Field(path) => outer.insert(path, link(recipient(route.channel))),
-            // Of a path only the last part can be missing.
+            // In a path, only the last part can be missing.
             Recipients::Optional(path) if !path.contains('.') => {
                 let name = format!("Optional{}", recipient(route.channel));
                 outer.properties.insert(path.clone(), link(&name));
@@ -51,17 +52,17 @@ pub(super) fn of_fields(kind: &EventKind<'_>) -> Value {
     outer.into_schema()
 }
 
-/// An object under construction.
+/// An object schema under construction.
 #[derive(Default)]
 struct Fields {
     properties: Map<String, Value>,
     required: Vec<String>,
-    /// What else has to hold.
+    /// Further schemas that have to match.
     all_of: Vec<Value>,
 }
 
 impl Fields {
-    /// A variable under the names that publishers write it with.
+    /// Adds a variable under the names that publishers use.
     fn add(
         &mut self,
         mapping: Option<&FieldMapping>,
@@ -69,7 +70,7 @@ impl Fields {
         schema: &Value,
         is_required: bool,
     ) {
-        let theirs = mapping.map_or(vec![name], |mapping| mapping.names_of(name));
+        let theirs = mapping.map_or(vec![name], |mapping| mapping.source_names(name));
         for name in &theirs {
             self.properties.insert((*name).to_owned(), schema.clone());
         }
@@ -83,7 +84,7 @@ impl Fields {
         }
     }
 
-    /// A required field by its path; dots lead into objects.
+    /// Adds a required field by its path; dots lead into objects.
     fn insert(&mut self, path: &str, schema: Value) {
         let (first, schema) = match path.split_once('.') {
             None => (path, schema),
@@ -113,7 +114,7 @@ impl Fields {
     }
 }
 
-/// What the routes of one kind of event want of each variable.
+/// The declarations of each variable in all routes of an event kind.
 fn needs(routes: &[std::sync::Arc<Route>]) -> BTreeMap<&str, Vec<(&Route, &Variable)>> {
     let mut needs: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for route in routes {
@@ -124,38 +125,38 @@ fn needs(routes: &[std::sync::Arc<Route>]) -> BTreeMap<&str, Vec<(&Route, &Varia
     needs
 }
 
-/// A variable as all of its routes want it, and whether one can't do without.
+/// The schema of a variable that satisfies all of its routes, and whether it is required.
 fn property(name: &str, needs: &[(&Route, &Variable)]) -> (Value, bool) {
     let is_required = needs.iter().any(|(_, variable)| variable.default.is_none());
     let mut links: Vec<Value> = Vec::new();
-    let mut says = Vec::new();
+    let mut notes = Vec::new();
     let mut add = |text: String| {
-        if !says.contains(&text) {
-            says.push(text);
+        if !notes.contains(&text) {
+            notes.push(text);
         }
     };
     let mut default = None;
     for (_, variable) in needs {
-        let type_of = name_of(variable.kind);
+        let type_of = type_name(variable.kind);
         let link = if is_required { link(type_of) } else { link(&format!("Optional{type_of}")) };
         if !links.contains(&link) {
             links.push(link);
         }
         if let Some(derived) = variable.derived.as_ref().filter(|_| !is_required) {
-            add(format!("Without it: {derived}."));
+            add(format!("Default: {derived}."));
         }
-        let nothing = variable.kind.nothing();
+        let nothing = variable.kind.empty_value();
         default = default.or(variable.default.as_ref().filter(|value| **value != nothing));
     }
     if needs.iter().any(|(route, _)| route.secrets.iter().any(|secret| secret == name)) {
-        add("A secret: masked in records, logs and dead letters.".to_owned());
+        add("Secret: masked in records, logs and dead letters.".to_owned());
     }
     let mut property = match links.as_slice() {
-        [only] if says.is_empty() && default.is_none() => return (only.clone(), is_required),
+        [only] if notes.is_empty() && default.is_none() => return (only.clone(), is_required),
         _ => json!({"allOf": links}),
     };
-    if !says.is_empty() {
-        property["description"] = says.join(" ").into();
+    if !notes.is_empty() {
+        property["description"] = notes.join(" ").into();
     }
     if let Some(default) = default.filter(|_| !is_required) {
         property["default"] = default.clone();
@@ -165,13 +166,13 @@ fn property(name: &str, needs: &[(&Route, &Variable)]) -> (Value, bool) {
 
 fn priority(route: &Route) -> Option<(String, Value)> {
     let names = Priority::ALL.map(Priority::as_str);
-    let text = format!("How urgent it is; without it: {}.", route.priority.as_str());
+    let text = format!("Priority. Default: {}.", route.priority.as_str());
     Some((route.priority_from.clone()?, json!({"enum": names, "description": text})))
 }
 
 fn reply_to(route: &Route) -> Option<(String, Value)> {
     let name = route.reply_to.clone().filter(|path| !path.contains('.'))?;
-    Some((name, json!({"type": ["string", "null"], "description": "Answers go there."})))
+    Some((name, json!({"type": ["string", "null"], "description": "Address for replies."})))
 }
 
 fn recipient(channel: ChannelKind) -> &'static str {

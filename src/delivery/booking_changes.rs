@@ -35,7 +35,7 @@ impl Pipeline {
                 state: part,
                 event_id: event.id.value.clone(),
                 event_type: event.kind.clone(),
-                version: Version::of(event, message),
+                version: Version::from_event(event, message),
                 showtime: showtime.map(ToOwned::to_owned),
                 timezone: event.text("timezone").map(ToOwned::to_owned),
                 purge_at: self.purge_at(Timestamp::now(), None),
@@ -58,7 +58,7 @@ impl Pipeline {
         let part = delivery.route.lifecycle;
         let part = part.filter(|part| part.is_superseded(Lifecycle::Cancelled))?;
         let booking = self.booking(&event.booking_id()?).await?;
-        let version = Version::of(event, ctx.message);
+        let version = Version::from_event(event, ctx.message);
         booking.supersedes(part, &event.id.value, &version).then(|| booking.reason())
     }
 
@@ -83,7 +83,7 @@ impl Pipeline {
         let voided = match planned.state {
             State::Planned => self.cancel(&planned.delivery_id, &reason).await,
             // A process may have ended between this and the record.
-            State::Void => planned.reason.as_ref() == Some(&reason),
+            State::Cancelled => planned.reason.as_ref() == Some(&reason),
             State::Claimed | State::Published => false,
         };
         let message = Message {

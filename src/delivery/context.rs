@@ -15,7 +15,7 @@ use crate::{
     channel::Outcome,
     event::Event,
     ledger::Owner,
-    redaction::hide,
+    redaction::mask_secrets,
     routing::Delivery,
     template::Rendered,
     trace::Span,
@@ -154,7 +154,7 @@ impl<'a> DeliveryContext<'a> {
     }
 
     pub(super) fn keep_rendered(&mut self, rendered: &Rendered) {
-        let subject = hide(&rendered.subject, &self.secrets);
+        let subject = mask_secrets(&rendered.subject, &self.secrets);
         let subject = subject.chars().take(MAX_SUBJECT).collect();
         self.rendered = Some((subject, rendered.template.clone()));
     }
@@ -176,9 +176,9 @@ impl<'a> DeliveryContext<'a> {
             Outcome::Impossible(reason) | Outcome::Unreachable(reason) => self.reason = reason,
             Outcome::Simulated | Outcome::Withheld => {}
         }
-        self.reason = hide(&self.reason, &self.secrets);
+        self.reason = mask_secrets(&self.reason, &self.secrets);
         if let Some(smtp) = &mut self.smtp {
-            smtp.reply = cut(&hide(&smtp.reply, &self.secrets));
+            smtp.reply = cut(&mask_secrets(&smtp.reply, &self.secrets));
         }
     }
 }

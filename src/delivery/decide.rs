@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{broker::DEFER, channel::Outcome, ledger::Next, routing::OnUnknown};
+use crate::{broker::DEFER, channel::Outcome, ledger::NextStep, routing::OnUnknown};
 
 /// What becomes of a delivery. `kind` is the `error.kind` of its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +67,9 @@ pub fn decide(
 }
 
 /// The wait before the retry that `next` names, after the attempt `attempt`.
-pub fn wait_before(next: Next, attempt: u32, schedule: &[Duration]) -> Duration {
+pub fn wait_before(next: NextStep, attempt: u32, schedule: &[Duration]) -> Duration {
     match next {
-        Next::Retry(to_come) if to_come > attempt => {
+        NextStep::Retry(to_come) if to_come > attempt => {
             schedule.get(attempt as usize - 1).copied().unwrap_or(DEFER)
         }
         _ => DEFER,

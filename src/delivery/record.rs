@@ -13,7 +13,7 @@ use crate::{
     audit::{DeliveryError, EventRef, Record, Status, Timings},
     broker::Message,
     event::Event,
-    redaction::hide,
+    redaction::mask_secrets,
 };
 
 /// Largest value that a record keeps, in bytes of JSON.
@@ -88,7 +88,7 @@ impl DeliveryContext<'_> {
                 Value::Number(number) => number.to_string(),
                 _ => return None,
             };
-            Some((name.clone(), hide(&text, &self.secrets)))
+            Some((name.clone(), mask_secrets(&text, &self.secrets)))
         });
         known.collect()
     }
@@ -240,7 +240,7 @@ pub(super) fn mask(value: &Value, secrets: &[String]) -> Value {
         return value.clone();
     }
     match value {
-        Value::String(text) => Value::String(hide(text, secrets)),
+        Value::String(text) => Value::String(mask_secrets(text, secrets)),
         Value::Number(number) if secrets.contains(&number.to_string()) => {
             Value::String("***".to_owned())
         }

@@ -10,7 +10,7 @@ use crate::{
     audit::Record,
     broker::{DEFER, DeliveryHeaders, Destination, Republish},
     event::snake_case,
-    ledger::{Input, Next},
+    ledger::{Input, NextStep},
     redaction::ERASED,
     routing::collect_texts,
 };
@@ -20,15 +20,15 @@ impl Pipeline {
     pub(super) async fn republish_next(
         &self,
         ctx: &DeliveryContext<'_>,
-        next: Next,
+        next: NextStep,
         wait: Duration,
         attempt: u32,
     ) {
         let (destination, attempt_in_headers) = match next {
-            Next::Retry(to_come) => (Destination::Later(wait, ctx.delivery.priority), to_come),
-            Next::Dead => (Destination::Dead, attempt),
-            Next::Park => (Destination::Parked, attempt),
-            Next::Poison => (Destination::Poison, attempt),
+            NextStep::Retry(to_come) => (Destination::Later(wait, ctx.delivery.priority), to_come),
+            NextStep::Dead => (Destination::Dead, attempt),
+            NextStep::Park => (Destination::Parked, attempt),
+            NextStep::Poison => (Destination::Poison, attempt),
         };
         let mut delivery_headers = ctx.delivery_headers(attempt_in_headers, &ctx.reason);
         if ctx.is_erased && is_kept(destination) {
@@ -53,7 +53,7 @@ impl Pipeline {
     pub(super) async fn republish_again(
         &self,
         ctx: &mut DeliveryContext<'_>,
-        next: Next,
+        next: NextStep,
         attempt: u32,
         record: &str,
     ) {

@@ -63,11 +63,11 @@ impl Pipeline {
     }
 
     pub(super) async fn planned_for(&self, booking: &str) -> Vec<Planned> {
-        self.until_scheduled("reading bookings", || self.scheduler.of_booking(booking)).await
+        self.until_scheduled("reading bookings", || self.scheduler.for_booking(booking)).await
     }
 
     pub(super) async fn cancel(&self, delivery: &DeliveryId, reason: &str) -> bool {
-        self.until_scheduled("scheduling", || self.scheduler.void(delivery, reason)).await
+        self.until_scheduled("scheduling", || self.scheduler.cancel(delivery, reason)).await
     }
 
     pub(super) async fn booking(&self, id: &str) -> Option<Booking> {

@@ -59,7 +59,7 @@ impl Pipeline {
             booking_id: event.booking_id(),
             event_type: event.kind.clone(),
             priority: delivery.priority,
-            version: Version::of(event, ctx.message),
+            version: Version::from_event(event, ctx.message),
             planned_at: Timestamp::now(),
             purge_at: None,
             delivery_headers: ctx.delivery_headers(delivery.attempt, "planned"),

@@ -17,7 +17,7 @@ use crate::{
     audit::{Record, Status},
     broker::{DeliveryHeaders, Destination, Message, Republish},
     event::{Event, Fault},
-    ledger::{Input, Next, Reply},
+    ledger::{Input, NextStep, Reply},
     trace::Span,
 };
 
@@ -33,16 +33,16 @@ impl Pipeline {
                 self.put_off(ctx, wait).await
             }
             Decision::Retry { attempt, wait, kind } => {
-                self.settle_next(ctx, Next::Retry(attempt), wait, kind).await
+                self.settle_next(ctx, NextStep::Retry(attempt), wait, kind).await
             }
             Decision::DeadLetter { kind } => {
-                self.settle_next(ctx, Next::Dead, Duration::ZERO, kind).await
+                self.settle_next(ctx, NextStep::Dead, Duration::ZERO, kind).await
             }
             Decision::Park { kind } => {
-                self.settle_next(ctx, Next::Park, Duration::ZERO, kind).await
+                self.settle_next(ctx, NextStep::Park, Duration::ZERO, kind).await
             }
             Decision::Poison { kind } => {
-                self.settle_next(ctx, Next::Poison, Duration::ZERO, kind).await
+                self.settle_next(ctx, NextStep::Poison, Duration::ZERO, kind).await
             }
         }
     }
@@ -86,16 +86,16 @@ impl Pipeline {
     async fn settle_next(
         &self,
         ctx: &DeliveryContext<'_>,
-        next: Next,
+        next: NextStep,
         wait: Duration,
         kind: &str,
     ) -> Settlement {
         let status = match next {
             _ if ctx.is_unknown => Status::Unknown,
-            Next::Retry(_) => Status::Retrying,
-            Next::Dead | Next::Poison | Next::Park => Status::Failed,
+            NextStep::Retry(_) => Status::Retrying,
+            NextStep::Dead | NextStep::Poison | NextStep::Park => Status::Failed,
         };
-        let is_final = !matches!(next, Next::Retry(_));
+        let is_final = !matches!(next, NextStep::Retry(_));
         let mut record = ctx.record(self, status, is_final, Some(kind));
         let wait_signed = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
         record.due =
@@ -119,7 +119,7 @@ impl Pipeline {
     /// No attempt was made, so nothing is recorded: the same one comes again later.
     async fn put_off(&self, ctx: &DeliveryContext<'_>, wait: Duration) -> Settlement {
         let attempt = ctx.claim.attempt;
-        let next = Next::Retry(attempt);
+        let next = NextStep::Retry(attempt);
         if !self.decided(ctx, next, String::new()).await {
             self.defer(ctx).await;
             return Settlement::Republished;
@@ -131,7 +131,7 @@ impl Pipeline {
     }
 
     /// Whether the decision is ours. It is where the entry was lost, for nobody else knows of it.
-    async fn decided(&self, ctx: &DeliveryContext<'_>, next: Next, record: String) -> bool {
+    async fn decided(&self, ctx: &DeliveryContext<'_>, next: NextStep, record: String) -> bool {
         let (owner, fence) = (ctx.claim.owner.clone(), ctx.claim.fence);
         let input = Input::Decide { owner, fence, next, record };
         let is_lost = self.ledger(&ctx.delivery.id, input).await == Reply::Lost;

@@ -1,4 +1,4 @@
-//! The audit in the embedded mode's file.
+//! The audit of the embedded mode.
 
 use std::sync::Arc;
 
@@ -17,15 +17,11 @@ pub struct EmbeddedAudit {
 }
 
 impl EmbeddedAudit {
-    /// In this file.
     pub fn new(database: Database) -> Self {
         Self { database }
     }
 
     /// Every record, oldest first.
-    ///
-    /// # Errors
-    /// The file could not be read.
     pub async fn all(&self) -> Result<Vec<Record>, AuditError> {
         let work = |connection: &mut rusqlite::Connection| {
             let mut query =

@@ -1,4 +1,4 @@
-//! The broker in the embedded mode's file: queues are rows, a delay is a due time.
+//! The broker of the embedded mode: messages are rows, and a delay is a due time.
 
 use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -16,18 +16,17 @@ use crate::{
     routing::Priority,
 };
 
-/// The one source queue.
+/// The only source queue.
 pub const SOURCE: &str = "events";
 
-/// Where hand-offs wait until they are due.
+/// The queue of republished deliveries, due now or later.
 pub const DUE: &str = "due";
 
-/// Messages under way at once.
+/// Messages in progress at once.
 const IN_FLIGHT: usize = 64;
-/// Longest wait before the file is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Longest wait before the file is checked again.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Queues in a SQLite file.
 #[derive(Clone)]
 pub struct EmbeddedBroker {
     database: Database,
@@ -35,39 +34,29 @@ pub struct EmbeddedBroker {
     in_flight: Arc<Mutex<HashSet<i64>>>,
 }
 
-/// How many messages wait where.
+/// The number of messages by queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// To be processed now or later.
     pub to_process: u32,
-    /// In `usher.dead`.
     pub dead: u32,
-    /// In `usher.poison`.
     pub poison: u32,
-    /// In `usher.parked`.
     pub parked: u32,
 }
 
 impl EmbeddedBroker {
-    /// In this file.
     pub fn new(database: Database) -> Self {
         Self { database, changed: Arc::default(), in_flight: Arc::default() }
     }
 
-    /// Puts an event into the source queue; it is safe when this returns.
-    ///
-    /// # Errors
-    /// The file could not be written.
+    /// Adds an event to the source queue; durable when this returns.
     pub async fn publish_event(&self, body: Vec<u8>) -> Result<(), BrokerError> {
         let seconds = u64::try_from(Timestamp::now().as_second()).ok();
         let properties = Properties { timestamp: seconds, ..Properties::default() };
         self.insert(SOURCE, Priority::High, Duration::ZERO, properties, None, body).await
     }
 
-    /// How many messages wait where.
-    ///
-    /// # Errors
-    /// The file could not be read.
+    /// The number of messages by queue.
     pub async fn waiting(&self) -> Result<Waiting, BrokerError> {
         let work = |connection: &mut rusqlite::Connection| {
             let mut waiting = Waiting::default();
@@ -89,9 +78,6 @@ impl EmbeddedBroker {
     }
 
     /// Processes messages until stopped, or until `input_ended` and none is left.
-    ///
-    /// # Errors
-    /// The file could not be read or written.
     pub async fn consume(
         &self,
         handler: Handler,
@@ -204,7 +190,7 @@ impl EmbeddedBroker {
             ))
         };
         let wait = self.database.call(work).await.map_err(BrokerError)?;
-        Ok(wait.min(LOOK_AGAIN))
+        Ok(wait.min(POLL_INTERVAL))
     }
 
     async fn insert(

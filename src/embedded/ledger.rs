@@ -1,4 +1,4 @@
-//! The ledger in the embedded mode's file: the machine itself inside a transaction.
+//! The ledger of the embedded mode: the state machine inside a transaction.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     routing::DeliveryId,
 };
 
-/// The ledger in a SQLite file that this process alone holds.
+/// The ledger in a SQLite file that only this process uses.
 pub struct EmbeddedLedger {
     database: Database,
     instance: String,
@@ -22,7 +22,7 @@ pub struct EmbeddedLedger {
 }
 
 impl EmbeddedLedger {
-    /// `instance` names this process; every other owner in the file is a process that has ended.
+    /// `instance` names this process. Every other owner in the file is a process that has ended.
     pub fn new(
         database: Database,
         instance: String,
@@ -52,7 +52,7 @@ impl Ledger for EmbeddedLedger {
                 .optional()?;
             let entry: Option<Entry> = stored.as_deref().map(serde_json::from_str).transpose()?;
             let owner_gone = entry.as_ref().is_some_and(|entry| entry.owner.instance != instance);
-            // The file is all there is: whoever loses it loses the audit as well.
+            // Ledger and audit are in one file, so they are only lost together.
             let (entry, reply) = step(entry, &input, Facts { owner_gone, epoch_intact: true });
             if let Some(entry) = entry {
                 let window = if entry.derived { dedup_derived } else { dedup };
@@ -101,7 +101,7 @@ impl Ledger for EmbeddedLedger {
     }
 
     async fn renew(&self, _instance: &str) -> Result<(), LedgerError> {
-        // The lock on the file says who lives.
+        // The lock on the file proves that this process lives.
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! The one file of the embedded mode: broker, ledger, audit and plan in a SQLite database that one
-//! process holds. Write-ahead logging makes every committed step survive kill -9.
+//! The embedded mode: broker, ledger, audit and scheduler in one SQLite file that one process
+//! holds. Write-ahead logging makes every committed step survive kill -9.
 
 pub mod audit;
 pub mod broker;
@@ -68,15 +68,12 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens or makes the file, and keeps every other process out of it.
-    ///
-    /// # Errors
-    /// The file can't be opened, or another process holds it.
+    /// Opens or creates the file and locks it against other processes.
     pub fn open(path: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        // With WAL, NORMAL loses nothing when the process dies; only a power cut could take the
+        // With WAL, NORMAL loses nothing when the process dies. Only a power cut could lose the
         // last commits.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.execute_batch(SCHEMA)?;
@@ -88,10 +85,7 @@ impl Database {
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
-    /// Runs one piece of work on the database, off the async threads.
-    ///
-    /// # Errors
-    /// What the work gives, or that it panicked.
+    /// Runs a closure on the database, outside the async threads.
     pub async fn call<T, F>(&self, work: F) -> anyhow::Result<T>
     where
         T: Send + 'static,
@@ -99,7 +93,7 @@ impl Database {
     {
         let connection = self.connection.clone();
         tokio::task::spawn_blocking(move || {
-            // SQLite rolls back what a panic left open, so the connection can be used on.
+            // SQLite rolls back what a panic left open, so the connection stays usable.
             work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await?

@@ -1,4 +1,4 @@
-//! The plan in the embedded mode's file.
+//! The scheduler of the embedded mode.
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -14,13 +14,11 @@ use crate::{
     },
 };
 
-/// The plan in a SQLite file.
 pub struct EmbeddedScheduler {
     database: Database,
 }
 
 impl EmbeddedScheduler {
-    /// In this file.
     pub fn new(database: Database) -> Self {
         Self { database }
     }
@@ -44,7 +42,7 @@ impl Scheduler for EmbeddedScheduler {
     async fn add(&self, planned: Planned) -> Result<Added, SchedulerError> {
         self.call(move |connection| {
             let known = get(connection, &planned.delivery_id)?;
-            if let Some(added) = known.and_then(|known| planned.meets(&known)) {
+            if let Some(added) = known.and_then(|known| planned.outcome_beside(&known)) {
                 return Ok(added);
             }
             put(connection, &planned)?;
@@ -74,22 +72,22 @@ impl Scheduler for EmbeddedScheduler {
         let deliveries = deliveries.to_vec();
         self.call(move |connection| {
             for delivery in &deliveries {
-                end(connection, delivery, State::Claimed, State::Published, None)?;
+                finish(connection, delivery, State::Claimed, State::Published, None)?;
             }
             Ok(())
         })
         .await
     }
 
-    async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError> {
+    async fn cancel(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError> {
         let (delivery, reason) = (delivery.clone(), reason.to_owned());
         self.call(move |connection| {
-            end(connection, &delivery, State::Planned, State::Void, Some(reason))
+            finish(connection, &delivery, State::Planned, State::Cancelled, Some(reason))
         })
         .await
     }
 
-    async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, SchedulerError> {
+    async fn for_booking(&self, booking: &str) -> Result<Vec<Planned>, SchedulerError> {
         let booking = booking.to_owned();
         self.call(move |connection| {
             all(
@@ -131,7 +129,7 @@ impl Scheduler for EmbeddedScheduler {
     async fn change(&self, booking: Booking) -> Result<Booking, SchedulerError> {
         self.call(move |connection| {
             if let Some(known) = find_booking(connection, &booking.id)?
-                && !known.yields_to(&booking)
+                && !known.is_replaced_by(&booking)
             {
                 return Ok(known);
             }
@@ -172,8 +170,8 @@ fn put(connection: &Connection, planned: &Planned) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends one that is in the state `from`; whether it was.
-fn end(
+/// Ends an entry if it is in the state `from`. Returns whether it was.
+fn finish(
     connection: &Connection,
     delivery: &DeliveryId,
     from: State,

@@ -1,10 +1,10 @@
-//! The ledger: what is known of each delivery, so that nothing goes out twice.
+//! The ledger: what is known of each delivery, so that none is sent twice.
 //!
-//! [`step`] is the machine itself, pure. [`redis`] realises it as one Lua script, [`embedded`]
-//! by calling it inside a SQLite transaction; a test holds the script against the machine.
+//! [`step`] is the pure state machine. [`redis`] implements it as a Lua script, [`crate::embedded`]
+//! calls it inside a SQLite transaction. A test holds the script against the state machine.
 //!
 //! *Intentions* (claim, latch, decision) are compare-and-set on owner and fence. *Facts* are not
-//! fenced: `sent` absorbs every other state.
+//! fenced: `sent` replaces every other state.
 
 mod rate;
 pub mod redis;
@@ -15,37 +15,36 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use state::{Claim, Entry, Input, Next, Owner, Reply, State};
+pub use state::{Claim, Entry, Input, NextStep, Owner, Reply, State};
 pub use step::{Facts, MAX_CLAIMS, SUSPECT_CLAIMS, step};
 
 pub use crate::config::RateLimit;
 use crate::routing::DeliveryId;
 
-/// Where the entries live. An input may be applied twice after a lost connection: every input is
+/// Stores the entries. An input may be applied twice after a lost connection, so every input is
 /// re-entrant by its owner's token.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Applies one input to the entry of one delivery, atomically.
+    /// Applies an input to the entry of a delivery, atomically.
     async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError>;
 
-    /// Takes one mail to this recipient out of its limit, or says how long it has to wait.
+    /// Counts one mail to this recipient against the limit, or returns how long to wait.
     async fn admit(&self, recipient_hash: &str, limit: RateLimit)
     -> Result<Admission, LedgerError>;
 
-    /// Says that this instance lives; what it holds is its own until this stops.
+    /// Renews the lease of this instance. Its claims hold while it does so.
     async fn renew(&self, instance: &str) -> Result<(), LedgerError>;
 }
 
-/// Whether one more mail to a recipient may go now.
+/// Whether one more mail to a recipient may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It may.
     Now,
-    /// Not before this time has passed.
+    /// Not until this time has passed.
     After(Duration),
 }
 
-/// The ledger can't be asked right now; waiting may help.
+/// The ledger can't be reached now. Waiting may help.
 #[derive(Debug, thiserror::Error)]
 #[error("the ledger did not answer: {0:#}")]
 pub struct LedgerError(pub anyhow::Error);

@@ -1,4 +1,4 @@
-//! The limit per recipient: a leaky bucket kept as one number, the generic cell rate algorithm.
+//! The limit per recipient: a leaky bucket stored as one number (generic cell rate algorithm).
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ impl RateLimit {
         millis(self.period).min(i64::MAX / 2)
     }
 
-    /// Whether one more mail may go now. `full_until_ms` is when the bucket will have leaked out,
-    /// if it holds anything; the answer is its new value, or how long to wait.
+    /// Whether one more mail may be sent now. `full_until_ms` is when the bucket will have drained,
+    /// if it is not empty. Returns its new value, or how long to wait.
     pub(crate) fn admit(self, full_until_ms: Option<i64>, now_ms: i64) -> Result<i64, Duration> {
         let next = full_until_ms.unwrap_or(now_ms).max(now_ms) + self.interval_ms();
         match next - self.period_ms() - now_ms {

@@ -1,4 +1,4 @@
-//! The ledger in Redis: one call of one script for all inputs of the moment.
+//! The ledger in Redis: one script call for all inputs of the moment.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,9 +7,9 @@ use redis::{
     Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, aio::ConnectionManager,
 };
 
-use super::{Admission, Input, Ledger, LedgerError, MAX_CLAIMS, Next, Reply, SUSPECT_CLAIMS};
+use super::{Admission, Input, Ledger, LedgerError, MAX_CLAIMS, NextStep, Reply, SUSPECT_CLAIMS};
 use crate::{
-    batches::Batches,
+    batcher::Batcher,
     clients::redis::connect,
     config::{Endpoint, RateLimit},
     duration::millis,
@@ -17,63 +17,53 @@ use crate::{
     tls::Renewed,
 };
 
-/// The key that tells whether the ledger lost anything; see [`RedisLedger::keep_epoch`].
+/// The key whose absence shows that the ledger lost data; see [`RedisLedger::keep_epoch`].
 const EPOCH: &str = "usher:ledger:epoch";
 
-/// Every input of every delivery.
 const SCRIPT: &str = include_str!("ledger.lua");
 
-/// Where an entry has its record; see the script.
+/// Line of an entry that holds the record; see the script.
 const RECORD_LINE: usize = 10;
 
-/// How long Redis may take to answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Times that rule the ledger.
 #[derive(Debug, Clone, Copy)]
 pub struct Windows {
     /// How long an outcome is remembered.
     pub dedup: Duration,
     /// The same for events whose id is a hash of their body.
     pub dedup_derived: Duration,
-    /// How long an instance's key lives without renewal.
+    /// Time to live of an instance's key without renewal.
     pub instance_ttl: Duration,
-    /// How far apart two looks must be to call an owner gone.
+    /// Minimum time between two observations of an absent owner before it counts as gone.
     pub gone_after: Duration,
 }
 
-/// The ledger in Redis.
 pub struct RedisLedger {
     connection: Arc<Renewed<ConnectionManager>>,
-    inputs: Batches<(DeliveryId, Input), RedisResult<String>>,
+    inputs: Batcher<(DeliveryId, Input), RedisResult<String>>,
     rate: Script,
     windows: Windows,
 }
 
 impl RedisLedger {
-    /// Connects lazily: Redis may be down at start, inputs fail until it is up.
-    ///
-    /// # Errors
-    /// The URL or the certificates can't be used.
+    /// Connects lazily. Redis may be down at start: inputs fail until it is up.
     pub fn new(server: &Endpoint, windows: Windows) -> Result<Self, LedgerError> {
         let connection = connect("redis", server, RESPONSE_TIMEOUT);
         let connection = connection.map_err(|reason| LedgerError(anyhow::Error::msg(reason)))?;
         let connection = Arc::new(connection);
         let to = connection.clone();
-        // By this Redis knows it.
+        // The hash that EVALSHA needs.
         let hash = Script::new(SCRIPT).get_hash().to_owned();
-        let inputs = Batches::new(move |inputs: Vec<_>| {
+        let inputs = Batcher::new(move |inputs: Vec<_>| {
             apply_all(to.last(), call(&hash, &inputs, windows), inputs.len())
         });
         let rate = Script::new(include_str!("rate.lua"));
         Ok(Self { connection, inputs, rate, windows })
     }
 
-    /// Makes the epoch if it is missing. A new installation trusts its empty ledger at once; after
-    /// a loss the audit is asked before every first claim for one dedup window.
-    ///
-    /// # Errors
-    /// Redis did not answer.
+    /// Creates the epoch if it is missing. A new installation trusts its empty ledger at once.
+    /// After a loss, the audit is consulted before every first claim for one dedup window.
     pub async fn keep_epoch(&self, audit_is_empty: bool) -> Result<(), LedgerError> {
         let mut connection = self.connection.last();
         let ask_until = if audit_is_empty { 0 } else { now_ms() + millis(self.windows.dedup) };
@@ -85,41 +75,33 @@ impl RedisLedger {
             .await
             .map_err(failed)?;
         if made.is_some() && !audit_is_empty {
-            tracing::warn!("the ledger had no epoch: the audit is asked before each first claim");
+            tracing::warn!(
+                "the ledger has no epoch: the audit is consulted before each first claim"
+            );
         }
         Ok(())
     }
 
-    /// Whether the epoch is there.
-    ///
-    /// # Errors
-    /// Redis did not answer.
     pub async fn has_epoch(&self) -> Result<bool, LedgerError> {
         let mut connection = self.connection.last();
         redis::cmd("EXISTS").arg(EPOCH).query_async(&mut connection).await.map_err(failed)
     }
 
     /// The record of a delivery's outcome, if there is one.
-    ///
-    /// # Errors
-    /// Redis did not answer.
     pub async fn record(&self, delivery: &DeliveryId) -> Result<Option<String>, LedgerError> {
         let known = self.entry(delivery).await?;
         let record = known.as_deref().and_then(|entry| entry.split('\n').nth(RECORD_LINE));
         Ok(record.filter(|record| !record.is_empty()).map(ToOwned::to_owned))
     }
 
-    /// Puts another record in the place of a delivery's, if there is one and `rewrite` gives one; says
-    /// whether. Nothing else changes, not even for how long it is kept.
-    ///
-    /// # Errors
-    /// Redis did not answer.
+    /// Replaces the record of a delivery by what `rewrite` returns. Returns whether a record was
+    /// replaced. Its expiry stays.
     pub async fn rewrite_record(
         &self,
         delivery: &DeliveryId,
         rewrite: impl Fn(&str) -> Option<String> + Send + Sync,
     ) -> Result<bool, LedgerError> {
-        // Only if it is still the one that was read.
+        // Compare-and-set: only if the entry is unchanged.
         let swap = Script::new(
             "if redis.call('GET', KEYS[1]) == ARGV[1] then
                redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
@@ -153,8 +135,8 @@ impl RedisLedger {
 impl Ledger for RedisLedger {
     async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError> {
         let question = (delivery.clone(), input);
-        let answer = self.inputs.ask(question).await.map_err(failed)?.map_err(failed)?;
-        read_reply(&answer)
+        let answer = self.inputs.submit(question).await.map_err(failed)?.map_err(failed)?;
+        decode_reply(&answer)
     }
 
     async fn admit(
@@ -173,7 +155,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn renew(&self, instance: &str) -> Result<(), LedgerError> {
-        // Often enough to look at the certificates, and seldom enough.
+        // Renewals are frequent enough to check the certificates, and rare enough.
         let mut connection = self.connection.current();
         let renewed = redis::pipe()
             .cmd("SET")
@@ -182,21 +164,21 @@ impl Ledger for RedisLedger {
             .arg("PX")
             .arg(millis(self.windows.instance_ttl))
             .ignore()
-            // Seen again: an earlier look at its absence counts no more.
+            // The instance was seen, so an earlier observation of its absence is void.
             .cmd("DEL")
             .arg(format!("usher:absent:{instance}"))
             .ignore()
             .query_async(&mut connection)
             .await;
         if renewed.as_ref().is_err_and(RedisError::is_timeout) {
-            // Something that takes commands and never answers is not given up by itself.
+            // The client does not give up a connection that accepts commands and never answers.
             self.connection.rebuild();
         }
         renewed.map_err(failed)
     }
 }
 
-/// The call of the script that has these inputs applied in turn.
+/// The script call that applies these inputs in turn.
 fn call(script: &str, inputs: &[(DeliveryId, Input)], windows: Windows) -> Cmd {
     let mut call = redis::cmd("EVALSHA");
     call.arg(script).arg(inputs.len());
@@ -204,13 +186,13 @@ fn call(script: &str, inputs: &[(DeliveryId, Input)], windows: Windows) -> Cmd {
         call.arg(key(delivery));
     }
     for (_, input) in inputs {
-        to_script(&mut call, input, windows);
+        encode_input(&mut call, input, windows);
     }
     call
 }
 
-/// An input as the script reads it.
-fn to_script(call: &mut Cmd, input: &Input, windows: Windows) {
+/// Encodes an input for the script.
+fn encode_input(call: &mut Cmd, input: &Input, windows: Windows) {
     let kept = [millis(windows.dedup), millis(windows.dedup_derived)];
     match input {
         Input::Claim(claim) => {
@@ -224,12 +206,12 @@ fn to_script(call: &mut Cmd, input: &Input, windows: Windows) {
             call.arg("latch").arg(&owner.instance).arg(owner.token).arg(fence);
         }
         Input::Decide { owner, fence, next, record } => {
-            let (name, attempt) = next_to_script(*next);
+            let (name, attempt) = encode_next_step(*next);
             call.arg("decide").arg(&owner.instance).arg(owner.token).arg(fence);
             call.arg(name).arg(attempt).arg(record);
         }
         Input::Republished { attempt, next } => {
-            let (name, to_come) = next_to_script(*next);
+            let (name, to_come) = encode_next_step(*next);
             call.arg("handed").arg(attempt).arg(name).arg(to_come).arg(&kept);
         }
         Input::Suppress { owner, fence, record } => {
@@ -242,7 +224,7 @@ fn to_script(call: &mut Cmd, input: &Input, windows: Windows) {
     }
 }
 
-/// Calls the script, and again where Redis doesn't know it (yet, or any more).
+/// Calls the script; loads it first if Redis doesn't have it.
 async fn apply_all(
     mut connection: ConnectionManager,
     call: Cmd,
@@ -265,16 +247,16 @@ fn key(delivery: &DeliveryId) -> String {
     format!("usher:ledger:{delivery}")
 }
 
-fn next_to_script(next: Next) -> (&'static str, u32) {
+fn encode_next_step(next: NextStep) -> (&'static str, u32) {
     match next {
-        Next::Retry(attempt) => ("retry", attempt),
-        Next::Dead => ("dead", 0),
-        Next::Park => ("park", 0),
-        Next::Poison => ("poison", 0),
+        NextStep::Retry(attempt) => ("retry", attempt),
+        NextStep::Dead => ("dead", 0),
+        NextStep::Park => ("park", 0),
+        NextStep::Poison => ("poison", 0),
     }
 }
 
-fn read_reply(answer: &str) -> Result<Reply, LedgerError> {
+fn decode_reply(answer: &str) -> Result<Reply, LedgerError> {
     let parts: Vec<&str> = answer.split('\n').collect();
     let text = |index: usize| match parts.get(index) {
         Some(part) => Ok(*part),
@@ -299,10 +281,10 @@ fn read_reply(answer: &str) -> Result<Reply, LedgerError> {
         "duplicate" => Reply::Duplicate { record: record(1)? },
         "hand_off" => {
             let next = match text(1)? {
-                "retry" => Next::Retry(small(2)?),
-                "dead" => Next::Dead,
-                "park" => Next::Park,
-                _ => Next::Poison,
+                "retry" => NextStep::Retry(small(2)?),
+                "dead" => NextStep::Dead,
+                "park" => NextStep::Park,
+                _ => NextStep::Poison,
             };
             Reply::Republish { next, attempt: small(3)?, record: text(4)?.to_owned() }
         }

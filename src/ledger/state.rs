@@ -1,15 +1,15 @@
-//! What the ledger keeps of a delivery, what is asked of it and what it answers.
+//! The entry of a delivery, and the inputs and replies of the state machine.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Who holds a delivery: an instance, and one task within it.
+/// The holder of a claim: one task of one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// The process; its liveness decides whether the claim holds.
+    /// The process. Its liveness decides whether the claim holds.
     pub instance: String,
-    /// Tells the process's tasks apart and makes inputs re-entrant.
+    /// Distinguishes the tasks of a process and makes inputs re-entrant.
     pub token: u64,
 }
 
@@ -19,190 +19,140 @@ impl fmt::Display for Owner {
     }
 }
 
-/// What is known of a delivery.
+/// The ledger's entry for a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Where it stands.
     pub state: State,
-    /// The event that brought it here; another one with the same business key is a duplicate.
+    /// The event that created the delivery. Another event with the same business key is a
+    /// duplicate.
     pub event: String,
-    /// The attempt under way or last made, from 1.
+    /// The current or latest attempt, from 1.
     pub attempt: u32,
-    /// Who took it last.
+    /// The latest owner.
     pub owner: Owner,
-    /// Counts the takings; an owner with an older fence has lost it.
+    /// Incremented by each claim. An owner with an older fence has lost the delivery.
     pub fence: u64,
-    /// Claims of this attempt so far.
+    /// Number of claims for this attempt.
     pub claims: u32,
-    /// Whether it counts for the shorter window of derived ids once it is over.
+    /// Whether the shorter dedup window of derived ids applies.
     pub derived: bool,
-    /// The audit record of the outcome, as JSON: whoever meets the entry can write it again.
+    /// The audit record of the outcome, as JSON. Any instance that reads the entry can write it
+    /// again.
     pub record: Option<String>,
 }
 
-/// Where a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Taken; nothing has left the house.
+    /// Claimed; nothing was sent yet.
     Claimed,
-    /// The latch: the body may be on its way.
+    /// Latched: the body may be on its way.
     Sending,
-    /// The body may have gone out, and nobody lives who knows.
+    /// The body may have been sent, and no living process knows.
     Unknown,
-    /// It is settled what comes next; `handed` once the broker has it.
+    /// The next step is decided; `handed` once the broker has confirmed it.
     Decided {
-        /// What comes next.
-        next: Next,
-        /// Whether the hand-off was confirmed.
+        next: NextStep,
+        /// Whether the republish was confirmed.
         handed: bool,
     },
-    /// Gone out, for certain. Absorbs all else.
+    /// Sent. This state is never left.
     Sent,
-    /// Given up; its dead letter is at the broker.
+    /// Failed for good; the broker has the dead letter.
     Failed,
-    /// Not sent, on purpose.
+    /// Not sent, for a reason in the record's error.
     Suppressed,
 }
 
-/// What comes next for a delivery whose attempt is over.
+/// The next step of a delivery whose attempt is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Next {
-    /// Try again, with this attempt's number; the same number again where no attempt was made.
+pub enum NextStep {
+    /// Retry with this attempt number. It is the same number again if no attempt was made.
     Retry(u32),
-    /// A dead letter.
     Dead,
-    /// Put aside until an operator decides.
+    /// Park until an operator decides.
     Park,
-    /// A message that kills its process.
+    /// The message crashes its process.
     Poison,
 }
 
-/// What is asked of the ledger.
+/// An input of the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// Take the delivery for one attempt.
+    /// Claim the delivery for one attempt.
     Claim(Claim),
-    /// The server waits for the body: may it go?
-    Latch {
-        /// The claim's owner.
-        owner: Owner,
-        /// The claim's fence.
-        fence: u64,
-    },
-    /// The attempt is over without success, and this comes next.
-    Decide {
-        /// The claim's owner.
-        owner: Owner,
-        /// The claim's fence.
-        fence: u64,
-        /// What comes next.
-        next: Next,
-        /// The attempt's audit record, as JSON.
-        record: String,
-    },
-    /// The hand-off that was decided is confirmed.
-    Republished {
-        /// The attempt that the decision ended.
-        attempt: u32,
-        /// What was decided.
-        next: Next,
-    },
-    /// It will not be sent, on purpose.
-    Suppress {
-        /// The claim's owner.
-        owner: Owner,
-        /// The claim's fence.
-        fence: u64,
-        /// The audit record, as JSON.
-        record: String,
-    },
-    /// It was sent: a fact, whoever says so.
-    Sent {
-        /// The event that brought it here.
-        event: String,
-        /// The attempt that succeeded.
-        attempt: u32,
-        /// The audit record, as JSON.
-        record: String,
-        /// Whether it counts for the shorter window of derived ids.
-        derived: bool,
-    },
+    /// The server is ready for the body: may it be sent?
+    Latch { owner: Owner, fence: u64 },
+    /// The attempt ended without success, and the next step is decided.
+    Decide { owner: Owner, fence: u64, next: NextStep, record: String },
+    /// The broker confirmed the republish that was decided.
+    Republished { attempt: u32, next: NextStep },
+    /// The delivery is not to be sent.
+    Suppress { owner: Owner, fence: u64, record: String },
+    /// The mail was sent. This is a fact, so any owner may report it.
+    Sent { event: String, attempt: u32, record: String, derived: bool },
 }
 
-/// The wish to make one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Who wants it.
     pub owner: Owner,
-    /// The event that asks for the delivery.
     pub event: String,
-    /// The attempt's number.
     pub attempt: u32,
-    /// No entry can have been lost: the message is new, from a source queue. Else the audit is
-    /// asked before a first claim.
+    /// The message is new and from a source queue, so no entry can have been lost. Otherwise the
+    /// audit is consulted before a first claim.
     pub fresh: bool,
-    /// The audit was asked and knows no outcome.
+    /// The audit was consulted and has no outcome.
     pub audit_is_silent: bool,
-    /// Whether the entry counts for the shorter window of derived ids.
+    /// Whether the shorter dedup window of derived ids applies.
     pub derived: bool,
-    /// Nothing else is under way in this process.
+    /// No other delivery is in progress in this process.
     pub alone: bool,
 }
 
-/// What came of an input.
+/// The reply to an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// Done as asked; a claim is granted under this fence.
+    /// The input was applied. A claim is granted with this fence.
     Granted {
-        /// To be named by every later input of this claim.
+        /// Every later input of this claim carries it.
         fence: u64,
-        /// The attempt that it stands for; more than asked where a duplicate reopens a failure.
+        /// The attempt. It is higher than requested if a duplicate reopens a failure.
         attempt: u32,
     },
-    /// Claimed too often: make it a poison message.
+    /// Claimed too often: republish it as poison.
     CrashLoop {
-        /// To be named by the decision.
+        /// The decision carries it.
         fence: u64,
-        /// How often it was claimed.
+        /// Number of claims.
         claims: u32,
     },
-    /// An earlier owner may have sent it and is gone; the route's policy decides.
+    /// An earlier owner may have sent the mail and is gone. The route's policy decides.
     Unresolved {
-        /// To be named by the decision.
+        /// The decision carries it.
         fence: u64,
-        /// The attempt that nobody can tell about.
+        /// The attempt with the unknown outcome.
         attempt: u32,
     },
-    /// Another one holds it: come back later.
+    /// Another owner holds it: try again later.
     Busy,
-    /// It was claimed before and came to nothing: claim it again when alone.
+    /// Earlier claims ended without result: claim it again while nothing else is in progress.
     Suspect,
-    /// Ask the audit first, and say so in another claim.
+    /// Consult the audit first, then claim with `audit_is_silent`.
     AskAudit,
-    /// Decided, and nobody confirmed the hand-off: make it, then say [`Input::Republished`].
-    Republish {
-        /// What was decided.
-        next: Next,
-        /// The attempt that the decision ended.
-        attempt: u32,
-        /// That attempt's audit record.
-        record: String,
-    },
-    /// This attempt is over and done with; its record, in case the audit lacks it.
-    Done {
-        /// The record, as JSON.
-        record: Option<String>,
-    },
-    /// Another event told the same fact before; its record.
+    /// A next step is decided but its republish is not confirmed: republish, then send
+    /// [`Input::Republished`].
+    Republish { next: NextStep, attempt: u32, record: String },
+    /// The delivery is settled; its record, in case the audit lacks it.
+    Done { record: Option<String> },
+    /// Another event with the same business key came first; its record.
     Duplicate {
-        /// The record of the outcome, as JSON, if there is one already.
+        /// The record of the outcome as JSON, if there is one.
         record: Option<String>,
     },
-    /// The claim was lost to another owner: leave the delivery alone.
+    /// Another owner has the delivery: leave it alone.
     Lost,
-    /// There is no entry, though there was one: the ledger lost it.
+    /// The entry is missing although it existed: the ledger lost it.
     Absent,
 }

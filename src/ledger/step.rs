@@ -1,25 +1,25 @@
-//! The delivery state machine, pure: `step(entry, input, facts) -> (entry, reply)`.
+//! The delivery state machine as a pure function: `step(entry, input, facts) -> (entry, reply)`.
 
-use super::{Claim, Entry, Input, Next, Owner, Reply, State};
+use super::{Claim, Entry, Input, NextStep, Owner, Reply, State};
 
-/// After this many claims of one attempt that came to nothing, the event is taken for one that
-/// kills its process.
+/// After this many claims of one attempt without result, the event counts as one that crashes its
+/// process.
 pub const MAX_CLAIMS: u32 = 5;
 
-/// After this many, it is claimed alone only, so that a process which it ends takes no other claim
-/// with it: an innocent neighbour of a crash loop never gets to [`MAX_CLAIMS`].
+/// After this many claims, it is only claimed alone. A crash then affects no other delivery, so
+/// that an innocent neighbour of a crash loop never reaches [`MAX_CLAIMS`].
 pub const SUSPECT_CLAIMS: u32 = 2;
 
-/// What the ledger knows beside the entry.
+/// Facts that are not part of the entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// The entry's owner has not been heard of for long enough.
+    /// The entry's owner has been absent for long enough.
     pub owner_gone: bool,
-    /// No part of the ledger was lost within the last dedup window.
+    /// The ledger lost nothing within the last dedup window.
     pub epoch_intact: bool,
 }
 
-/// Applies one input. Total: every state has an answer to every input.
+/// Applies one input. Every state has a reply to every input.
 pub fn step(entry: Option<Entry>, input: &Input, facts: Facts) -> (Option<Entry>, Reply) {
     match input {
         Input::Claim(claim) => step_claim(entry, claim, facts),
@@ -32,7 +32,7 @@ pub fn step(entry: Option<Entry>, input: &Input, facts: Facts) -> (Option<Entry>
             }
             sent.granted()
         }
-        Input::Republished { attempt, next } => step_handed(entry, *attempt, *next),
+        Input::Republished { attempt, next } => step_republished(entry, *attempt, *next),
         Input::Latch { owner, fence } => {
             let next = State::Sending;
             held(entry, owner, *fence, |entry| match entry.state {
@@ -67,7 +67,7 @@ pub fn step(entry: Option<Entry>, input: &Input, facts: Facts) -> (Option<Entry>
     }
 }
 
-/// Applies a change for the owner that holds the entry, and for nobody else.
+/// Applies a change if this owner holds the entry.
 fn held(
     entry: Option<Entry>,
     owner: &Owner,
@@ -82,13 +82,13 @@ fn held(
     }
 }
 
-fn step_handed(entry: Option<Entry>, attempt: u32, next: Next) -> (Option<Entry>, Reply) {
+fn step_republished(entry: Option<Entry>, attempt: u32, next: NextStep) -> (Option<Entry>, Reply) {
     let Some(mut entry) = entry else { return (None, Reply::Absent) };
-    // Another decision than this one has a hand-off of its own.
+    // Another decision has a republish of its own.
     if entry.attempt == attempt && entry.state == (State::Decided { next, handed: false }) {
         entry.state = match next {
-            Next::Dead | Next::Poison => State::Failed,
-            Next::Retry(_) | Next::Park => State::Decided { next, handed: true },
+            NextStep::Dead | NextStep::Poison => State::Failed,
+            NextStep::Retry(_) | NextStep::Park => State::Decided { next, handed: true },
         };
     }
     entry.granted()
@@ -103,8 +103,8 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
     };
     let same_event = entry.event == claim.event;
     match entry.state {
-        // The same input again, after a lost connection; or a latch that was not used, for an owner
-        // asks anew only after nothing went out.
+        // The same input again after a lost connection; or a latch that was not used, since an
+        // owner claims again only if nothing was sent.
         State::Claimed | State::Sending if entry.owner == claim.owner => {
             let mut entry = entry;
             entry.state = State::Claimed;
@@ -129,12 +129,12 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
         State::Failed if claim.attempt > entry.attempt || !same_event => entry.next_attempt(claim),
         State::Failed => over(entry, same_event),
         State::Decided { .. } if !same_event => over(entry, same_event),
-        // The hand-off of the next attempt, or the source's copy where no attempt was made.
-        State::Decided { next: Next::Retry(attempt), .. } if claim.attempt >= attempt => {
+        // The republish of the next attempt, or the source's copy if no attempt was made.
+        State::Decided { next: NextStep::Retry(attempt), .. } if claim.attempt >= attempt => {
             entry.next_attempt(claim)
         }
-        // An operator's: parked and sent again by command.
-        State::Decided { next: Next::Park, handed: true } if claim.attempt > entry.attempt => {
+        // An operator parked it and sends it again.
+        State::Decided { next: NextStep::Park, handed: true } if claim.attempt > entry.attempt => {
             entry.next_attempt(claim)
         }
         State::Decided { next, handed: false } => {
@@ -165,7 +165,7 @@ impl Entry {
         }
     }
 
-    /// Nothing more will happen to it by itself: the dedup window runs from here on.
+    /// Whether the delivery is final, so that the dedup window starts.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Sent | State::Failed | State::Suppressed)
     }
@@ -177,14 +177,14 @@ impl Entry {
 
     fn take(&mut self, claim: &Claim) {
         self.state = State::Claimed;
-        // Its hand-offs carry this event from now on.
+        // Its republishes carry this event from now on.
         self.event.clone_from(&claim.event);
         self.owner = claim.owner.clone();
         self.fence += 1;
         self.claims += 1;
     }
 
-    /// Takes the entry for the attempt that it stands at.
+    /// Claims the entry for its current attempt.
     fn taken(mut self, claim: &Claim) -> (Option<Self>, Reply) {
         self.take(claim);
         if self.claims > MAX_CLAIMS {
@@ -194,9 +194,9 @@ impl Entry {
         self.granted()
     }
 
-    /// Takes the entry for a later attempt.
+    /// Claims the entry for a later attempt.
     fn next_attempt(mut self, claim: &Claim) -> (Option<Self>, Reply) {
-        // Another event's copy comes as attempt 1, whatever was tried before.
+        // Another event's copy arrives as attempt 1, whatever was tried before.
         self.attempt = if self.event == claim.event { claim.attempt } else { self.attempt + 1 };
         self.event.clone_from(&claim.event);
         self.claims = 0;

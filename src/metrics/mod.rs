@@ -1,7 +1,7 @@
-//! What is counted, in OpenTelemetry's terms where it has some and in Prometheus's names; no address,
-//! id or subject is ever a label.
+//! Metrics, with OpenTelemetry's names where they exist. No label is an address, an id or a
+//! subject.
 //!
-//! What is counted for each event has its labels resolved at the start: nothing is allocated then.
+//! The labels of per-event metrics are resolved at start, so that counting allocates nothing.
 
 mod labels;
 mod registered;
@@ -20,8 +20,8 @@ use prometheus_client::{
 
 use self::{
     labels::{
-        Answered, Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Stream, Taken,
-        Urgency,
+        DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels, HttpLabels, MessagingLabels,
+        PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels, StepLabels, StreamLabels,
     },
     registered::Registered,
 };
@@ -37,7 +37,7 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     all: Registered,
     system: &'static str,
-    queues: HashMap<String, OfQueue>,
+    queues: HashMap<String, QueueMetrics>,
     routes: HashMap<String, HashMap<&'static str, Counter>>,
     latency: [Histogram; Priority::ALL.len()],
     claim: Histogram,
@@ -47,11 +47,11 @@ struct Inner {
     pools: Mutex<Vec<(&'static str, PoolStatus)>>,
 }
 
-/// Says how a pool is used.
+/// Reads the current use of a pool.
 type PoolStatus = Box<dyn Fn() -> deadpool::Status + Send + Sync>;
 
 #[derive(Clone)]
-struct OfQueue {
+struct QueueMetrics {
     consumed: Counter,
     process_duration: Histogram,
 }
@@ -67,7 +67,7 @@ pub struct RecordedDelivery<'r> {
     pub send_ms: f64,
 }
 
-/// A message that is being processed, until this is dropped.
+/// Counts a message as in flight until it is dropped.
 pub struct InFlight<'m> {
     metrics: &'m Metrics,
     process_duration: Histogram,
@@ -81,18 +81,17 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// A request that is being answered, until this is dropped.
-pub struct Asked<'m> {
+/// Counts a request as active until it is dropped.
+pub struct ActiveRequest<'m> {
     metrics: &'m Metrics,
     method: &'static str,
     route: &'m str,
     began: Instant,
 }
 
-impl Asked<'_> {
-    /// It was answered.
-    pub fn answered(self, status: StatusCode) {
-        let labels = Answered {
+impl ActiveRequest<'_> {
+    pub fn finished(self, status: StatusCode) {
+        let labels = HttpLabels {
             http_request_method: self.method,
             http_route: self.route.to_owned(),
             http_response_status_code: status.as_u16(),
@@ -102,14 +101,14 @@ impl Asked<'_> {
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for ActiveRequest<'_> {
     fn drop(&mut self) {
         self.metrics.0.all.http_active.dec();
     }
 }
 
 impl Default for Metrics {
-    /// Of commands, which nobody asks.
+    /// For commands, which serve no metrics.
     fn default() -> Self {
         Self::new("", [], [], &[])
     }
@@ -126,15 +125,15 @@ impl Metrics {
     ) -> Self {
         let all = Registered::new();
         let queues =
-            consumed.into_iter().map(|queue| (queue.clone(), of_queue(&all, system, queue)));
+            consumed.into_iter().map(|queue| (queue.clone(), queue_metrics(&all, system, queue)));
         // Rejected messages have no route.
         let routes = routes.into_iter().chain([""]).map(|route| {
-            let counter = |status: &&'static str| (*status, of_record(&all, route, status));
+            let counter = |status: &&'static str| (*status, delivery_counter(&all, route, status));
             (route.to_owned(), statuses.iter().map(counter).collect())
         });
-        let step = |step| all.steps.get_or_create_owned(&Taken { step });
+        let step = |step| all.steps.get_or_create_owned(&StepLabels { step });
         let latency = Priority::ALL.map(|priority| {
-            all.latency.get_or_create_owned(&Urgency { priority: priority.as_str() })
+            all.latency.get_or_create_owned(&PriorityLabels { priority: priority.as_str() })
         });
         Self(Arc::new(Inner {
             queues: queues.collect(),
@@ -150,25 +149,26 @@ impl Metrics {
         }))
     }
 
-    /// A message was taken from a queue; it is in flight until what this gives is dropped.
+    /// A message was taken from a queue. It counts as in flight until the guard is dropped.
     pub fn received(&self, queue: &str) -> InFlight<'_> {
         let known = self.0.queues.get(queue).cloned();
-        let known = known.unwrap_or_else(|| of_queue(&self.0.all, self.0.system, queue.to_owned()));
+        let known =
+            known.unwrap_or_else(|| queue_metrics(&self.0.all, self.0.system, queue.to_owned()));
         known.consumed.inc();
         self.0.all.in_flight.inc();
         InFlight { metrics: self, process_duration: known.process_duration, began: Instant::now() }
     }
 
-    /// A request came for this route; it is being answered until what this gives is dropped.
-    pub fn asked<'m>(&'m self, method: &Method, route: &'m str) -> Asked<'m> {
-        // Anybody can make methods up.
+    /// A request for this route has started. It counts as active until the guard is dropped.
+    pub fn request_started<'m>(&'m self, method: &Method, route: &'m str) -> ActiveRequest<'m> {
+        // Clients can invent methods.
         const KNOWN: [&str; 5] = ["GET", "POST", "DELETE", "HEAD", "OPTIONS"];
         let method = KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER");
         self.0.all.http_active.inc();
-        Asked { metrics: self, method, route, began: Instant::now() }
+        ActiveRequest { metrics: self, method, route, began: Instant::now() }
     }
 
-    /// The broker has a hand-off to this queue.
+    /// The broker has confirmed a republish to this queue.
     pub fn republished(&self, queue: String) {
         let labels = messaging(self.0.system, "publish", queue);
         self.0.all.republished.get_or_create(&labels).inc();
@@ -181,39 +181,35 @@ impl Metrics {
         self.republished(queue);
     }
 
-    /// How many entries each stream has.
     pub fn streams(&self, lengths: Vec<(String, u64)>) {
         for (stream, entries) in lengths {
-            self.0.all.stream_entries.get_or_create(&Stream { stream }).set(gauge(entries));
+            self.0.all.stream_entries.get_or_create(&StreamLabels { stream }).set(gauge(entries));
         }
     }
 
-    /// An event was of an ignored type.
     pub fn ignored(&self) {
         self.0.all.ignored.inc();
     }
 
-    /// A delivery came again after its end.
+    /// A delivery came again after it was final.
     pub fn redelivered(&self) {
         self.0.all.redelivered.inc();
     }
 
-    /// A claim was found to be somebody else's by now.
     pub fn claim_lost(&self) {
         self.0.all.claims_lost.inc();
     }
 
-    /// A template of the database was not accepted.
+    /// A template of the database was rejected.
     pub fn template_refused(&self) {
         self.0.all.templates_refused.inc();
     }
 
-    /// A mail was made from a file instead of from the database.
+    /// A mail was rendered from a file because the template of the database failed.
     pub fn template_fell_back(&self) {
         self.0.all.templates_fell_back.inc();
     }
 
-    /// So many records were written at once.
     pub fn audit_batch(&self, records: usize) {
         self.0.all.batches.observe(records as f64);
     }
@@ -223,7 +219,7 @@ impl Metrics {
         self.0.all.records_unstorable.inc();
     }
 
-    /// A record is in the audit, after this time.
+    /// A record was written, after this time.
     pub fn written(&self, took: Duration) {
         self.0.record.observe(took.as_secs_f64());
     }
@@ -234,10 +230,10 @@ impl Metrics {
             record.into();
         match self.0.routes.get(route).and_then(|statuses| statuses.get(status)) {
             Some(counter) => counter.inc(),
-            None => of_record(&self.0.all, route, status).inc(),
+            None => delivery_counter(&self.0.all, route, status).inc(),
         };
         if let Some(kind) = failure {
-            let labels = Failure { error_type: kind.to_owned() };
+            let labels = ErrorLabels { error_type: kind.to_owned() };
             self.0.all.errors.get_or_create(&labels).inc();
         }
         let steps =
@@ -249,43 +245,40 @@ impl Metrics {
         }
     }
 
-    /// A mail is out, this long after somebody wanted it to be.
+    /// A mail was accepted by the server, this long after it was published or due.
     pub fn sent(&self, priority: Priority, latency: Duration) {
         self.0.latency[priority as usize].observe(latency.as_secs_f64());
     }
 
-    /// Planned mail: how much is due within each of the next 24 hours, and how much is overdue.
+    /// Scheduled mail: due within each of the next 24 hours, and overdue.
     pub fn planned(&self, by_hour: &[u64], overdue: u64) {
         for (hour, count) in (0..).zip(by_hour) {
-            self.0.all.planned.get_or_create(&Hour { hour }).set(gauge(*count));
+            self.0.all.planned.get_or_create(&HourLabels { hour }).set(gauge(*count));
         }
         self.0.all.planned_overdue.set(gauge(overdue));
     }
 
-    /// So many retries should have been made by now.
     pub fn overdue_retries(&self, count: usize) {
         self.0.all.retries_overdue.set(gauge(count));
     }
 
-    /// So many requests are still to be published.
     pub fn requests_waiting(&self, count: u64) {
         self.0.all.requests_waiting.set(gauge(count));
     }
 
-    /// So many listen to the live feed.
     pub fn listeners(&self, count: usize) {
         self.0.all.feed_listeners.set(gauge(count));
     }
 
-    /// How many messages wait in which queue; nothing where nobody knows.
+    /// Messages in each queue; empty if the broker does not answer.
     pub fn depths(&self, depths: impl IntoIterator<Item = (String, u32)>) {
         self.0.all.depths.clear();
         for (queue, messages) in depths {
-            self.0.all.depths.get_or_create(&Queue { queue }).set(messages.into());
+            self.0.all.depths.get_or_create(&QueueLabels { queue }).set(messages.into());
         }
     }
 
-    /// This pool is asked how it is used whenever somebody looks.
+    /// Reads the use of this pool whenever metrics are rendered.
     pub fn watch_pool(
         &self,
         pool: &'static str,
@@ -294,16 +287,13 @@ impl Metrics {
         self.pools().push((pool, Box::new(status)));
     }
 
-    /// Everything in OpenMetrics text.
-    ///
-    /// # Errors
-    /// The text could not be written.
+    /// All metrics in OpenMetrics text format.
     pub fn render(&self, health: &Health) -> Result<String, std::fmt::Error> {
         let all = &self.0.all;
         for dependency in health.all() {
             let state = dependency.state();
             if state != State::Unused {
-                let labels = Service { dependency: dependency.name() };
+                let labels = DependencyLabels { dependency: dependency.name() };
                 all.dependency_up.get_or_create(&labels).set(i64::from(state == State::Up));
                 let failures = all.dependency_failures.get_or_create(&labels);
                 failures.inner().store(dependency.failures(), Ordering::Relaxed);
@@ -313,10 +303,10 @@ impl Metrics {
             let status = status();
             let idle = status.available;
             for (state, count) in [("used", status.size.saturating_sub(idle)), ("idle", idle)] {
-                all.pools.get_or_create(&Place { pool, state }).set(gauge(count));
+                all.pools.get_or_create(&PoolStateLabels { pool, state }).set(gauge(count));
             }
-            all.pools_max.get_or_create(&Pool { pool }).set(gauge(status.max_size));
-            all.pools_waiting.get_or_create(&Pool { pool }).set(gauge(status.waiting));
+            all.pools_max.get_or_create(&PoolLabels { pool }).set(gauge(status.max_size));
+            all.pools_waiting.get_or_create(&PoolLabels { pool }).set(gauge(status.waiting));
         }
         let mut out = String::new();
         text::encode(&mut out, &all.registry)?;
@@ -328,22 +318,22 @@ impl Metrics {
     }
 }
 
-fn of_queue(all: &Registered, system: &'static str, queue: String) -> OfQueue {
+fn queue_metrics(all: &Registered, system: &'static str, queue: String) -> QueueMetrics {
     let consume = messaging(system, "consume", queue.clone());
     let process = messaging(system, "process", queue);
-    OfQueue {
+    QueueMetrics {
         consumed: all.consumed.get_or_create_owned(&consume),
         process_duration: all.process_duration.get_or_create_owned(&process),
     }
 }
 
-fn of_record(all: &Registered, route: &str, status: &'static str) -> Counter {
-    let labels = Recorded { route: route.to_owned(), status };
+fn delivery_counter(all: &Registered, route: &str, status: &'static str) -> Counter {
+    let labels = DeliveryLabels { route: route.to_owned(), status };
     all.recorded.get_or_create_owned(&labels)
 }
 
-fn messaging(system: &'static str, operation: &'static str, queue: String) -> Messaging {
-    Messaging {
+fn messaging(system: &'static str, operation: &'static str, queue: String) -> MessagingLabels {
+    MessagingLabels {
         messaging_system: system,
         messaging_operation_name: operation,
         messaging_destination_name: queue,

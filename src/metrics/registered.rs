@@ -1,4 +1,4 @@
-//! Every metric with its name and its help.
+//! Every metric with its name and help text.
 
 use prometheus_client::{
     metrics::{
@@ -12,40 +12,41 @@ use prometheus_client::{
 };
 
 use super::labels::{
-    Answered, Build, Failure, Hour, Messaging, Place, Pool, Queue, Recorded, Service, Stream,
-    Taken, Urgency,
+    BuildLabels, DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels, HttpLabels,
+    MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels, StepLabels,
+    StreamLabels,
 };
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 pub(super) struct Registered {
     pub(super) registry: Registry,
-    pub(super) consumed: Family<Messaging, Counter>,
-    pub(super) process_duration: Histograms<Messaging>,
-    pub(super) republished: Family<Messaging, Counter>,
+    pub(super) consumed: Family<MessagingLabels, Counter>,
+    pub(super) process_duration: Histograms<MessagingLabels>,
+    pub(super) republished: Family<MessagingLabels, Counter>,
     pub(super) in_flight: Gauge,
-    pub(super) recorded: Family<Recorded, Counter>,
-    pub(super) errors: Family<Failure, Counter>,
+    pub(super) recorded: Family<DeliveryLabels, Counter>,
+    pub(super) errors: Family<ErrorLabels, Counter>,
     pub(super) redelivered: Counter,
     pub(super) ignored: Counter,
     pub(super) claims_lost: Counter,
-    pub(super) steps: Histograms<Taken>,
-    pub(super) latency: Histograms<Urgency>,
+    pub(super) steps: Histograms<StepLabels>,
+    pub(super) latency: Histograms<PriorityLabels>,
     pub(super) batches: Histogram,
     pub(super) records_unstorable: Counter,
-    pub(super) pools: Family<Place, Gauge>,
-    pub(super) pools_max: Family<Pool, Gauge>,
-    pub(super) pools_waiting: Family<Pool, Gauge>,
-    pub(super) dependency_up: Family<Service, Gauge>,
-    pub(super) dependency_failures: Family<Service, Counter>,
-    pub(super) depths: Family<Queue, Gauge>,
-    pub(super) stream_entries: Family<Stream, Gauge>,
-    pub(super) planned: Family<Hour, Gauge>,
+    pub(super) pools: Family<PoolStateLabels, Gauge>,
+    pub(super) pools_max: Family<PoolLabels, Gauge>,
+    pub(super) pools_waiting: Family<PoolLabels, Gauge>,
+    pub(super) dependency_up: Family<DependencyLabels, Gauge>,
+    pub(super) dependency_failures: Family<DependencyLabels, Counter>,
+    pub(super) depths: Family<QueueLabels, Gauge>,
+    pub(super) stream_entries: Family<StreamLabels, Gauge>,
+    pub(super) planned: Family<HourLabels, Gauge>,
     pub(super) planned_overdue: Gauge,
     pub(super) retries_overdue: Gauge,
     pub(super) templates_refused: Counter,
     pub(super) templates_fell_back: Counter,
-    pub(super) http_duration: Histograms<Answered>,
+    pub(super) http_duration: Histograms<HttpLabels>,
     pub(super) http_active: Gauge,
     pub(super) requests_waiting: Gauge,
     pub(super) feed_listeners: Gauge,
@@ -54,145 +55,154 @@ pub(super) struct Registered {
 impl Registered {
     pub(super) fn new() -> Self {
         let mut r = Registry::with_prefix("usher");
-        let build = Info::new(Build { version: env!("CARGO_PKG_VERSION") });
-        r.register("build", "Which usher this is", build);
+        let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
+        r.register("build", "Version of usher", build);
         let started = Gauge::<i64>::default();
         started.set(jiff::Timestamp::now().as_second());
-        r.register_with_unit("start_time", "When it started, since 1970", Unit::Seconds, started);
+        r.register_with_unit(
+            "start_time",
+            "Start of the process as Unix time",
+            Unit::Seconds,
+            started,
+        );
         Self {
-            consumed: made(
+            consumed: register(
                 &mut r,
                 "messaging_client_consumed_messages",
-                "Messages taken from each queue and stream",
+                "Messages consumed from each queue and stream",
             ),
-            process_duration: timed(
+            process_duration: register_histogram(
                 &mut r,
                 "messaging_process_duration",
-                "From taking a message until it may be acknowledged; its count is the messages processed",
-                quick,
+                "Time from the receipt of a message until it may be acknowledged; the count is the number of processed messages",
+                fast_buckets,
             ),
-            republished: made(
+            republished: register(
                 &mut r,
                 "messaging_client_sent_messages",
-                "Hand-offs to each of usher's own queues, and what came from streams to the others, confirmed by the broker",
+                "Messages republished to each of usher's own queues or forwarded from streams to source queues, confirmed by the broker",
             ),
-            in_flight: made(&mut r, "messages_in_flight", "Messages that are being processed"),
-            recorded: made(&mut r, "deliveries_recorded", "Audit records by route and status"),
-            errors: made(
+            in_flight: register(&mut r, "messages_in_flight", "Messages in progress"),
+            recorded: register(&mut r, "deliveries_recorded", "Audit records by route and status"),
+            errors: register(
                 &mut r,
                 "delivery_errors",
-                "Failed attempts and refused messages, by the kind of error",
+                "Failed attempts and rejected messages by kind of error",
             ),
-            redelivered: made(
+            redelivered: register(
                 &mut r,
                 "deliveries_redelivered",
-                "Deliveries met again after their end",
+                "Deliveries that arrived again after they were final",
             ),
-            ignored: made(&mut r, "events_ignored", "Events of types that nobody asked to handle"),
-            claims_lost: made(
+            ignored: register(
+                &mut r,
+                "events_ignored",
+                "Events of types that the routes file ignores",
+            ),
+            claims_lost: register(
                 &mut r,
                 "claims_lost",
-                "Claims on a delivery that were no longer held when it mattered",
+                "Claims that were lost to another owner before they were used",
             ),
-            steps: timed(
+            steps: register_histogram(
                 &mut r,
                 "delivery_step_duration",
-                "Time taken by each step: claim (with the wait for a connection), render, send, record (until the audit has it)",
-                quick,
+                "Duration of each step: claim (including the wait for a connection), render, send, record (until the audit has the record)",
+                fast_buckets,
             ),
-            latency: timed(
+            latency: register_histogram(
                 &mut r,
                 "delivery_latency",
-                "From publishing, or from when it was due, until the mail server took the mail; retries are part of it. AMQP counts in whole seconds",
-                slow,
+                "Time from publishing, or from the due time, until the mail server accepted the mail, including retries. AMQP timestamps are in whole seconds",
+                slow_buckets,
             ),
-            batches: batches(&mut r),
-            records_unstorable: made(
+            batches: register_batch_sizes(&mut r),
+            records_unstorable: register(
                 &mut r,
                 "audit_records_unstorable",
-                "Records that the audit can't hold, in whose place stands a stub",
+                "Records that the audit can't store and that were replaced by a stub",
             ),
-            pools: made(
+            pools: register(
                 &mut r,
                 "pool_connections",
-                "Connections to the mail server (smtp) and channels to publish (publish), used and idle",
+                "Connections to the mail server (smtp) and publishing channels (publish), used and idle",
             ),
-            pools_max: made(&mut r, "pool_connections_max", "Most that a pool may have"),
-            pools_waiting: made(&mut r, "pool_waiting", "Those who wait for one of a pool"),
-            dependency_up: made(
+            pools_max: register(&mut r, "pool_connections_max", "Maximum size of each pool"),
+            pools_waiting: register(
+                &mut r,
+                "pool_waiting",
+                "Tasks that wait for a connection of each pool",
+            ),
+            dependency_up: register(
                 &mut r,
                 "dependency_up",
-                "Whether a dependency answers; of smtp: whether the breaker is closed",
+                "Whether a dependency answers (smtp: whether the circuit breaker is closed)",
             ),
-            dependency_failures: made(
+            dependency_failures: register(
                 &mut r,
                 "dependency_failures",
-                "How often a dependency stopped answering; of smtp: how often the breaker opened",
+                "How often a dependency stopped answering (smtp: how often the circuit breaker opened)",
             ),
-            depths: made(
+            depths: register(
                 &mut r,
                 "queue_messages",
-                "Messages that wait in each queue, as all instances see it",
+                "Messages waiting in each queue; every instance reports the same number",
             ),
-            stream_entries: made(
+            stream_entries: register(
                 &mut r,
                 "stream_entries",
-                "Entries in each stream that is forwarded, as all instances see it",
+                "Entries in each forwarded stream; every instance reports the same number",
             ),
-            planned: made(
+            planned: register(
                 &mut r,
                 "planned",
-                "Mail that is due within each of the next 24 hours, as all instances see it",
+                "Scheduled mail that is due within each of the next 24 hours; every instance reports the same number",
             ),
-            planned_overdue: made(
+            planned_overdue: register(
                 &mut r,
                 "planned_overdue",
-                "Planned mail that should be gone for 5 minutes",
+                "Scheduled mail that is overdue by more than 5 minutes",
             ),
-            retries_overdue: made(
+            retries_overdue: register(
                 &mut r,
                 "retries_overdue",
-                "Deliveries whose retry should have been made 5 minutes ago",
+                "Deliveries whose retry is overdue by more than 5 minutes",
             ),
-            templates_refused: made(
+            templates_refused: register(
                 &mut r,
                 "templates_refused",
-                "Templates of the database that were not accepted",
+                "Templates of the database that were rejected",
             ),
-            templates_fell_back: made(
+            templates_fell_back: register(
                 &mut r,
                 "templates_fell_back",
-                "Mails made from a file because the template of the database failed",
+                "Mails rendered from a file because the template of the database failed",
             ),
-            http_duration: timed(
+            http_duration: register_histogram(
                 &mut r,
                 "http_server_request_duration",
-                "From a request's head until its answer's, by route; its count is the requests answered",
-                quick,
+                "Time from request headers to response headers by route; the count is the number of requests",
+                fast_buckets,
             ),
-            http_active: made(
-                &mut r,
-                "http_server_active_requests",
-                "Requests that are being answered",
-            ),
-            requests_waiting: made(
+            http_active: register(&mut r, "http_server_active_requests", "Requests in progress"),
+            requests_waiting: register(
                 &mut r,
                 "requests_waiting",
-                "Requests that came by HTTP and are still to be published, as all instances see it",
+                "Requests by HTTP that wait to be published; every instance reports the same number",
             ),
-            feed_listeners: made(&mut r, "feed_listeners", "Those who listen to the live feed"),
+            feed_listeners: register(&mut r, "feed_listeners", "Clients of the live feed"),
             registry: r,
         }
     }
 }
 
-fn made<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
 }
 
-fn timed<L>(
+fn register_histogram<L>(
     registry: &mut Registry,
     name: &str,
     help: &str,
@@ -207,7 +217,7 @@ where
     metric
 }
 
-fn batches(registry: &mut Registry) -> Histogram {
+fn register_batch_sizes(registry: &mut Registry) -> Histogram {
     let metric = Histogram::new([1, 2, 5, 10, 20, 50, 100, 200, 500].map(f64::from));
     registry.register(
         "audit_batch_records",
@@ -218,11 +228,11 @@ fn batches(registry: &mut Registry) -> Histogram {
 }
 
 /// 0.1 ms to 100 s.
-fn quick() -> Histogram {
+fn fast_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 4.0, 11))
 }
 
 /// A second to a day.
-fn slow() -> Histogram {
+fn slow_buckets() -> Histogram {
     Histogram::new([1, 2, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400].map(f64::from))
 }

@@ -4,19 +4,18 @@ use serde_json::Value;
 
 use super::ERASED;
 
-/// An address that is looked for, in any case of letters.
+/// Matches an address regardless of case.
 #[derive(Debug, Clone)]
 pub struct AddressMatcher(String);
 
 impl AddressMatcher {
-    /// This one.
     pub fn new(address: &str) -> Self {
         Self(address.trim().to_lowercase())
     }
 
-    /// Whether the address stands in the text; one that it is only a part of does not count.
+    /// Whether the text contains the address. It does not match as part of a longer address.
     pub fn is_in(&self, text: &str) -> bool {
-        // Most texts have no address at all.
+        // Most texts contain no address.
         if self.0.is_empty() || text.len() < self.0.len() || !text.contains('@') {
             return false;
         }
@@ -25,7 +24,7 @@ impl AddressMatcher {
             let before = text[..at].chars().next_back();
             let mut after = text[at + found.len()..].chars();
             let next = after.next();
-            // A full stop at the end of a sentence is none of a domain.
+            // A full stop at the end of a sentence is not part of the domain.
             let goes_on = match next {
                 Some('.' | '-') => after.next().is_some_and(char::is_alphanumeric),
                 other => other.is_some_and(|c| c.is_alphanumeric() || c == '_'),
@@ -34,7 +33,6 @@ impl AddressMatcher {
         })
     }
 
-    /// Whether it stands anywhere in this JSON.
     pub fn is_within(&self, value: &Value) -> bool {
         match value {
             Value::String(text) => self.is_in(text),
@@ -46,7 +44,6 @@ impl AddressMatcher {
         }
     }
 
-    /// Whether it stands in a message's body, JSON or not.
     pub fn is_in_body(&self, body: &[u8]) -> bool {
         match crate::event::read_json(body) {
             Ok(value) => self.is_within(&value),
@@ -54,7 +51,7 @@ impl AddressMatcher {
         }
     }
 
-    /// The text without it.
+    /// The text with the address replaced by [`ERASED`].
     pub fn cut_from(&self, text: &str) -> String {
         let words = text.split_inclusive(char::is_whitespace);
         let kept =
@@ -63,7 +60,8 @@ impl AddressMatcher {
     }
 }
 
-/// What may stand before the @ (RFC 5322 3.2.3), less what often stands around an address.
+/// Characters allowed before the @ (RFC 5322 section 3.2.3), except those that often surround an
+/// address.
 fn is_of_a_name(c: char) -> bool {
     c.is_alphanumeric() || "!#$%&*+-./?^_{|}~".contains(c)
 }

@@ -1,16 +1,15 @@
 //! Masks secrets and mail addresses in texts that are logged, recorded or shown.
 
-/// Masks every secret value in a text.
-pub fn hide(text: &str, secrets: &[String]) -> String {
+pub fn mask_secrets(text: &str, secrets: &[String]) -> String {
     secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
 }
 
-/// An address as logs may show it: `u***@example.com`.
+/// Masks an address for logs: `u***@example.com`.
 pub fn mask_address(address: &str) -> String {
     match address.split_once('@') {
         Some((local, domain)) => {
             let first = local.chars().next().map(String::from).unwrap_or_default();
-            // What follows the @ of a malformed address may be anything.
+            // A malformed address may have anything after the @.
             let domain: String =
                 domain.chars().filter(|c| c.is_alphanumeric() || matches!(c, '.' | '-')).collect();
             format!("{first}***@{domain}")
@@ -19,12 +18,12 @@ pub fn mask_address(address: &str) -> String {
     }
 }
 
-/// A text of a server's or of ours, with every address in it masked.
+/// Masks every address in a text.
 pub fn mask_addresses(text: &str) -> String {
     let words = text.split_inclusive([' ', '<', '>', '(', ')', ',', ';', ':', '"', '\'']);
     let masked = words.map(|word| {
         let end = word.trim_end_matches([' ', '<', '>', '(', ')', ',', ';', ':', '"', '\'']);
-        // The sign alone is nobody's.
+        // A lone @ identifies nobody.
         if !end.contains('@') || end == "@" {
             return word.to_owned();
         }
@@ -56,6 +55,9 @@ mod tests {
 
     #[test]
     fn secrets_are_masked_by_value() {
-        assert_eq!(hide("code 123456, again 123456", &["123456".into()]), "code ***, again ***");
+        assert_eq!(
+            mask_secrets("code 123456, again 123456", &["123456".into()]),
+            "code ***, again ***"
+        );
     }
 }

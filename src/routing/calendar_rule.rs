@@ -1,4 +1,4 @@
-//! The calendar entry that a route's mails bring along.
+//! The calendar entry of a route's mails.
 
 use std::collections::BTreeMap;
 
@@ -8,35 +8,30 @@ use serde::Deserialize;
 use super::Variable;
 use crate::event::snake_case;
 
-/// From which variables the entry is made.
+/// Which variables the calendar entry is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CalendarRule {
-    /// What the mail does to the entry.
     pub method: CalendarMethod,
-    /// What names the entry: the same in every mail about one booking.
+    /// The variable that identifies the entry: the same in every mail about one booking.
     pub uid: String,
-    /// Its title.
     pub summary: Option<String>,
-    /// When it starts.
     pub start: Option<String>,
-    /// Where it takes place.
     pub location: Option<String>,
-    /// How long it lasts.
     pub duration: SignedDuration,
 }
 
-/// What a mail does to a calendar entry (RFC 5546 section 3.2).
+/// The effect of a mail on a calendar entry (RFC 5546 section 3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CalendarMethod {
-    /// Adds it, or changes it.
+    /// Creates or updates the entry.
     Publish,
-    /// Calls it off.
+    /// Removes the entry.
     Cancel,
 }
 
 impl CalendarMethod {
-    /// Its name in the entry and in the part's type.
+    /// The name in the entry and in the part's media type.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Publish => "PUBLISH",
@@ -45,7 +40,7 @@ impl CalendarMethod {
     }
 }
 
-/// The rule as the routes file has it.
+/// The rule as written in the routes file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CalendarTable {
@@ -70,21 +65,23 @@ impl CalendarTable {
         let named = [Some(&self.uid), self.summary.as_ref(), self.start.as_ref()];
         for name in named.into_iter().chain([self.location.as_ref()]).flatten() {
             if !variables.contains_key(name) {
-                faults.push(format!("calendar: {name:?} is no variable of this route"));
+                faults.push(format!("calendar: {name:?} is not a variable of this route"));
             }
         }
         let publish = self.method == CalendarMethod::Publish;
         if publish && (self.summary.is_none() || self.start.is_none()) {
-            faults.push("calendar: to publish an entry takes a summary and a start".into());
+            faults.push("calendar: publish requires a summary and a start".into());
         }
         if self.start.is_some() != self.duration.is_some() {
-            faults.push("calendar: a start needs a duration, and a duration a start".into());
+            faults.push("calendar: start and duration require each other".into());
         }
         let duration = self.duration.map_or(Ok(SignedDuration::ZERO), |text| {
             text.parse().ok().filter(SignedDuration::is_positive).ok_or(text)
         });
         let duration = duration.unwrap_or_else(|text| {
-            faults.push(format!("calendar: duration {text:?} is none such as \"2h\" or \"90m\""));
+            faults.push(format!(
+                "calendar: duration {text:?} is not a duration such as \"2h\" or \"90m\""
+            ));
             SignedDuration::ZERO
         });
         CalendarRule {
@@ -156,16 +153,16 @@ mod tests {
         assert_eq!(
             found.lines().collect::<Vec<_>>(),
             [
-                r#"route "r": inline_qr: "code" is no text variable of this route with a plain name"#,
-                r#"route "r": calendar: "nr" is no variable of this route"#,
-                r#"route "r": calendar: "room" is no variable of this route"#,
-                r#"route "r": calendar: to publish an entry takes a summary and a start"#,
-                r#"route "r": calendar: a start needs a duration, and a duration a start"#,
-                r#"route "r": calendar: duration "2 parsecs" is none such as "2h" or "90m""#,
+                r#"route "r": inline_qr: "code" is not a text variable of this route with a plain name"#,
+                r#"route "r": calendar: "nr" is not a variable of this route"#,
+                r#"route "r": calendar: "room" is not a variable of this route"#,
+                r#"route "r": calendar: publish requires a summary and a start"#,
+                r#"route "r": calendar: start and duration require each other"#,
+                r#"route "r": calendar: duration "2 parsecs" is not a duration such as "2h" or "90m""#,
             ]
         );
         let negative = route(r#"method = "cancel", uid = "id", start = "at", duration = "-2h""#);
-        assert!(faults(&negative).contains("duration \"-2h\" is none"));
+        assert!(faults(&negative).contains("duration \"-2h\" is not a"));
         assert!(faults(&route(r#"method = "request", uid = "id""#)).contains("request"));
     }
 }

@@ -1,4 +1,4 @@
-//! One message to one recipient over one channel, and its identity.
+//! One message to one recipient over one channel, and its id.
 
 use std::{fmt, sync::Arc};
 
@@ -10,23 +10,21 @@ use uuid::Uuid;
 use super::{Priority, Route};
 use crate::event::{Event, IdSource};
 
-/// The key under which a delivery is known everywhere: ledger, audit, headers, logs, Message-ID.
-/// 32 hexadecimal digits.
+/// Identifies a delivery in ledger, audit, headers, logs and Message-ID: 32 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeliveryId(String);
 
 impl DeliveryId {
-    /// An id that was made earlier, from a header or a record.
+    /// Parses an id from a header or a record.
     ///
     /// # Errors
-    /// Gives the text back if it is not one that [`Identity`] could have made.
+    /// Returns the text if it is not a delivery id.
     pub fn from_stored(text: &str) -> Result<Self, &str> {
         let is_id = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         if is_id { Ok(Self(text.to_owned())) } else { Err(text) }
     }
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -38,38 +36,37 @@ impl fmt::Display for DeliveryId {
     }
 }
 
-/// Makes ids. They are keyed with a pepper, so that nobody can tell from an id, a header or a
-/// record's hash whether a given address got mail.
+/// Derives ids and hashes. They are keyed with a pepper, so that nobody can derive from them
+/// whether an address got mail.
 #[derive(Clone)]
 pub struct Identity {
     mac: Hmac<Sha256>,
 }
 
 impl Identity {
-    /// With the pepper of this installation (`USHER_PEPPER`).
+    /// Uses the pepper of this installation (`USHER_PEPPER`).
     pub fn new(pepper: &str) -> Self {
-        // HMAC takes keys of every length (RFC 2104 section 2), so this can't fail.
+        // HMAC accepts keys of any length (RFC 2104 section 2), so this can't fail.
         let mac = Hmac::new_from_slice(pepper.as_bytes()).unwrap_or_else(|_| unreachable!());
         Self { mac }
     }
 
-    /// A keyed hash of an address: equal for all spellings that differ in case only.
+    /// Keyed hash of a recipient's address, regardless of case.
     pub fn recipient_hash(&self, address: &str) -> String {
         self.digest(&["recipient", &normalise(address)])
     }
 
-    /// A keyed hash of whoever reads, so that what they have read names nobody.
+    /// Keyed hash of a reader, so that read marks contain no name.
     pub fn reader_hash(&self, principal: &str) -> String {
         self.digest(&["reader", principal])
     }
 
-    /// A keyed hash of where somebody is on the net.
+    /// Keyed hash of a client's network address.
     pub fn client_hash(&self, address: &str) -> String {
         self.digest(&["client", address])
     }
 
-    /// The id of a request that its caller names by a key: the same key of the same caller gives the
-    /// same id, and the same for nobody else.
+    /// The id of a request with an idempotency key: the same for the same key of the same caller.
     pub fn request(&self, kind: &str, caller: &str, key: &str) -> Uuid {
         let mut bytes = [0; 16];
         // 32 digits are 16 bytes.
@@ -77,7 +74,7 @@ impl Identity {
         uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 
-    /// The id of a message that never became an event.
+    /// The id of a message that is not a valid event.
     pub fn rejected(&self, body: &[u8], queue: &str) -> DeliveryId {
         let mut mac = self.mac.clone();
         mac.update(b"rejected\0");
@@ -112,7 +109,7 @@ impl Identity {
     fn digest(&self, parts: &[&str]) -> String {
         let mut mac = self.mac.clone();
         for part in parts {
-            // Length first: no two lists of parts give the same bytes.
+            // Length first, so that no two lists of parts give the same bytes.
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part.as_bytes());
         }
@@ -126,26 +123,23 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Addresses that differ in case only reach one person; RFC 5321 2.4 lets the local part differ
-/// by case, but no provider does.
+/// Treats addresses that differ only in case as one recipient. RFC 5321 section 2.4 allows
+/// case-sensitive local parts, but no provider uses them.
 fn normalise(address: &str) -> String {
     address.trim().to_lowercase()
 }
 
-/// Who a delivery is for.
+/// The recipient of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recipient {
-    /// An address, not checked yet: each channel has its own rules.
+    /// An unchecked address: each channel has its own rules.
     Address(String),
-    /// The event should name one and doesn't; the text says what is wrong.
+    /// The event names no usable recipient; the text says why.
     Missing(String),
 }
 
 impl Recipient {
     /// The address, or why there is none.
-    ///
-    /// # Errors
-    /// What is wrong with the event.
     pub fn address(&self) -> Result<&str, String> {
         match self {
             Self::Address(address) => Ok(address),
@@ -153,7 +147,7 @@ impl Recipient {
         }
     }
 
-    /// The address, or nothing.
+    /// The address, or an empty text.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Address(address) => address,
@@ -162,20 +156,18 @@ impl Recipient {
     }
 }
 
-/// One message to one recipient over one channel that a route asks for.
+/// One message to one recipient over one channel, as a route defines it.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// The same on every redelivery of the event.
+    /// The same for every copy of the event.
     pub id: DeliveryId,
-    /// The route that asks for it.
     pub route: Arc<Route>,
-    /// Who gets it.
     pub recipient: Recipient,
-    /// How urgent it is: the route's, unless the event may say and does.
+    /// The event's own priority if the route allows one, else the route's.
     pub priority: Priority,
-    /// Which try this is, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Whether the id rests on a hash of the body, which counts for a shorter window.
+    /// Whether the id is derived from a hash of the body, which has a shorter dedup window.
     pub derived: bool,
 }
 
@@ -193,7 +185,7 @@ impl Delivery {
         Self { id, route, recipient, priority, attempt: 1, derived }
     }
 
-    /// The delivery that a hand-off stands for.
+    /// The delivery of a republished message.
     pub fn republished(
         id: DeliveryId,
         route: Arc<Route>,

@@ -1,19 +1,18 @@
-//! The kinds of events that the routes are for, seen from those who publish them.
+//! The kinds of events that the routes handle, as publishers see them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{FieldMapping, Route, RoutingTable};
 
-/// Event types that ask for the same.
+/// Event types with the same routes.
 #[derive(Debug)]
 pub(crate) struct EventKind<'a> {
     /// The type that its routes name first.
     pub(crate) name: &'a str,
-    /// All of the types, that one included.
+    /// All types, including `name`.
     pub(crate) names: Vec<&'a str>,
-    /// What they ask for.
     pub(crate) routes: &'a [Arc<Route>],
-    /// How they are written, where that is not in the words of the routes.
+    /// The mapping of its fields to the names in the routes, if there is one.
     pub(crate) mapping: Option<&'a FieldMapping>,
 }
 
@@ -26,7 +25,7 @@ impl EventKind<'_> {
 
 impl RoutingTable {
     /// Every kind of event, sorted by name.
-    pub(crate) fn kinds(&self) -> Vec<EventKind<'_>> {
+    pub(crate) fn event_kinds(&self) -> Vec<EventKind<'_>> {
         let mut groups: BTreeMap<Vec<&str>, Vec<&str>> = BTreeMap::new();
         for (name, routes) in &self.by_event {
             let routes = routes.iter().map(|route| route.name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Events that an upstream service writes in its own way, put into the words of the routes.
+//! Maps the field names of an upstream service to those of the routes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Route;
 use crate::event::{Event, LANGUAGES, snake_case};
 
-/// How the events of some types are written; `[[dialect]]` in the routes file.
+/// The field names of some event types; `[[dialect]]` in the routes file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FieldMapping {
@@ -20,7 +20,7 @@ pub(crate) struct FieldMapping {
 }
 
 impl FieldMapping {
-    /// The same with every name as events have it.
+    /// Converts all names to snake case, as events have them.
     pub(super) fn in_snake_case(mut self) -> Self {
         self.fields = self.fields.map(|name| snake_case(&name));
         let rename = self.rename.into_iter();
@@ -28,19 +28,19 @@ impl FieldMapping {
         self
     }
 
-    /// The names under which its events have a variable.
-    pub(crate) fn names_of<'a>(&'a self, variable: &'a str) -> Vec<&'a str> {
+    /// The field names that a variable has in these events.
+    pub(crate) fn source_names<'a>(&'a self, variable: &'a str) -> Vec<&'a str> {
         let theirs = self.rename.iter().filter(|(_, ours)| *ours == variable);
         let theirs: Vec<_> = theirs.map(|(theirs, _)| theirs.as_str()).collect();
         if theirs.is_empty() { vec![variable] } else { theirs }
     }
 
-    /// Writes the event as if upstream had written it for the routes.
+    /// Renames the event's fields to the names in the routes.
     pub(super) fn normalize(&self, event: &mut Event) {
         let fields = &mut event.fields;
         let nested = self.fields.as_ref().and_then(|name| fields.get_mut(name));
         let nested = nested.and_then(Value::as_object_mut).map(std::mem::take);
-        // What stands outside says who gets the mail and how: nothing inside replaces it.
+        // Outer fields decide who gets the mail and how: inner fields don't replace them.
         for (name, value) in nested.into_iter().flatten() {
             fields.entry(snake_case(&name)).or_insert(value);
         }
@@ -56,7 +56,7 @@ impl FieldMapping {
         }
     }
 
-    /// What is wrong with it, seen from the routes.
+    /// Checks the mapping against the routes.
     pub(super) fn faults(
         &self,
         by_event: &HashMap<String, Vec<std::sync::Arc<Route>>>,

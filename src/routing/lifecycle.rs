@@ -1,23 +1,19 @@
-//! What a route's event means for a booking.
+//! The effect of a route's event on a booking.
 
 use serde::{Deserialize, Serialize};
 
-/// The part of a route's event in the life of a booking, in the order in which they mostly come.
+/// The stage of a booking that a route's event announces, in the usual order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lifecycle {
-    /// It begins.
     Confirmed,
-    /// It takes place at another time.
     Rescheduled,
-    /// It is told of again.
     Reminder,
-    /// It ends.
     Cancelled,
 }
 
 impl Lifecycle {
-    /// Its name in routes and records.
+    /// The name in routes and records.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Confirmed => "confirmed",
@@ -27,14 +23,13 @@ impl Lifecycle {
         }
     }
 
-    /// Whether this changes a booking, so that it is kept.
+    /// Whether it changes a booking, so that the scheduler stores it.
     pub fn changes(self) -> bool {
         matches!(self, Self::Rescheduled | Self::Cancelled)
     }
 
-    /// Whether mail of this part makes no sense any more after a later event of part `by`. A late
-    /// confirmation still does after a move, for it brings the tickets; that something was cancelled
-    /// is always told.
+    /// Whether a later event of stage `by` makes mail of this stage pointless. A late confirmation
+    /// is still sent after a rescheduling, since it has the tickets. A cancellation is always sent.
     pub fn is_superseded(self, by: Self) -> bool {
         match self {
             Self::Confirmed => by == Self::Cancelled,
@@ -44,12 +39,12 @@ impl Lifecycle {
     }
 }
 
-/// The reminder that an event plans (a confirmation) or moves (a rescheduling).
+/// The reminder that an event schedules (a confirmation) or moves (a rescheduling).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReminderRule {
-    /// The route that sends it; its variable `showtime` is when the booking takes place.
+    /// The route that sends the reminder. Its variable `showtime` is the time of the booking.
     pub route: String,
-    /// Which variable of this event says that.
+    /// The variable of this event that has the showtime.
     pub showtime: String,
 }

@@ -1,5 +1,5 @@
-//! The routes: which deliveries an event asks for. They are data (`config/routes.toml`); a new
-//! event type is a route, a template and a sample, no code.
+//! The routes define which deliveries an event causes. They are data (`config/routes.toml`): a new
+//! event type takes a route, a template and a sample, but no code.
 
 mod calendar_rule;
 mod delivery;
@@ -24,10 +24,10 @@ pub(crate) use variables::collect_texts;
 
 use crate::event::Event;
 
-/// The routes file that the binary carries.
+/// The routes file that is compiled in.
 pub const EMBEDDED_ROUTES: &str = include_str!("../../config/routes.toml");
 
-/// All routes, found by event type.
+/// All routes by event type.
 #[derive(Debug)]
 pub struct RoutingTable {
     queues: Vec<SourceQueue>,
@@ -40,33 +40,30 @@ pub struct RoutingTable {
 /// A queue that upstream services publish to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceQueue {
-    /// Its name at the broker.
     pub name: String,
     /// Routing keys by which the exchange `usher.events` feeds it.
     pub bind: Vec<String>,
 }
 
-/// What the routes say about an event type.
+/// What the routes define for an event type.
 #[derive(Debug)]
 pub enum Lookup<'a> {
-    /// These deliveries are asked for.
     Routes(&'a [Arc<Route>]),
-    /// Nobody wants it: acked and counted.
+    /// Ignored on purpose: acknowledged and counted.
     Ignored,
-    /// Nobody ever heard of it.
     Unknown,
 }
 
 impl RoutingTable {
-    /// Reads a routes file; `settings` gives the addresses behind `{ setting = "…" }`.
+    /// Parses a routes file. `settings` has the addresses for `{ setting = "…" }`.
     ///
     /// # Errors
-    /// [`RouteFaults`] with everything that is wrong with the file.
+    /// Every fault in the file.
     pub fn parse(text: &str, settings: &HashMap<String, Vec<String>>) -> Result<Self, RouteFaults> {
         routes_file::parse(text, settings)
     }
 
-    /// The routes of an event type or of one of its aliases.
+    /// Finds the routes of an event type or alias.
     pub fn lookup(&self, kind: &str) -> Lookup<'_> {
         match self.by_event.get(kind) {
             Some(routes) => Lookup::Routes(routes),
@@ -75,31 +72,29 @@ impl RoutingTable {
         }
     }
 
-    /// Writes an event in the words of the routes, where its type has a dialect.
+    /// Renames the event's fields to the names in the routes, if its type has a dialect.
     pub fn normalize(&self, event: &mut Event) {
         if let Some(mapping) = self.mappings.get(&event.kind) {
             mapping.normalize(event);
         }
     }
 
-    /// Whether a field of this name holds a secret in some route.
+    /// Whether some route declares this field as secret.
     pub fn is_secret(&self, field: &str) -> bool {
         self.routes.values().any(|route| route.secrets.iter().any(|secret| secret == field))
     }
 
-    /// The route of this name.
     pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
         self.routes.get(name)
     }
 
-    /// Every route, sorted by name.
     pub fn routes(&self) -> Vec<&Arc<Route>> {
         let mut routes: Vec<_> = self.routes.values().collect();
         routes.sort_by(|a, b| a.name.cmp(&b.name));
         routes
     }
 
-    /// The mails that tell customers of a rescheduling: one for each such event.
+    /// The names of the routes that tell customers of a rescheduling.
     pub fn reschedule_notices(&self) -> Vec<String> {
         let is_notice = |route: &&&Arc<Route>| {
             route.lifecycle == Some(Lifecycle::Rescheduled)
@@ -109,22 +104,21 @@ impl RoutingTable {
         self.routes().iter().filter(is_notice).map(|route| route.name.clone()).collect()
     }
 
-    /// The names of all.
     pub fn route_names(&self) -> impl Iterator<Item = &str> {
         self.routes().into_iter().map(|route| route.name.as_str())
     }
 
-    /// The queues that the routes' events arrive on.
+    /// The source queues.
     pub fn queues(&self) -> &[SourceQueue] {
         &self.queues
     }
 
-    /// The queue that events of this type are published to.
+    /// The source queue of an event type.
     pub fn queue_of(&self, kind: &str) -> Option<&str> {
         Some(&self.by_event.get(kind)?.first()?.queue)
     }
 
-    /// What the event asks for: one delivery to each recipient of each of its routes.
+    /// The deliveries that an event causes: one for each recipient of each route.
     pub fn deliveries(
         &self,
         routes: &[Arc<Route>],
@@ -133,7 +127,7 @@ impl RoutingTable {
     ) -> Vec<Delivery> {
         let mut deliveries: Vec<Delivery> =
             routes.iter().flat_map(|route| route.deliveries(event, identity)).collect();
-        // An address that stands twice in a list is one recipient.
+        // An address that occurs twice in a list is one recipient.
         let mut seen = std::collections::HashSet::new();
         deliveries.retain(|delivery| seen.insert(delivery.id.clone()));
         deliveries

@@ -8,81 +8,71 @@ use serde_json::Value;
 use super::{CalendarRule, Delivery, Identity, Lifecycle, Recipient, ReminderRule};
 use crate::event::{Derived, Event};
 
-/// Longest recipient that is looked at, in bytes; longer than any address of any channel.
+/// Longest accepted recipient, in bytes; longer than any valid address.
 const MAX_RECIPIENT_BYTES: usize = 1024;
 
-/// What is sent, to whom and how, when an event of one type arrives.
+/// Defines what is sent to whom when an event arrives.
 #[derive(Debug)]
 pub struct Route {
     /// Stable name; part of every delivery's id.
     pub name: String,
-    /// The event type it is for.
     pub event: String,
-    /// Other names of that event type.
+    /// Other names of the event type.
     pub aliases: Vec<String>,
-    /// The source queue of the event.
     pub queue: String,
-    /// How the message travels.
     pub channel: ChannelKind,
-    /// The template it is made from.
     pub template: String,
-    /// Who gets it.
     pub recipients: Recipients,
-    /// The field of the event with the address that answers go to; dots lead into objects.
+    /// The field with the address for replies; dots lead into objects.
     pub reply_to: Option<String>,
-    /// The variable that is drawn as a QR code, where the event has it.
+    /// The variable that is rendered as a QR code if the event has it.
     pub inline_qr: Option<String>,
-    /// The calendar entry that the mail brings along.
+    /// The calendar entry of the mail.
     pub calendar: Option<CalendarRule>,
-    /// What its event means for the booking that it is about.
+    /// The effect of the event on its booking.
     pub lifecycle: Option<Lifecycle>,
-    /// The reminder that its event plans or moves.
+    /// The reminder that the event schedules or moves.
     pub reminder: Option<ReminderRule>,
-    /// How urgent it is against other mail.
     pub priority: Priority,
-    /// The field in which an event may say another priority.
+    /// The field in which an event may set its own priority.
     pub priority_from: Option<String>,
-    /// The variables of its template.
+    /// The variables of the template.
     pub variables: BTreeMap<String, Variable>,
-    /// Variables whose values are masked wherever a record or a log would show them.
+    /// Variables whose values are masked in records and logs.
     pub secrets: Vec<String>,
-    /// Whether the limit per recipient counts; not for security codes.
+    /// Whether the rate limit per recipient applies; off for security codes.
     pub rate_limited: bool,
-    /// Older events than this are not sent any more.
+    /// Events older than this are not sent.
     pub max_age: Option<Duration>,
-    /// How long its records are kept, where that is not `AUDIT_RETENTION`.
+    /// How long records are kept, if not `AUDIT_RETENTION`.
     pub retention: Option<Duration>,
-    /// A pattern such as `payment:{transaction_id}:receipt`: events with the same key tell one fact.
+    /// A pattern such as `payment:{transaction_id}:receipt`: events with the same key give one
+    /// delivery.
     pub business_key: Option<String>,
-    /// What happens when nobody can tell whether a mail went out.
     pub on_unknown: OnUnknown,
-    /// Fields of the event that the audit record carries for searching.
+    /// Fields of the event that the audit record keeps for searching.
     pub correlation: Vec<String>,
 }
 
-/// Where a route's recipients come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recipients {
     /// A field of the event; dots lead into objects.
     Field(String),
-    /// The same; an event without it asks for nothing.
+    /// The same, but an event without it causes no delivery.
     Optional(String),
-    /// These addresses: a literal, or a setting's list, which may be empty.
+    /// Fixed addresses: a literal, or the list of a setting, which may be empty.
     Fixed(Vec<String>),
 }
 
-/// How a message travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelKind {
-    /// Mail.
     Email,
-    /// Text messages.
     Sms,
 }
 
 impl ChannelKind {
-    /// Its name in ids, headers and records.
+    /// The name in ids, headers and records.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Email => "email",
@@ -91,23 +81,23 @@ impl ChannelKind {
     }
 }
 
-/// How urgent a delivery is against others.
+/// Priority of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
-    /// Confirmations, reminders, security codes.
+    /// Confirmations, reminders and security codes.
     High,
     /// Cancellations and general notices.
     Medium,
-    /// Newsletters and promotions; never delay the others.
+    /// Newsletters and promotions, which never delay other mail.
     Low,
 }
 
 impl Priority {
-    /// All of them, most urgent first.
+    /// All priorities, highest first.
     pub const ALL: [Self; 3] = [Self::High, Self::Medium, Self::Low];
 
-    /// Its name in queues, headers and records.
+    /// The name in queues, headers and records.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::High => "high",
@@ -117,52 +107,48 @@ impl Priority {
     }
 }
 
-/// What happens when the dot went out and no reply was read.
+/// What happens if the body was sent and no reply was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnknown {
-    /// Put aside for an operator: never twice.
+    /// Park it for an operator: never sent twice.
     #[default]
     Park,
-    /// Send again with the same Message-ID: rather twice than not at all.
+    /// Send again with the same Message-ID: sent twice rather than not at all.
     Resend,
 }
 
-/// A variable of a template.
+/// A template variable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variable {
-    /// What its value must look like.
     pub kind: VariableType,
-    /// The value where the event has none; `None`: the event must have one.
+    /// The value if the event has none; `None` means that it is required.
     pub default: Option<Value>,
-    /// Where the value is looked for before the default is taken.
+    /// Where the value comes from before the default is used.
     pub derived: Option<Derived>,
 }
 
-/// What a variable's value must look like.
+/// Type of a variable's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VariableType {
-    /// A text, a number or a boolean.
     Text,
-    /// A number, as a JSON number or as a text.
+    /// A number, as JSON number or as text.
     Amount,
-    /// A text that tells a time, ISO 8601 or not.
+    /// A time as text, ISO 8601 or not.
     Time,
-    /// A list.
     List,
     /// An `http` or `https` address.
     Url,
     /// A whole number.
     Integer,
-    /// A length of time in seconds.
+    /// Seconds.
     Duration,
-    /// Names and plain values.
+    /// Names with plain values.
     Object,
 }
 
 impl VariableType {
-    /// All of them.
     pub(crate) const ALL: [Self; 8] = [
         Self::Text,
         Self::Amount,
@@ -176,8 +162,8 @@ impl VariableType {
 }
 
 impl Route {
-    /// One delivery for each recipient. A recipient that the event should name and doesn't is a
-    /// delivery too: it ends as a dead letter, and the route's others go out.
+    /// One delivery for each recipient. A missing recipient gives a delivery too, which becomes a
+    /// dead letter while the others are sent.
     pub(super) fn deliveries(
         self: &std::sync::Arc<Self>,
         event: &Event,
@@ -200,27 +186,27 @@ impl Route {
             .collect()
     }
 
-    /// The address that answers to this event's mails go to, not checked yet.
+    /// The unchecked address for replies to this event's mails.
     pub fn reply_to<'a>(&self, event: &'a Event) -> Option<&'a str> {
         let address = find(event, self.reply_to.as_deref()?)?.as_str()?.trim();
         (!address.is_empty()).then_some(address)
     }
 
-    /// How urgent this event's deliveries are.
     pub(super) fn priority_of(&self, event: &Event) -> Priority {
-        let said = self.priority_from.as_deref().and_then(|field| event.text(field));
-        let said = said.and_then(|said| {
-            Priority::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(said))
+        let stated = self.priority_from.as_deref().and_then(|field| event.text(field));
+        let stated = stated.and_then(|stated| {
+            Priority::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(stated))
         });
-        said.unwrap_or(self.priority)
+        stated.unwrap_or(self.priority)
     }
 
-    /// What takes the event id's place: the publisher's own key for the fact, else the route's.
+    /// The key that replaces the event id: the publisher's `dedup_key`, else the route's business
+    /// key.
     pub(super) fn key(&self, event: &Event) -> Option<String> {
         event.dedup_key().or_else(|| self.business_key(event))
     }
 
-    /// The business key of this event, if the route has one and the event all of its parts.
+    /// The business key, if the route has one and the event has all of its fields.
     fn business_key(&self, event: &Event) -> Option<String> {
         let mut key = String::new();
         let mut rest = self.business_key.as_deref()?;
@@ -244,7 +230,7 @@ fn find<'a>(event: &'a Event, path: &str) -> Option<&'a Value> {
 
 fn recipient(event: &Event, path: &str) -> Recipient {
     match find(event, path) {
-        // It becomes a header, and headers have to fit into one frame.
+        // The recipient becomes a header, and headers have to fit into one frame.
         Some(Value::String(text)) if text.len() > MAX_RECIPIENT_BYTES => {
             Recipient::Missing(format!(
                 "recipient field {path:?} has {} bytes, more than {MAX_RECIPIENT_BYTES}",

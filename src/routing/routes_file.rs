@@ -1,4 +1,4 @@
-//! Reads `config/routes.toml` and reports every fault in it at once.
+//! Parses `config/routes.toml` and reports every fault at once.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,7 +19,7 @@ use crate::{
     event::{Derived, snake_case},
 };
 
-/// Everything that is wrong with a routes file.
+/// Every fault in a routes file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RouteFaults(pub Vec<String>);
 
@@ -139,7 +139,7 @@ pub(super) fn parse(
                     by_event.entry(kind.clone()).or_default().push(route.clone());
                 }
                 if routes.insert(route.name.clone(), route).is_some() {
-                    faults.push(format!("{at}: there are two routes of this name"));
+                    faults.push(format!("{at}: another route has this name"));
                 }
             }
         }
@@ -149,13 +149,13 @@ pub(super) fn parse(
         if planned.is_none_or(|route| route.lifecycle != Some(Lifecycle::Reminder)) {
             let other = &rule.route;
             faults.push(format!(
-                "route {name:?}: reminder: {other:?} is no route with lifecycle = \"reminder\""
+                "route {name:?}: reminder: {other:?} is not a route with lifecycle = \"reminder\""
             ));
         }
     }
     for kind in &file.ignore {
         if by_event.contains_key(kind) {
-            faults.push(format!("ignore: {kind:?} has a route as well"));
+            faults.push(format!("ignore: {kind:?} has a route"));
         }
     }
     let mut mappings = HashMap::new();
@@ -178,7 +178,8 @@ pub(super) fn parse(
     Ok(RoutingTable { queues, routes, by_event, mappings, ignored: file.ignore })
 }
 
-/// A path into an event, which has its fields in snake case; what lies deeper is as it was sent.
+/// Converts the first part of a path to snake case, as events have it. Nested names stay as they
+/// are.
 fn field_name(path: &str) -> String {
     match path.split_once('.') {
         Some((first, rest)) => format!("{}.{rest}", snake_case(first)),
@@ -186,7 +187,7 @@ fn field_name(path: &str) -> String {
     }
 }
 
-/// A business key's pattern with its fields as events have them.
+/// Converts the fields in a business key's pattern to snake case.
 fn key_pattern(pattern: &str) -> String {
     let parts = pattern.split('{').map(|part| match part.split_once('}') {
         Some((name, rest)) => format!("{}}}{rest}", snake_case(name)),
@@ -216,7 +217,7 @@ impl RouteEntry {
             RecipientEntry::Setting(name) => match settings.get(&name) {
                 Some(addresses) => Recipients::Fixed(addresses.clone()),
                 None => {
-                    faults.push(format!("recipient: there is no setting {name:?} with addresses"));
+                    faults.push(format!("recipient: {name:?} is not a setting with addresses"));
                     Recipients::Fixed(Vec::new())
                 }
             },
@@ -236,7 +237,7 @@ impl RouteEntry {
                 faults.push(format!("variable {name:?}: from: {fault}"));
                 None
             });
-            let default = Some(default.unwrap_or_else(|| kind.nothing()));
+            let default = Some(default.unwrap_or_else(|| kind.empty_value()));
             if variables.insert(name.clone(), Variable { kind, default, derived }).is_some() {
                 faults.push(format!("variable {name:?} is both required and optional"));
             }
@@ -245,17 +246,17 @@ impl RouteEntry {
         let inline_qr = self.inline_qr.as_deref().map(snake_case);
         for name in &secrets {
             if !variables.contains_key(name) {
-                faults.push(format!("{name:?} is a secret, but no variable of this route"));
+                faults.push(format!("{name:?} is a secret but not a variable of this route"));
             }
         }
         if let Some(name) = &inline_qr {
-            // It becomes a Content-ID and a part of URLs (RFC 2392).
+            // The name becomes a Content-ID and part of URLs (RFC 2392).
             let is_plain =
                 name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
             if !is_plain || variables.get(name).is_none_or(|found| found.kind != VariableType::Text)
             {
                 faults.push(format!(
-                    "inline_qr: {name:?} is no text variable of this route with a plain name"
+                    "inline_qr: {name:?} is not a text variable of this route with a plain name"
                 ));
             }
         }
@@ -264,13 +265,13 @@ impl RouteEntry {
             && variables.get(&rule.showtime).is_none_or(|found| found.kind != VariableType::Time)
         {
             let name = &rule.showtime;
-            faults.push(format!("reminder: {name:?} is no time variable of this route"));
+            faults.push(format!("reminder: {name:?} is not a time variable of this route"));
         }
         if self.lifecycle.is_some() && !variables.contains_key("booking_id") {
             faults.push("a route with a lifecycle needs the variable booking_id".into());
         }
         if self.lifecycle == Some(Lifecycle::Reminder) && !secrets.is_empty() {
-            faults.push("a reminder is kept until it is due, so it can't have secrets".into());
+            faults.push("a reminder is stored until it is due, so it can't have secrets".into());
         }
         if !secrets.is_empty() && self.max_age.is_none() {
             faults.push("a route with secrets needs a max_age".into());
@@ -286,7 +287,7 @@ impl RouteEntry {
         if let Some(pattern) = &self.business_key
             && pattern.matches('{').count() != pattern.matches('}').count()
         {
-            faults.push(format!("business_key {pattern:?} has a brace without its other"));
+            faults.push(format!("business_key {pattern:?} has unbalanced braces"));
         }
         if !faults.is_empty() {
             return Err(faults);

@@ -1,32 +1,27 @@
-//! Takes a route's variables out of an event.
+//! Extracts a route's variables from an event.
 
 use serde_json::{Map, Value};
 
 use super::{Route, VariableType};
 use crate::event::{Event, Sources, json_type};
 
-/// What is wrong with an event's variables: the event's fault, so trying again can't help.
+/// Faults in an event's variables. Retrying can't help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VariableFault {
     /// Required variables that the event lacks.
     #[error("missing variable{}: {}", if .0.len() == 1 { "" } else { "s" }, .0.join(", "))]
     Missing(Vec<String>),
-    /// A variable of another type than the route declares.
+    /// A value of the wrong type.
     #[error("variable {name} {reason}")]
-    Type {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        reason: String,
-    },
+    Type { name: String, reason: String },
 }
 
 impl Route {
-    /// Every declared variable: the event's value, else what follows from the event, else the
-    /// default. `language` is that of derived names of places.
+    /// Returns every declared variable: the event's value, else the derived value, else the
+    /// default. `language` is for derived place names.
     ///
     /// # Errors
-    /// [`VariableFault`] naming all that are missing, else the first of a wrong type.
+    /// All missing variables, else the first one with a wrong type.
     pub fn variables(
         &self,
         event: &Event,
@@ -38,7 +33,7 @@ impl Route {
         for (name, variable) in &self.variables {
             let given = event.fields.get(name).filter(|value| match value {
                 Value::Null => false,
-                // An empty text says nothing.
+                // An empty text counts as absent.
                 Value::String(text) => !text.trim().is_empty(),
                 _ => true,
             });
@@ -64,7 +59,7 @@ impl Route {
         if missing.is_empty() { Ok(found) } else { Err(VariableFault::Missing(missing)) }
     }
 
-    /// The values of the route's secrets, to be masked wherever they would show.
+    /// The values of the route's secrets, for masking.
     pub fn secret_values(&self, event: &Event) -> Vec<String> {
         let mut found = Vec::new();
         for value in self.secrets.iter().filter_map(|name| event.fields.get(name)) {
@@ -86,8 +81,8 @@ pub(crate) fn collect_texts(value: &Value, found: &mut Vec<String>) {
 }
 
 impl VariableType {
-    /// What stands for a value where there is none.
-    pub(crate) fn nothing(self) -> Value {
+    /// The empty value of this type.
+    pub(crate) fn empty_value(self) -> Value {
         match self {
             Self::List => Value::Array(Vec::new()),
             Self::Object => Value::Object(Map::new()),
@@ -150,7 +145,7 @@ impl VariableType {
 }
 
 impl VariableFault {
-    /// A word for the record to group by.
+    /// The error kind in records.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Missing(_) => "missing_variable",

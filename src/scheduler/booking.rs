@@ -1,51 +1,46 @@
-//! What became of a booking, and which of two events about it is the later one.
+//! The latest change of a booking, and the order of events about it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{broker::Message, event::Event, routing::Lifecycle};
 
-/// An event's place among others about one booking.
+/// The position of an event among those about one booking.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
-    /// As the publisher counts.
+    /// The publisher's own counter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<i64>,
-    /// When it happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occurred_at: Option<Timestamp>,
-    /// When it arrived here.
+    /// When the message arrived at usher.
     pub arrived_at: Timestamp,
 }
 
 /// The latest change of a booking.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Booking {
-    /// The booking.
     #[serde(rename = "_id")]
     pub id: String,
-    /// What changed it: a rescheduling or a cancellation.
+    /// Rescheduled or cancelled.
     pub state: Lifecycle,
-    /// The event that did.
+    /// The event that changed it.
     pub event_id: String,
-    /// Its type.
     pub event_type: String,
-    /// Its place among others.
     #[serde(flatten)]
     pub version: Version,
-    /// When the booking takes place now, as the event has it.
+    /// The new showtime, as written in the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub showtime: Option<String>,
-    /// The zone of that time.
+    /// The time zone of `showtime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timezone: Option<String>,
-    /// When this may be deleted.
+    /// When it may be deleted.
     pub purge_at: Timestamp,
 }
 
 impl Version {
-    /// Of the event of this message.
-    pub fn of(event: &Event, message: &Message) -> Self {
+    pub fn from_event(event: &Event, message: &Message) -> Self {
         Self {
             sequence: event.sequence(),
             occurred_at: event.occurred_at,
@@ -53,8 +48,8 @@ impl Version {
         }
     }
 
-    /// Whether the other one is later: by `sequence` where both have one, else by `occurred_at`, else
-    /// by arrival, which also decides between equals.
+    /// Whether `other` is later: by `sequence` if both have one, else by `occurred_at`, else by
+    /// arrival. Arrival also decides between equals.
     pub fn is_before(&self, other: &Self) -> bool {
         let stated = self.sequence.zip(other.sequence).filter(|(mine, others)| mine != others);
         if let Some((mine, others)) = stated {
@@ -69,21 +64,21 @@ impl Version {
 }
 
 impl Booking {
-    /// Whether mail of this part makes no sense any more that this event asked for.
+    /// Whether this change makes a mail pointless that another event asked for.
     pub fn supersedes(&self, part: Lifecycle, event_id: &str, version: &Version) -> bool {
         part.is_superseded(self.state)
             && self.event_id != event_id
             && version.is_before(&self.version)
     }
 
-    /// Why, for the record.
+    /// The reason for the record.
     pub fn reason(&self) -> String {
         format!("overtaken by event {} ({})", self.event_id, self.event_type)
     }
 
-    /// Whether the other one takes this one's place. The same event again does not, or what arrived
-    /// in between would seem to be older.
-    pub(crate) fn yields_to(&self, other: &Self) -> bool {
+    /// Whether `other` replaces this change. The same event does not replace itself, since that
+    /// would make events that arrived in between look older.
+    pub(crate) fn is_replaced_by(&self, other: &Self) -> bool {
         self.event_id != other.event_id && self.version.is_before(&other.version)
     }
 }

@@ -1,5 +1,5 @@
-//! Mail for later, and what became of the bookings that it is about. The broker holds retries only:
-//! what is due in hours or months lies here, written before its event is acknowledged.
+//! The scheduler: mail for later, and changes of bookings. The broker only holds retries. Mail that
+//! is due in hours or months is stored here before its event is acknowledged.
 
 mod booking;
 pub mod mongo;
@@ -20,127 +20,123 @@ use crate::{
     routing::{DeliveryId, Priority},
 };
 
-/// Most that is claimed at once.
+/// Most deliveries that one claim takes.
 pub const BATCH: usize = 500;
-/// For how long what is due belongs to the one who claimed it. If that one has not said by then that
-/// the broker has it, another claims it as well, and the ledger makes that harmless.
+/// How long a claimed delivery belongs to its claimer. If the claimer has not marked it as
+/// published by then, another instance claims it too. The ledger makes that harmless.
 pub const LEASE: Duration = Duration::from_secs(30);
-/// What is later than this is an alarm.
+/// Mail that is later than this raises an alarm.
 pub const OVERDUE: SignedDuration = SignedDuration::from_mins(5);
-/// For how long it can be seen what became of planned mail; also for how long planning the same again
-/// is known as such here. The ledger and the audit know it on their own.
+/// How long finished entries stay visible, and how long scheduling the same delivery again is
+/// recognised here. Ledger and audit recognise it independently.
 pub(crate) const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// One delivery for later, with all that its hand-off needs.
+/// A delivery for later, with everything that its republish needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
-    /// The delivery: planning it again changes nothing.
+    /// Scheduling the same delivery again changes nothing.
     #[serde(rename = "_id")]
     pub delivery_id: DeliveryId,
-    /// When it is to go out.
+    /// When it is to be sent.
     pub due: Timestamp,
-    /// When it may be claimed: `due`, or when the lease of the one who did runs out.
+    /// When it may be claimed: `due`, or the end of the current lease.
     pub claim_at: Timestamp,
-    /// What became of it.
     pub state: State,
-    /// Why it is void.
+    /// Why it was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The booking that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub booking_id: Option<String>,
-    /// The type of the event that asks for it.
     pub event_type: String,
-    /// How urgent it is.
     pub priority: Priority,
-    /// Its event's place among others.
+    /// The position of its event among those about the booking.
     #[serde(flatten)]
     pub version: Version,
-    /// When it was planned.
+    /// When it was scheduled.
     pub planned_at: Timestamp,
-    /// When it may be deleted; never while it is still to go out.
+    /// When it may be deleted; `None` while it is waiting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purge_at: Option<Timestamp>,
-    /// What the hand-off says about itself.
     #[serde(rename = "ticket")]
     pub delivery_headers: DeliveryHeaders,
-    /// The event's properties.
     pub properties: Properties,
-    /// The event.
+    /// The event's body.
     pub body: String,
 }
 
-/// What became of planned mail.
+/// State of scheduled mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Nothing yet.
+    /// Waiting.
     Planned,
-    /// Somebody is handing it to the broker. From here on it is decided when it is about to be sent
-    /// whether it still is to be.
+    /// Claimed by an instance that is republishing it. Whether it is still wanted is decided when
+    /// it is about to be sent.
     Claimed,
-    /// The broker has it; the rest is in the audit.
+    /// The broker has it; the audit knows the rest.
     Published,
-    /// It is not to be sent any more.
-    Void,
+    /// Cancelled.
+    #[serde(rename = "void")]
+    Cancelled,
 }
 
-/// What came of planning.
+/// Outcome of scheduling a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Added {
-    /// It is planned.
     New,
-    /// This event planned it before.
+    /// This event has scheduled it before.
     Known,
-    /// The event with this id told the same fact before.
+    /// The event with this id has scheduled it before.
     Duplicate(String),
 }
 
-/// What is to come.
+/// How much mail is waiting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Within each of the next 24 hours.
+    /// Due within each of the next 24 hours.
     pub hours: [u64; 24],
-    /// Should be gone for more than [`OVERDUE`].
+    /// Late by more than [`OVERDUE`].
     pub overdue: u64,
 }
 
-/// Where planned mail and bookings live.
+/// Stores scheduled mail and changes of bookings.
 #[async_trait]
 pub trait Scheduler: Send + Sync {
-    /// Plans a delivery; durable when this returns. What is void is planned anew by another event.
+    /// Schedules a delivery; durable when this returns. Another event may schedule a cancelled
+    /// delivery again.
     async fn add(&self, planned: Planned) -> Result<Added, SchedulerError>;
 
-    /// Claims up to [`BATCH`] that are due; until [`LEASE`] has passed nobody else does.
+    /// Claims up to [`BATCH`] deliveries that are due. Nobody else claims them until [`LEASE`] has
+    /// passed.
     async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, SchedulerError>;
 
-    /// The broker has these.
+    /// Marks deliveries as published: the broker has them.
     async fn published(&self, deliveries: &[DeliveryId]) -> Result<(), SchedulerError>;
 
-    /// This one is not to be sent any more; whether nobody had claimed it yet.
-    async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError>;
+    /// Cancels a delivery. Returns whether it was still waiting.
+    async fn cancel(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError>;
 
-    /// Everything of a booking, newest first.
-    async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, SchedulerError>;
+    /// All scheduled mail about a booking, newest first.
+    async fn for_booking(&self, booking: &str) -> Result<Vec<Planned>, SchedulerError>;
 
-    /// What is to come.
+    /// How much mail is waiting.
     async fn backlog(&self, now: Timestamp) -> Result<Backlog, SchedulerError>;
 
-    /// What became of a booking, if anything did.
+    /// The latest change of a booking.
     async fn booking(&self, booking: &str) -> Result<Option<Booking>, SchedulerError>;
 
-    /// Keeps what became of a booking unless something later is known; gives what counts. Durable when
-    /// this returns.
+    /// Stores a change of a booking unless a later one is stored, and returns the one that counts.
+    /// Durable when this returns.
     async fn change(&self, booking: Booking) -> Result<Booking, SchedulerError>;
 }
 
-/// The plan can't be written or read right now; waiting may help.
+/// The scheduler's store can't be written or read now. Waiting may help.
 #[derive(Debug, thiserror::Error)]
-#[error("the plan did not answer: {0:#}")]
+#[error("the scheduler did not answer: {0:#}")]
 pub struct SchedulerError(pub anyhow::Error);
 
 impl Planned {
-    /// What the broker gets once it is due.
+    /// The republish for when it is due.
     pub fn republish(self) -> Republish {
         Republish {
             delivery_headers: self.delivery_headers,
@@ -150,34 +146,33 @@ impl Planned {
         }
     }
 
-    /// What planning it says where this is there already; `None` where it takes its place.
-    pub(crate) fn meets(&self, known: &Self) -> Option<Added> {
+    /// The outcome of scheduling this while `known` exists; `None` if this replaces it.
+    pub(crate) fn outcome_beside(&self, known: &Self) -> Option<Added> {
         if known.delivery_headers.event_id == self.delivery_headers.event_id {
             return Some(Added::Known);
         }
-        (known.state != State::Void)
+        (known.state != State::Cancelled)
             .then(|| Added::Duplicate(known.delivery_headers.event_id.clone()))
     }
 }
 
 impl State {
-    /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Planned => "planned",
             Self::Claimed => "claimed",
             Self::Published => "published",
-            Self::Void => "void",
+            Self::Cancelled => "void",
         }
     }
 }
 
-/// So much later than `time`, or at the end of time.
+/// `wait` after `time`, or the latest possible time.
 pub(crate) fn after(time: Timestamp, wait: SignedDuration) -> Timestamp {
     time.saturating_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// Until when what is claimed now belongs to its claimer.
+/// The end of the lease of a claim that is made now.
 pub(crate) fn lease_from(now: Timestamp) -> Timestamp {
     after(now, SignedDuration::try_from(LEASE).unwrap_or_default())
 }

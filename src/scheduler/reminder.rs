@@ -1,4 +1,4 @@
-//! When a reminder goes out.
+//! The time of reminders.
 
 use std::time::Duration;
 
@@ -6,25 +6,20 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use crate::event::Time;
 
-/// Why there is no reminder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoReminder {
-    /// It would have been due already.
     #[error("it would be in the past")]
     Past,
-    /// The showtime is no time.
+    /// `showtime` can't be parsed.
     #[error("its showtime can't be read")]
     Unreadable,
-    /// The showtime is that of a clock, and nobody says of which.
+    /// `showtime` has no zone and `TIMEZONE` is not set.
     #[error("its showtime has no zone, and TIMEZONE is not set")]
     NoZone,
 }
 
-/// So long before the showtime, a real time and not one of the clock: a night in which the clocks are
-/// changed makes it neither longer nor shorter.
-///
-/// # Errors
-/// There is none.
+/// `before` ahead of the showtime in elapsed time. A change of the clocks in between makes it
+/// neither longer nor shorter.
 pub fn remind_at(
     showtime: &str,
     zone: Option<&TimeZone>,
@@ -58,7 +53,6 @@ mod tests {
             ("2024-12-15T19:30:00-05:00", None, "2024-12-15T21:30:00Z"),
             ("2024-12-15 7:30 PM", Some("America/Bogota"), "2024-12-15T21:30:00Z"),
             ("2024-12-15T19:30:00-05:00", Some("Europe/Madrid"), "2024-12-15T21:30:00Z"),
-            // A year ahead.
             ("2025-01-01T03:00:01Z", None, "2025-01-01T00:00:01Z"),
             // The clocks went from 02:00 to 03:00, so 23:30 of the day before is three hours away.
             ("2024-03-31 03:30", Some("Europe/Madrid"), "2024-03-30T22:30:00Z"),
@@ -66,9 +60,8 @@ mod tests {
             ("2024-10-27 03:30", Some("Europe/Madrid"), "2024-10-26T23:30:00Z"),
             // 02:30 was shown twice: the first counts.
             ("2024-10-27 02:30", Some("Europe/Madrid"), "2024-10-26T21:30:00Z"),
-            // A time that was skipped: as much later.
+            // A skipped time counts as later by the length of the gap.
             ("2024-03-31 02:30", Some("Europe/Madrid"), "2024-03-30T22:30:00Z"),
-            // A day alone begins at midnight.
             ("2024-12-15", Some("UTC"), "2024-12-14T21:00:00Z"),
         ] {
             assert_eq!(at(showtime, zone).as_deref(), Ok(due), "{showtime} {zone:?}");

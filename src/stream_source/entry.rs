@@ -1,55 +1,60 @@
-//! What a stream's entry says: the event that it holds, in either layout.
+//! A stream entry, and the event that it contains in one of two layouts.
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::event::Properties;
 
-/// The entry is an event's fields where it has one of these.
-const NAMES_OF_TYPES: [&str; 2] = ["template", "event_type"];
-/// Else the first of these holds the whole event.
-const WHOLE: [&str; 3] = ["data", "message", "payload"];
-/// RabbitMQ 4 takes no larger message. The pipeline refuses one a quarter as large, and says so.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// With one of these fields, the fields of the entry are those of the event.
+const TYPE_FIELDS: [&str; 2] = ["template", "event_type"];
+/// Otherwise the first of these fields contains the whole event.
+const PAYLOAD_FIELDS: [&str; 3] = ["data", "message", "payload"];
+/// RabbitMQ 4 accepts no larger message. The delivery line rejects one a quarter as large, with a
+/// reason.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Ids from 2001 on are times, unless the publisher counts very far.
-const FIRST_TIME: u64 = 1_000_000_000;
+const FIRST_TIME_SECONDS: u64 = 1_000_000_000;
 
-/// Names and values, in their order.
+/// Names and values in order.
 pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// An entry as read.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The stream.
+    /// The stream's key.
     pub(super) key: String,
-    /// Its id there.
+    /// The entry's id.
     pub(super) id: String,
     pub(super) fields: Fields,
 }
 
 impl Entry {
-    /// The event. What can't be read as one is given as it stands there: the pipeline says what is
-    /// wrong with it.
+    /// The event as JSON. What can't be parsed is forwarded as it is, and the delivery line rejects
+    /// it with a reason.
     pub(super) fn body(&self) -> Vec<u8> {
-        let is_flat = NAMES_OF_TYPES.iter().any(|name| self.field(name).is_some());
-        let whole = WHOLE.iter().find_map(|name| self.field(name)).filter(|_| !is_flat);
+        let is_flat = TYPE_FIELDS.iter().any(|name| self.field(name).is_some());
+        let whole = PAYLOAD_FIELDS.iter().find_map(|name| self.field(name)).filter(|_| !is_flat);
         let mut body = whole.map_or_else(|| flat(&self.fields), <[u8]>::to_vec);
-        if body.len() > MOST_BYTES {
+        if body.len() > MAX_BYTES {
             let (stream, id, bytes) = (&self.key, &self.id, body.len());
-            tracing::error!(stream, id, bytes, "an entry is too large: only its beginning is kept");
-            body.truncate(MOST_BYTES);
+            tracing::error!(
+                stream,
+                id,
+                bytes,
+                "an entry is too large: only its beginning is forwarded"
+            );
+            body.truncate(MAX_BYTES);
         }
         body
     }
 
-    /// What identifies the event and when it was written, for events that don't say that themselves.
+    /// Properties that identify and date events which don't do so themselves.
     pub(super) fn properties(&self) -> Properties {
         let at = self.id.split('-').next().and_then(|ms| ms.parse::<u64>().ok());
         let traceparent = self.field("traceparent").map(String::from_utf8_lossy);
         Properties {
             content_type: Some("application/json".to_owned()),
             message_id: Some(format!("{}/{}", self.key, self.id)),
-            timestamp: at.map(|ms| ms / 1000).filter(|seconds| *seconds >= FIRST_TIME),
+            timestamp: at.map(|ms| ms / 1000).filter(|seconds| *seconds >= FIRST_TIME_SECONDS),
             traceparent: traceparent.map(std::borrow::Cow::into_owned),
             ..Properties::default()
         }
@@ -61,7 +66,7 @@ impl Entry {
     }
 }
 
-/// The fields as one JSON object: `data` is JSON already, all else is text.
+/// The fields as one JSON object. `data` is JSON already, everything else is text.
 fn flat(fields: &Fields) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, value) in fields {
@@ -78,8 +83,8 @@ fn flat(fields: &Fields) -> Vec<u8> {
     body
 }
 
-/// A text as JSON. What is no UTF-8 stays as it is, so that the whole is found not to be JSON, rather
-/// than sent with its letters replaced.
+/// Writes a text as JSON. Invalid UTF-8 stays as it is, so that the body is rejected as invalid
+/// JSON instead of being sent with replaced letters.
 fn push_text(body: &mut Vec<u8>, text: &[u8]) {
     match std::str::from_utf8(text) {
         Ok(text) => body.extend(Value::from(text).to_string().into_bytes()),
@@ -125,7 +130,7 @@ mod tests {
         assert_eq!(flat.occurred_at.unwrap().to_string(), "2023-12-01T12:00:00Z");
         assert_eq!(flat.fields["data"], json!({"asientos": ["A1", "Ñ2"], "total": 45000}));
         let whole = json!(flat.fields).to_string();
-        for name in WHOLE {
+        for name in PAYLOAD_FIELDS {
             let event = read(&[("origin", b"shop"), (name, whole.as_bytes())]).unwrap();
             assert_eq!((&event.fields, &event.id), (&flat.fields, &flat.id), "{name}");
         }
@@ -150,9 +155,9 @@ mod tests {
 
     #[test]
     fn what_no_broker_takes_is_kept_in_part_and_refused() {
-        let payload = vec![b' '; MOST_BYTES + 1];
+        let payload = vec![b' '; MAX_BYTES + 1];
         let huge = entry(&[("payload", &payload)]);
-        assert_eq!(huge.body().len(), MOST_BYTES);
+        assert_eq!(huge.body().len(), MAX_BYTES);
         let said = parse(&huge.body(), &huge.properties(), "q").unwrap_err().to_string();
         assert!(said.contains("more than the maximum of 4194304"), "{said}");
     }

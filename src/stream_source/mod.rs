@@ -1,6 +1,6 @@
-//! The bridge: what services write into Redis Streams goes to RabbitMQ, each entry at least once,
-//! and from there the way of every other event. An entry is acknowledged after the broker's confirm;
-//! one that is published twice is the same event twice, which the ledger knows.
+//! Forwards entries of Redis Streams to RabbitMQ, each at least once. From there they are handled
+//! like every other event. An entry is acknowledged after the broker's confirm. One that is
+//! forwarded twice has the same event id, which the ledger recognises.
 
 mod entry;
 mod streams;
@@ -27,14 +27,13 @@ use crate::{
     routing::{Identity, RoutingTable},
 };
 
-/// Entries of a stream taken at once, so what bounds the memory that they take.
+/// Entries of one stream taken at once, which bounds their memory.
 const BATCH: usize = 32;
-/// Publishes under way at once; the channels are those of the hand-offs.
-const AT_ONCE: usize = 8;
-/// A session that lasted for longer was a good one: the next failure is a new one.
-const STEADY: Duration = Duration::from_secs(10);
+/// Publishes in progress at once, on the channels that republishes use too.
+const CONCURRENT_PUBLISHES: usize = 8;
+/// After a session of this length, the next failure starts with a short back-off again.
+const STABLE_SESSION: Duration = Duration::from_secs(10);
 
-/// From Redis Streams into RabbitMQ.
 pub struct StreamSource {
     streams: Streams,
     routing: Arc<RoutingTable>,
@@ -42,46 +41,41 @@ pub struct StreamSource {
     broker: Arc<AmqpBroker>,
     health: Dependency,
     metrics: Metrics,
-    left_after: Duration,
+    idle_after: Duration,
 }
 
-/// Why entries could not be forwarded now; they are forwarded later.
+/// Why entries could not be forwarded now. The entries are forwarded later.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamSourceError {
-    /// Redis.
     #[error("the stream did not answer: {0}")]
     Stream(#[from] RedisError),
-    /// RabbitMQ.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
 
 impl StreamSource {
-    /// Connects when there is something to ask. What was taken and not acknowledged for as long as
-    /// `left_after` was left by an instance that is gone.
-    ///
-    /// # Errors
-    /// The URL or the certificates can't be used.
+    /// Connects lazily. Entries that stay unacknowledged for `idle_after` were left by an instance
+    /// that is gone.
     pub fn new(
         stream: &Stream,
         routing: Arc<RoutingTable>,
         identity: Identity,
         broker: Arc<AmqpBroker>,
-        left_after: Duration,
+        idle_after: Duration,
         health: Dependency,
         metrics: Metrics,
     ) -> Result<Self, String> {
         let streams = Streams::new(stream)?;
-        Ok(Self { streams, routing, identity, broker, health, metrics, left_after })
+        Ok(Self { streams, routing, identity, broker, health, metrics, idle_after })
     }
 
-    /// Forwards until stopped; what it has taken by then, it still forwards.
+    /// Forwards until stopped, including everything taken by then.
     pub async fn run(&self, stop: CancellationToken) {
         let mut backoff = Backoff::default();
         while !stop.is_cancelled() {
             let began = Instant::now();
             if let Err(error) = self.session(&stop).await {
-                if began.elapsed() > STEADY {
+                if began.elapsed() > STABLE_SESSION {
                     backoff = Backoff::default();
                 }
                 self.health.down(&error);
@@ -93,36 +87,36 @@ impl StreamSource {
         }
     }
 
-    /// Forwards at most so many entries that wait now; gives the ids that their events have in the
+    /// Forwards at most `limit` entries that are waiting now. Returns the ids of their events in the
     /// audit.
     ///
     /// # Errors
-    /// Redis or RabbitMQ did not answer. What had been taken is forwarded later.
-    pub async fn forward(&self, most: usize) -> Result<Vec<String>, StreamSourceError> {
+    /// Redis or RabbitMQ did not answer. Entries that were taken are forwarded later.
+    pub async fn forward(&self, limit: usize) -> Result<Vec<String>, StreamSourceError> {
         self.streams.create_groups().await?;
-        let mut entries = self.streams.take_over(self.left_after, most).await?;
-        entries.extend(self.streams.take(most.saturating_sub(entries.len())).await?);
-        let Published { events, entries, refused } = self.publish(entries).await;
+        let mut entries = self.streams.take_over(self.idle_after, limit).await?;
+        entries.extend(self.streams.take(limit.saturating_sub(entries.len())).await?);
+        let Published { events, entries, failed } = self.publish(entries).await;
         self.settle(&entries).await?;
-        match refused {
+        match failed {
             Some((error, _)) => Err(error.into()),
             None => Ok(events),
         }
     }
 
-    /// From the making of the groups to the first failure, or to the stop.
+    /// From creating the groups to the first failure or the stop.
     async fn session(&self, stop: &CancellationToken) -> Result<(), RedisError> {
         self.streams.create_groups().await?;
         self.health.up();
-        let mut looked = None::<Instant>;
+        let mut checked_at = None::<Instant>;
         while !stop.is_cancelled() {
             let mut entries = Vec::new();
-            if looked.is_none_or(|looked| looked.elapsed() > self.left_after / 2) {
+            if checked_at.is_none_or(|checked_at| checked_at.elapsed() > self.idle_after / 2) {
                 self.tidy().await?;
-                entries = self.streams.take_over(self.left_after, BATCH).await?;
+                entries = self.streams.take_over(self.idle_after, BATCH).await?;
                 crash_point!("after_stream_take_over");
-                // Until there is nothing left behind.
-                looked = entries.is_empty().then(Instant::now);
+                // Repeated until nothing is left behind.
+                checked_at = entries.is_empty().then(Instant::now);
             }
             if entries.is_empty() {
                 entries = self.streams.wait(BATCH).await?;
@@ -135,7 +129,7 @@ impl StreamSource {
         Ok(())
     }
 
-    /// What an instance acknowledged that was killed before it could trim.
+    /// Trims what an instance acknowledged before it was killed.
     async fn tidy(&self) -> Result<(), RedisError> {
         for key in self.streams.keys() {
             self.streams.trim(key).await?;
@@ -144,7 +138,8 @@ impl StreamSource {
         Ok(())
     }
 
-    /// Until the broker has them all, or until stopped: then the next instance finds the rest.
+    /// Retries until the broker has all of them. When stopped, it leaves the rest to the next
+    /// instance.
     async fn forward_all(
         &self,
         mut entries: Vec<Entry>,
@@ -154,9 +149,9 @@ impl StreamSource {
         loop {
             let published = self.publish(entries).await;
             self.settle(&published.entries).await?;
-            let Some((error, refused)) = published.refused else { return Ok(()) };
-            tracing::warn!(%error, entries = refused.len(), "entries could not be forwarded, trying again");
-            entries = refused;
+            let Some((error, failed)) = published.failed else { return Ok(()) };
+            tracing::warn!(%error, entries = failed.len(), "entries could not be forwarded, trying again");
+            entries = failed;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = sleep(backoff.step()) => {}
@@ -175,23 +170,23 @@ impl StreamSource {
             (entry, event, outcome)
         });
         let mut published = Published::default();
-        // In their order, as far as it can be kept.
-        let mut publishing = publishing.buffered(AT_ONCE);
+        // In order as far as possible.
+        let mut publishing = publishing.buffered(CONCURRENT_PUBLISHES);
         while let Some((entry, event, outcome)) = publishing.next().await {
-            match (outcome, &mut published.refused) {
+            match (outcome, &mut published.failed) {
                 (Ok(()), _) => {
                     published.events.push(event);
                     published.entries.push(entry);
                 }
-                (Err(_), Some((_, refused))) => refused.push(entry),
+                (Err(_), Some((_, failed))) => failed.push(entry),
                 (Err(error), none) => *none = Some((error, vec![entry])),
             }
         }
         published
     }
 
-    /// The event's id, as the audit will know it, and the message to the queue that the routes have for it. What they don't know
-    /// goes to the first, where the pipeline says what is wrong with it.
+    /// The event's id in the audit, and the message for the queue of its routes. An unknown event
+    /// type goes to the first queue, where the delivery line rejects it with a reason.
     fn message(&self, entry: &Entry) -> (String, Message) {
         let (body, properties) = (entry.body(), entry.properties());
         let event = event::parse(&body, &properties, "");
@@ -213,7 +208,8 @@ impl StreamSource {
         (id, message)
     }
 
-    /// What the broker has is acknowledged, and goes from its stream as soon as every group has it.
+    /// Acknowledges entries that the broker has, and trims each stream up to what every group has
+    /// read.
     async fn settle(&self, entries: &[Entry]) -> Result<(), RedisError> {
         let mut streams = BTreeMap::<&str, Vec<&str>>::new();
         for entry in entries {
@@ -230,30 +226,27 @@ impl StreamSource {
     }
 }
 
-/// What came of a batch.
+/// Outcome of publishing a batch.
 #[derive(Default)]
 struct Published {
     /// The ids of the events that the broker has.
     events: Vec<String>,
-    /// Their entries.
+    /// The entries of these events.
     entries: Vec<Entry>,
-    /// The rest, and why.
-    refused: Option<(BrokerError, Vec<Entry>)>,
+    /// The other entries, with the error.
+    failed: Option<(BrokerError, Vec<Entry>)>,
 }
 
-/// Looks whether the streams can be read; says how many entries they have.
-///
-/// # Errors
-/// Why they can't.
+/// Checks that the streams can be read. Returns a summary with their lengths.
 pub async fn test(stream: &Stream) -> Result<String, String> {
     let streams = Streams::new(stream)?;
     let lengths = streams.lengths().await.map_err(|error| error.to_string())?;
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     for (key, length) in lengths {
         let text = format!("{key} has {length} entries");
-        // Another program may have worked them off long ago.
+        // Another program may have processed them long ago.
         let is_new = length > 0 && !streams.has_group(&key).await.map_err(|e| e.to_string())?;
-        told.push(if is_new { format!("{text}, a first start forwards them all") } else { text });
+        lines.push(if is_new { format!("{text}, a first start forwards them all") } else { text });
     }
-    Ok(told.join("; "))
+    Ok(lines.join("; "))
 }

@@ -1,5 +1,5 @@
-//! Spans on their way to a collector: OTLP, protobuf over HTTP. What the variables `OTEL_*` say is read
-//! by the SDK; endpoint, headers, timeouts, batches and sampling among it.
+//! Exports spans to a collector: OTLP, protobuf over HTTP. The SDK reads the `OTEL_*` variables,
+//! such as endpoint, headers, timeouts, batches and sampling.
 
 use std::{env, time::Duration};
 
@@ -19,11 +19,11 @@ use tokio::{runtime::Handle, time::timeout};
 use crate::health::Dependency;
 
 /// How long the collector may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Largest answer that is read, in bytes.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// What sends spans, if the environment names a collector.
+/// A provider that exports spans, if the environment names a collector.
 pub(super) fn provider(instance: &str) -> anyhow::Result<Option<SdkTracerProvider>> {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let endpoints = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -58,13 +58,13 @@ pub(super) fn provider(instance: &str) -> anyhow::Result<Option<SdkTracerProvide
     Ok(Some(provider.with_batch_exporter(exporter).build()))
 }
 
-/// The way to the collector.
+/// The HTTP client for the collector.
 #[derive(Debug)]
 struct Client {
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    /// The SDK asks from a thread of its own.
+    /// The SDK calls from a thread of its own.
     runtime: Handle,
-    /// So that a collector that is down is one log line.
+    /// Logs one line when the collector goes down.
     collector: Dependency,
 }
 
@@ -77,7 +77,7 @@ impl HttpClient for Client {
             let body = Limited::new(body, MAX_ANSWER).collect().await?;
             Ok::<_, HttpError>(Response::from_parts(head, body.to_bytes()))
         };
-        let answer = self.runtime.spawn(async { timeout(PATIENCE, answer).await }).await?;
+        let answer = self.runtime.spawn(async { timeout(TIMEOUT, answer).await }).await?;
         let answer = answer.unwrap_or_else(|elapsed| Err(elapsed.into()));
         match &answer {
             Ok(answer) if answer.status().is_success() => self.collector.up(),
@@ -88,7 +88,7 @@ impl HttpClient for Client {
     }
 }
 
-/// hyper's own words are `client error (Connect)`; the reason is below.
+/// hyper's own text is `client error (Connect)`; the reason is in the sources.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut words = error.to_string();
     let mut below = error.source();

@@ -1,9 +1,9 @@
-//! Traces: a span for each message, linked to what published it, one for each of its deliveries, and
-//! one for each step of those. Names and attributes are OpenTelemetry's where it has some
-//! (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>); none is an address, a
-//! subject or a text of a server's.
+//! Traces: a span for each message, linked to its publisher's, a span for each delivery, and one
+//! for each step. Names and attributes follow OpenTelemetry
+//! (<https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/>). None contains an
+//! address, a subject or a server's text.
 //!
-//! Off unless there is a collector: then a span is `None` and costs a comparison.
+//! Off unless there is a collector: then a span is `None` and costs one comparison.
 
 mod export;
 
@@ -29,47 +29,44 @@ use crate::{
     routing::Delivery,
 };
 
-/// The header and its name in CloudEvents.
+/// The header, and its name in CloudEvents.
 const TRACEPARENT: &str = "traceparent";
 
-/// Makes spans, if anybody wants them; cheap to clone.
+/// Creates spans if a collector is configured; cheap to clone.
 #[derive(Clone, Default)]
-pub struct Tracer(Option<On>);
+pub struct Tracer(Option<ActiveTracer>);
 
 #[derive(Clone)]
-struct On {
+struct ActiveTracer {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
     system: &'static str,
 }
 
-/// Of what belongs to no message.
+/// For work that belongs to no message.
 pub static NONE: Span = Span(None);
 
-/// A span, which ends when it is dropped; or none.
+/// A span that ends when it is dropped, or none.
 #[derive(Default)]
-pub struct Span(Option<(On, Context)>);
+pub struct Span(Option<(ActiveTracer, Context)>);
 
 impl Tracer {
-    /// A tracer that exports to `OTEL_EXPORTER_OTLP_ENDPOINT`, or off where that is not set. `system` is
-    /// the broker's name, `instance` the process's.
-    ///
-    /// # Errors
-    /// The variables `OTEL_*` can't be used.
+    /// A tracer that exports to `OTEL_EXPORTER_OTLP_ENDPOINT`, or that is off if it is not set.
+    /// `system` is the broker's name, `instance` names the process.
     pub fn from_environment(system: &'static str, instance: &str) -> anyhow::Result<Self> {
         use opentelemetry::trace::TracerProvider;
         let Some(provider) = export::provider(instance)? else { return Ok(Self(None)) };
         let tracer = provider.tracer("usher");
-        Ok(Self(Some(On { provider, tracer, system })))
+        Ok(Self(Some(ActiveTracer { provider, tracer, system })))
     }
 
-    /// The span of a message that was taken. A message that says nothing of a trace begins one, and
-    /// its hand-offs go on with it.
+    /// The span of a consumed message. A message without trace context starts a trace, and its
+    /// republishes continue it.
     pub fn process(&self, message: &mut Message, event: Option<&Event>) -> Span {
-        // The header tells of the last hop, the extension of the first.
+        // The header has the last hop, the CloudEvents extension the first.
         let extension = event.and_then(|event| event.traceparent.as_deref());
-        let said = [message.properties.traceparent.as_deref(), extension];
-        let published = said.into_iter().flatten().find_map(read);
+        let contexts = [message.properties.traceparent.as_deref(), extension];
+        let published = contexts.into_iter().flatten().find_map(read);
         let span = self.start(message, event, published.as_ref());
         let context = published.or_else(|| span.context());
         message.properties.traceparent = context.as_ref().map(write);
@@ -82,8 +79,8 @@ impl Tracer {
         event: Option<&Event>,
         parent: Option<&SpanContext>,
     ) -> Span {
-        let Some(on) = &self.0 else { return Span(None) };
-        let mut attributes = messaging(on.system, "process", message.queue.clone());
+        let Some(active) = &self.0 else { return Span(None) };
+        let mut attributes = messaging(active.system, "process", message.queue.clone());
         let size = i64::try_from(message.body.len()).unwrap_or(i64::MAX);
         attributes.push(KeyValue::new("messaging.message.body.size", size));
         attributes.push(KeyValue::new("usher.redelivered", message.redelivered));
@@ -100,19 +97,19 @@ impl Tracer {
             .with_links(parent.cloned().map(Link::with_context).into_iter().collect())
             .with_attributes(attributes);
         let around = parent.cloned().map(|parent| Context::new().with_remote_span_context(parent));
-        on.span(builder, &around.unwrap_or_default())
+        active.span(builder, &around.unwrap_or_default())
     }
 
-    /// Sends what is still to be sent.
+    /// Flushes the remaining spans.
     pub async fn close(self) {
-        if let Some(on) = self.0 {
-            // It waits for the answer, and whether there was one has been said.
-            let _ = tokio::task::spawn_blocking(move || on.provider.shutdown()).await;
+        if let Some(active) = self.0 {
+            // Waits for the collector, whose failures are logged already.
+            let _ = tokio::task::spawn_blocking(move || active.provider.shutdown()).await;
         }
     }
 }
 
-impl On {
+impl ActiveTracer {
     fn span(&self, builder: SpanBuilder, parent: &Context) -> Span {
         let span = self.tracer.build_with_context(builder, parent);
         Span(Some((self.clone(), parent.with_span(span))))
@@ -120,26 +117,26 @@ impl On {
 }
 
 impl Span {
-    /// One of its deliveries.
+    /// The span of one delivery.
     pub fn delivery(&self, delivery: &Delivery) -> Self {
-        let Some((on, context)) = &self.0 else { return Self(None) };
+        let Some((active, context)) = &self.0 else { return Self(None) };
         let builder = SpanBuilder::from_name(format!("deliver {}", delivery.route.name))
             .with_attributes([
                 KeyValue::new("usher.delivery.id", delivery.id.to_string()),
                 KeyValue::new("usher.route", delivery.route.name.clone()),
                 KeyValue::new("usher.channel", delivery.route.channel.as_str()),
             ]);
-        on.span(builder, context)
+        active.span(builder, context)
     }
 
-    /// A step that ends now.
+    /// Records a step that ends now.
     pub fn step(&self, name: &'static str, began: Instant) {
-        self.past(began, |_| SpanBuilder::from_name(name));
+        self.record(began, |_| SpanBuilder::from_name(name));
     }
 
-    /// What was said to a mail server, up to now.
+    /// Records the dialogue with a mail server, which ends now.
     pub fn sent(&self, began: Instant, reply: Option<&Smtp>) {
-        self.past(began, |_| {
+        self.record(began, |_| {
             let place = reply.and_then(|reply| reply.server.rsplit_once(':'));
             let code = reply.map(|reply| KeyValue::new("usher.smtp.code", i64::from(reply.code)));
             let port = |port: &str| port.parse::<i64>().unwrap_or_default();
@@ -153,23 +150,21 @@ impl Span {
         });
     }
 
-    /// A hand-off that the broker has now.
+    /// Records a republish that the broker has confirmed.
     pub fn published(&self, began: Instant, queue: &str) {
-        self.past(began, |on| {
+        self.record(began, |active| {
             SpanBuilder::from_name(format!("publish {queue}"))
                 .with_kind(SpanKind::Producer)
-                .with_attributes(messaging(on.system, "send", queue.to_owned()))
+                .with_attributes(messaging(active.system, "send", queue.to_owned()))
         });
     }
 
-    /// It came to this.
     pub fn outcome(&self, outcome: &'static str) {
         if let Some((_, context)) = &self.0 {
             context.span().set_attribute(KeyValue::new("usher.outcome", outcome));
         }
     }
 
-    /// It came to this record.
     pub fn recorded(&self, record: &Record) {
         let Some((_, context)) = &self.0 else { return };
         let span = context.span();
@@ -177,15 +172,15 @@ impl Span {
         span.set_attribute(KeyValue::new("usher.status", record.status.as_str()));
         if let Some(error) = record.error.as_ref().filter(|_| record.status.is_failure()) {
             span.set_attribute(KeyValue::new("error.type", error.kind.clone()));
-            // Its words may be a server's.
+            // A server's text may be in it.
             span.set_status(Status::error(""));
         }
     }
 
-    fn past(&self, began: Instant, builder: impl FnOnce(&On) -> SpanBuilder) {
-        let Some((on, context)) = &self.0 else { return };
+    fn record(&self, began: Instant, builder: impl FnOnce(&ActiveTracer) -> SpanBuilder) {
+        let Some((active, context)) = &self.0 else { return };
         let began = SystemTime::now() - began.elapsed();
-        drop(on.span(builder(on).with_start_time(began), context));
+        drop(active.span(builder(active).with_start_time(began), context));
     }
 
     fn context(&self) -> Option<SpanContext> {
@@ -205,12 +200,12 @@ fn messaging(system: &'static str, operation: &'static str, queue: String) -> Ve
     ]
 }
 
-/// The trace that W3C's `traceparent` tells of.
+/// The trace id in a W3C `traceparent`.
 pub fn trace_id(traceparent: &str) -> Option<String> {
     read(traceparent).map(|context| context.trace_id().to_string())
 }
 
-/// W3C's `traceparent`, if it is one.
+/// Parses a W3C `traceparent`.
 fn read(traceparent: &str) -> Option<SpanContext> {
     let header = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &header);

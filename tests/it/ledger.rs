@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use usher::{
     config::{Endpoint, Secret, TlsFiles},
     ledger::{
-        Claim, Entry, Facts, Input, Ledger, Next, Owner, Reply, State,
+        Claim, Entry, Facts, Input, Ledger, NextStep, Owner, Reply, State,
         redis::{RedisLedger, Windows},
         step,
     },
@@ -61,7 +61,7 @@ pub(crate) struct Ask {
 enum What {
     Claim,
     Latch,
-    Decide(Next),
+    Decide(NextStep),
     Republished,
     Suppress,
     Sent,
@@ -103,7 +103,7 @@ impl Ask {
                 let next = match decided {
                     // Sometimes a decision other than the one that was made.
                     Some(State::Decided { next, .. }) if self.stale_by == 0 => next,
-                    _ => Next::Dead,
+                    _ => NextStep::Dead,
                 };
                 Input::Republished { attempt, next }
             }
@@ -115,10 +115,10 @@ impl Ask {
 
 pub(crate) fn asks() -> impl Strategy<Value = Ask> {
     let next = prop_oneof![
-        4 => (1..4_u32).prop_map(Next::Retry),
-        1 => Just(Next::Dead),
-        1 => Just(Next::Park),
-        1 => Just(Next::Poison),
+        4 => (1..4_u32).prop_map(NextStep::Retry),
+        1 => Just(NextStep::Dead),
+        1 => Just(NextStep::Park),
+        1 => Just(NextStep::Poison),
     ];
     let what = prop_oneof![
         8 => Just(What::Claim),

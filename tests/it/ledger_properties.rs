@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use proptest::{collection::vec, prelude::*};
-use usher::ledger::{Claim, Entry, Facts, Input, MAX_CLAIMS, Next, Owner, Reply, State, step};
+use usher::ledger::{Claim, Entry, Facts, Input, MAX_CLAIMS, NextStep, Owner, Reply, State, step};
 
 use crate::ledger::{Ask, asks};
 
@@ -119,7 +119,7 @@ proptest! {
                 for input in [
                     Input::Latch { owner: owner.clone(), fence },
                     Input::Decide {
-                        owner: owner.clone(), fence, next: Next::Dead, record: record.clone(),
+                        owner: owner.clone(), fence, next: NextStep::Dead, record: record.clone(),
                     },
                     Input::Suppress { owner: owner.clone(), fence, record: record.clone() },
                 ] {
@@ -137,7 +137,7 @@ proptest! {
             let Some(entry) = &after else { continue };
             let State::Decided { next, handed: false } = entry.state else { continue };
             // A message with the next attempt's number proves the hand-off.
-            let to_come = if let Next::Retry(to_come) = next { to_come } else { u32::MAX };
+            let to_come = if let NextStep::Retry(to_come) = next { to_come } else { u32::MAX };
             for attempt in (1..=entry.attempt).filter(|attempt| *attempt < to_come) {
                 let (kept, reply) = step(after.clone(), &claim(&entry.event, attempt), ALL_ALIVE);
                 let record = entry.record.clone().unwrap_or_default();
@@ -193,7 +193,7 @@ fn a_retry_is_no_duplicate_of_the_event_whose_delivery_it_continues() {
     let (entry, _) = step(None, &claim_of(1, "a", 1), ALL_ALIVE);
     let (entry, reply) = step(entry, &claim_of(2, "b", 1), ALL_GONE);
     let Reply::Granted { fence, .. } = reply else { panic!("{reply:?}") };
-    let next = Next::Retry(2);
+    let next = NextStep::Retry(2);
     let decide = Input::Decide { owner: owner(2), fence, next, record: "{}".to_owned() };
     let (entry, _) = step(entry, &decide, ALL_ALIVE);
     let (entry, _) = step(entry, &Input::Republished { attempt: 1, next }, ALL_ALIVE);
@@ -216,9 +216,10 @@ fn a_latch_whose_answer_was_lost_does_not_lock_its_owner_out() {
 fn a_stalled_owner_confirms_only_its_own_hand_off() {
     let (entry, reply) = step(None, &claim_of(1, "a", 1), ALL_ALIVE);
     let Reply::Granted { fence, .. } = reply else { panic!("{reply:?}") };
-    let dead = Input::Decide { owner: owner(1), fence, next: Next::Dead, record: "{}".to_owned() };
+    let dead =
+        Input::Decide { owner: owner(1), fence, next: NextStep::Dead, record: "{}".to_owned() };
     let (decided, _) = step(entry, &dead, ALL_ALIVE);
-    let stalled = Input::Republished { attempt: 1, next: Next::Retry(1) };
+    let stalled = Input::Republished { attempt: 1, next: NextStep::Retry(1) };
     let (after, _) = step(decided.clone(), &stalled, ALL_ALIVE);
     assert_eq!(after, decided);
 }

@@ -27,7 +27,7 @@ async fn a_temporary_refusal_is_retried_by_the_schedule() {
     assert_eq!(text(&records[0], "smtp.command"), "RCPT");
     assert_eq!(text(&records[0], "final"), "false");
     assert_eq!(text(&records[2], "final"), "true");
-    let last = world.last_words().await;
+    let last = world.latest().await;
     assert_eq!(brief(&last), ["user@example.com 3 sent "]);
     assert_eq!(text(&last[0], "_id"), text(&records[0], "delivery_id"));
     assert_eq!(text(&last[0], "records"), "3");

@@ -146,7 +146,7 @@ async fn the_daemon_runs_with_the_writers_role_and_auditors_only_read() {
     let settings = world.usher().set("MONGODB_URI", server.uri("daemon")).set("HTTP_API", "on");
     let usher = settings.start().await;
     Listener::start(&usher, "").await.ready().await;
-    assert!(!usher.find_log("MongoDB refuses to make it").is_empty());
+    assert!(!usher.find_log("MongoDB refuses to create it").is_empty());
     world.broker.publish(BOOKINGS, booking("evt-1", "ana@example.com").to_string()).await;
     usher.until_processed(1).await;
     let contact = r#"{"name": "Bob", "email": "bob@example.com", "message": "Hello"}"#;

@@ -180,7 +180,7 @@ impl World {
     }
 
     /// The last record of each delivery, from the view for operators.
-    pub(crate) async fn last_words(&self) -> Vec<Document> {
+    pub(crate) async fn latest(&self) -> Vec<Document> {
         let view = self.mongodb.database(&self.name).collection("delivery_status");
         let found = view.find(doc! {}).await.expect("an answer");
         found.try_collect().await.expect("documents")

@@ -1,4 +1,4 @@
-//! Where a request comes from.
+//! The client of a request.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -8,30 +8,31 @@ use axum::{
 };
 use ipnet::IpNet;
 
-use crate::api::{Shared, problem::Problem};
+use crate::api::{ApiState, problem::Problem};
 
-/// The address that made a request, as far as those in between are to be believed; of IPv6 the network,
-/// for whoever has one address there has the others too.
+/// The client's address, as far as the proxies in between are trusted. For IPv6 it is the /64
+/// network, whose owner has all of its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Client(pub(crate) IpAddr);
 
-impl FromRequestParts<Shared> for Client {
+impl FromRequestParts<ApiState> for Client {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Shared) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, Problem> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         let peer = peer.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        Ok(Self::of(peer, &parts.headers, &api.proxies))
+        Ok(Self::from_headers(peer, &parts.headers, &api.proxies))
     }
 }
 
 impl Client {
-    fn of(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> Self {
+    fn from_headers(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> Self {
         let is_trusted = |address: &IpAddr| proxies.iter().any(|known| known.contains(address));
         let mut address = peer.to_canonical();
         let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
         let hops: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
-        // Each one adds whom it was asked by; what stands before a stranger's, the stranger wrote.
+        // Each proxy appends the address of its client. Everything before an untrusted address is
+        // forgeable.
         for hop in hops.iter().rev() {
             if !is_trusted(&address) {
                 break;
@@ -59,7 +60,7 @@ mod tests {
             let proxies = ["10.0.0.0/8".parse().unwrap(), "192.0.2.1/32".parse().unwrap()];
             let line = |line: &&str| ("x-forwarded-for".parse().unwrap(), line.parse().unwrap());
             let headers: HeaderMap = forwarded.iter().map(line).collect();
-            Client::of(peer.parse().unwrap(), &headers, &proxies).0.to_string()
+            Client::from_headers(peer.parse().unwrap(), &headers, &proxies).0.to_string()
         };
         assert_eq!(of("203.0.113.7", &["198.51.100.1"]), "203.0.113.7");
         assert_eq!(of("10.1.1.1", &["1.1.1.1, 198.51.100.1"]), "198.51.100.1");

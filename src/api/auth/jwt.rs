@@ -1,5 +1,5 @@
-//! JSON Web Tokens, checked with ring: the algorithms that jsonwebtoken brings along are two more
-//! providers.
+//! JSON Web Tokens, verified with ring: the algorithms of jsonwebtoken's own features would add two
+//! more crypto providers.
 
 use jiff::Timestamp;
 use jsonwebtoken::{
@@ -14,27 +14,27 @@ use serde::Deserialize;
 
 use crate::config::Jwt;
 
-/// How far clocks may differ, in seconds.
+/// Tolerated clock difference, in seconds.
 const LEEWAY: i64 = 60;
 
-/// Tells which tokens count.
+/// Verifies tokens.
 pub(crate) struct Tokens {
     keys: Vec<(DecodingKey, Validation)>,
 }
 
-/// What a token says that counts.
+/// The claims that usher uses.
 #[derive(Deserialize)]
 pub(crate) struct Claims {
-    /// Whose it is.
+    /// Subject of the mail.
     pub(crate) sub: String,
-    /// Until when, in seconds since 1970 (RFC 7519 section 2, NumericDate).
+    /// Expiry, in seconds since 1970 (RFC 7519 section 2, NumericDate).
     exp: f64,
 }
 
 impl Claims {
-    /// Until when it lets in.
+    /// Expiry with the tolerated clock difference.
     pub(crate) fn until(&self) -> Timestamp {
-        // Beyond the range of an i64 it is the range's end, and beyond that of a time its end.
+        // The cast and the sum saturate, and so does the timestamp.
         #[allow(clippy::cast_possible_truncation)]
         let seconds = (self.exp as i64).saturating_add(LEEWAY);
         Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
@@ -42,9 +42,9 @@ impl Claims {
 }
 
 impl Tokens {
-    /// By these settings, which were checked.
+    /// The settings are validated.
     pub(crate) fn new(jwt: &Jwt) -> Self {
-        // It is there already when this is made again, as in tests.
+        // Already installed when this runs again, as in tests.
         let _ = PROVIDER.install_default();
         let secret = jwt
             .secret
@@ -66,7 +66,7 @@ impl Tokens {
         Self { keys: keys.collect() }
     }
 
-    /// What it says; `None` where it does not count.
+    /// The claims of a token; `None` if it is invalid.
     pub(crate) fn claims(&self, token: &str) -> Option<Claims> {
         let algorithm = decode_header(token).ok()?.alg;
         let (key, validation) =

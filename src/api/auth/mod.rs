@@ -1,5 +1,5 @@
-//! Who may use the API: by a bearer token, which browsers keep in a cookie; or, where there are no
-//! tokens at all, whoever is on this machine.
+//! Authentication by bearer token, which browsers keep in a cookie. Without any token configured,
+//! only clients on this machine are served.
 
 pub(super) mod client;
 mod jwt;
@@ -18,13 +18,13 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use self::jwt::Tokens;
-use super::{Shared, problem::Problem};
+use super::{ApiState, problem::Problem};
 use crate::config::Api;
 
-/// The cookie that holds a browser's token.
+/// The cookie with a browser's token.
 pub(crate) const COOKIE: &str = "usher_token";
 
-/// Lets in who may come in.
+/// Authenticates requests.
 pub struct Guard {
     tokens: Vec<[u8; 32]>,
     jwt: Option<Tokens>,
@@ -32,17 +32,16 @@ pub struct Guard {
     is_open: bool,
 }
 
-/// Who makes a request; every request that went past the guard has one in its extensions.
+/// The authenticated client of a request, in the request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Tells callers apart; nothing of a token itself.
+    /// Distinguishes callers; contains nothing secret.
     pub name: Arc<str>,
-    /// When their token ends, if it ever does.
+    /// When the token expires, if it does.
     pub until: Option<Timestamp>,
 }
 
 impl Guard {
-    /// By these settings.
     pub fn new(settings: &Api) -> Self {
         Self {
             tokens: settings.tokens.iter().map(|token| token.0).collect(),
@@ -52,15 +51,15 @@ impl Guard {
         }
     }
 
-    /// Whether no token is asked for.
+    /// Whether no token is required.
     pub(crate) fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// Whose token this is.
+    /// The caller with this token.
     pub(crate) fn caller(&self, token: &str) -> Option<Caller> {
         let digest: [u8; 32] = Sha256::digest(token).into();
-        // All are compared, and each to its end: nobody learns anything from the time it takes.
+        // Compares with every token completely, so that timing reveals nothing.
         let known = self.tokens.iter().fold(0, |known, one| known | one.ct_eq(&digest).unwrap_u8());
         if known == 1 {
             let name = format!("token {}", hex::encode(&digest[..4])).into();
@@ -81,30 +80,31 @@ impl Guard {
         }
         let caller = cookie(headers).and_then(|token| self.caller(token));
         let caller = caller.ok_or_else(Problem::unauthorized)?;
-        // What a browser adds by itself, any page could make it send.
+        // Any page can make a browser send a cookie along.
         let reads =
             matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE);
         self.check_origin(headers, !reads)?;
         Ok(caller)
     }
 
-    /// The page that makes the request has to be usher's own or a listed one. Only browsers say which.
+    /// The request has to come from usher's own page or a listed origin. Only browsers send an
+    /// origin.
     pub(crate) fn check_origin(&self, headers: &HeaderMap, needed: bool) -> Result<(), Problem> {
         let Some(origin) = headers.get(header::ORIGIN) else {
-            return if needed { Err(stranger()) } else { Ok(()) };
+            return if needed { Err(forbidden_origin()) } else { Ok(()) };
         };
-        let origin = origin.to_str().map_err(|_| stranger())?;
+        let origin = origin.to_str().map_err(|_| forbidden_origin())?;
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        // TLS may end before usher, so that it can't tell the scheme.
+        // TLS may end before usher, so that the scheme is unknown.
         let place = origin.split_once("://").map(|(_, place)| place);
         let is_known =
             (place.is_some() && place == host) || self.origins.iter().any(|one| one == origin);
-        if is_known { Ok(()) } else { Err(stranger()) }
+        if is_known { Ok(()) } else { Err(forbidden_origin()) }
     }
 }
 
-fn stranger() -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, "pages of this origin may not do that")
+fn forbidden_origin() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "this origin is not allowed")
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -119,9 +119,9 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     cookies.find(|(name, _)| *name == COOKIE).map(|(_, token)| token)
 }
 
-/// A layer: who makes the request is known after it.
+/// A layer that authenticates the caller.
 pub(crate) async fn require(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -130,15 +130,15 @@ pub(crate) async fn require(
     Ok(next.run(request).await)
 }
 
-/// A layer: where no token is asked for, a name that merely leads here is none of this machine's, and
-/// a page that came from there is a stranger (DNS rebinding).
-pub(crate) async fn on_this_machine(
-    State(api): State<Shared>,
+/// A layer for the mode without tokens: rejects other host names than localhost, which DNS
+/// rebinding could have pointed here.
+pub(crate) async fn require_loopback(
+    State(api): State<ApiState>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     if api.guard.is_open && !is_loopback(request.headers()) {
-        let detail = "without a token, only localhost is answered";
+        let detail = "without tokens, only localhost is served";
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
     }
     Ok(next.run(request).await)

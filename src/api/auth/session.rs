@@ -1,4 +1,4 @@
-//! Signing in, for browsers: the token is kept in a cookie that no script can read.
+//! Sessions of browsers: the token is kept in a cookie that scripts can't read.
 
 use axum::{
     extract::State,
@@ -11,18 +11,18 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::COOKIE;
 use crate::api::{
-    Shared,
+    ApiState,
     problem::{Json, Problem},
 };
 
 /// Twelve hours: a shift.
 const LASTS: u32 = 12 * 3600;
 
-pub(crate) fn routes() -> OpenApiRouter<Shared> {
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(sign_in, sign_out))
 }
 
-pub(crate) fn guarded() -> OpenApiRouter<Shared> {
+pub(crate) fn guarded() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(signed_in))
 }
 
@@ -35,13 +35,13 @@ struct SignIn {
 
 /// Sign in
 ///
-/// Keeps the token in a cookie that goes with every request of usher's own pages.
+/// Stores the token in a cookie that the browser sends with every request of usher's own pages.
 #[utoipa::path(post, path = "/api/session", tag = "session", request_body = SignIn, responses(
     (status = 204, description = "Signed in", headers(("set-cookie" = String))),
     Problem,
 ))]
 async fn sign_in(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     headers: HeaderMap,
     Json(sign_in): Json<SignIn>,
 ) -> Result<impl IntoResponse, Problem> {
@@ -49,7 +49,7 @@ async fn sign_in(
     if api.guard.is_open() {
         return Ok(answer(&headers, "", 0));
     }
-    // RFC 6265 4.1.1: what a cookie can hold.
+    // The characters that a cookie may contain (RFC 6265 section 4.1.1).
     let fits = sign_in.token.bytes().all(|b| b.is_ascii_graphic() && !b"\",;\\".contains(&b));
     let known = api.guard.caller(&sign_in.token).filter(|_| fits);
     known.ok_or_else(Problem::unauthorized)?;
@@ -62,16 +62,16 @@ async fn sign_in(
     Problem,
 ))]
 async fn sign_out(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Problem> {
     api.guard.check_origin(&headers, false)?;
     Ok(answer(&headers, "", 0))
 }
 
-/// Whether one is signed in
+/// Check the session
 #[utoipa::path(get, path = "/api/session", tag = "session", responses(
-    (status = 204, description = "The token, or the cookie, is known"),
+    (status = 204, description = "The token or cookie is valid"),
     Problem,
 ))]
 async fn signed_in() -> StatusCode {

@@ -1,4 +1,4 @@
-//! The change stream on the audit: what any instance records, in the order in which the database has it.
+//! Change streams on the audit: records of all instances in the database's order.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -16,57 +16,58 @@ use mongodb::{
 use tokio::sync::mpsc;
 
 use super::{
-    Message, Step, Token,
-    hub::{Hub, Joined},
-    message::{FIELDS, Told},
+    CatchUp, Message, Token,
+    hub::{Hub, Subscription},
+    message::{FIELDS, FeedRecord},
 };
 use crate::audit::{Status, store::DELIVERIES};
 
-/// How long one batch may be waited for, and so how soon it is seen that nobody listens any more.
-const AWAIT: Duration = Duration::from_secs(1);
+/// How long the server waits for a batch, and so how soon it is noticed that no listener is left.
+const MAX_AWAIT: Duration = Duration::from_secs(1);
 
-/// Codes of a server that can't go on after a token: FailedToParse, TypeMismatch, CappedPositionLost,
-/// InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, and three that have no name.
-const LOST: [i32; 9] = [9, 14, 136, 260, 280, 286, 40647, 40649, 50811];
-/// Codes of a server that has no change streams for us: Unauthorized, CommandNotFound, and the one of
-/// a server without a replica set.
-const NONE: [i32; 3] = [13, 59, 40573];
+/// Error codes after which a stream can't resume: FailedToParse, TypeMismatch, CappedPositionLost,
+/// InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, and three without a name.
+const RESUME_ERRORS: [i32; 9] = [9, 14, 136, 260, 280, 286, 40647, 40649, 50811];
+/// Error codes of a server without change streams for usher: Unauthorized, CommandNotFound, and the
+/// code of a server that is no replica set.
+const UNSUPPORTED: [i32; 3] = [13, 59, 40573];
 
 /// Opens change streams on the audit.
 pub struct ChangeStreams {
     database: Database,
-    /// Routes that tell customers of a reschedule.
     to_customers: HashSet<String>,
 }
 
-/// Why a stream does not go on.
+/// Why a stream disconnect.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
-    /// What follows the token is not to be had any more.
-    #[error("what follows the token is not in the oplog any more: {0}")]
+pub(super) enum StreamError {
+    /// The oplog no longer contains what follows the token.
+    #[error("the oplog no longer contains what follows the token: {0}")]
     Lost(Error),
-    /// The collection was dropped or renamed.
     #[error("the collection was dropped or renamed")]
     Dropped,
-    /// No change streams for us.
+    /// The server offers no change streams.
     #[error("no change streams: {0}")]
     Refused(Error),
-    /// The server did not answer.
     #[error("{0}")]
     Failed(Error),
 }
 
-impl From<Error> for Broken {
+impl From<Error> for StreamError {
     fn from(error: Error) -> Self {
         match *error.kind {
-            ErrorKind::Command(ref refused) if LOST.contains(&refused.code) => Self::Lost(error),
-            ErrorKind::Command(ref refused) if NONE.contains(&refused.code) => Self::Refused(error),
+            ErrorKind::Command(ref refused) if RESUME_ERRORS.contains(&refused.code) => {
+                Self::Lost(error)
+            }
+            ErrorKind::Command(ref refused) if UNSUPPORTED.contains(&refused.code) => {
+                Self::Refused(error)
+            }
             _ => Self::Failed(error),
         }
     }
 }
 
-/// An open stream and the place that it has come to.
+/// An open stream and its position.
 struct Open {
     stream: ChangeStream<ChangeStreamEvent<RawDocumentBuf>>,
     position: Token,
@@ -79,14 +80,15 @@ impl ChangeStreams {
         Self { database, to_customers }
     }
 
-    /// Brings to the hub whatever comes, while it is wanted. `after`: where it goes on, kept up to date.
+    /// Publishes to the hub while it is wanted. `after` is the position to resume from, and is
+    /// updated.
     pub(super) async fn follow(
         &self,
         hub: &Hub,
         after: &mut Option<Token>,
         opened: impl FnOnce(),
         mut wanted: impl FnMut() -> bool,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), StreamError> {
         let mut open = self.open(after.as_ref()).await?;
         if after.is_none() {
             hub.begin(open.position.clone());
@@ -104,40 +106,40 @@ impl ChangeStreams {
         Ok(())
     }
 
-    /// Hands on what came after this place, one by one, until the hub knows the place that was come to.
-    /// `None`: nobody takes it any more.
+    /// Sends the messages after `since`, until the hub knows the position that was reached. `None`:
+    /// the listener is gone.
     pub(super) async fn catch_up(
         &self,
         since: &Token,
         hub: &Hub,
-        to: &mpsc::Sender<Step>,
-    ) -> Result<Option<Joined>, Broken> {
+        to: &mpsc::Sender<CatchUp>,
+    ) -> Result<Option<Subscription>, StreamError> {
         let mut open = self.open(Some(since)).await?;
         let mut is_caught_up = false;
         loop {
             let step = match self.next(&mut open).await? {
-                Some(message) => Some(Step::Message(Arc::new(message))),
+                Some(message) => Some(CatchUp::Message(Arc::new(message))),
                 None if std::mem::replace(&mut is_caught_up, true) => None,
-                None => Some(Step::CaughtUp(open.position.clone())),
+                None => Some(CatchUp::CaughtUp(open.position.clone())),
             };
             if let Some(step) = step
                 && to.send(step).await.is_err()
             {
                 return Ok(None);
             }
-            // Equal or not is all that can be said of two tokens, whichever the server.
-            if let Some(joined) = hub.join(Some(&open.position)) {
-                return Ok(Some(joined));
+            // Tokens can only be compared for equality.
+            if let Some(subscription) = hub.subscribe(Some(&open.position)) {
+                return Ok(Some(subscription));
             }
         }
     }
 
-    async fn open(&self, after: Option<&Token>) -> Result<Open, Broken> {
+    async fn open(&self, after: Option<&Token>) -> Result<Open, StreamError> {
         let mut fields = doc! {"operationType": 1, "fullDocument.at": 1};
         fields.extend(FIELDS.map(|field| (format!("fullDocument.{field}"), 1.into())));
         let news = doc! {
             "operationType": "insert",
-            // The same fact told again.
+            // A duplicate says nothing new.
             "fullDocument.status": {"$ne": Status::Duplicate.as_str()},
         };
         let resume = after.map(to_resume_token).transpose().map_err(Error::custom)?;
@@ -145,8 +147,9 @@ impl ChangeStreams {
         let mut watch = deliveries
             .watch()
             .pipeline([doc! {"$match": news}, doc! {"$project": fields}])
-            .max_await_time(AWAIT)
-            // Secondaries lag, each by another time: one stream could not go on where another was.
+            .max_await_time(MAX_AWAIT)
+            // Secondaries lag by different times, so a stream could not resume where another one
+            // was.
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         if let Some(resume) = resume {
             watch = watch.start_after(resume);
@@ -158,11 +161,11 @@ impl ChangeStreams {
         Ok(Open { stream, position })
     }
 
-    /// The next message, if there is one now. Not to be given up half-way: a batch would be lost.
-    async fn next(&self, open: &mut Open) -> Result<Option<Message>, Broken> {
+    /// The next message, if there is one now. Not cancel-safe: a batch would be lost.
+    async fn next(&self, open: &mut Open) -> Result<Option<Message>, StreamError> {
         let Some(event) = open.stream.next_if_any().await? else {
             if !open.stream.is_alive() {
-                return Err(Broken::Dropped);
+                return Err(StreamError::Dropped);
             }
             if let Some(position) = open.stream.resume_token().as_ref().and_then(from_resume_token)
             {
@@ -174,12 +177,12 @@ impl ChangeStreams {
         let token = token.ok_or_else(|| Error::custom("the server gives no resume token"))?;
         open.position = token.clone();
         let document = event.full_document.unwrap_or_default();
-        let told = bson::deserialize_from_slice::<Told>(document.as_bytes());
-        if let Err(error) = &told {
-            // By another version, or by hand.
-            tracing::warn!(%error, "a record is not understood and not told");
+        let record = bson::deserialize_from_slice::<FeedRecord>(document.as_bytes());
+        if let Err(error) = &record {
+            // It was written by another version or by hand.
+            tracing::warn!(%error, "a record can't be read and is left out of the feed");
         }
-        Ok(told.ok().map(|told| told.message(token, &self.to_customers)))
+        Ok(record.ok().map(|record| record.message(token, &self.to_customers)))
     }
 }
 

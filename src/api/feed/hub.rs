@@ -1,5 +1,5 @@
-//! Hands what one stream brings to all who listen, and keeps the last of it, so that whoever was away
-//! for a moment joins without a look at the database.
+//! Distributes the messages of one stream to all listeners, and buffers the latest of them, so that
+//! a listener that was away for a moment needs no stream of its own.
 
 use std::{
     collections::VecDeque,
@@ -10,64 +10,63 @@ use tokio::sync::{broadcast, watch};
 
 use super::{Message, Token};
 
-/// Messages that are kept, and that a slow listener may be behind.
-pub(super) const KEPT: usize = 1024;
+/// Buffered messages, and how far a slow listener may fall behind.
+pub(super) const BUFFER: usize = 1024;
 
-/// All listeners of this process.
 pub(super) struct Hub {
     state: Mutex<State>,
-    door: watch::Sender<Door>,
+    availability: watch::Sender<Availability>,
 }
 
-/// Whether anybody can join.
+/// Whether listeners can join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
+enum Availability {
     Opening,
     Open,
     Refused,
 }
 
 struct State {
-    /// Everything after this place is in `kept`, or will be. `None`: the stream is not open.
+    /// The position before the buffer. `None`: the stream is not open.
     base: Option<Token>,
-    kept: VecDeque<Arc<Message>>,
+    buffer: VecDeque<Arc<Message>>,
     sender: broadcast::Sender<Arc<Message>>,
 }
 
-/// Somebody who hears all that comes.
+/// A listener that receives every further message.
 #[derive(Debug)]
-pub(super) struct Joined {
-    /// What came after the place that was asked for.
+pub(super) struct Subscription {
+    /// Messages after the requested position.
     pub(super) backlog: VecDeque<Arc<Message>>,
-    /// What comes after that.
+    /// Later messages.
     pub(super) receiver: broadcast::Receiver<Arc<Message>>,
-    /// The place after the backlog.
+    /// The position after the backlog.
     pub(super) position: Token,
 }
 
 impl Hub {
     pub(super) fn new() -> Self {
         let state =
-            State { base: None, kept: VecDeque::new(), sender: broadcast::Sender::new(KEPT) };
-        Self { state: Mutex::new(state), door: watch::Sender::new(Door::Opening) }
+            State { base: None, buffer: VecDeque::new(), sender: broadcast::Sender::new(BUFFER) };
+        Self { state: Mutex::new(state), availability: watch::Sender::new(Availability::Opening) }
     }
 
-    /// The stream is open, and will bring everything after this place.
+    /// The stream is open at this position.
     pub(super) fn begin(&self, at: Token) {
         self.state().base = Some(at);
-        self.door.send_replace(Door::Open);
+        self.availability.send_replace(Availability::Open);
     }
 
-    /// There will be no stream for some time.
+    /// No stream is available for the time being.
     pub(super) fn refuse(&self) {
-        self.door.send_replace(Door::Refused);
+        self.availability.send_replace(Availability::Refused);
     }
 
-    /// The stream has brought everything up to this place.
+    /// The stream has reached this position without a message.
     pub(super) fn reached(&self, at: Token) {
         let mut state = self.state();
-        // Otherwise the last message is where it has come to.
-        if state.kept.is_empty() && state.base.is_some() {
+        // Otherwise the last message is the position.
+        if state.buffer.is_empty() && state.base.is_some() {
             state.base = Some(at);
         }
     }
@@ -75,43 +74,46 @@ impl Hub {
     pub(super) fn publish(&self, message: Message) {
         let message = Arc::new(message);
         let mut state = self.state();
-        state.kept.push_back(message.clone());
-        if state.kept.len() > KEPT
-            && let Some(oldest) = state.kept.pop_front()
+        state.buffer.push_back(message.clone());
+        if state.buffer.len() > BUFFER
+            && let Some(oldest) = state.buffer.pop_front()
         {
             state.base = Some(oldest.token.clone());
         }
-        // Nobody may be listening.
+        // There may be no listener.
         let _ = state.sender.send(message);
     }
 
-    /// The stream has ended, and what comes next may not follow on what came: everybody is let go.
+    /// The stream has disconnect and may have a gap: disconnects every listener.
     pub(super) fn end(&self) {
-        self.door.send_replace(Door::Opening);
+        self.availability.send_replace(Availability::Opening);
         let mut state = self.state();
-        *state = State { base: None, kept: VecDeque::new(), sender: broadcast::Sender::new(KEPT) };
+        *state =
+            State { base: None, buffer: VecDeque::new(), sender: broadcast::Sender::new(BUFFER) };
     }
 
-    /// Returns once the stream is open, or there will be none.
+    /// Returns once the stream is open (`true`) or unavailable.
     pub(super) async fn opened(&self) -> bool {
-        let mut door = self.door.subscribe();
-        // The sender lives as long as this.
-        door.wait_for(|door| *door != Door::Opening).await.is_ok_and(|door| *door == Door::Open)
+        let mut availability = self.availability.subscribe();
+        // The sender lives as long as `self`.
+        availability
+            .wait_for(|availability| *availability != Availability::Opening)
+            .await
+            .is_ok_and(|availability| *availability == Availability::Open)
     }
 
-    /// Joins those who listen, after this place or from now on. `None` where nothing is known of the
-    /// place here.
-    pub(super) fn join(&self, since: Option<&Token>) -> Option<Joined> {
+    /// Joins after this position, or from now on. `None` if the position is unknown.
+    pub(super) fn subscribe(&self, since: Option<&Token>) -> Option<Subscription> {
         let state = self.state();
         let base = state.base.as_ref()?;
         let at = |token: &Token| {
-            let found = state.kept.iter().rposition(|message| message.token == *token);
+            let found = state.buffer.iter().rposition(|message| message.token == *token);
             found.map(|index| index + 1).or((base == token).then_some(0))
         };
-        let from = since.map_or(Some(state.kept.len()), at)?;
-        let position = state.kept.back().map_or(base, |message| &message.token).clone();
-        let backlog = state.kept.range(from..).cloned().collect();
-        Some(Joined { backlog, receiver: state.sender.subscribe(), position })
+        let from = since.map_or(Some(state.buffer.len()), at)?;
+        let position = state.buffer.back().map_or(base, |message| &message.token).clone();
+        let backlog = state.buffer.range(from..).cloned().collect();
+        Some(Subscription { backlog, receiver: state.sender.subscribe(), position })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -132,14 +134,14 @@ mod tests {
     }
 
     fn backlog(hub: &Hub, since: usize) -> Option<Vec<String>> {
-        let joined = hub.join(Some(&token(since)))?;
-        Some(joined.backlog.iter().map(|message| message.text.clone()).collect())
+        let subscription = hub.subscribe(Some(&token(since)))?;
+        Some(subscription.backlog.iter().map(|message| message.text.clone()).collect())
     }
 
     #[tokio::test]
     async fn who_joins_hears_all_after_the_place_asked_for_and_nothing_twice() {
         let hub = Hub::new();
-        assert!(hub.join(None).is_none(), "not open yet");
+        assert!(hub.subscribe(None).is_none(), "not open yet");
         hub.begin(token(0));
         hub.reached(token(1));
         hub.publish(message(2));
@@ -147,26 +149,26 @@ mod tests {
         assert_eq!(backlog(&hub, 0), None, "the stream has come further since");
         assert_eq!(backlog(&hub, 1).unwrap(), ["2", "3"]);
         assert_eq!(backlog(&hub, 2).unwrap(), ["3"]);
-        let mut joined = hub.join(Some(&token(3))).unwrap();
-        assert!(joined.backlog.is_empty());
-        assert_eq!(joined.position, token(3));
+        let mut subscription = hub.subscribe(Some(&token(3))).unwrap();
+        assert!(subscription.backlog.is_empty());
+        assert_eq!(subscription.position, token(3));
         hub.publish(message(4));
-        assert_eq!(joined.receiver.recv().await.unwrap().text, "4");
-        assert!(hub.join(None).unwrap().backlog.is_empty());
+        assert_eq!(subscription.receiver.recv().await.unwrap().text, "4");
+        assert!(hub.subscribe(None).unwrap().backlog.is_empty());
     }
 
     #[tokio::test]
     async fn what_is_kept_is_bounded_and_the_slow_are_told() {
         let hub = Hub::new();
         hub.begin(token(0));
-        let mut slow = hub.join(None).unwrap().receiver;
-        (1..=KEPT + 2).for_each(|number| hub.publish(message(number)));
+        let mut slow = hub.subscribe(None).unwrap().receiver;
+        (1..=BUFFER + 2).for_each(|number| hub.publish(message(number)));
         assert_eq!(backlog(&hub, 1), None);
-        assert_eq!(backlog(&hub, 2).unwrap().len(), KEPT);
+        assert_eq!(backlog(&hub, 2).unwrap().len(), BUFFER);
         assert!(matches!(slow.recv().await, Err(broadcast::error::RecvError::Lagged(2))));
         hub.end();
         while slow.recv().await.is_ok() {}
         assert!(matches!(slow.recv().await, Err(broadcast::error::RecvError::Closed)));
-        assert_eq!(backlog(&hub, KEPT), None);
+        assert_eq!(backlog(&hub, BUFFER), None);
     }
 }

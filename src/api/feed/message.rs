@@ -1,5 +1,4 @@
-//! What a listener is told: the fields that the reschedule notices of seed `002` print, and of the
-//! person nothing but the name.
+//! The messages of the feed. A reschedule has the customer's name; nothing else is personal.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,23 +8,23 @@ use serde_json::Value;
 
 use super::Token;
 
-/// The `type` of the one message that tells of a reschedule.
+/// The `type` of the message that announces a reschedule.
 pub const RESCHEDULED: &str = "reprogramacion";
 
-/// One record of the audit, as it goes to each listener.
+/// An audit record as a message of the feed.
 #[derive(Debug)]
 pub struct Message {
-    /// Where the stream goes on after it.
+    /// The position after it.
     pub token: Token,
     /// [`RESCHEDULED`], else the event's type.
     pub kind: String,
-    /// The JSON.
+    /// The message as JSON.
     pub text: String,
 }
 
-/// What is read of a record. [`FIELDS`] has the same.
+/// The fields of a record that a message needs; see [`FIELDS`].
 #[derive(Debug, Deserialize)]
-pub(super) struct Told {
+pub(super) struct FeedRecord {
     delivery_id: String,
     event: Event,
     route: String,
@@ -54,7 +53,7 @@ struct Error {
     kind: String,
 }
 
-/// Variables are whatever the event had.
+/// Variables may have any type.
 #[derive(Debug, Default, Deserialize)]
 struct Data {
     #[serde(default)]
@@ -65,7 +64,7 @@ struct Data {
     new_date: Value,
 }
 
-/// The fields of a record that the server is asked for.
+/// The fields of a record that are requested from the server.
 pub(super) const FIELDS: [&str; 11] = [
     "delivery_id",
     "event.type",
@@ -103,18 +102,19 @@ struct Json<'m> {
     token: &'m str,
 }
 
-impl Told {
-    /// `to_customers`: the routes that tell customers of a reschedule. The first word on such a delivery
-    /// is the news; the team's copies and later attempts are told as what they are.
+impl FeedRecord {
+    /// `to_customers` are the routes that tell customers of a reschedule. Only the first attempt of
+    /// such a delivery is announced as a reschedule. The team's copies and later attempts have the
+    /// event's type.
     pub(super) fn message(&self, token: Token, to_customers: &HashSet<String>) -> Message {
         let is_news = self.attempt == 1 && to_customers.contains(&self.route);
         let kind = if is_news { RESCHEDULED } else { &self.event.kind };
-        let of_news = |value: &'_ Value| match value {
+        let if_news = |value: &'_ Value| match value {
             Value::String(text) if is_news => Some(text.clone()),
             _ => None,
         };
         let [name, previous, new] =
-            [&self.data.customer_name, &self.data.previous_date, &self.data.new_date].map(of_news);
+            [&self.data.customer_name, &self.data.previous_date, &self.data.new_date].map(if_news);
         let json = Json {
             r#type: kind,
             id: &self.delivery_id,
@@ -130,7 +130,7 @@ impl Told {
             timestamp: self.at,
             token: token.as_str(),
         };
-        // Texts and numbers: nothing that JSON could refuse.
+        // Plain values always serialize.
         let text = serde_json::to_string(&json).unwrap_or_default();
         Message { kind: kind.to_owned(), text, token }
     }
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn told(changes: &Value) -> Value {
+    fn record(changes: &Value) -> Value {
         let mut record = json!({
             "delivery_id": "d1", "event": {"id": "e1", "type": "booking.rescheduled"}, "route": "booking-rescheduled",
             "channel": "email", "attempt": 1, "status": "sent", "correlation": {"booking_id": "123"},
@@ -154,9 +154,9 @@ mod tests {
         for (name, value) in changes.as_object().expect("an object") {
             record[name] = value.clone();
         }
-        let told: Told = serde_json::from_value(record).expect("a record");
+        let record: FeedRecord = serde_json::from_value(record).expect("a record");
         let routes = HashSet::from(["booking-rescheduled".to_owned()]);
-        let message = told.message(Token::parse("aa").expect("a token"), &routes);
+        let message = record.message(Token::parse("aa").expect("a token"), &routes);
         let json: Value = serde_json::from_str(&message.text).expect("JSON");
         assert_eq!(json["type"], message.kind);
         json
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_reschedule_is_told_once_in_the_seeds_fields_and_others_without_a_name() {
         assert_eq!(
-            told(&json!({})),
+            record(&json!({})),
             json!({
                 "type": "reprogramacion", "id": "d1", "reserva_id": "123", "cliente_nombre": "Juan Pérez",
                 "fecha_anterior": "2024-01-15T10:00:00Z", "fecha_nueva": "2024-01-20T14:00:00Z",
@@ -178,11 +178,11 @@ mod tests {
             json!({"route": "booking-rescheduled-admin"}),
             json!({"route": "", "status": "rejected", "error": {"kind": "unknown_type", "message": "who?"}}),
         ] {
-            let told = told(&other);
-            assert_eq!(told["type"], "booking.rescheduled");
-            assert!(!told.to_string().contains("Juan"), "{told}");
+            let record = record(&other);
+            assert_eq!(record["type"], "booking.rescheduled");
+            assert!(!record.to_string().contains("Juan"), "{record}");
         }
-        let odd = told(&json!({"data": {"customer_name": 7}, "correlation": {}}));
+        let odd = record(&json!({"data": {"customer_name": 7}, "correlation": {}}));
         assert_eq!((&odd["cliente_nombre"], &odd["reserva_id"]), (&Value::Null, &Value::Null));
     }
 }

@@ -1,9 +1,9 @@
-//! What happens, as it happens: each record that any instance adds to the audit is told to everybody
-//! who listens to this one.
+//! The live feed: every new audit record of any instance goes to every client of this one.
 //!
-//! One change stream for all of them, open while somebody listens. Each message carries a token; who
-//! comes back with one hears what was missed, from memory or by a short stream of its own, and then
-//! joins the others. Nobody waits for the slow: they are told to come back.
+//! All listeners share one change stream, which is open while somebody listens. Each message has a
+//! token. A client that comes back with a token gets what it missed, from the buffer or from a
+//! short stream of its own, and then joins the others. A slow client is disconnected and has to
+//! come back.
 
 mod change_stream;
 mod hub;
@@ -24,20 +24,19 @@ pub use message::{Message, RESCHEDULED};
 pub use resume_token::Token;
 
 use self::{
-    change_stream::Broken,
-    hub::{Hub, Joined},
+    change_stream::StreamError,
+    hub::{Hub, Subscription},
 };
 use crate::health::Backoff;
 
-/// Most who listen at once.
 pub const MAX_LISTENERS: usize = 2000;
-/// Most streams of those who catch up; each keeps a connection to the database busy.
+/// Most catch-up streams at once; each occupies a database connection.
 const CATCH_UPS: usize = 8;
-/// Messages on their way to one who catches up.
-const AHEAD: usize = 16;
-/// How long the stream may take to open before a listener is sent away.
-const OPENING: Duration = Duration::from_secs(10);
-/// How long the stream stays open when nobody listens any more.
+/// Buffered messages for a client that catches up.
+const CATCH_UP_BUFFER: usize = 16;
+/// How long the stream may take to open.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the stream stays open without listeners.
 const LINGER: Duration = Duration::from_secs(60);
 
 /// The live feed; cheap to clone.
@@ -53,51 +52,49 @@ struct Inner {
     stop: CancellationToken,
 }
 
-/// Why somebody hears nothing more.
+/// Why a client gets no more messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// Too slow: messages were missed, and can be had again with the last token.
+pub enum Disconnect {
+    /// The client was too slow. It can get the missed messages with its last token.
     Slow,
-    /// What follows the token is not known any more.
+    /// What follows the token is no longer known.
     Gone,
-    /// The database gives no stream now; to come back with the last token may help.
+    /// The database gives no stream now. The client can come back with its last token.
     Unavailable,
-    /// This process ends; another one may have the same.
+    /// This process stops. Another one has the same feed.
     Stopped,
 }
 
-/// What somebody who listens hears.
+/// An item of the feed.
 #[derive(Debug)]
-pub enum Heard {
-    /// Everything up to this place was told; from here on it comes as it happens.
+pub enum FeedItem {
+    /// Everything up to this position was sent.
     Ready(Token),
-    /// Something happened.
     Message(Arc<Message>),
 }
 
-/// One who listens.
 pub struct Listener {
-    state: Listening,
-    seat: Seat,
+    state: ListenerState,
+    guard: ListenerGuard,
 }
 
-enum Listening {
-    Behind { steps: mpsc::Receiver<Step>, is_ready: bool },
-    Now { joined: Joined, is_ready: bool },
+enum ListenerState {
+    CatchingUp { catch_up: mpsc::Receiver<CatchUp>, is_ready: bool },
+    Live { subscription: Subscription, is_ready: bool },
 }
 
-enum Step {
+enum CatchUp {
     Message(Arc<Message>),
-    /// There is no more now.
+    /// No more messages at the moment.
     CaughtUp(Token),
-    Joined(Joined),
-    Ended(Ended),
+    Subscription(Subscription),
+    Disconnect(Disconnect),
 }
 
-/// Counts for one listener until it is dropped.
-struct Seat(Arc<Inner>);
+/// Counts a listener until it is dropped.
+struct ListenerGuard(Arc<Inner>);
 
-impl Drop for Seat {
+impl Drop for ListenerGuard {
     fn drop(&mut self) {
         self.0.listeners.send_modify(|count| *count -= 1);
     }
@@ -115,51 +112,51 @@ impl Feed {
         }))
     }
 
-    /// Keeps the stream open while somebody listens; never returns.
+    /// Keeps the stream open while somebody listens. Never returns.
     pub async fn run(self) {
         let mut listeners = self.0.listeners.subscribe();
         loop {
-            // The sender lives as long as this.
+            // The sender lives as long as `self`.
             let _ = listeners.wait_for(|count| *count > 0).await;
             self.follow(&mut listeners).await;
             self.0.hub.end();
         }
     }
 
-    /// How many listen, whenever that changes; never returns.
-    pub async fn count(self, told: impl Fn(usize)) {
+    /// Reports the number of listeners whenever it changes. Never returns.
+    pub async fn count(self, report: impl Fn(usize)) {
         let mut listeners = self.0.listeners.subscribe();
         loop {
-            told(*listeners.borrow_and_update());
-            // The sender lives as long as this.
+            report(*listeners.borrow_and_update());
+            // The sender lives as long as `self`.
             let _ = listeners.changed().await;
         }
     }
 
-    /// Lets everybody go, and waits until they have gone or the time is over.
+    /// Disconnects every client, and waits until they are gone or the time is over.
     pub async fn close(&self, within: Duration) {
         self.0.stop.cancel();
         let mut listeners = self.0.listeners.subscribe();
         let _ = tokio::time::timeout(within, listeners.wait_for(|count| *count == 0)).await;
     }
 
-    /// Listens, from now on or after the place that the token stands for. `None`: there are too many.
+    /// Listens from now on, or after this token. `None`: too many listeners.
     pub fn listen(&self, since: Option<Token>) -> Option<Listener> {
         let seated = self.0.listeners.send_if_modified(|count| {
             let is_free = *count < self.0.max_listeners;
             *count += usize::from(is_free);
             is_free
         });
-        let seat = seated.then(|| Seat(self.0.clone()))?;
-        let (to, steps) = mpsc::channel(AHEAD);
+        let guard = seated.then(|| ListenerGuard(self.0.clone()))?;
+        let (to, catch_up) = mpsc::channel(CATCH_UP_BUFFER);
         let inner = self.0.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = inner.lead(since, &to) => {}
+                () = inner.connect(since, &to) => {}
                 () = to.closed() => {}
             }
         });
-        Some(Listener { state: Listening::Behind { steps, is_ready: false }, seat })
+        Some(Listener { state: ListenerState::CatchingUp { catch_up, is_ready: false }, guard })
     }
 
     async fn follow(&self, listeners: &mut watch::Receiver<usize>) {
@@ -178,7 +175,7 @@ impl Feed {
         while wanted() {
             let opened = || {
                 if std::mem::take(&mut is_down) {
-                    tracing::info!("the live feed goes on");
+                    tracing::info!("the live feed continues");
                 }
                 backoff = Backoff::default();
             };
@@ -186,12 +183,12 @@ impl Feed {
                 return;
             };
             match &broken {
-                Broken::Lost(_) | Broken::Dropped => {
-                    tracing::warn!(reason = %broken, "the live feed has a gap, its listeners begin anew");
+                StreamError::Lost(_) | StreamError::Dropped => {
+                    tracing::warn!(reason = %broken, "the live feed has a gap, its listeners are disconnected");
                     hub.end();
                     after = None;
                 }
-                Broken::Refused(reason) => {
+                StreamError::Refused(reason) => {
                     if after.is_none() {
                         hub.refuse();
                     }
@@ -199,14 +196,14 @@ impl Feed {
                         tracing::error!(
                             %reason,
                             "no live feed: MongoDB gives usher no change streams, which need a replica set \
-                             and the right to use them; it is asked again while somebody listens"
+                             and the right to use them; usher tries again while somebody listens"
                         );
                     }
                 }
-                Broken::Failed(reason) if !std::mem::replace(&mut is_down, true) => {
+                StreamError::Failed(reason) if !std::mem::replace(&mut is_down, true) => {
                     tracing::warn!(%reason, "the live feed waits for MongoDB");
                 }
-                Broken::Failed(_) => {}
+                StreamError::Failed(_) => {}
             }
             tokio::time::sleep(backoff.step()).await;
         }
@@ -214,70 +211,73 @@ impl Feed {
 }
 
 impl Inner {
-    /// Leads one listener to where all are.
-    async fn lead(&self, since: Option<Token>, to: &mpsc::Sender<Step>) {
-        let opened = tokio::time::timeout(OPENING, self.hub.opened()).await;
-        let joined = self.hub.join(since.as_ref());
-        let last = match (joined, since) {
-            (Some(joined), _) => Step::Joined(joined),
+    /// Leads a listener to the shared stream, after catching up.
+    async fn connect(&self, since: Option<Token>, to: &mpsc::Sender<CatchUp>) {
+        let opened = tokio::time::timeout(OPEN_TIMEOUT, self.hub.opened()).await;
+        let subscription = self.hub.subscribe(since.as_ref());
+        let last = match (subscription, since) {
+            (Some(subscription), _) => CatchUp::Subscription(subscription),
             (None, Some(since)) if opened == Ok(true) => self.catch_up(&since, to).await,
-            (None, _) => Step::Ended(Ended::Unavailable),
+            (None, _) => CatchUp::Disconnect(Disconnect::Unavailable),
         };
-        // It may have left.
+        // The client may be gone.
         let _ = to.send(last).await;
     }
 
-    async fn catch_up(&self, since: &Token, to: &mpsc::Sender<Step>) -> Step {
-        // Never closed.
+    async fn catch_up(&self, since: &Token, to: &mpsc::Sender<CatchUp>) -> CatchUp {
+        // The semaphore is never closed.
         let _permit = self.catch_ups.acquire().await;
         match self.source.catch_up(since, &self.hub, to).await {
-            Ok(Some(joined)) => Step::Joined(joined),
-            Err(Broken::Lost(_) | Broken::Dropped) => Step::Ended(Ended::Gone),
-            Ok(None) | Err(_) => Step::Ended(Ended::Unavailable),
+            Ok(Some(subscription)) => CatchUp::Subscription(subscription),
+            Err(StreamError::Lost(_) | StreamError::Dropped) => {
+                CatchUp::Disconnect(Disconnect::Gone)
+            }
+            Ok(None) | Err(_) => CatchUp::Disconnect(Disconnect::Unavailable),
         }
     }
 }
 
 impl Listener {
-    /// What comes next. May be given up and called again; nothing is missed.
-    ///
-    /// # Errors
-    /// Nothing more will come, and why.
-    pub async fn next(&mut self) -> Result<Heard, Ended> {
+    /// The next item. Cancel-safe.
+    pub async fn next(&mut self) -> Result<FeedItem, Disconnect> {
         tokio::select! {
             biased;
-            () = self.seat.0.stop.cancelled() => Err(Ended::Stopped),
-            heard = self.state.next() => heard,
+            () = self.guard.0.stop.cancelled() => Err(Disconnect::Stopped),
+            item = self.state.next() => item,
         }
     }
 }
 
-impl Listening {
-    async fn next(&mut self) -> Result<Heard, Ended> {
-        if let Self::Behind { steps, is_ready } = self {
-            match steps.recv().await {
-                Some(Step::Message(message)) => return Ok(Heard::Message(message)),
-                Some(Step::CaughtUp(token)) => {
+impl ListenerState {
+    async fn next(&mut self) -> Result<FeedItem, Disconnect> {
+        if let Self::CatchingUp { catch_up, is_ready } = self {
+            match catch_up.recv().await {
+                Some(CatchUp::Message(message)) => return Ok(FeedItem::Message(message)),
+                Some(CatchUp::CaughtUp(token)) => {
                     *is_ready = true;
-                    return Ok(Heard::Ready(token));
+                    return Ok(FeedItem::Ready(token));
                 }
-                Some(Step::Joined(joined)) => *self = Self::Now { joined, is_ready: *is_ready },
-                Some(Step::Ended(ended)) => return Err(ended),
-                None => return Err(Ended::Unavailable),
+                Some(CatchUp::Subscription(subscription)) => {
+                    *self = Self::Live { subscription, is_ready: *is_ready }
+                }
+                Some(CatchUp::Disconnect(disconnect)) => return Err(disconnect),
+                None => return Err(Disconnect::Unavailable),
             }
         }
-        let Self::Now { joined, is_ready } = self else { return Err(Ended::Unavailable) };
-        if let Some(message) = joined.backlog.pop_front() {
-            return Ok(Heard::Message(message));
+        let Self::Live { subscription, is_ready } = self else {
+            return Err(Disconnect::Unavailable);
+        };
+        if let Some(message) = subscription.backlog.pop_front() {
+            return Ok(FeedItem::Message(message));
         }
         if !std::mem::replace(is_ready, true) {
-            return Ok(Heard::Ready(joined.position.clone()));
+            return Ok(FeedItem::Ready(subscription.position.clone()));
         }
-        match joined.receiver.recv().await {
-            Ok(message) => Ok(Heard::Message(message)),
-            Err(RecvError::Lagged(_)) => Err(Ended::Slow),
-            // Whether the place is still known is found out by coming back with it.
-            Err(RecvError::Closed) => Err(Ended::Unavailable),
+        match subscription.receiver.recv().await {
+            Ok(message) => Ok(FeedItem::Message(message)),
+            Err(RecvError::Lagged(_)) => Err(Disconnect::Slow),
+            // A reconnect finds out whether the position is still known.
+            Err(RecvError::Closed) => Err(Disconnect::Unavailable),
         }
     }
 }

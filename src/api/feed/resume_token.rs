@@ -1,22 +1,21 @@
 //! A position in the change stream, as clients carry it.
 
-/// Longer than any that a server makes.
+/// Longer than the tokens of any server.
 const MAX_CHARS: usize = 4096;
 
-/// A resume token's only field, which is hexadecimal on every server: opaque, and only ever compared
+/// The only field of a resume token, hexadecimal on every server. It is opaque and only compared
 /// for equality.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The token in what a client sent, unless it can be none.
+    /// Parses a client's token.
     pub fn parse(text: &str) -> Option<Self> {
         let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let fits = !text.is_empty() && text.len() <= MAX_CHARS && text.len().is_multiple_of(2);
         (is_hex && fits).then(|| Self(text.to_owned()))
     }
 
-    /// As clients carry it.
     pub fn as_str(&self) -> &str {
         &self.0
     }

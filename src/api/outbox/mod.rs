@@ -1,9 +1,8 @@
-//! Requests that came by HTTP: kept first, then published as events.
+//! The outbox: requests by HTTP are stored first, then published as events.
 //!
-//! The collection `requests` is outbox and memory in one. A request is inserted with majority before
-//! anybody is told that it is accepted; then its event is published, confirmed, with the request's id as
-//! event id; then it is marked. What was not marked is published again by whichever instance looks
-//! first, and the ledger knows the id of what was published twice.
+//! A request is inserted into the collection `requests` with majority before it is accepted. Then
+//! its event is published and confirmed, with the request's id as event id. Then the request is
+//! marked. Any instance publishes unmarked requests again, and the ledger recognises the event id.
 
 mod progress;
 mod publisher;
@@ -20,21 +19,20 @@ pub use progress::Progress;
 pub use publisher::{Outbox, Submitted};
 pub use store::{COUNTERS, MongoRequests, REQUESTS};
 
-/// What is asked for.
+/// Kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The contact form.
+    /// A contact request.
     Contact,
-    /// A mail with a text of the caller's own.
+    /// A mail with the caller's own text.
     Notify,
 }
 
 impl Kind {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::Contact, Self::Notify];
 
-    /// Its name in the database.
+    /// The name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Contact => "contact",
@@ -42,7 +40,7 @@ impl Kind {
         }
     }
 
-    /// The type of the event that it becomes.
+    /// The type of its event.
     pub fn event_type(self) -> &'static str {
         match self {
             Self::Contact => "contact.submitted",
@@ -51,18 +49,18 @@ impl Kind {
     }
 }
 
-/// How far a request has come on its way to the broker.
+/// State of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It is kept, and still to be published.
+    /// Stored, not published yet.
     Pending,
-    /// The broker has it.
+    /// The broker has its event.
     Queued,
 }
 
 impl State {
-    /// Its name.
+    /// Name of the field.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -71,37 +69,34 @@ impl State {
     }
 }
 
-/// A request as it is kept.
+/// A stored request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// The event's id too.
+    /// Also the event's id.
     #[serde(rename = "_id")]
     pub id: String,
-    /// What is asked for.
+    /// Kind of request.
     pub kind: Kind,
-    /// The how manyth of its kind it is.
+    /// Sequence number within its kind, from 1.
     pub number: i64,
-    /// The event's fields, kept as a text: not everything in JSON is something in BSON.
+    /// The event's fields, stored as text, since BSON can't hold all of JSON.
     #[serde(with = "text")]
     pub body: Map<String, Value>,
-    /// How far it has come.
     pub state: State,
-    /// When it came.
+    /// Time of the request.
     pub created_at: Timestamp,
-    /// When it was marked last.
     pub updated_at: Timestamp,
-    /// When it may be published by anybody, if it is pending.
+    /// When any instance may publish it, if it is pending.
     pub claim_at: Timestamp,
     /// When it may be deleted, once the broker has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purge_at: Option<Timestamp>,
-    /// The trace that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
 
 impl Request {
-    /// The event that it becomes, for this queue.
+    /// The event for this queue.
     pub fn message(&self, queue: &str) -> Message {
         let mut event = Map::new();
         event.insert("event_id".to_owned(), self.id.clone().into());
@@ -145,20 +140,18 @@ mod text {
     }
 }
 
-/// A request as it comes.
+/// A submitted request.
 #[derive(Debug)]
-pub struct Asked {
-    /// What is asked for.
+pub struct NewRequest {
+    /// Kind of request.
     pub kind: Kind,
-    /// The event's fields.
     pub body: Map<String, Value>,
-    /// Its id, where the caller may send it twice.
+    /// Its id, if the caller may submit it again.
     pub id: Option<Uuid>,
-    /// The trace that it belongs to.
     pub traceparent: Option<String>,
 }
 
-/// The database does not answer; waiting may help.
+/// The database does not answer. Waiting may help.
 #[derive(Debug, thiserror::Error)]
 #[error("the requests can't be reached: {0:#}")]
 pub struct RequestError(pub anyhow::Error);

@@ -12,11 +12,11 @@ use super::Request;
 pub struct Progress {
     /// `pending`, `queued`, `sent` or `failed`.
     pub status: &'static str,
-    /// How often it was tried again.
+    /// Number of retries.
     pub retry_count: i64,
     /// Why it was not sent, or not yet.
     pub error: Option<String>,
-    /// When something happened to it last.
+    /// Time of the latest change.
     pub updated_at: Timestamp,
 }
 

@@ -1,4 +1,4 @@
-//! From the collection to the broker: at once, or later by whoever looks.
+//! Publishes requests: at once, or later by any instance.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -6,23 +6,24 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Asked, Kind, MongoRequests, Request, RequestError, State, failed};
+use super::{Kind, MongoRequests, NewRequest, Request, RequestError, State, failed};
 use crate::{
     broker::amqp::AmqpBroker,
     health::{self, Backoff, Dependency},
     routing::RoutingTable,
 };
 
-/// How long the caller waits for the database, which may swallow a request without a word.
-const INSERT_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the caller waits for the broker; what it did not confirm by then is published later.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a request is only one's own: longer than the patience, so that nobody publishes it meanwhile.
+/// How long a caller waits for the database, which may silently swallow a request.
+const INSERT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a caller waits for the broker. An unconfirmed event is published again later.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request belongs to the instance that stored it. Longer than `PUBLISH_TIMEOUT`, so
+/// that nobody else publishes it meanwhile.
 const LEASE: SignedDuration = SignedDuration::from_secs(10);
-/// How often it is looked at what was not published.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often unpublished requests are looked up.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Takes requests and publishes them.
+/// Stores requests and publishes them.
 pub struct Outbox {
     requests: MongoRequests,
     broker: Arc<AmqpBroker>,
@@ -30,21 +31,20 @@ pub struct Outbox {
     queues: HashMap<Kind, String>,
 }
 
-/// What became of a request that was handed in.
+/// Outcome of submitting a request.
 #[derive(Debug)]
 pub enum Submitted {
-    /// It is kept.
+    /// Stored.
     New(Request),
-    /// It was handed in before, and this is what was kept then.
+    /// Submitted before; the stored request.
     Known(Request),
-    /// It was handed in before, and is being dealt with right now.
+    /// Submitted before, and still in progress.
     InProgress,
-    /// Another one was handed in with its id before.
-    Other,
+    /// Another request has this id.
+    Conflict,
 }
 
 impl Outbox {
-    /// Publishes to the queues that the routes name.
     pub fn new(
         requests: MongoRequests,
         broker: Arc<AmqpBroker>,
@@ -57,26 +57,22 @@ impl Outbox {
         Self { requests, broker, rabbitmq, queues: queues.collect() }
     }
 
-    /// What was handed in.
     pub fn requests(&self) -> &MongoRequests {
         &self.requests
     }
 
-    /// Whether any route asks for mail about this.
+    /// Whether a route handles this kind of request.
     pub fn is_wanted(&self, kind: Kind) -> bool {
         self.queues.contains_key(&kind)
     }
 
-    /// Takes a request: it is durable when this returns, and with the broker unless that is away.
-    ///
-    /// # Errors
-    /// It could not be kept.
-    pub async fn submit(&self, asked: &Asked) -> Result<Submitted, RequestError> {
-        let inserted = timeout(INSERT_PATIENCE, self.requests.insert(asked, LEASE)).await;
+    /// Stores a request durably, and publishes it if the broker is available.
+    pub async fn submit(&self, new: &NewRequest) -> Result<Submitted, RequestError> {
+        let inserted = timeout(INSERT_TIMEOUT, self.requests.insert(new, LEASE)).await;
         let mut request = match inserted.map_err(failed)?? {
             Ok(request) => request,
-            Err(known) if known.kind != asked.kind || known.body != asked.body => {
-                return Ok(Submitted::Other);
+            Err(known) if known.kind != new.kind || known.body != new.body => {
+                return Ok(Submitted::Conflict);
             }
             Err(known) if known.state == State::Pending && known.claim_at > Timestamp::now() => {
                 return Ok(Submitted::InProgress);
@@ -85,31 +81,31 @@ impl Outbox {
         };
         crash_point!("after_request_kept");
         if !matches!(self.rabbitmq.state(), health::State::Down(_))
-            && let Ok(true) = timeout(PATIENCE, self.publish(&request)).await
+            && let Ok(true) = timeout(PUBLISH_TIMEOUT, self.publish(&request)).await
         {
             crash_point!("after_request_published");
             request.state = State::Queued;
-            // Not to know it costs a second publishing, whose id the ledger knows.
-            if let Err(error) = self.requests.queued(&request.id).await {
-                tracing::warn!(event.id = request.id, %error, "a request could not be marked");
+            // Without the mark it is published twice, and the ledger recognises the id.
+            if let Err(error) = self.requests.mark_queued(&request.id).await {
+                tracing::warn!(event.id = request.id, %error, "a published request could not be marked");
             }
             crash_point!("after_request_marked");
         } else if let Err(error) = self.requests.release(&request.id).await {
-            tracing::warn!(event.id = request.id, %error, "a request waits for the end of its lease");
+            tracing::warn!(event.id = request.id, %error, "a request waits for its lease to end");
         }
         Ok(Submitted::New(request))
     }
 
-    /// Publishes what was not, until told to stop.
+    /// Publishes unpublished requests until stopped.
     pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
         let mut backoff = Backoff::default();
         loop {
             let wait = match self.sweep_once().await {
                 Ok(()) => {
                     backoff = Backoff::default();
-                    LOOK_AGAIN
+                    POLL_INTERVAL
                 }
-                // Whether the database answers is told by those who need it.
+                // The health of the database is reported elsewhere.
                 Err(_) => backoff.step(),
             };
             tokio::select! {
@@ -126,23 +122,23 @@ impl Outbox {
         for request in self.requests.claim(LEASE).await? {
             crash_point!("after_request_claimed");
             if !self.publish(&request).await {
-                // The others are claimed no longer than this one.
+                // The lease of the others ends at the same time.
                 break;
             }
             crash_point!("after_request_republished");
-            self.requests.queued(&request.id).await?;
+            self.requests.mark_queued(&request.id).await?;
             tracing::info!(event.id = request.id, "a request was published later");
         }
         Ok(())
     }
 
-    /// Whether the broker has it for good.
+    /// Whether the broker has confirmed it.
     async fn publish(&self, request: &Request) -> bool {
         let Some(queue) = self.queues.get(&request.kind) else { return false };
         match self.broker.publish_event(&request.message(queue)).await {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!(event.id = request.id, %error, "a request is to be published later");
+                tracing::warn!(event.id = request.id, %error, "a request will be published later");
                 false
             }
         }

@@ -1,4 +1,4 @@
-//! The requests in MongoDB.
+//! The outbox in MongoDB.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use mongodb::{
 };
 
 use super::{
-    Asked, Kind, Progress, Request, RequestError, State, failed, progress::RecordedAttempt,
+    Kind, NewRequest, Progress, Request, RequestError, State, failed, progress::RecordedAttempt,
 };
 use crate::{
     audit::store::DELIVERIES,
@@ -22,18 +22,18 @@ use crate::{
     redaction::AddressMatcher,
 };
 
-/// The collection of requests.
+/// Collection of requests.
 pub const REQUESTS: &str = "requests";
-/// The collection of how many there were of each kind.
+/// Collection of counters, one for each kind of request.
 pub const COUNTERS: &str = "counters";
-/// The times that are dates there.
+/// Fields that are stored as dates.
 const DATES: [&str; 4] = ["created_at", "updated_at", "claim_at", "purge_at"];
 /// Most that are claimed at once.
 const BATCH: i64 = 100;
 /// Requests that are deleted together.
 const CHUNK: usize = 500;
 
-/// The requests in MongoDB.
+/// The outbox in MongoDB.
 pub struct MongoRequests {
     requests: Collection<Document>,
     counters: Collection<Document>,
@@ -42,7 +42,7 @@ pub struct MongoRequests {
 }
 
 impl MongoRequests {
-    /// In this database, by its write concern; each is kept for so long once the broker has it.
+    /// Uses the write concern of the database. A request is kept for `kept` once the broker has it.
     pub fn new(database: &Database, kept: Duration) -> Self {
         Self {
             requests: database.collection(REQUESTS),
@@ -52,12 +52,9 @@ impl MongoRequests {
         }
     }
 
-    /// Makes the indexes where they are missing.
-    ///
-    /// # Errors
-    /// The server did not answer.
+    /// Creates missing indexes.
     pub async fn prepare(&self) -> Result<(), RequestError> {
-        // Nearly all are queued.
+        // Nearly all requests are queued, so this index stays small.
         let pending = doc! {"state": State::Pending.as_str()};
         let pending = IndexOptions::builder().partial_filter_expression(pending).build();
         let indexes = [
@@ -69,16 +66,16 @@ impl MongoRequests {
         unless_refused("indexes of requests", made).map_err(failed)
     }
 
-    /// Keeps a request, durable when this returns; `lease` is for how long nobody else publishes it.
-    /// `Err` within: it is there already.
+    /// Stores a request; durable when this returns. Nobody else publishes it during `lease`. The
+    /// inner `Err` is the request that has this id already.
     pub(super) async fn insert(
         &self,
-        asked: &Asked,
+        new: &NewRequest,
         lease: SignedDuration,
     ) -> Result<Result<Request, Request>, RequestError> {
-        let id = asked.id.unwrap_or_else(uuid::Uuid::new_v4).to_string();
+        let id = new.id.unwrap_or_else(uuid::Uuid::new_v4).to_string();
         loop {
-            if asked.id.is_some()
+            if new.id.is_some()
                 && let Some(known) = self.find_one(doc! {"_id": &id}).await?
             {
                 return Ok(Err(known));
@@ -86,21 +83,21 @@ impl MongoRequests {
             let now = Timestamp::now();
             let request = Request {
                 id: id.clone(),
-                kind: asked.kind,
-                number: self.next_number(asked.kind).await?,
-                body: asked.body.clone(),
+                kind: new.kind,
+                number: self.next_number(new.kind).await?,
+                body: new.body.clone(),
                 state: State::Pending,
                 created_at: now,
                 updated_at: now,
                 claim_at: now + lease,
                 purge_at: None,
-                traceparent: asked.traceparent.clone(),
+                traceparent: new.traceparent.clone(),
             };
             let document = to_document(&request, &DATES).map_err(failed)?;
             match self.requests.insert_one(document).await {
                 Ok(_) => return Ok(Ok(request)),
-                // The same one came at the same time.
-                Err(error) if is_duplicate_key(&error) && asked.id.is_some() => {}
+                // The same request was submitted at the same time.
+                Err(error) if is_duplicate_key(&error) && new.id.is_some() => {}
                 Err(error) => return Err(failed(error)),
             }
         }
@@ -124,15 +121,15 @@ impl MongoRequests {
                         other => Err(failed(anyhow::anyhow!("the counter holds {other:?}"))),
                     };
                 }
-                // Two made the first one.
+                // Two inserts created the first counter.
                 Err(error) if is_duplicate_key(&error) && tries.next().is_some() => {}
                 Err(error) => return Err(failed(error)),
             }
         }
     }
 
-    /// The broker has it.
-    pub(super) async fn queued(&self, id: &str) -> Result<(), RequestError> {
+    /// The broker has its event.
+    pub(super) async fn mark_queued(&self, id: &str) -> Result<(), RequestError> {
         let now = Timestamp::now();
         let purge_at = now.saturating_add(self.kept).unwrap_or(Timestamp::MAX);
         let set = doc! {
@@ -143,7 +140,7 @@ impl MongoRequests {
         Ok(())
     }
 
-    /// Anybody may publish it from now on.
+    /// Ends the lease, so that any instance may publish the request.
     pub(super) async fn release(&self, id: &str) -> Result<(), RequestError> {
         let set = doc! {"$set": {"claim_at": date(Timestamp::now())}};
         let pending = doc! {"_id": id, "state": State::Pending.as_str()};
@@ -151,7 +148,7 @@ impl MongoRequests {
         Ok(())
     }
 
-    /// What nobody has published, claimed for so long; others look at the same time.
+    /// Claims unpublished requests for `lease`. Other instances do the same at the same time.
     pub(super) async fn claim(&self, lease: SignedDuration) -> Result<Vec<Request>, RequestError> {
         let now = Timestamp::now();
         let due = doc! {"state": State::Pending.as_str(), "claim_at": {"$lte": date(now)}};
@@ -169,20 +166,13 @@ impl MongoRequests {
         Ok(claimed)
     }
 
-    /// How many wait to be published.
-    ///
-    /// # Errors
-    /// The server did not answer.
+    /// Number of unpublished requests.
     pub async fn waiting(&self) -> Result<u64, RequestError> {
         let pending = doc! {"state": State::Pending.as_str()};
         self.requests.count_documents(pending).await.map_err(failed)
     }
 
-    /// So many of a kind after skipping so many, newest first, with what became of each; and how many
-    /// there are in all.
-    ///
-    /// # Errors
-    /// The server did not answer.
+    /// Requests of a kind with their progress, newest first, and their total number.
     pub async fn page(
         &self,
         kind: Kind,
@@ -198,10 +188,7 @@ impl MongoRequests {
         Ok((count, self.with_progress(found).await?))
     }
 
-    /// One of a kind by its number or its id.
-    ///
-    /// # Errors
-    /// The server did not answer.
+    /// A request by its number or its id.
     pub async fn find(
         &self,
         kind: Kind,

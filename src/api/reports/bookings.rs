@@ -1,4 +1,4 @@
-//! Every notification about one booking.
+//! All notifications about one booking.
 
 use axum::{
     Extension, Json,
@@ -13,13 +13,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     pagination::{Page, Pages},
     period::PeriodQuery,
-    reschedules::{MONTH, WhyNotSent, recipient},
-    statistics::{PATIENCE, unanswered, within},
+    reschedules::{DeliveryFailure, MONTH, recipient},
+    statistics::{QUERY_TIMEOUT, audit_unavailable, within},
 };
 use crate::{
     api::{
-        Caller, Shared, in_english,
+        ApiState, Caller,
         problem::{Problem, Query},
+        with_english_path,
     },
     audit::{
         Record,
@@ -28,56 +29,56 @@ use crate::{
     routing::{ChannelKind, Priority},
 };
 
-pub(crate) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(in_english(routes!(about_booking), "/api/notifications/"))
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(with_english_path(routes!(about_booking), "/api/notifications/"))
 }
 
-/// Which booking.
+/// Selects the booking.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct About {
-    /// The booking.
+struct BookingQuery {
+    /// The booking id.
     reserva_id: String,
 }
 
-/// One notification to one recipient.
+/// A notification to one recipient.
 #[derive(Debug, Serialize, ToSchema)]
 struct BookingNotification {
-    /// The delivery's id.
+    /// Delivery id.
     id: String,
-    /// The event's type.
+    /// Event type.
     tipo: String,
     /// `email` or `sms`.
     canal: Option<&'static str>,
     /// `high`, `medium` or `low`.
     prioridad: Option<&'static str>,
-    /// The address or the number; nothing where it was erased.
+    /// Mail address or phone number; absent if it was erased.
     destinatario: Option<String>,
-    /// The subject.
+    /// Subject of the mail.
     asunto: String,
-    /// What became of it.
+    /// Status of the delivery.
     estado: &'static str,
-    /// How many attempts were made.
+    /// Number of attempts.
     intentos: u32,
-    /// When that was recorded.
+    /// Time of that status.
     #[schema(value_type = String, format = DateTime)]
     timestamp: Timestamp,
     /// Why it was not sent.
-    error: Option<WhyNotSent>,
+    error: Option<DeliveryFailure>,
 }
 
-/// Everything about a booking
+/// List notifications about a booking
 ///
-/// Each notification to each recipient, newest first, as far as the audit goes back.
+/// One entry for each recipient, newest first, as far back as the audit goes.
 #[utoipa::path(
     get, path = "/api/notificaciones/", tag = "reschedules",
-    params(About, PeriodQuery, Pages),
+    params(BookingQuery, PeriodQuery, Pages),
     responses((status = 200, description = "A page", body = Page<BookingNotification>), Problem)
 )]
 async fn about_booking(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     Extension(caller): Extension<Caller>,
-    Query(about): Query<About>,
+    Query(about): Query<BookingQuery>,
     Query(query): Query<PeriodQuery>,
     Query(pages): Query<Pages>,
     uri: Uri,
@@ -90,8 +91,8 @@ async fn about_booking(
     };
     let filter = Filter { booking: Some(about.reserva_id), ..within };
     let reader = Reader { hash: api.identity.reader_hash(&caller.name), only: None };
-    let found = api.audit.list(&filter, &reader, window, &[], PATIENCE).await;
-    let found = found.map_err(|error| unanswered(&error))?;
+    let found = api.audit.list(&filter, &reader, window, &[], QUERY_TIMEOUT).await;
+    let found = found.map_err(|error| audit_unavailable(&error))?;
     let count = found.read + found.unread;
     let results = found.deliveries.into_iter().map(|one| one.last.into()).collect();
     pages.page_of(count, results, &uri, &headers).map(Json)
@@ -101,7 +102,7 @@ impl From<Record> for BookingNotification {
     fn from(last: Record) -> Self {
         Self {
             id: last.delivery_id.to_string(),
-            error: WhyNotSent::of(&last),
+            error: DeliveryFailure::from_record(&last),
             tipo: last.event.kind,
             canal: last.channel.map(ChannelKind::as_str),
             prioridad: last.priority.map(Priority::as_str),

@@ -1,4 +1,4 @@
-//! What became of notifications: by booking, by reschedule, in numbers.
+//! Reports on notifications: by booking, by reschedule, statistics.
 
 pub(super) mod bookings;
 pub(super) mod pagination;

@@ -1,4 +1,4 @@
-//! Long lists, page by page, as Django REST framework shows them.
+//! Pagination in the format of Django REST framework.
 
 use axum::http::{HeaderMap, Uri, header};
 use serde::{Deserialize, Serialize};
@@ -7,21 +7,21 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::api::problem::{Fault, Problem};
 
-/// Most on one page.
-const LARGEST_PAGE: u32 = 100;
-/// How many are on one unless the caller says.
+/// Largest page size.
+const MAX_PAGE_SIZE: u32 = 100;
+/// Default page size.
 const PAGE_SIZE: u32 = 20;
-/// How far back anybody may look: what has to be skipped takes time.
-const LAST_PAGE: u32 = 10_000;
+/// Last page that can be requested, since skipping takes time.
+const MAX_PAGE: u32 = 10_000;
 
-/// Which page.
+/// Selects a page.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Pages {
-    /// Which page, from 1.
+    /// Number of the page, from 1.
     #[param(minimum = 1, maximum = 10_000)]
     page: Option<u32>,
-    /// How many are on one.
+    /// Entries on one page.
     #[param(minimum = 1, maximum = 100, default = 20)]
     page_size: Option<u32>,
 }
@@ -29,21 +29,18 @@ pub struct Pages {
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
-    /// How many there are in all.
+    /// Total number of entries.
     count: u64,
-    /// Where the next page is.
+    /// URL of the next page.
     next: Option<String>,
-    /// Where the page before is.
+    /// URL of the previous page.
     previous: Option<String>,
-    /// What is on this one.
+    /// Entries of this page.
     results: Vec<T>,
 }
 
 impl Pages {
-    /// How many come before the page, and how many are on it.
-    ///
-    /// # Errors
-    /// There is no such page.
+    /// The number of entries to skip, and the page size.
     pub fn window(&self) -> Result<(u64, u32), Problem> {
         let (page, size) = (self.page(), self.size());
         let fault = |field: &str, most| Fault {
@@ -51,8 +48,8 @@ impl Pages {
             detail: format!("must be from 1 to {most}"),
         };
         let faults = [
-            (!(1..=LAST_PAGE).contains(&page)).then(|| fault("page", LAST_PAGE)),
-            (!(1..=LARGEST_PAGE).contains(&size)).then(|| fault("page_size", LARGEST_PAGE)),
+            (!(1..=MAX_PAGE).contains(&page)).then(|| fault("page", MAX_PAGE)),
+            (!(1..=MAX_PAGE_SIZE).contains(&size)).then(|| fault("page_size", MAX_PAGE_SIZE)),
         ];
         let faults: Vec<Fault> = faults.into_iter().flatten().collect();
         if !faults.is_empty() {
@@ -61,10 +58,10 @@ impl Pages {
         Ok((u64::from(page - 1) * u64::from(size), size))
     }
 
-    /// The page with these on it, of so many in all.
+    /// The page with these entries, out of `count`.
     ///
     /// # Errors
-    /// It lies behind the last one.
+    /// The page is behind the last one.
     pub fn page_of<T>(
         &self,
         count: u64,
@@ -76,10 +73,10 @@ impl Pages {
         Ok(Page { count, next, previous, results })
     }
 
-    /// Where the next page and the one before are, of so many entries in all.
+    /// The URLs of the next and the previous page.
     ///
     /// # Errors
-    /// The page lies behind the last one.
+    /// The page is behind the last one.
     pub fn neighbours(
         &self,
         count: u64,
@@ -92,7 +89,7 @@ impl Pages {
             return Err(Problem::not_found());
         }
         let at = |page: u32| address(page, uri, headers);
-        let next = (u64::from(page) < last && page < LAST_PAGE).then(|| at(page + 1));
+        let next = (u64::from(page) < last && page < MAX_PAGE).then(|| at(page + 1));
         Ok((next, (page > 1).then(|| at(page - 1))))
     }
 
@@ -105,7 +102,7 @@ impl Pages {
     }
 }
 
-/// Another page of what was asked for, as the caller sees it in front of whatever is in between.
+/// The URL of another page, as the client sees it in front of proxies.
 fn address(page: u32, uri: &Uri, headers: &HeaderMap) -> String {
     let header =
         |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
@@ -113,8 +110,8 @@ fn address(page: u32, uri: &Uri, headers: &HeaderMap) -> String {
     let place = header("host").map(|host| format!("{scheme}://{host}")).unwrap_or_default();
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("page", &page.to_string());
-    let asked = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let query = query.extend_pairs(asked.filter(|(name, _)| name != "page")).finish();
+    let pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let query = query.extend_pairs(pairs.filter(|(name, _)| name != "page")).finish();
     format!("{place}{}?{query}", uri.path())
 }
 

@@ -1,4 +1,4 @@
-//! Of which time a request wants to know.
+//! Time periods in queries.
 
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date, tz::TimeZone};
@@ -10,42 +10,38 @@ use utoipa::{
 
 use crate::{api::problem::Problem, event::Time};
 
-/// The longest time, so that no request reads the whole audit.
+/// The longest period, so that no request reads the whole audit.
 pub(crate) const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 
-/// The period that is asked for.
+/// Selects a period.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PeriodQuery {
-    /// From then on: a time (ISO 8601; without an offset in UTC) or a day.
+    /// Start: a time (ISO 8601; UTC without an offset) or a day.
     #[param(schema_with = day_or_time)]
     desde: Option<String>,
-    /// Before then, or to the end of that day; else until now. At most 366 days later.
+    /// End: a time, or a day that is included. Default: now. At most 366 days after `desde`.
     #[param(schema_with = day_or_time)]
     hasta: Option<String>,
 }
 
-/// From one time until before another.
+/// A period of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Period {
-    /// From then on.
+    /// Start, included.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) desde: Timestamp,
-    /// Before then.
+    /// End, excluded.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) hasta: Timestamp,
 }
 
 impl PeriodQuery {
-    /// Whether nothing is said.
     pub(crate) fn is_empty(&self) -> bool {
         self.desde.is_none() && self.hasta.is_none()
     }
 
-    /// What is not said is now, and so long before the end.
-    ///
-    /// # Errors
-    /// What is wrong with it.
+    /// `hasta` defaults to now, `desde` to `default` before `hasta`.
     pub(crate) fn period(&self, default: SignedDuration) -> Result<Period, Problem> {
         let read = |name, text: &Option<String>, by_day: fn(Date) -> Option<Date>| {
             text.as_deref().map(|text| read(name, text, by_day)).transpose()
@@ -61,22 +57,20 @@ impl PeriodQuery {
 }
 
 impl Period {
-    /// # Errors
-    /// It is none, or too long.
     pub(crate) fn between(desde: Timestamp, hasta: Timestamp) -> Result<Self, Problem> {
         if desde >= hasta {
             return Err(bad(format!("desde ({desde}) is not before hasta ({hasta})")));
         }
         if hasta.duration_since(desde) > LONGEST {
-            return Err(bad("from desde to hasta are more than 366 days".to_owned()));
+            return Err(bad("the period is longer than 366 days".to_owned()));
         }
         Ok(Self { desde, hasta })
     }
 
-    /// Each day (UTC) of which it has a part.
+    /// Each day (UTC) that overlaps with the period.
     pub(crate) fn days(self) -> impl Iterator<Item = Date> {
         let day = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
-        // The end is not part of it.
+        // The end is excluded.
         let last = day(self.hasta.checked_sub(1.nanosecond()).unwrap_or(self.hasta));
         day(self.desde).series(1.day()).take_while(move |day| *day <= last)
     }
@@ -84,7 +78,7 @@ impl Period {
 
 fn read(name: &str, text: &str, by_day: fn(Date) -> Option<Date>) -> Result<Timestamp, Problem> {
     let time = match Time::read(text) {
-        // The + of an offset is a blank, where nobody wrote it as %2B.
+        // An unencoded + of an offset arrives as a blank.
         None => Time::read(&text.replacen(' ', "+", 1)),
         found => found,
     };

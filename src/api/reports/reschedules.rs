@@ -1,4 +1,4 @@
-//! The list of moved bookings for support: who was told, and who of support has seen it.
+//! The list of rescheduled bookings for support, with read marks for each user.
 
 use axum::{
     Extension, Json,
@@ -14,147 +14,152 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     pagination::Pages,
     period::{Period, PeriodQuery},
-    statistics::{ErrorCategory, PATIENCE, category, unanswered, within},
+    statistics::{ErrorCategory, QUERY_TIMEOUT, audit_unavailable, category, within},
 };
 use crate::{
     api::{
-        Caller, Shared, in_english,
+        ApiState, Caller,
         problem::{Fault, Json as Body, Problem, Query},
+        with_english_path,
     },
     audit::{
         Record, Status,
         store::{
-            list::{Listed, Reader},
+            list::{ListedDelivery, Reader},
             search::Filter,
         },
     },
     routing::DeliveryId,
 };
 
-/// Which period where nobody says.
+/// Default period.
 pub(crate) const MONTH: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// Most ids that are marked at once.
-const MOST_IDS: usize = 500;
-/// What the list tells of an event, by the names of its fields.
-const TOLD: [&str; 5] = ["customer_name", "previous_date", "new_date", "reason", "rescheduled_by"];
+/// Most ids in one request.
+const MAX_IDS: usize = 500;
+/// Variables of the event that the list shows.
+const VARIABLES: [&str; 5] =
+    ["customer_name", "previous_date", "new_date", "reason", "rescheduled_by"];
 
-pub(crate) fn routes() -> OpenApiRouter<Shared> {
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
-        .routes(in_english(routes!(list_reschedules), "/api/notifications/reschedules/"))
-        .routes(in_english(routes!(mark_reschedules), "/api/notifications/reschedules/read/"))
+        .routes(with_english_path(routes!(list_reschedules), "/api/notifications/reschedules/"))
+        .routes(with_english_path(
+            routes!(mark_reschedules),
+            "/api/notifications/reschedules/read/",
+        ))
 }
 
-/// Which moved bookings.
+/// Selects rescheduled bookings.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ReschedulesQuery {
-    /// Only what one has read, or only what one hasn't.
+    /// `true`: only read entries; `false`: only unread entries.
     leida: Option<bool>,
-    /// Only of this booking.
+    /// Only this booking.
     reserva_id: Option<String>,
 }
 
-/// Moved bookings.
+/// Rescheduled bookings.
 #[derive(Debug, Serialize, ToSchema)]
 struct Reschedules {
-    /// Those of this page, newest first.
+    /// Entries of this page, newest first.
     notificaciones: Vec<Reschedule>,
-    /// How many there are in the period.
+    /// Number of entries in the period.
     total: u64,
-    /// How many of them one has not read.
+    /// Number of unread entries in the period.
     no_leidas: u64,
-    /// How many there are of what `leida` asks for.
+    /// Number of entries that `leida` selects.
     count: u64,
-    /// Where the next page is.
+    /// URL of the next page.
     next: Option<String>,
-    /// Where the page before is.
+    /// URL of the previous page.
     previous: Option<String>,
-    /// The period; to mark all of it as read, send it back.
+    /// The period. Send it back to mark all of it as read.
     periodo: Period,
 }
 
-/// A moved booking, and the mail that tells its customer.
+/// A rescheduled booking, and the mail to its customer.
 #[derive(Debug, Serialize, ToSchema)]
 struct Reschedule {
-    /// The delivery's id, by which `usher audit show` knows it too.
+    /// Delivery id, as in `usher audit show`.
     id: String,
     /// Always `reprogramacion`.
     tipo: &'static str,
-    /// The booking.
+    /// The booking id.
     reserva_id: Option<String>,
     cliente: Customer,
-    /// When it was to take place, as the event has it.
+    /// Previous showtime, as written in the event.
     fecha_anterior: Option<String>,
-    /// When it takes place now, as the event has it.
+    /// New showtime, as written in the event.
     fecha_nueva: Option<String>,
-    /// Why it was moved.
+    /// Reason of the change.
     motivo: Option<String>,
-    /// Who moved it.
+    /// Who rescheduled it.
     reprogramado_por: Option<String>,
-    /// When it was moved.
+    /// Time of the change.
     #[schema(value_type = String, format = DateTime)]
     timestamp: Timestamp,
-    /// Whether one has read it.
+    /// Whether the caller has read it.
     leida: bool,
-    /// What became of the mail: `sent`, `simulated`, `retrying`, `failed`, `unknown`, `suppressed` or
+    /// Status of the mail: `sent`, `simulated`, `retrying`, `failed`, `unknown`, `suppressed` or
     /// `superseded`.
     estado: &'static str,
     /// Whether the mail was sent.
     notificacion_enviada: bool,
-    /// Why not.
-    error: Option<WhyNotSent>,
+    /// Why it was not sent.
+    error: Option<DeliveryFailure>,
 }
 
-/// Whose booking it is; nothing is known of who was erased.
+/// The customer; empty if they were erased.
 #[derive(Debug, Serialize, ToSchema)]
 struct Customer {
-    /// By name.
+    /// Name of the customer.
     nombre: Option<String>,
-    /// By address.
+    /// Mail address of the customer.
     email: Option<String>,
 }
 
 /// Why a mail was not sent.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct WhyNotSent {
-    /// The word for it in the audit.
+pub(crate) struct DeliveryFailure {
+    /// Kind of error, as in the audit.
     tipo: String,
-    /// Whose fault it is.
+    /// Cause of the error.
     categoria: ErrorCategory,
-    /// The mail server's reply code, where there is one.
+    /// SMTP reply code, if there is one.
     codigo: Option<u16>,
 }
 
-/// What to mark as read.
+/// Entries to mark as read.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged, try_from = "Fields")]
 enum ReadMarks {
-    These(TheseRead),
+    Ids(IdsRead),
     Period(PeriodRead),
 }
 
-/// Some by their ids in the list.
+/// Selects entries by their ids.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct TheseRead {
-    /// At most 500.
+struct IdsRead {
+    /// At most 500 ids.
     #[schema(max_items = 500)]
     ids: Vec<String>,
 }
 
-/// All of a time: the `periodo` of the list.
+/// Selects all entries of a period: the `periodo` of the list.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PeriodRead {
-    /// From then on.
+    /// Start, included.
     #[schema(value_type = String, format = DateTime)]
     desde: Timestamp,
-    /// Before then.
+    /// End, excluded.
     #[schema(value_type = String, format = DateTime)]
     hasta: Timestamp,
 }
 
-/// Both as they are read, so that it can be said what is missing.
+/// Both variants as parsed, for a precise error.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -168,32 +173,32 @@ impl TryFrom<Fields> for ReadMarks {
 
     fn try_from(fields: Fields) -> Result<Self, Self::Error> {
         match (fields.ids, fields.desde, fields.hasta) {
-            (Some(ids), None, None) => Ok(Self::These(TheseRead { ids })),
+            (Some(ids), None, None) => Ok(Self::Ids(IdsRead { ids })),
             (None, Some(desde), Some(hasta)) => Ok(Self::Period(PeriodRead { desde, hasta })),
-            _ => Err("either ids, or desde and hasta, have to be there"),
+            _ => Err("either ids, or desde and hasta are required"),
         }
     }
 }
 
-/// What was marked as read.
+/// Result of marking entries as read.
 #[derive(Debug, Serialize, ToSchema)]
 struct MarkedRead {
-    /// How many were not read before.
+    /// Number of entries that were unread before.
     marcadas: u64,
-    /// Ids of which there is no moved booking.
+    /// Ids without a rescheduled booking.
     desconocidas: Vec<String>,
 }
 
-/// Moved bookings
+/// List rescheduled bookings
 ///
-/// One for each mail that tells a customer of it, newest first. Of the last 30 days, unless told otherwise.
+/// One entry for each mail to a customer, newest first. Default period: the last 30 days.
 #[utoipa::path(
     get, path = "/api/notificaciones/reprogramaciones/", tag = "reschedules",
     params(ReschedulesQuery, PeriodQuery, Pages),
     responses((status = 200, description = "A page", body = Reschedules), Problem)
 )]
 async fn list_reschedules(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Query(wanted): Query<ReschedulesQuery>,
     Query(query): Query<PeriodQuery>,
@@ -208,8 +213,8 @@ async fn list_reschedules(
         ..within(period)
     };
     let reader = Reader { hash: api.identity.reader_hash(&caller.name), only: wanted.leida };
-    let found = api.audit.list(&filter, &reader, window, &TOLD, PATIENCE).await;
-    let found = found.map_err(|error| unanswered(&error))?;
+    let found = api.audit.list(&filter, &reader, window, &VARIABLES, QUERY_TIMEOUT).await;
+    let found = found.map_err(|error| audit_unavailable(&error))?;
     let count = match wanted.leida {
         Some(true) => found.read,
         Some(false) => found.unread,
@@ -227,30 +232,30 @@ async fn list_reschedules(
     }))
 }
 
-/// Mark moved bookings as read
+/// Mark rescheduled bookings as read
 ///
-/// For oneself: each token, and each subject of a JWT, reads on its own. To do it again changes nothing.
+/// Read marks belong to the caller: to each token and to each subject of a JWT. Safe to repeat.
 #[utoipa::path(
     post, path = "/api/notificaciones/reprogramaciones/leidas/", tag = "reschedules",
     request_body = ReadMarks,
-    responses((status = 200, description = "They are marked", body = MarkedRead), Problem)
+    responses((status = 200, description = "The entries are marked", body = MarkedRead), Problem)
 )]
 async fn mark_reschedules(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Body(wanted): Body<ReadMarks>,
 ) -> Result<Json<MarkedRead>, Problem> {
     let reader = api.identity.reader_hash(&caller.name);
     let all = Filter { routes: Some(api.reschedules.clone()), ..Filter::default() };
     let marked = match wanted {
-        ReadMarks::These(TheseRead { ids }) => {
-            if ids.len() > MOST_IDS {
-                let detail = format!("are more than {MOST_IDS}");
+        ReadMarks::Ids(IdsRead { ids }) => {
+            if ids.len() > MAX_IDS {
+                let detail = format!("has more than {MAX_IDS} entries");
                 return Err(Problem::invalid(vec![Fault { field: "ids".to_owned(), detail }]));
             }
             let known: Vec<DeliveryId> =
                 ids.iter().filter_map(|id| DeliveryId::from_stored(id).ok()).collect();
-            let marked = api.audit.mark_these_read(&reader, &all, &known).await;
+            let marked = api.audit.mark_read(&reader, &all, &known).await;
             marked.map(|marked| {
                 let is_unknown = |id: &String| !marked.found.iter().any(|it| it.as_str() == id);
                 let desconocidas = ids.into_iter().filter(is_unknown).collect();
@@ -264,12 +269,12 @@ async fn mark_reschedules(
             marked.map(|marcadas| MarkedRead { marcadas, desconocidas: Vec::new() })
         }
     };
-    marked.map(Json).map_err(|error| unanswered(&error))
+    marked.map(Json).map_err(|error| audit_unavailable(&error))
 }
 
-impl From<Listed> for Reschedule {
-    fn from(Listed { last, since, is_read }: Listed) -> Self {
-        let told = |name: &str| match last.data.get(name)? {
+impl From<ListedDelivery> for Reschedule {
+    fn from(ListedDelivery { last, since, is_read }: ListedDelivery) -> Self {
+        let variable = |name: &str| match last.data.get(name)? {
             Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
             Value::Null => None,
             other => Some(other.to_string()),
@@ -278,22 +283,25 @@ impl From<Listed> for Reschedule {
             id: last.delivery_id.to_string(),
             tipo: "reprogramacion",
             reserva_id: last.correlation.get("booking_id").cloned(),
-            fecha_anterior: told("previous_date"),
-            fecha_nueva: told("new_date"),
-            motivo: told("reason"),
-            reprogramado_por: told("rescheduled_by"),
+            fecha_anterior: variable("previous_date"),
+            fecha_nueva: variable("new_date"),
+            motivo: variable("reason"),
+            reprogramado_por: variable("rescheduled_by"),
             timestamp: last.event.time.unwrap_or(since),
             leida: is_read,
             estado: last.status.as_str(),
             notificacion_enviada: matches!(last.status, Status::Sent | Status::Simulated),
-            error: WhyNotSent::of(&last),
-            cliente: Customer { nombre: told("customer_name"), email: recipient(last.recipient) },
+            error: DeliveryFailure::from_record(&last),
+            cliente: Customer {
+                nombre: variable("customer_name"),
+                email: recipient(last.recipient),
+            },
         }
     }
 }
 
-impl WhyNotSent {
-    pub(crate) fn of(record: &Record) -> Option<Self> {
+impl DeliveryFailure {
+    pub(crate) fn from_record(record: &Record) -> Option<Self> {
         let error = record.error.as_ref()?;
         Some(Self {
             categoria: category(&error.kind),
@@ -303,7 +311,7 @@ impl WhyNotSent {
     }
 }
 
-/// Nothing where it was erased.
+/// `None` if it was erased.
 pub(crate) fn recipient(address: String) -> Option<String> {
     Some(address).filter(|address| !address.is_empty())
 }

@@ -1,5 +1,4 @@
-//! How much was sent, how well and how fast: of all mail, and of what told customers that their
-//! booking was moved.
+//! Statistics of all mail, and of reschedule notices to customers.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,8 +12,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::period::{Period, PeriodQuery};
 use crate::{
     api::{
-        Shared, in_english,
+        ApiState,
         problem::{Problem, Query},
+        with_english_path,
     },
     audit::{
         AuditError,
@@ -26,170 +26,173 @@ use crate::{
     routing::{ChannelKind, Priority},
 };
 
-/// Which period where nobody says: of all mail, and of what was moved.
+/// Default periods: of all mail, and of reschedule notices.
 const MONTH: SignedDuration = SignedDuration::from_hours(30 * 24);
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// How long the database may count.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// How long the broker may take to say how much waits.
-const BROKERS_PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit for the database.
+pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time limit for the broker.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(crate) fn routes() -> OpenApiRouter<Shared> {
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
-        .routes(in_english(routes!(mail_statistics), "/api/v1/transactions/statistics/emails"))
-        .routes(in_english(routes!(reschedule_metrics), "/api/notifications/metrics/"))
+        .routes(with_english_path(
+            routes!(mail_statistics),
+            "/api/v1/transactions/statistics/emails",
+        ))
+        .routes(with_english_path(routes!(reschedule_metrics), "/api/notifications/metrics/"))
 }
 
-/// How much mail was sent.
+/// Statistics of mail.
 #[derive(Debug, Serialize, ToSchema)]
 struct MailStatistics {
-    /// How many mails were sent, or simulated.
+    /// Number of mails that were sent or simulated.
     total_correos_enviados: u64,
-    /// How many of them were urgent.
+    /// Number of sent mails with high priority.
     correos_prioridad_alta: u64,
-    /// When this was counted.
+    /// Time of this response.
     #[schema(value_type = String, format = DateTime)]
     fecha_ultima_actualizacion: Timestamp,
-    /// How many were sent of each priority.
+    /// Number of sent mails by priority.
     #[schema(example = json!({"high": 45, "medium": 100, "low": 5}))]
     correos_por_prioridad: BTreeMap<&'static str, u64>,
-    /// How many failed for good, or nobody can tell.
+    /// Number of mails that failed or whose outcome is unknown.
     correos_fallidos: u64,
-    /// How many wait to be tried again.
+    /// Number of mails that wait for a retry.
     correos_en_reintento: u64,
-    /// How many messages wait in the queues; null where the broker does not say.
+    /// Number of messages in the queues; null if the broker does not answer.
     correos_en_cola: Option<u64>,
-    /// Of 100 that were to be sent, so many were.
+    /// Share of deliveries that were sent, in percent.
     tasa_exito: Option<f64>,
-    /// What it took to make and send a mail, in milliseconds, on average.
+    /// Average time to render and send a mail, in milliseconds.
     tiempo_promedio_procesamiento_ms: Option<f64>,
-    /// What was counted.
+    /// The period.
     periodo: Period,
-    /// The same for each day (UTC).
-    por_dia: Vec<MailOfDay>,
-    /// Why mails were not sent, or not at once.
-    errores_por_tipo: Vec<ErrorOfKind>,
+    /// Numbers by day (UTC).
+    por_dia: Vec<DailyMail>,
+    /// Errors of mails that were not sent, or not at the first attempt.
+    errores_por_tipo: Vec<ErrorsOfKind>,
 }
 
-/// The mail of a day.
+/// Mail of one day.
 #[derive(Debug, Serialize, ToSchema)]
-struct MailOfDay {
+struct DailyMail {
     /// The day.
     #[schema(value_type = String, format = Date)]
     fecha: Date,
     /// Sent or simulated.
     enviados: u64,
-    /// Failed, or nobody can tell.
+    /// Failed or unknown.
     fallidos: u64,
-    /// Not to be sent, or still under way.
+    /// Suppressed, superseded or in progress.
     otros: u64,
 }
 
 /// One kind of error.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ErrorOfKind {
-    /// The word for it in the audit.
+pub(crate) struct ErrorsOfKind {
+    /// Kind of error, as in the audit.
     tipo: String,
-    /// Whose fault it is.
+    /// Cause of the error.
     categoria: ErrorCategory,
-    /// The mail server's reply code, where there is one.
+    /// SMTP reply code, if there is one.
     codigo: Option<i64>,
-    /// How often.
+    /// Number of occurrences.
     cantidad: u64,
 }
 
-/// Whose fault an error is.
+/// Cause of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ErrorCategory {
-    /// The mail server's, or the way's to it.
+    /// Mail server or network.
     Smtp,
-    /// The template's.
+    /// Template.
     Plantilla,
-    /// The event's: it says too little, or something wrong.
+    /// Event: a value is missing or invalid.
     Datos,
     /// Anything else.
     Otros,
 }
 
-/// How well customers were told that their bookings were moved.
+/// Metrics of reschedule notices to customers.
 #[derive(Debug, Serialize, ToSchema)]
 struct RescheduleMetrics {
-    /// What was counted.
+    /// The period.
     periodo: Period,
-    /// How many times a booking was moved.
+    /// Number of reschedules.
     total_reprogramaciones: u64,
-    /// Of how many the customer was told.
+    /// Number of notices that were sent.
     notificaciones_enviadas: u64,
-    /// The same of 100.
+    /// Share of notices that were sent, in percent.
     tasa_entrega: f64,
-    /// Of how many the customer could not be told, or nobody can tell.
+    /// Number of notices that failed or whose outcome is unknown.
     notificaciones_fallidas: u64,
-    /// How many wait to be tried again.
+    /// Number of mails that wait for a retry.
     notificaciones_pendientes: u64,
-    /// How many were not to be sent: overtaken by a later change, too late, or to somebody who was erased.
+    /// Number of notices that were not to be sent: superseded, too late, or to an erased recipient.
     notificaciones_omitidas: u64,
-    /// The same for each day (UTC).
-    por_dia: Vec<ReschedulesOfDay>,
-    /// From the event to the mail server's acceptance, in milliseconds.
+    /// Numbers by day (UTC).
+    por_dia: Vec<DailyReschedules>,
+    /// Time from the event to the mail server's acceptance, in milliseconds.
     tiempo_envio_ms: Option<SendTimes>,
-    /// Why customers were not told, or not at once.
-    errores_por_tipo: Vec<ErrorOfKind>,
+    /// Errors of notices that were not sent, or not at the first attempt.
+    errores_por_tipo: Vec<ErrorsOfKind>,
 }
 
-/// The metrics of a day.
+/// Metrics of one day.
 #[derive(Debug, Serialize, ToSchema)]
-struct ReschedulesOfDay {
+struct DailyReschedules {
     /// The day.
     #[schema(value_type = String, format = Date)]
     fecha: Date,
-    /// How many times a booking was moved.
+    /// Number of reschedules.
     total_reprogramaciones: u64,
-    /// Of how many the customer was told.
+    /// Number of notices that were sent.
     notificaciones_enviadas: u64,
-    /// The same of 100.
+    /// Share of notices that were sent, in percent.
     tasa_entrega: f64,
 }
 
-/// How long something took, in milliseconds.
+/// Durations in milliseconds.
 #[derive(Debug, Serialize, ToSchema)]
 struct SendTimes {
-    /// On average.
+    /// Average.
     promedio: f64,
-    /// Half of all took at most this long.
+    /// Median.
     p50: f64,
-    /// 95 of 100.
+    /// 95th percentile.
     p95: f64,
-    /// 99 of 100.
+    /// 99th percentile.
     p99: f64,
-    /// The longest.
+    /// Maximum.
     max: f64,
 }
 
-/// How much mail was sent
+/// Statistics of mail
 ///
-/// Of the last 30 days, unless told otherwise. Each mail counts once, on the day of the last word on it.
+/// Default period: the last 30 days. Each mail counts once, on the day of its latest record.
 #[utoipa::path(
     get, path = "/api/v1/transacciones/estadisticas/correos", tag = "statistics",
     params(PeriodQuery),
     responses((status = 200, description = "The statistics", body = MailStatistics), Problem)
 )]
 async fn mail_statistics(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     Query(query): Query<PeriodQuery>,
 ) -> Result<Json<MailStatistics>, Problem> {
     let period = query.period(MONTH)?;
     let filter = Filter { channel: Some(ChannelKind::Email), ..within(period) };
-    let counting = api.audit.stats(&filter, false, Some(PATIENCE));
-    // Where the broker is down, the rest is worth telling.
-    let waiting = timeout(BROKERS_PATIENCE, api.broker.waiting());
+    let counting = api.audit.stats(&filter, false, Some(QUERY_TIMEOUT));
+    // The other numbers are available without the broker.
+    let waiting = timeout(BROKER_TIMEOUT, api.broker.waiting());
     let (stats, waiting) = join!(counting, waiting);
-    let stats = stats.map_err(|error| unanswered(&error))?;
-    let all = Outcomes::of(&stats.statuses);
+    let stats = stats.map_err(|error| audit_unavailable(&error))?;
+    let all = Outcomes::from_statuses(&stats.statuses);
     let sent_of = |priority: Priority| {
         let groups = stats.priorities.iter().filter(|group| group.name == priority.as_str());
-        groups.map(|group| Outcomes::of(&group.statuses).delivered).sum()
+        groups.map(|group| Outcomes::from_statuses(&group.statuses).delivered).sum()
     };
     let took = ["claim", "render", "send"].map(|step| stats.steps.get(step).map(|took| took.mean));
     let took: Option<f64> = took.into_iter().sum();
@@ -201,10 +204,10 @@ async fn mail_statistics(
         correos_fallidos: all.undelivered,
         correos_en_reintento: retrying(&stats),
         correos_en_cola: waiting.ok().and_then(Result::ok),
-        tasa_exito: all.rate().map(|_| of_hundred(all.delivered, all.delivered + all.undelivered)),
+        tasa_exito: all.rate().map(|_| percentage(all.delivered, all.delivered + all.undelivered)),
         tiempo_promedio_procesamiento_ms: took.map(two_places),
         periodo: period,
-        por_dia: by_day(period, &stats.times, |fecha, day| MailOfDay {
+        por_dia: by_day(period, &stats.times, |fecha, day| DailyMail {
             fecha,
             enviados: day.delivered,
             fallidos: day.undelivered,
@@ -214,24 +217,23 @@ async fn mail_statistics(
     }))
 }
 
-/// How well customers were told that their bookings were moved
+/// Metrics of reschedule notices
 ///
-/// Of the last 7 days, unless told otherwise. Each mail to a customer counts once, on the day of the
-/// last word on it.
+/// Default period: the last 7 days. Each notice counts once, on the day of its latest record.
 #[utoipa::path(
     get, path = "/api/notificaciones/metricas/", tag = "reschedules",
     params(PeriodQuery),
     responses((status = 200, description = "The metrics", body = RescheduleMetrics), Problem)
 )]
 async fn reschedule_metrics(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     Query(query): Query<PeriodQuery>,
 ) -> Result<Json<RescheduleMetrics>, Problem> {
     let period = query.period(WEEK)?;
     let filter = Filter { routes: Some(api.reschedules.clone()), ..within(period) };
-    let stats = api.audit.stats(&filter, false, Some(PATIENCE)).await;
-    let stats = stats.map_err(|error| unanswered(&error))?;
-    let all = Outcomes::of(&stats.statuses);
+    let stats = api.audit.stats(&filter, false, Some(QUERY_TIMEOUT)).await;
+    let stats = stats.map_err(|error| audit_unavailable(&error))?;
+    let all = Outcomes::from_statuses(&stats.statuses);
     let pending = retrying(&stats);
     let took = stats.steps.get("total").map(|took| SendTimes {
         promedio: two_places(took.mean),
@@ -242,38 +244,38 @@ async fn reschedule_metrics(
     });
     Ok(Json(RescheduleMetrics {
         periodo: period,
-        total_reprogramaciones: all.all(),
+        total_reprogramaciones: all.total(),
         notificaciones_enviadas: all.delivered,
-        tasa_entrega: of_hundred(all.delivered, all.all()),
+        tasa_entrega: percentage(all.delivered, all.total()),
         notificaciones_fallidas: all.undelivered,
         notificaciones_pendientes: pending,
         notificaciones_omitidas: all.others - pending,
-        por_dia: by_day(period, &stats.times, |fecha, day| ReschedulesOfDay {
+        por_dia: by_day(period, &stats.times, |fecha, day| DailyReschedules {
             fecha,
-            total_reprogramaciones: day.all(),
+            total_reprogramaciones: day.total(),
             notificaciones_enviadas: day.delivered,
-            tasa_entrega: of_hundred(day.delivered, day.all()),
+            tasa_entrega: percentage(day.delivered, day.total()),
         }),
         tiempo_envio_ms: took,
         errores_por_tipo: errors(&stats),
     }))
 }
 
-/// The audit did not answer.
-pub(crate) fn unanswered(error: &AuditError) -> Problem {
+/// The response if the audit does not answer.
+pub(crate) fn audit_unavailable(error: &AuditError) -> Problem {
     if error.is_overtime() {
-        let detail = "there is too much to count: ask for a shorter period";
+        let detail = "the query took too long: choose a shorter period";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
     }
     Problem::unavailable("mongodb", error)
 }
 
-/// What was recorded within a period.
+/// Selects records of a period.
 pub(crate) fn within(period: Period) -> Filter {
     Filter { since: Some(period.desde), until: Some(period.hasta), ..Filter::default() }
 }
 
-/// Whose fault it is.
+/// Cause of the error.
 pub(crate) fn category(kind: &str) -> ErrorCategory {
     match kind {
         "refused"
@@ -292,33 +294,33 @@ pub(crate) fn category(kind: &str) -> ErrorCategory {
     }
 }
 
-fn errors(stats: &Stats) -> Vec<ErrorOfKind> {
-    let told = |error: &statistics::Error| ErrorOfKind {
+fn errors(stats: &Stats) -> Vec<ErrorsOfKind> {
+    let row = |error: &statistics::Error| ErrorsOfKind {
         tipo: error.kind.clone(),
         categoria: category(&error.kind),
         codigo: error.code,
         cantidad: error.count,
     };
-    stats.errors.iter().map(told).collect()
+    stats.errors.iter().map(row).collect()
 }
 
 fn retrying(stats: &Stats) -> u64 {
     stats.statuses.get("retrying").copied().unwrap_or_default()
 }
 
-/// One for each day of the period, also where there was nothing.
-fn by_day<T>(period: Period, times: &[Group], told: impl Fn(Date, Outcomes) -> T) -> Vec<T> {
+/// One entry for each day of the period, including days without mail.
+fn by_day<T>(period: Period, times: &[Group], row: impl Fn(Date, Outcomes) -> T) -> Vec<T> {
     let known: BTreeMap<&str, &Group> =
         times.iter().map(|group| (group.name.as_str(), group)).collect();
     let days = period.days().map(|day| {
         let group = known.get(day.to_string().as_str());
-        told(day, group.map(|group| Outcomes::of(&group.statuses)).unwrap_or_default())
+        row(day, group.map(|group| Outcomes::from_statuses(&group.statuses)).unwrap_or_default())
     });
     days.collect()
 }
 
-/// Never 100 where something is missing.
-fn of_hundred(part: u64, whole: u64) -> f64 {
+/// Below 100 unless everything was sent.
+fn percentage(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         return 0.0;
     }
@@ -339,7 +341,7 @@ mod tests {
         for (part, whole, rate) in
             [(0, 0, 0.0), (1, 3, 33.33), (2, 3, 66.67), (99_999, 100_000, 99.99), (5, 5, 100.0)]
         {
-            assert_eq!(of_hundred(part, whole), rate, "{part} of {whole}");
+            assert_eq!(percentage(part, whole), rate, "{part} of {whole}");
         }
     }
 }

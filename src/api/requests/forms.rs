@@ -1,4 +1,4 @@
-//! What the bodies of requests have to be, and the events that they become.
+//! Validation of request bodies, and the events that they become.
 
 use std::collections::BTreeMap;
 
@@ -21,58 +21,57 @@ const NAME: usize = 100;
 const SUBJECT: usize = 255;
 const MESSAGE: usize = 5_000;
 const TEXT: usize = 20_000;
-/// Longest language tag.
 const LOCALE: usize = 35;
 
-/// What somebody wrote into the contact form.
+/// A message from the contact form.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct ContactForm {
-    /// Who writes.
+    /// Name of the sender.
     #[schema(max_length = 100, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$", example = "Carlos Rivas")]
     name: String,
-    /// Where an answer goes.
+    /// Address for the reply.
     #[schema(format = "email", max_length = 254, example = "carlos@mail.com")]
     email: String,
-    /// What they have to say.
+    /// Text of the message.
     #[schema(max_length = 5000, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$")]
     message: String,
-    /// The language of the mail to the team: `en`, `es` or a tag such as `es-CO`.
+    /// Language of the mail to the team: `en`, `es` or a tag such as `es-CO`.
     #[schema(max_length = 35, pattern = r"^[A-Za-z0-9-]+$")]
     locale: Option<String>,
-    /// An id of the caller's own: the same one again is the same request.
+    /// Id of the request, chosen by the caller. A request with the same id is the same request.
     #[schema(format = "uuid", pattern = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$")]
     uuid: Option<String>,
 }
 
-/// A mail with a text of the caller's own.
+/// A mail with the caller's own text.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct Notification {
-    /// Who gets it.
+    /// Address of the recipient.
     #[schema(format = "email", max_length = 254, example = "user@example.com")]
     to: String,
-    /// Its subject.
+    /// Subject of the mail.
     #[schema(
         max_length = 255,
         pattern = r"^[^\x00]*[^\s\x00][^\x00]*$",
         example = "Nuevo post publicado"
     )]
     subject: String,
-    /// Its text.
+    /// Text of the mail.
     #[schema(max_length = 20000, pattern = r"^[^\x00]*[^\s\x00][^\x00]*$")]
     body: String,
-    /// What else is to be shown, name by name.
+    /// Further values that the mail shows by name.
     metadata: Option<BTreeMap<String, Scalar>>,
-    /// How urgent it is.
+    /// Priority of the mail.
     priority: Option<Urgency>,
-    /// The language around the text: `en`, `es` or a tag such as `es-CO`.
+    /// Language of the text around it: `en`, `es` or a tag such as `es-CO`.
     #[schema(max_length = 35, pattern = r"^[A-Za-z0-9-]+$")]
     locale: Option<String>,
-    /// An id of the caller's own: the same one again is the same request.
+    /// Id of the request, chosen by the caller. A request with the same id is the same request.
     #[schema(format = "uuid", pattern = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$")]
     uuid: Option<String>,
 }
 
-/// A text, a number, true or false.
+/// A text, number or boolean.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Scalar {
@@ -82,7 +81,7 @@ pub(crate) enum Scalar {
     Flag(bool),
 }
 
-/// How urgent something is.
+/// Priority of a mail.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Urgency {
@@ -91,10 +90,10 @@ pub(crate) enum Urgency {
     Low,
 }
 
-/// The event's fields, and an id of the caller's own.
+/// The event's fields, and the caller's own id.
 pub(crate) type Checked = Result<(Map<String, Value>, Option<Uuid>), Problem>;
 
-/// The event's fields that a body becomes, where it is accepted.
+/// The event's fields if the body is valid.
 pub fn fields_of(kind: Kind, body: &[u8]) -> Option<Map<String, Value>> {
     let body = Value::Object(serde_json::from_slice(&exact(body)).ok()?);
     let checked = match kind {
@@ -105,7 +104,6 @@ pub fn fields_of(kind: Kind, body: &[u8]) -> Option<Map<String, Value>> {
 }
 
 impl ContactForm {
-    /// The event's fields.
     pub(crate) fn checked(self) -> Checked {
         let mut check = Check::default();
         check.text("name", &self.name, NAME);
@@ -117,7 +115,6 @@ impl ContactForm {
 }
 
 impl Notification {
-    /// The event's fields.
     pub(crate) fn checked(self) -> Checked {
         let mut check = Check::default();
         check.address("to", &self.to);
@@ -132,7 +129,7 @@ impl Notification {
     }
 }
 
-/// The fields as they are found good, and what is wrong with the others.
+/// Collects valid fields and faults.
 #[derive(Default)]
 struct Check {
     body: Map<String, Value>,
@@ -151,9 +148,9 @@ impl Check {
         self.body.insert(field.to_owned(), text.trim().into());
     }
 
-    /// What its type says all about.
+    /// Adds a field whose type guarantees that it is valid.
     fn also(&mut self, field: &str, value: &impl Serialize) {
-        // Texts, numbers and truths: nothing that could fail.
+        // Plain values always serialize.
         let value = serde_json::to_value(value).unwrap_or_default();
         self.body.insert(field.to_owned(), value);
     }

@@ -1,4 +1,4 @@
-//! The header `Idempotency-Key`, by which a request can be sent again without being two
+//! The header `Idempotency-Key`: a request with the same key is processed once
 //! (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>).
 
 use axum::{
@@ -8,10 +8,9 @@ use axum::{
 
 use crate::api::problem::Problem;
 
-/// What a caller may call a request.
+/// Longest request id of a caller, in bytes.
 const LONGEST: usize = 255;
 
-/// The key, if there is one.
 pub(crate) struct IdempotencyKey(pub(crate) Option<String>);
 
 impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
@@ -27,16 +26,16 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
         match (key, all.next()) {
             (Some(key), None) => Ok(Self(Some(key.to_owned()))),
             _ => {
-                let detail = format!(
-                    "Idempotency-Key has to be one text of 1 to {LONGEST} characters without blanks"
-                );
+                let detail =
+                    format!("Idempotency-Key must be 1 to {LONGEST} characters without blanks");
                 Err(Problem::new(StatusCode::BAD_REQUEST, detail))
             }
         }
     }
 }
 
-/// A structured field's string has quotes around it (RFC 9651 3.3.3); many leave them out.
+/// A structured field's string is quoted (RFC 9651 section 3.3.3), but many clients omit the
+/// quotes.
 fn unquoted(text: &str) -> &str {
     let text = text.trim();
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)

@@ -1,4 +1,4 @@
-//! The contact form, and mails with a text of the caller's own: handed in, listed, looked at.
+//! Contact requests and mails with the caller's own text: submit, list, show.
 
 pub(super) mod forms;
 mod idempotency_key;
@@ -20,21 +20,21 @@ use self::{
     idempotency_key::IdempotencyKey,
 };
 use super::{
-    Shared,
+    ApiState,
     auth::{Caller, client::Client},
-    outbox::{Asked, Kind, Progress, Request, State as Outboxed, Submitted},
+    outbox::{Kind, NewRequest, Progress, Request, State as RequestState, Submitted},
     problem::{Json, Path, Problem, Query},
     reports::pagination::{Page, Pages},
 };
 use crate::ledger::{Admission, Ledger};
 
-/// Most that a mail of the caller's own may have in bytes, escapes and all.
+/// Largest body of a mail, in bytes of JSON.
 const NOTIFICATION_BYTES: usize = 256 * 1024;
-pub(crate) fn public() -> OpenApiRouter<Shared> {
+pub(crate) fn public() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(submit_contact))
 }
 
-pub(crate) fn guarded() -> OpenApiRouter<Shared> {
+pub(crate) fn guarded() -> OpenApiRouter<ApiState> {
     let notify = OpenApiRouter::new().routes(routes!(submit_notification));
     OpenApiRouter::new()
         .merge(notify.layer(DefaultBodyLimit::max(NOTIFICATION_BYTES)))
@@ -44,55 +44,56 @@ pub(crate) fn guarded() -> OpenApiRouter<Shared> {
         .routes(routes!(show_notification))
 }
 
-/// A request that was taken.
+/// An accepted request.
 #[derive(Debug, Serialize, ToSchema)]
 struct Accepted {
-    /// Its number.
+    /// Number of the request within its kind.
     id: i64,
-    /// `queued`, or `pending` while the broker is away.
+    /// `queued`, or `pending` while the broker is unavailable.
     #[schema(pattern = "^(pending|queued)$")]
     status: &'static str,
-    /// The same in words.
+    /// The result as a sentence.
     message: String,
-    /// Its id; the event has the same.
+    /// Id of the request and of its event.
     #[schema(format = "uuid")]
     uuid: String,
 }
 
-/// What became of a request.
+/// A request and its progress.
 #[derive(Debug, Serialize, ToSchema)]
-struct Told {
-    /// Its number.
+struct RequestDetails {
+    /// Number of the request within its kind.
     id: i64,
-    /// Its id; the event has the same.
+    /// Id of the request and of its event.
     #[schema(format = "uuid")]
     uuid: String,
-    /// What was asked for: of the contact form `name`, `email` and `message`; of a mail `to`, `subject`,
-    /// `body` and `metadata`.
+    /// The submitted fields: `name`, `email` and `message` of a contact request; `to`, `subject`,
+    /// `body` and `metadata` of a mail.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     body: Map<String, Value>,
-    /// `pending`: kept, not published yet. `queued`: on its way, retries included. `sent`, or `failed`.
+    /// `pending`: stored but not published. `queued`: in progress, including retries. `sent` or
+    /// `failed`: done.
     #[schema(pattern = "^(pending|queued|sent|failed)$")]
     status: &'static str,
-    /// How often it was tried again.
+    /// Number of retries.
     retry_count: i64,
     /// Why it was not sent, or not yet.
     error_message: Option<String>,
-    /// When it came.
+    /// Time of the request.
     #[schema(format = "date-time")]
     created_at: String,
-    /// When something happened to it last.
+    /// Time of the latest change.
     #[schema(format = "date-time")]
     updated_at: String,
 }
 
-/// Headers of what is handed in.
+/// Headers of a submitted request.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[allow(dead_code)]
-struct Keyed {
-    /// By the same key the same request can be sent again, and is answered as it was before.
+struct IdempotencyHeader {
+    /// A request with the same key is processed once; repeating it gives the same response.
     #[param(
         rename = "Idempotency-Key",
         max_length = 255,
@@ -102,15 +103,15 @@ struct Keyed {
     idempotency_key: Option<String>,
 }
 
-/// Send the contact form
+/// Submit the contact form
 ///
-/// For everybody; limited by address.
-#[utoipa::path(post, path = "/api/contact/", tag = "contact", params(Keyed), request_body = ContactForm, responses(
-    (status = 202, description = "It is kept and on its way", body = Accepted),
+/// Needs no token. Rate-limited by client address.
+#[utoipa::path(post, path = "/api/contact/", tag = "contact", params(IdempotencyHeader), request_body = ContactForm, responses(
+    (status = 202, description = "The request is accepted", body = Accepted),
     Problem,
 ))]
 async fn submit_contact(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     client: Client,
     key: IdempotencyKey,
     headers: HeaderMap,
@@ -122,25 +123,27 @@ async fn submit_contact(
         match api.ledger.admit(&client, limit).await {
             Ok(Admission::Now) => {}
             Ok(Admission::After(wait)) => {
-                let problem =
-                    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many from this address");
+                let problem = Problem::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "too many requests from this address",
+                );
                 let seconds = wait.as_secs() + 1;
                 return Err(problem.with(header::RETRY_AFTER, seconds.into()));
             }
-            // The limit keeps nuisance away, which is no reason to lose what somebody wrote.
-            Err(error) => tracing::warn!(%error, "the limit of contact requests is not kept"),
+            // The limit only prevents abuse, so a message is not lost because of it.
+            Err(error) => tracing::warn!(%error, "the limit of contact requests can't be checked"),
         }
     }
     submit(&api, Kind::Contact, "", body, uuid, key, &headers).await
 }
 
 /// Send a mail
-#[utoipa::path(post, path = "/api/notify/", tag = "notify", params(Keyed), request_body = Notification, responses(
-    (status = 202, description = "It is kept and on its way", body = Accepted),
+#[utoipa::path(post, path = "/api/notify/", tag = "notify", params(IdempotencyHeader), request_body = Notification, responses(
+    (status = 202, description = "The request is accepted", body = Accepted),
     Problem,
 ))]
 async fn submit_notification(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     Extension(caller): Extension<Caller>,
     key: IdempotencyKey,
     headers: HeaderMap,
@@ -154,14 +157,14 @@ async fn submit_notification(
 ///
 /// Newest first.
 #[utoipa::path(get, path = "/api/contact/", tag = "contact", params(Pages), responses(
-    (status = 200, description = "A page of them", body = Page<Told>), Problem,
+    (status = 200, description = "A page of requests", body = Page<RequestDetails>), Problem,
 ))]
 async fn list_contact(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     Query(pages): Query<Pages>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<axum::Json<Page<Told>>, Problem> {
+) -> Result<axum::Json<Page<RequestDetails>>, Problem> {
     list(&api, Kind::Contact, &pages, &uri, &headers).await
 }
 
@@ -169,41 +172,41 @@ async fn list_contact(
 ///
 /// Newest first.
 #[utoipa::path(get, path = "/api/notify/", tag = "notify", params(Pages), responses(
-    (status = 200, description = "A page of them", body = Page<Told>), Problem,
+    (status = 200, description = "A page of requests", body = Page<RequestDetails>), Problem,
 ))]
 async fn list_notifications(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     Query(pages): Query<Pages>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<axum::Json<Page<Told>>, Problem> {
+) -> Result<axum::Json<Page<RequestDetails>>, Problem> {
     list(&api, Kind::Notify, &pages, &uri, &headers).await
 }
 
-/// Look at a contact request
+/// Show a contact request
 #[utoipa::path(get, path = "/api/contact/{id}/", tag = "contact", responses(
-    (status = 200, description = "It", body = Told), Problem,
-), params(("id" = String, Path, description = "Its number or its id")))]
+    (status = 200, description = "It", body = RequestDetails), Problem,
+), params(("id" = String, Path, description = "Number or id of the request")))]
 async fn show_contact(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     Path(id): Path<String>,
-) -> Result<axum::Json<Told>, Problem> {
+) -> Result<axum::Json<RequestDetails>, Problem> {
     show(&api, Kind::Contact, &id).await
 }
 
-/// Look at a mail
+/// Show a mail
 #[utoipa::path(get, path = "/api/notify/{id}/", tag = "notify", responses(
-    (status = 200, description = "It", body = Told), Problem,
-), params(("id" = String, Path, description = "Its number or its id")))]
+    (status = 200, description = "It", body = RequestDetails), Problem,
+), params(("id" = String, Path, description = "Number or id of the request")))]
 async fn show_notification(
-    State(api): State<Shared>,
+    State(api): State<ApiState>,
     Path(id): Path<String>,
-) -> Result<axum::Json<Told>, Problem> {
+) -> Result<axum::Json<RequestDetails>, Problem> {
     show(&api, Kind::Notify, &id).await
 }
 
 async fn submit(
-    api: &Shared,
+    api: &ApiState,
     kind: Kind,
     caller: &str,
     body: Map<String, Value>,
@@ -212,29 +215,32 @@ async fn submit(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     if !api.outbox.is_wanted(kind) {
-        let detail = format!("no route asks for {}", kind.event_type());
+        let detail = format!("no route handles {}", kind.event_type());
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
     }
-    let of_key = key.0.map(|key| api.identity.request(kind.as_str(), caller, &key));
+    let from_key = key.0.map(|key| api.identity.request(kind.as_str(), caller, &key));
     let traceparent = headers.get("traceparent").and_then(|parent| parent.to_str().ok());
     let traceparent = traceparent.filter(|parent| crate::trace::trace_id(parent).is_some());
-    let asked =
-        Asked { kind, body, id: uuid.or(of_key), traceparent: traceparent.map(ToOwned::to_owned) };
-    let submitted = api.outbox.submit(&asked).await;
+    let new = NewRequest {
+        kind,
+        body,
+        id: uuid.or(from_key),
+        traceparent: traceparent.map(ToOwned::to_owned),
+    };
+    let submitted = api.outbox.submit(&new).await;
     match submitted.map_err(|error| Problem::unavailable("the database", &error))? {
         Submitted::New(request) => Ok(accepted(&request, false)),
         Submitted::Known(request) => Ok(accepted(&request, true)),
         Submitted::InProgress => {
-            let problem =
-                Problem::new(StatusCode::CONFLICT, "the same request is being dealt with");
+            let problem = Problem::new(StatusCode::CONFLICT, "the same request is in progress");
             Err(problem.with(header::RETRY_AFTER, HeaderValue::from_static("1")))
         }
-        Submitted::Other if uuid.is_some() => {
+        Submitted::Conflict if uuid.is_some() => {
             Err(Problem::new(StatusCode::CONFLICT, "another request has this uuid"))
         }
-        // As the draft has it.
-        Submitted::Other => {
-            let detail = "another request came with this Idempotency-Key before";
+        // As the draft specifies.
+        Submitted::Conflict => {
+            let detail = "another request has this Idempotency-Key";
             Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
         }
     }
@@ -246,8 +252,8 @@ fn accepted(request: &Request, again: bool) -> Response {
         Kind::Notify => "Notification",
     };
     let rest = match request.state {
-        Outboxed::Queued => "queued for processing",
-        Outboxed::Pending => "kept, and queued as soon as the broker answers",
+        RequestState::Queued => "queued for processing",
+        RequestState::Pending => "stored, and queued as soon as the broker answers",
     };
     let body = Accepted {
         id: request.number,
@@ -268,27 +274,27 @@ fn accepted(request: &Request, again: bool) -> Response {
 }
 
 async fn list(
-    api: &Shared,
+    api: &ApiState,
     kind: Kind,
     pages: &Pages,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<axum::Json<Page<Told>>, Problem> {
+) -> Result<axum::Json<Page<RequestDetails>>, Problem> {
     let (skip, size) = pages.window()?;
     let found = api.outbox.requests().page(kind, skip, i64::from(size)).await;
     let (count, found) = found.map_err(|error| Problem::unavailable("the database", &error))?;
-    let found = found.into_iter().map(Told::of).collect();
+    let found = found.into_iter().map(RequestDetails::new).collect();
     Ok(axum::Json(pages.page_of(count, found, uri, headers)?))
 }
 
-async fn show(api: &Shared, kind: Kind, id: &str) -> Result<axum::Json<Told>, Problem> {
+async fn show(api: &ApiState, kind: Kind, id: &str) -> Result<axum::Json<RequestDetails>, Problem> {
     let found = api.outbox.requests().find(kind, id).await;
     let found = found.map_err(|error| Problem::unavailable("the database", &error))?;
-    found.map(Told::of).map(axum::Json).ok_or_else(Problem::not_found)
+    found.map(RequestDetails::new).map(axum::Json).ok_or_else(Problem::not_found)
 }
 
-impl Told {
-    fn of((request, progress): (Request, Progress)) -> Self {
+impl RequestDetails {
+    fn new((request, progress): (Request, Progress)) -> Self {
         Self {
             id: request.number,
             uuid: request.id,

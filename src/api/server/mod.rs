@@ -20,28 +20,28 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Api, Watch, router};
+use super::{Api, ProbeState, router};
 
-/// How long a client may take until the headers of its next request are there: whoever can connect
-/// could else hold connections for ever.
-const HEADERS: Duration = Duration::from_secs(20);
+/// How long a client may take to send the headers of its next request. Otherwise anybody could hold
+/// connections for ever.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Answers until stopped, and ends what is under way. The listener is bound by the caller, so that a
-/// taken port stops the start.
+/// Serves until stopped, then finishes requests in progress. The caller binds the listener, so that
+/// a port in use stops the start.
 pub async fn serve(
     mut listener: TcpListener,
-    watch: Watch,
+    state: ProbeState,
     api: Option<Api>,
     stop: CancellationToken,
 ) {
-    let router = TowerToHyperService::new(router(watch, api));
+    let router = TowerToHyperService::new(router(state, api));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     let connections = TaskTracker::new();
     loop {
         let (stream, client): (_, SocketAddr) = tokio::select! {
             () = stop.cancelled() => break,
-            // Waits out errors, such as too many open files.
+            // Retries after errors such as too many open files.
             accepted = Listener::accept(&mut listener) => accepted,
         };
         let (router, stop) = (router.clone(), stop.clone());
@@ -52,7 +52,7 @@ pub async fn serve(
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         connections.spawn(async move {
             let mut connection = std::pin::pin!(connection);
-            // A client that leaves is none of our business.
+            // Errors here mean that the client left.
             tokio::select! {
                 _ = connection.as_mut() => return,
                 () = stop.cancelled() => connection.as_mut().graceful_shutdown(),

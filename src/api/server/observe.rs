@@ -1,5 +1,5 @@
-//! What is seen of requests from outside: a line in the log, a metric, an id to ask about. The path is
-//! the route's: in a real one an id or an address may stand.
+//! Observability of requests: a log line, a metric and a request id. The path is that of the route,
+//! since a real one may contain an id or an address.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use axum::{
 
 use crate::{api::problem::Problem, metrics::Metrics};
 
-/// Names a request, for those who ask about it afterwards.
+/// Identifies a request in logs.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What a caller may call a request.
-const LONGEST_ID: usize = 64;
+/// How long a response may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest request id of a caller, in bytes.
+const MAX_ID_BYTES: usize = 64;
 
-/// A layer around everything.
+/// A layer around all routes.
 pub(crate) async fn observe(
     State(metrics): State<Metrics>,
     request: Request,
@@ -32,19 +32,21 @@ pub(crate) async fn observe(
     let id = request_id(&request);
     let trace = request.headers().get("traceparent").and_then(|parent| parent.to_str().ok());
     let trace_id = trace.and_then(crate::trace::trace_id);
-    let asked = metrics.asked(&method, &route);
-    let mut response = match tokio::time::timeout(PATIENCE, next.run(request)).await {
+    let active = metrics.request_started(&method, &route);
+    let mut response = match tokio::time::timeout(TIMEOUT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "it took too long").into_response(),
+        Err(_) => {
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, "the request took too long").into_response()
+        }
     };
-    asked.answered(response.status());
+    active.finished(response.status());
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // Most of it is about people.
+    // Most responses contain personal data.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     let id = headers.entry(&REQUEST_ID).or_insert(id).to_str().unwrap_or_default();
-    // Whoever looks on does so all the time.
+    // Probes come all the time.
     match crate::api::health::PATHS.contains(&route.as_str()) {
         true => tracing::debug!(%method, route, status, ms, request_id = id, "request"),
         false => tracing::info!(%method, route, status, ms, request_id = id, trace_id, "request"),
@@ -52,13 +54,13 @@ pub(crate) async fn observe(
     response
 }
 
-/// The caller's own where it is fit for a log.
+/// The caller's own request id if it is safe to log.
 fn request_id(request: &Request) -> HeaderValue {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._".contains(b);
     let own = request
         .headers()
         .get(&REQUEST_ID)
-        .filter(|id| (1..=LONGEST_ID).contains(&id.len()) && id.as_bytes().iter().all(plain));
+        .filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(plain));
     own.cloned().unwrap_or_else(|| {
         let id = uuid::Uuid::new_v4().to_string();
         HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"))

@@ -1,4 +1,4 @@
-//! What operators ask the audit, and what they did.
+//! Actions of operators, and the queries that operators make about deliveries.
 
 use std::collections::HashSet;
 
@@ -14,25 +14,23 @@ use crate::{
     routing::DeliveryId,
 };
 
-/// How far back it is looked for retries that were not made.
+/// Retries that were due earlier than this are not looked up.
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// Retries that are looked at together.
+/// Retries that are checked together.
 const CHUNK: usize = 200;
 
-/// Errors of mail that lies in `usher.poison`, though there was a delivery: it kills its process.
-const KILLS: [&str; 2] = ["panicked", "crash_loop"];
+/// Error kinds of deliveries in `usher.poison`: they crash their process.
+const CRASHES: [&str; 2] = ["panicked", "crash_loop"];
 
-/// Something that an operator did.
+/// An action of an operator.
 #[derive(Debug, Clone)]
 pub struct Action {
-    /// Who.
     pub by: String,
-    /// What: `resend`, `dismiss`, `replay`, `drop`; `cancel`, `send-now`; `push`,
-    /// `activate`, `deactivate`; `erase`.
+    /// `resend`, `dismiss`, `replay`, `drop`; `cancel`, `send-now`; `push`, `activate`,
+    /// `deactivate`; `erase`.
     pub action: &'static str,
     /// The delivery, the template, or the keyed hash of an address.
     pub target: String,
-    /// Why.
     pub reason: String,
 }
 
@@ -56,33 +54,31 @@ pub struct Correction {
     pub became: Option<DeliveryId>,
 }
 
-/// Which deliveries that lie aside.
+/// Selects deliveries that wait in a dead-letter queue.
 #[derive(Debug)]
-pub struct Aside<'a> {
-    /// `failed`, `rejected` or `unknown`: in which queue.
-    pub last_word: Status,
-    /// Of this route.
+pub struct DeadLetterFilter<'a> {
+    /// `failed` (usher.dead), `rejected` (usher.poison) or `unknown` (usher.parked).
+    pub status: Status,
     pub route: Option<&'a str>,
-    /// Of this event type.
+    /// Event type.
     pub kind: Option<&'a str>,
-    /// With this kind of error.
+    /// Kind of error.
     pub error: Option<&'a str>,
-    /// To this recipient.
     pub recipient_hash: Option<String>,
-    /// Recorded then or later.
+    /// Recorded at this time or later.
     pub since: Option<Timestamp>,
-    /// Recorded before then.
+    /// Recorded before this time.
     pub until: Option<Timestamp>,
 }
 
-impl Aside<'_> {
-    fn filter(&self) -> Document {
-        let status = self.last_word.as_str();
-        let kills = doc! {"$in": KILLS.to_vec()};
-        let which = match self.last_word {
-            Status::Failed => doc! {"status": status, "error.kind": {"$nin": KILLS.to_vec()}},
+impl DeadLetterFilter<'_> {
+    fn to_document(&self) -> Document {
+        let status = self.status.as_str();
+        let crashes = doc! {"$in": CRASHES.to_vec()};
+        let which = match self.status {
+            Status::Failed => doc! {"status": status, "error.kind": {"$nin": CRASHES.to_vec()}},
             Status::Rejected => {
-                let failed = doc! {"status": Status::Failed.as_str(), "error.kind": kills};
+                let failed = doc! {"status": Status::Failed.as_str(), "error.kind": crashes};
                 doc! {"$or": [{"status": status}, failed]}
             }
             _ => doc! {"status": status},
@@ -102,26 +98,28 @@ impl Aside<'_> {
 }
 
 impl MongoAudit {
-    /// The last words of deliveries that lie aside, newest first; a limit of 0 is none.
-    ///
-    /// # Errors
-    /// The server did not answer.
-    pub async fn aside(&self, aside: &Aside<'_>, limit: i64) -> Result<Vec<Record>, AuditError> {
+    /// The latest records of deliveries in a dead-letter queue, newest first. A limit of 0 means no
+    /// limit.
+    pub async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter<'_>,
+        limit: i64,
+    ) -> Result<Vec<Record>, AuditError> {
         let view = self.database.collection::<Record>(DELIVERY_STATUS);
-        let found = view.find(aside.filter()).sort(doc! {"at": -1}).limit(limit);
+        let found = view.find(filter.to_document()).sort(doc! {"at": -1}).limit(limit);
         found.await.map_err(failed)?.try_collect().await.map_err(failed)
     }
 
-    /// Those of these deliveries that an operator has removed from where they lay, or corrected so
-    /// that they go on as another.
-    ///
-    /// # Errors
-    /// The server did not answer.
-    pub async fn removed(&self, records: &[Record]) -> Result<HashSet<String>, AuditError> {
+    /// The deliveries among these that an operator removed from their queue or corrected into
+    /// another delivery.
+    pub async fn removed_by_operator(
+        &self,
+        records: &[Record],
+    ) -> Result<HashSet<String>, AuditError> {
         let ids: Vec<&str> = records.iter().map(|record| record.delivery_id.as_str()).collect();
         let gone = doc! {"action": {"$in": ["drop", "dismiss", "erase"]}};
-        let is_over = doc! {"$or": [gone, {"became": {"$exists": true}}]};
-        let filter = doc! {"$and": [{"target": {"$in": ids}}, is_over]};
+        let is_removed = doc! {"$or": [gone, {"became": {"$exists": true}}]};
+        let filter = doc! {"$and": [{"target": {"$in": ids}}, is_removed]};
         let actions = self.database.collection::<Document>(ACTIONS);
         let found = actions.find(filter).await.map_err(failed)?;
         let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
@@ -135,11 +133,8 @@ impl MongoAudit {
         Ok(removed.map(|record| record.delivery_id.to_string()).collect())
     }
 
-    /// Deliveries whose retry was to be made before then, at most a week ago, and of which nothing has
-    /// been heard since, oldest first.
-    ///
-    /// # Errors
-    /// The server did not answer.
+    /// Deliveries whose retry was due before this time, at most a week ago, and that have no later
+    /// record. Oldest first.
     pub async fn overdue_retries(&self, before: Timestamp) -> Result<Vec<Record>, AuditError> {
         let within = doc! {"$gte": date(before - LOOK_BACK), "$lt": date(before)};
         let filter = doc! {"status": Status::Retrying.as_str(), "due": within};
@@ -148,35 +143,32 @@ impl MongoAudit {
         let mut retries = retries.try_ready_chunks(CHUNK);
         let mut overdue = Vec::new();
         while let Some(chunk) = retries.try_next().await.map_err(|error| failed(error.1))? {
-            overdue.extend(self.only_last(chunk).await?);
+            overdue.extend(self.keep_latest(chunk).await?);
         }
         Ok(overdue)
     }
 
     /// Every record of one delivery, oldest first.
-    ///
-    /// # Errors
-    /// The server did not answer.
     pub async fn history(&self, delivery: &DeliveryId) -> Result<Vec<Record>, AuditError> {
         let deliveries = self.database.collection::<Record>(DELIVERIES);
         let found = deliveries.find(doc! {"delivery_id": delivery.as_str()}).sort(doc! {"at": 1});
         found.await.map_err(failed)?.try_collect().await.map_err(failed)
     }
 
-    /// What operators did about this target, oldest first.
+    /// Actions on this target, oldest first.
     pub async fn actions_on(&self, target: &str) -> Result<Vec<RecordedAction>, AuditError> {
         let actions = self.database.collection::<RecordedAction>(ACTIONS);
         let found = actions.find(doc! {"target": target}).sort(doc! {"at": 1});
         found.await.map_err(failed)?.try_collect().await.map_err(failed)
     }
 
-    /// Records what an operator is about to do; durable when this returns.
-    pub async fn act(&self, action: &Action) -> Result<(), AuditError> {
-        self.act_with(action, Correction::default()).await
+    /// Records an action before it is carried out; durable when this returns.
+    pub async fn record_action(&self, action: &Action) -> Result<(), AuditError> {
+        self.record_correction(action, Correction::default()).await
     }
 
-    /// Records a correction of a dead letter, like [`Self::act`].
-    pub async fn act_with(
+    /// Records a correction of a dead letter, like [`Self::record_action`].
+    pub async fn record_correction(
         &self,
         action: &Action,
         correction: Correction,

@@ -1,4 +1,4 @@
-//! Whether all is over that some events asked for.
+//! Tells whether all deliveries of some events are final.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,17 @@ use mongodb::bson::{Document, doc};
 use super::{DELIVERIES, MongoAudit, failed};
 use crate::audit::AuditError;
 
-/// What became of some events so far.
+/// Progress of some events.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Completion {
-    /// How many of them have deliveries, all of which have had their last word.
+    /// Number of events that have deliveries, all of them final.
     pub events: usize,
-    /// How many of their deliveries have each status by now.
+    /// Number of deliveries with each current status.
     pub statuses: BTreeMap<String, u64>,
 }
 
 impl MongoAudit {
-    /// What became of these events, by their ids.
-    ///
-    /// # Errors
-    /// The server did not answer.
+    /// The progress of events, by their ids.
     pub async fn completion(&self, events: &[String]) -> Result<Completion, AuditError> {
         let deliveries = self.database.collection::<Document>(DELIVERIES);
         let stages = [

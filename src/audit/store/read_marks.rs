@@ -1,4 +1,4 @@
-//! What was read by whom: a mark for each delivery and reader, which names nobody.
+//! Read marks: one for each delivery and reader. They contain no name.
 
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
@@ -10,31 +10,27 @@ use crate::{
     routing::DeliveryId,
 };
 
-/// The collection of what was read.
+/// Collection of read marks.
 pub const READ_MARKS: &str = "read_marks";
-/// Marks that are made together.
+/// Marks that are inserted together.
 const CHUNK: usize = 500;
 
-/// What became of a wish to mark something as read.
+/// Outcome of marking deliveries as read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Marked {
-    /// How many were not read before.
+    /// Number of deliveries that were not read before.
     pub new: u64,
-    /// Which deliveries were found.
     pub found: Vec<DeliveryId>,
 }
 
-/// What the ids of a reader's marks begin with.
-pub(super) fn beginning(reader: &str) -> String {
+/// The prefix of the ids of a reader's marks.
+pub(super) fn mark_prefix(reader: &str) -> String {
     format!("{reader}/")
 }
 
 impl MongoAudit {
-    /// Marks these deliveries as read, of those that match; durable when this returns.
-    ///
-    /// # Errors
-    /// The server did not answer; to do it again is safe.
-    pub async fn mark_these_read(
+    /// Marks these deliveries as read if they match the filter; durable when this returns.
+    pub async fn mark_read(
         &self,
         reader: &str,
         filter: &Filter,
@@ -50,10 +46,8 @@ impl MongoAudit {
         Ok(Marked { new, found })
     }
 
-    /// Marks all that match as read; gives how many were not read before. Durable when this returns.
-    ///
-    /// # Errors
-    /// The server did not answer; to do it again is safe.
+    /// Marks all matching deliveries as read and returns how many were unread; durable when this
+    /// returns.
     pub async fn mark_all_read(&self, reader: &str, filter: &Filter) -> Result<u64, AuditError> {
         self.mark(reader, filter.to_document(), drop).await
     }
@@ -64,7 +58,7 @@ impl MongoAudit {
         mut matching: Document,
         mut found: impl FnMut(DeliveryId),
     ) -> Result<u64, AuditError> {
-        // No list has those.
+        // Lists leave them out too.
         matching.insert("status", doc! {"$ne": Status::Duplicate.as_str()});
         let deliveries = self.database.collection::<Document>(DELIVERIES);
         let fields = doc! {"_id": 0, "delivery_id": 1, "purge_at": 1};
@@ -76,8 +70,8 @@ impl MongoAudit {
             for record in chunk {
                 let id = record.get_str("delivery_id").map_err(failed)?;
                 marks.push(doc! {
-                    "_id": beginning(reader) + id,
-                    // Then the records are gone as well.
+                    "_id": mark_prefix(reader) + id,
+                    // The mark expires together with the records.
                     "purge_at": *record.get_datetime("purge_at").map_err(failed)?,
                 });
                 DeliveryId::from_stored(id).map(&mut found).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the records need beside themselves: indexes, the validator and the view.
+//! Indexes, validator and view of the audit's collections.
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -16,21 +16,18 @@ use crate::{
     clients::mongo::{index, purge_index, unless_refused},
 };
 
-/// What a record looks like, for everybody who writes one.
+/// JSON Schema of a record, for every client that writes one.
 pub(super) const SCHEMA: &str = include_str!("deliveries.schema.json");
 
-/// The code of a name that is taken.
+/// MongoDB's code for a collection that exists already.
 const NAMESPACE_EXISTS: i32 = 48;
 
 impl MongoAudit {
-    /// Makes indexes, validator and view where they are missing or differ. What the server refuses for
-    /// want of rights is a warning: records can be written without.
-    ///
-    /// # Errors
-    /// The server did not answer.
+    /// Creates indexes, validator and view if they are missing or differ. If the server refuses for
+    /// lack of permissions, that is only a warning, since records can be written without them.
     pub async fn prepare(&self) -> Result<(), AuditError> {
         let deliveries = self.database.collection::<Document>(DELIVERIES);
-        let made = deliveries.create_indexes(of_deliveries()).await;
+        let made = deliveries.create_indexes(delivery_indexes()).await;
         unless_refused("indexes of deliveries", made).map_err(failed)?;
         let actions = self.database.collection::<Document>(ACTIONS);
         let indexes = [index(doc! {"target": 1, "at": 1}), index(doc! {"at": 1})];
@@ -59,12 +56,12 @@ impl MongoAudit {
             ])
             .await;
         match made {
-            Err(error) if is_there(&error) => Ok(()),
+            Err(error) if already_exists(&error) => Ok(()),
             made => unless_refused("view delivery_status", made),
         }
     }
 
-    /// Changing it locks the collection, so it is looked at first.
+    /// `collMod` locks the collection, so it is called only if the validator differs.
     async fn prepare_validator(&self) -> Result<(), AuditError> {
         let schema: serde_json::Value = serde_json::from_str(SCHEMA).map_err(failed)?;
         let validator = doc! {"$jsonSchema": bson::serialize_to_bson(&schema).map_err(failed)?};
@@ -78,14 +75,14 @@ impl MongoAudit {
         };
         let known = found.into_iter().next().and_then(|found| found.options.validator);
         if known
-            .is_some_and(|known| same(&Bson::Document(known), &Bson::Document(validator.clone())))
+            .is_some_and(|known| equal(&Bson::Document(known), &Bson::Document(validator.clone())))
         {
             return Ok(());
         }
         let change = doc! {
             "collMod": DELIVERIES,
             "validator": validator,
-            // What an earlier version wrote can still be erased.
+            // Records of earlier versions can still be erased.
             "validationLevel": "moderate",
             "validationAction": "error",
         };
@@ -97,10 +94,10 @@ impl MongoAudit {
     }
 }
 
-/// One for each way in which usher itself, its commands and the questions of docs/audit.md look for
+/// One index for each way in which usher, its commands and the queries of docs/audit.md find
 /// records.
-fn of_deliveries() -> Vec<IndexModel> {
-    // Few records are retries, so this stays small.
+fn delivery_indexes() -> Vec<IndexModel> {
+    // Few records are retries, so this index stays small.
     let retries = doc! {"status": Status::Retrying.as_str()};
     let retries = IndexOptions::builder().partial_filter_expression(retries).build();
     vec![
@@ -117,19 +114,19 @@ fn of_deliveries() -> Vec<IndexModel> {
     ]
 }
 
-fn is_there(error: &Error) -> bool {
+fn already_exists(error: &Error) -> bool {
     matches!(*error.kind, ErrorKind::Command(ref refused) if refused.code == NAMESPACE_EXISTS)
 }
 
-/// Whether two documents are equal whatever the order of their fields and the width of their numbers.
-fn same(one: &Bson, other: &Bson) -> bool {
+/// Whether two documents are equal, regardless of field order and integer width.
+fn equal(one: &Bson, other: &Bson) -> bool {
     match (one, other) {
         (Bson::Document(one), Bson::Document(other)) => {
             one.len() == other.len()
-                && one.iter().all(|(key, value)| other.get(key).is_some_and(|it| same(value, it)))
+                && one.iter().all(|(key, value)| other.get(key).is_some_and(|it| equal(value, it)))
         }
         (Bson::Array(one), Bson::Array(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| equal(one, other))
         }
         (Bson::Int32(one), Bson::Int64(other)) | (Bson::Int64(other), Bson::Int32(one)) => {
             i64::from(*one) == *other

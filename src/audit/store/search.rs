@@ -1,5 +1,3 @@
-//! Finds records.
-
 use std::collections::{HashMap, HashSet};
 
 use futures_util::{Stream, TryStreamExt};
@@ -13,36 +11,33 @@ use crate::{
     routing::{ChannelKind, DeliveryId},
 };
 
-/// Deliveries whose last words are looked up together.
+/// Deliveries whose latest records are looked up together.
 const CHUNK: usize = 200;
 
-/// Which records; what is not said does not matter.
+/// Selects records; fields that are `None` or empty match everything.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// About this booking.
     pub booking: Option<String>,
-    /// Asked for by this event.
+    /// Event id.
     pub event: Option<String>,
-    /// To the address with this keyed hash.
+    /// Keyed hash of the recipient's address.
     pub recipient_hash: Option<String>,
-    /// Of this event type.
+    /// Event type.
     pub kind: Option<String>,
-    /// Of one of these routes.
     pub routes: Option<Vec<String>>,
-    /// Over this channel.
     pub channel: Option<ChannelKind>,
-    /// With one of these statuses; empty: with any.
+    /// Any of these statuses.
     pub statuses: Vec<Status>,
-    /// Only those that close a run of attempts.
+    /// Only final records.
     pub only_final: bool,
-    /// Made then or later.
+    /// At this time or later.
     pub since: Option<Timestamp>,
-    /// Made before then.
+    /// Before this time.
     pub until: Option<Timestamp>,
 }
 
 impl Filter {
-    /// As MongoDB reads it.
+    /// The filter in MongoDB's query language.
     pub fn to_document(&self) -> Document {
         let texts = [
             ("correlation.booking_id", &self.booking),
@@ -55,7 +50,7 @@ impl Filter {
             texts.map(|(field, text)| (field.to_owned(), text.into())).collect();
         match self.routes.as_deref() {
             None => {}
-            // One is looked up in the order of time, without a sort.
+            // A single route uses the index's order, without a sort.
             Some([route]) => drop(filter.insert("route", route)),
             Some(routes) => drop(filter.insert("route", doc! {"$in": routes})),
         }
@@ -70,8 +65,8 @@ impl Filter {
             filter.insert("final", true);
         }
         let mut at = Document::new();
-        for (is, time) in [("$gte", self.since), ("$lt", self.until)] {
-            time.map(|time| at.insert(is, date(time)));
+        for (operator, time) in [("$gte", self.since), ("$lt", self.until)] {
+            time.map(|time| at.insert(operator, date(time)));
         }
         if !at.is_empty() {
             filter.insert("at", at);
@@ -81,10 +76,7 @@ impl Filter {
 }
 
 impl MongoAudit {
-    /// The records that match, one after the other, oldest first.
-    ///
-    /// # Errors
-    /// The server did not answer.
+    /// Streams the matching records, oldest first.
     pub async fn records(
         &self,
         filter: &Filter,
@@ -94,10 +86,6 @@ impl MongoAudit {
         Ok(found.map_err(failed)?.map_err(failed))
     }
 
-    /// The newest records that match.
-    ///
-    /// # Errors
-    /// The server did not answer.
     pub async fn newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, AuditError> {
         let deliveries = self.database.collection::<Record>(DELIVERIES);
         let found = deliveries.find(filter.to_document()).sort(doc! {"at": -1});
@@ -105,16 +93,9 @@ impl MongoAudit {
         found.await.map_err(failed)?.try_collect().await.map_err(failed)
     }
 
-    /// Deliveries whose last word matches, newest first. The view has the same, but reads every record
-    /// for it.
-    ///
-    /// # Errors
-    /// The server did not answer.
-    pub async fn last_words(
-        &self,
-        filter: &Filter,
-        limit: usize,
-    ) -> Result<Vec<Record>, AuditError> {
+    /// Deliveries whose latest record matches, newest first. The view `delivery_status` gives the
+    /// same, but reads every record.
+    pub async fn latest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, AuditError> {
         let mut matching = filter.to_document();
         if filter.statuses.is_empty() {
             matching.insert("status", doc! {"$ne": Status::Duplicate.as_str()});
@@ -123,24 +104,24 @@ impl MongoAudit {
         let found = deliveries.find(matching).sort(doc! {"at": -1}).await.map_err(failed)?;
         let mut chunks = found.try_ready_chunks(CHUNK);
         let mut seen = HashSet::new();
-        let mut words = Vec::new();
-        while words.len() < limit
+        let mut latest = Vec::new();
+        while latest.len() < limit
             && let Some(mut chunk) = chunks.try_next().await.map_err(|error| failed(error.1))?
         {
             chunk.retain(|record| seen.insert(record.delivery_id.clone()));
-            words.extend(self.only_last(chunk).await?);
+            latest.extend(self.keep_latest(chunk).await?);
         }
-        words.truncate(limit);
-        Ok(words)
+        latest.truncate(limit);
+        Ok(latest)
     }
 
-    /// Those of these records that are the last word on their deliveries.
-    pub(super) async fn only_last(
+    /// Keeps the records that are the latest of their deliveries.
+    pub(super) async fn keep_latest(
         &self,
         mut records: Vec<Record>,
     ) -> Result<Vec<Record>, AuditError> {
         let ids: Vec<&str> = records.iter().map(|record| record.delivery_id.as_str()).collect();
-        // What another event told of the same fact says nothing of the delivery.
+        // A `duplicate` record says nothing about the delivery itself.
         let all = doc! {"delivery_id": {"$in": ids}, "status": {"$ne": Status::Duplicate.as_str()}};
         let deliveries = self.database.collection::<Document>(DELIVERIES);
         let all = deliveries.find(all).projection(doc! {"_id": 0, "delivery_id": 1, "at": 1});
@@ -157,17 +138,14 @@ impl MongoAudit {
         Ok(records)
     }
 
-    /// The deliveries whose ids begin like this, at most this many.
-    ///
-    /// # Errors
-    /// The server did not answer.
-    pub async fn beginning_with(
+    /// At most `limit` deliveries whose ids start with this prefix.
+    pub async fn ids_with_prefix(
         &self,
-        beginning: &str,
+        prefix: &str,
         limit: usize,
     ) -> Result<Vec<DeliveryId>, AuditError> {
-        // From the first id that may begin like this to the last, so that the index is used.
-        let within = doc! {"$gte": beginning, "$lte": format!("{beginning}{}", "g".repeat(32))};
+        // A range of ids, so that the index is used.
+        let within = doc! {"$gte": prefix, "$lte": format!("{prefix}{}", "g".repeat(32))};
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let stages = [
             doc! {"$match": {"delivery_id": within}},

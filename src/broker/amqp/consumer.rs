@@ -1,4 +1,4 @@
-//! Consuming: one channel for each queue, each message a task, prefetch the only bound.
+//! Consumes: one channel for each queue, one task for each message, bounded by prefetch.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -24,10 +24,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Topology,
-    acks::{Acks, Settled},
-    connect, headers, in_time,
+    acks::{Acks, Settlement},
+    close_gracefully, connect, headers,
     intake::{Arrival, Intake},
-    say_goodbye,
+    with_timeout,
 };
 use crate::{
     broker::Handler,
@@ -36,33 +36,30 @@ use crate::{
     health::{Backoff, Dependency},
 };
 
-/// What is put in between the broker's delivery and a second one of a message that panicked.
-const AFTER_PANIC: Duration = Duration::from_secs(5);
+/// How long a message that panicked waits before it goes back to its queue.
+const PANIC_DELAY: Duration = Duration::from_secs(5);
 
-/// A session that lasted for longer was a good one: the next failure is a new one.
-const STEADY: Duration = Duration::from_secs(10);
+/// After a session of this length, the next failure starts with a short back-off again.
+const STABLE_SESSION: Duration = Duration::from_secs(10);
 
-/// Takes messages until told to stop.
+/// Consumes messages until stopped.
 pub struct Consumers {
-    /// Where the broker is.
     pub server: Endpoint,
-    /// What is consumed.
     pub topology: Arc<Topology>,
-    /// Messages under way at once for each queue.
+    /// Prefetch of each queue.
     pub prefetch: u16,
-    /// The same for mail that must not delay other mail.
+    /// Prefetch of queues with mail that must not delay other mail.
     pub prefetch_low: u16,
-    /// Whether the broker answers.
     pub health: Dependency,
-    /// Ends the taking; what is under way goes on.
+    /// Stops consuming; messages in progress are finished.
     pub stop: CancellationToken,
-    /// Ends what is under way; it goes back to the broker.
+    /// Abandons messages in progress; they go back to the broker.
     pub abandon: CancellationToken,
-    /// Everything under way.
+    /// All messages in progress.
     pub tasks: TaskTracker,
-    /// The memory for messages under way: [`WORK_KIB`] places of a KiB. What was taken over a connection
+    /// The memory for messages under way: [`WORK_KIB`] permits of a KiB. What was taken over a connection
     /// that is lost goes on, and the broker knows nothing of it, so its prefetch alone is no bound.
-    pub places: Arc<Semaphore>,
+    pub permits: Arc<Semaphore>,
     /// The memory for messages that were received: [`RECEIVED_BYTES`].
     pub received: Arc<Semaphore>,
 }
@@ -77,21 +74,21 @@ const COPIES: usize = 10;
 /// What a value takes beside its bytes, roughly.
 const VALUE_BYTES: usize = 200;
 
-/// The places that a message takes.
-fn places(body: &[u8]) -> u32 {
+/// The permits that a message takes.
+fn permits(body: &[u8]) -> u32 {
     let bytes = body.len() * COPIES + event::values(body) * VALUE_BYTES;
     // Fewer than 2^32.
     (bytes / 1024).clamp(LEAST_KIB, WORK_KIB) as u32
 }
 
 impl Consumers {
-    /// Consumes, reconnecting whenever the connection is lost, until stopped and drained.
+    /// Consumes until stopped and drained. Reconnects whenever the connection is lost.
     pub async fn run(&self, handler: Handler) {
         let mut backoff = Backoff::default();
         while !self.stop.is_cancelled() {
             let began = Instant::now();
             if let Err(error) = self.session(&handler).await {
-                if began.elapsed() > STEADY {
+                if began.elapsed() > STABLE_SESSION {
                     backoff = Backoff::default();
                 }
                 self.health.down(&format_args!("{error:#}"));
@@ -101,19 +98,19 @@ impl Consumers {
                 }
             }
         }
-        // What was taken over connections that are lost by now.
+        // Messages of connections that were lost.
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// One connection, from its opening to its loss or to the end of the drain.
+    /// One connection: until it is lost or the drain ends.
     async fn session(&self, handler: &Handler) -> anyhow::Result<()> {
         let connection = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
             connected = connect(&self.server, "consume", Some(self.received.clone())) => connected?,
         };
         let (connection, intake) = connection;
-        in_time(self.topology.declare(&connection)).await?;
+        with_timeout(self.topology.declare(&connection)).await?;
         self.health.up();
         let queues = self.topology.consumed().map(|(queue, slowly)| {
             let prefetch = if slowly { self.prefetch_low } else { self.prefetch };
@@ -122,25 +119,25 @@ impl Consumers {
         let channels = match try_join_all(queues).await {
             Ok(channels) => channels,
             Err(error) => {
-                // Or what it holds unacknowledged would stay with it.
-                say_goodbye(&connection, "starting over").await;
+                // Otherwise its unacknowledged messages would stay with it.
+                close_gracefully(&connection, "starting over").await;
                 return Err(error);
             }
         };
-        // Stopped. A channel closes when it is dropped, and what is under way is acknowledged over
-        // its own, so they stay until then.
+        // Stopped. A channel closes when it is dropped, and messages in progress are acknowledged
+        // over their own channel. So the channels stay until then.
         self.tasks.close();
         self.tasks.wait().await;
-        let (channels, told): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
-        join_all(told).await;
-        // Everything is settled: a broker that is gone by now has lost nothing.
-        say_goodbye(&connection, "drained").await;
+        let (channels, acking): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
+        join_all(acking).await;
+        // Everything is settled: if the broker is gone by now, nothing is lost.
+        close_gracefully(&connection, "drained").await;
         drop(channels);
         Ok(())
     }
 
-    /// One queue until stopped (`Ok`, with its channel and what still tells the broker of what is done)
-    /// or until its connection or its consumer is lost.
+    /// Consumes one queue. Returns `Ok` with the channel and the acknowledging task when stopped,
+    /// and an error when connection or consumer is lost.
     async fn consume(
         &self,
         connection: &Connection,
@@ -149,7 +146,7 @@ impl Consumers {
         prefetch: u16,
         handler: &Handler,
     ) -> anyhow::Result<(Channel, JoinHandle<()>)> {
-        let (channel, mut consumer) = in_time(async {
+        let (channel, mut consumer) = with_timeout(async {
             let channel = connection.create_channel().await?;
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
@@ -158,32 +155,33 @@ impl Consumers {
             Ok((channel, consumer))
         })
         .await?;
-        let (acks, told) = Acks::new(channel.clone(), prefetch, queue.clone());
+        let (acks, acking) = Acks::new(channel.clone(), prefetch, queue.clone());
         loop {
             let delivery = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
-                    // What the broker has sent meanwhile goes back when the connection closes.
+                    // Messages that the broker has sent meanwhile go back when the connection
+                    // closes.
                     let options = BasicCancelOptions::default();
-                    in_time(channel.basic_cancel(consumer.tag(), options)).await?;
-                    return Ok((channel, told));
+                    with_timeout(channel.basic_cancel(consumer.tag(), options)).await?;
+                    return Ok((channel, acking));
                 }
                 delivery = consumer.next() => delivery,
             };
             match delivery {
                 Some(Ok(delivery)) => {
                     let arrival = intake.take(channel.id(), delivery.delivery_tag);
-                    let wanted = places(&delivery.data);
-                    let place = tokio::select! {
+                    let wanted = permits(&delivery.data);
+                    let permit = tokio::select! {
                         biased;
-                        // Left unacknowledged, it goes back when the connection closes.
+                        // Unacknowledged, it goes back when the connection closes.
                         () = self.stop.cancelled() => continue,
-                        place = self.places.clone().acquire_many_owned(wanted) => place?,
+                        permit = self.permits.clone().acquire_many_owned(wanted) => permit?,
                     };
-                    self.spawn((delivery, arrival), &queue, handler, place, acks.clone());
+                    self.spawn((delivery, arrival), &queue, handler, permit, acks.clone());
                 }
                 Some(Err(error)) => return Err(error.into()),
-                // The queue was deleted or moved: everything is declared and consumed anew.
+                // The queue was deleted or moved: reconnect, declare and consume again.
                 None => anyhow::bail!("the consumer of {queue} was cancelled by the broker"),
             }
         }
@@ -194,26 +192,26 @@ impl Consumers {
         (mut delivery, mut arrival): (Delivery, Arrival),
         queue: &str,
         handler: &Handler,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         acks: Acks,
     ) {
         let tag = delivery.delivery_tag;
         let message = headers::message(&mut delivery, &mut arrival, queue);
         let (handler, abandon, queue) = (handler.clone(), self.abandon.clone(), queue.to_owned());
         self.tasks.spawn(async move {
-            let _memory = (place, arrival);
+            let _memory = (permit, arrival);
             let work = AssertUnwindSafe(handler(message)).catch_unwind();
             let done = tokio::select! {
-                // Not acknowledged: the broker has it again once the connection is closed.
+                // Not acknowledged: the broker redelivers it once the connection is closed.
                 () = abandon.cancelled() => return,
                 done = work => done,
             };
             if done.is_ok() {
-                acks.settle(tag, Settled::Ack);
+                acks.settle(tag, Settlement::Ack);
             } else {
-                tracing::error!(queue, "processing a message panicked, it goes back");
-                tokio::time::sleep(AFTER_PANIC).await;
-                acks.settle(tag, Settled::Requeue);
+                tracing::error!(queue, "processing a message panicked, it goes back to its queue");
+                tokio::time::sleep(PANIC_DELAY).await;
+                acks.settle(tag, Settlement::Requeue);
             }
         });
     }

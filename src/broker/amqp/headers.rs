@@ -1,4 +1,4 @@
-//! Between AMQP's properties and ours.
+//! Converts between AMQP properties and usher's types.
 
 use lapin::{
     BasicProperties,
@@ -163,9 +163,10 @@ fn table(headers: &Headers) -> FieldTable {
     table
 }
 
-/// The properties of a hand-off, built anew: a copied user id would be refused, an expiration
-/// would lose it, CC and BCC would send it elsewhere, and x-death is the broker's own.
-pub(super) fn of_republish(republish: &Republish) -> BasicProperties {
+/// The properties of a republish. They are built anew: the broker would refuse a copied user id, an
+/// expiration would drop the message, CC and BCC would route it elsewhere, and x-death belongs to
+/// the broker.
+pub(super) fn republish_properties(republish: &Republish) -> BasicProperties {
     let mut table = table(&republish.properties.headers);
     for (name, value) in republish.delivery_headers.to_headers() {
         table.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -176,11 +177,11 @@ pub(super) fn of_republish(republish: &Republish) -> BasicProperties {
 }
 
 /// The properties of an event as upstream sends it.
-pub(super) fn of_event(properties: &Properties) -> BasicProperties {
+pub(super) fn event_properties(properties: &Properties) -> BasicProperties {
     with_headers(properties, table(&properties.headers))
 }
 
-/// Persistent, with the properties that describe the event.
+/// Persistent, with the event's own properties.
 fn with_headers(properties: &Properties, mut headers: FieldTable) -> BasicProperties {
     if let Some(traceparent) =
         properties.traceparent.as_ref().filter(|text| text.len() <= COPIED_BYTES)

@@ -1,4 +1,4 @@
-//! The queues in which messages lie until an operator decides: dead letters, poison and parked.
+//! The dead-letter queues, whose messages wait for an operator.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ use lapin::{
     types::FieldTable,
 };
 
-use super::{connect, headers, intake::Intake, say_goodbye};
+use super::{close_gracefully, connect, headers, intake::Intake};
 use crate::{
     broker::{DeliveryHeaders, Message, queue_names},
     config::Endpoint,
@@ -20,19 +20,15 @@ use crate::{
     routing::Identity,
 };
 
-/// One of the three queues.
+/// A queue whose messages wait for an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeadLetterQueue {
-    /// `usher.dead`.
     Dead,
-    /// `usher.poison`.
     Poison,
-    /// `usher.parked`.
     Parked,
 }
 
 impl DeadLetterQueue {
-    /// The queue's name.
     pub fn queue(self) -> &'static str {
         match self {
             Self::Dead => queue_names::DEAD,
@@ -42,22 +38,18 @@ impl DeadLetterQueue {
     }
 }
 
-/// Messages taken off a shelf and not yet decided about. What is not removed goes back when this
+/// A consumer of one dead-letter queue. Messages that are not removed go back to the queue when it
 /// is closed or lost.
-pub struct Taken {
+pub struct DeadLetterReader {
     connection: Connection,
     intake: Arc<Intake>,
     channel: Channel,
     queue: &'static str,
     count: u32,
-    looked_at: AtomicU32,
+    taken: AtomicU32,
 }
 
-impl Taken {
-    /// Opens the shelf.
-    ///
-    /// # Errors
-    /// The broker is not there, or the queue isn't.
+impl DeadLetterReader {
     pub async fn open(server: &Endpoint, queue: DeadLetterQueue) -> anyhow::Result<Self> {
         let (connection, intake) = connect(server, "operator", None).await?;
         let channel = connection.create_channel().await?;
@@ -65,22 +57,19 @@ impl Taken {
         let queue = queue.queue();
         let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
         let count = declared.message_count();
-        Ok(Self { connection, intake, channel, queue, count, looked_at: AtomicU32::new(0) })
+        Ok(Self { connection, intake, channel, queue, count, taken: AtomicU32::new(0) })
     }
 
-    /// How many messages there were.
+    /// The number of messages in the queue when it was opened.
     pub fn count(&self) -> u64 {
         self.count.into()
     }
 
-    /// Takes one message after the other, each once; all have a ticket. What is not removed stays
-    /// unacknowledged until [`Self::close`].
-    ///
-    /// # Errors
-    /// The broker did not answer.
-    pub async fn next(&self, identity: &Identity) -> anyhow::Result<Option<(Message, Handle)>> {
-        // What was put there meanwhile would never end.
-        if self.looked_at.fetch_add(1, Ordering::Relaxed) >= self.count {
+    /// Takes the next message, each once. It always has delivery headers. A message that is not
+    /// removed stays unacknowledged until [`Self::close`].
+    pub async fn next(&self, identity: &Identity) -> anyhow::Result<Option<(Message, AckHandle)>> {
+        // Messages that arrive meanwhile could make this endless.
+        if self.taken.fetch_add(1, Ordering::Relaxed) >= self.count {
             return Ok(None);
         }
         let got = self.channel.basic_get(self.queue.into(), BasicGetOptions::default()).await?;
@@ -88,34 +77,38 @@ impl Taken {
         let mut arrival = self.intake.take(self.channel.id(), got.delivery.delivery_tag);
         let mut message = headers::message(&mut got.delivery, &mut arrival, self.queue);
         if message.delivery_headers.is_none() {
-            message.delivery_headers = Some(stranger(identity, &message, &got.delivery));
+            message.delivery_headers = Some(unrouted_headers(identity, &message, &got.delivery));
         }
-        Ok(Some((message, Handle(got))))
+        Ok(Some((message, AckHandle(got))))
     }
 
-    /// Puts back what was not removed. Should the broker not join in, it does so by itself once the
-    /// connection is gone.
+    /// Puts back what was not removed. If the broker does not answer, it does so itself when the
+    /// connection ends.
     pub async fn close(self) {
-        say_goodbye(&self.connection, "done").await;
+        close_gracefully(&self.connection, "done").await;
     }
 }
 
-/// A message on its shelf.
-pub struct Handle(BasicGetMessage);
+/// A message that was taken.
+pub struct AckHandle(BasicGetMessage);
 
-impl Handle {
-    /// Removes it for good.
+impl AckHandle {
+    /// Removes the message for good.
     ///
     /// # Errors
-    /// The broker did not answer; the message may still be there.
+    /// The broker did not answer. The message may still be there.
     pub async fn remove(self) -> anyhow::Result<()> {
         self.0.delivery.acker.ack(BasicAckOptions::default()).await?;
         Ok(())
     }
 }
 
-/// What is known of a message that came here past usher: no binding of the exchange took it.
-fn stranger(identity: &Identity, message: &Message, delivery: &Delivery) -> DeliveryHeaders {
+/// Headers for a message that no binding of the exchange matched, so that usher never saw it.
+fn unrouted_headers(
+    identity: &Identity,
+    message: &Message,
+    delivery: &Delivery,
+) -> DeliveryHeaders {
     let (exchange, key) = (delivery.exchange.as_str(), delivery.routing_key.as_str());
     let mut reason = format!("exchange {exchange:?} has no queue for the routing key {key:?}");
     let is_kept = !matches!(message.properties.fault, Some(Fault::TooLarge { .. }));

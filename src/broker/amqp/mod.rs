@@ -1,8 +1,8 @@
-//! RabbitMQ. The only place that knows lapin.
+//! RabbitMQ. Only this module uses lapin.
 //!
-//! One connection consumes and one publishes, for a broker that runs out of memory blocks
-//! connections that publish, acknowledgements and all. lapin's own recovery is off: a lost
-//! connection begins a new generation, and settling on an old one is not an error.
+//! One connection consumes and another publishes: when the broker runs out of memory, it blocks
+//! connections that publish, including their acknowledgements. lapin's own recovery is off. A lost
+//! connection is replaced by a new one, and settling on the old one is not an error.
 
 mod acks;
 mod consumer;
@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 pub use consumer::{Consumers, WORK_KIB};
-pub use inspect::{DeadLetterQueue, Handle, Taken};
+pub use inspect::{AckHandle, DeadLetterQueue, DeadLetterReader};
 pub use topology::Topology;
 
 pub use intake::RECEIVED_BYTES;
@@ -38,61 +38,51 @@ use crate::{
     tls::Pem,
 };
 
-/// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the broker may take to answer. A connection that is silent for longer is given up.
+/// How long the broker may take to answer. A connection that is silent for longer is closed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Seconds between heartbeats, where neither `RABBITMQ_URL` nor the broker wants less: a network that
-/// drops everything is noticed after twice that. <https://www.rabbitmq.com/docs/heartbeats> has 5 to
-/// 20.
+/// Seconds between heartbeats, unless `RABBITMQ_URL` or the broker asks for less. A network that
+/// drops everything is noticed after twice that. <https://www.rabbitmq.com/docs/heartbeats>
+/// recommends 5 to 20.
 const HEARTBEAT: u16 = 20;
-/// How long the broker may take to answer a goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long the broker may take to close a connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The broker, seen from the side that publishes.
+/// The publishing side of the broker.
 pub struct AmqpBroker {
     publisher: Publisher,
 }
 
 impl AmqpBroker {
-    /// Connects when there is something to publish.
+    /// Connects lazily.
     pub fn new(server: Endpoint, topology: Arc<Topology>) -> Self {
         Self { publisher: Publisher::new(server, topology) }
     }
 
-    /// Reports the use of its channels.
+    /// Reports the use of the channel pool.
     pub fn with_metrics(self, metrics: &Metrics) -> Self {
-        metrics.watch_pool("publish", self.publisher.usage());
+        metrics.watch_pool("publish", self.publisher.pool_status());
         self
     }
 
-    /// How many messages wait in each queue.
-    ///
-    /// # Errors
-    /// The broker is not there, or a queue is not.
+    /// The number of messages in each queue.
     pub async fn depths(&self) -> Result<Vec<(String, u32)>, BrokerError> {
         self.publisher.depths().await.map_err(BrokerError)
     }
 
-    /// How many messages wait to be worked on; those that were put aside do not.
-    ///
-    /// # Errors
-    /// The broker is not there, or a queue is not.
+    /// The number of messages that wait to be processed; dead-letter queues are not counted.
     pub async fn waiting(&self) -> Result<u64, BrokerError> {
         let depths = self.depths().await?;
         let waiting = depths.iter().filter(|(queue, _)| !HELD.contains(&queue.as_str()));
         Ok(waiting.map(|(_, depth)| u64::from(*depth)).sum())
     }
 
-    /// Publishes an event to a source queue, confirmed.
-    ///
-    /// # Errors
-    /// The broker is not there, or did not take it.
+    /// Publishes an event to a source queue and waits for the confirm.
     pub async fn publish_event(&self, message: &Message) -> Result<(), BrokerError> {
         self.publisher.publish_event(message).await.map_err(BrokerError)
     }
 
-    /// Closes the connection in good order.
+    /// Closes the connection gracefully.
     pub async fn close(&self) {
         self.publisher.close().await;
     }
@@ -105,30 +95,29 @@ impl Broker for AmqpBroker {
     }
 }
 
-/// Connects and says goodbye.
-///
-/// # Errors
-/// Why it can't be done.
+/// Connects and disconnects.
 pub async fn test(server: &Endpoint) -> anyhow::Result<()> {
     let (connection, _) = connect(server, "check", None).await?;
-    say_goodbye(&connection, "done").await;
+    close_gracefully(&connection, "done").await;
     Ok(())
 }
 
-/// Closes a connection in good order, as far as the broker joins in. Its channels are to be dropped
-/// afterwards: lapin fails a connection that is closed while one of its channels is closing, and
-/// the goodbye is then never answered.
-async fn say_goodbye(connection: &Connection, reason: &str) {
+/// Closes a connection gracefully if the broker cooperates. Drop its channels afterwards: lapin
+/// fails a connection that is closed while one of its channels is closing, and the close is then
+/// never answered.
+async fn close_gracefully(connection: &Connection, reason: &str) {
     let goodbye = connection.close(200, reason.into());
-    match tokio::time::timeout(GOODBYE, goodbye).await {
+    match tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await {
         Ok(Ok(())) => {}
-        // A broker that is gone by now needs none.
-        Ok(Err(error)) => tracing::debug!(reason, %error, "a connection was lost before its end"),
-        Err(_) => tracing::debug!(reason, "the broker did not answer a goodbye"),
+        // The broker is gone already.
+        Ok(Err(error)) => {
+            tracing::debug!(reason, %error, "a connection was lost before it was closed");
+        }
+        Err(_) => tracing::debug!(reason, "the broker did not answer a connection close"),
     }
 }
 
-async fn in_time<T>(answer: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
+async fn with_timeout<T>(answer: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
     Ok(answer.map_err(|_| anyhow::anyhow!("no answer within {ANSWER_TIMEOUT:?}"))??)
 }
@@ -140,7 +129,7 @@ async fn connect(
     purpose: &str,
     received: Option<Arc<Semaphore>>,
 ) -> anyhow::Result<(Connection, Arc<Intake>)> {
-    // Read for each connection, for certificates are renewed while usher runs.
+    // Read for each connection, since certificates are renewed while usher runs.
     let pem = Pem::read(&server.tls).map_err(anyhow::Error::msg)?;
     let tls = OwnedTLSConfig {
         identity: pem.identity.map(|(pem, key)| OwnedIdentity::PKCS8 { pem, key }),

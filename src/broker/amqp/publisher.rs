@@ -1,5 +1,5 @@
-//! Publishing: persistent, mandatory, and confirmed one at a time on each channel, for under
-//! bursts a returned message can be matched to another one's confirm.
+//! Publishes: persistent, mandatory, one unconfirmed message at a time on each channel. With
+//! several, a returned message could be matched to another message's confirm.
 
 use std::sync::Arc;
 
@@ -15,10 +15,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::{ANSWER_TIMEOUT, GOODBYE, Message, Topology, connect, headers, in_time, say_goodbye};
+use super::{
+    ANSWER_TIMEOUT, CLOSE_TIMEOUT, Message, Topology, close_gracefully, connect, headers,
+    with_timeout,
+};
 use crate::{broker::Republish, config::Endpoint};
 
-/// Hand-offs under way at once.
+/// Publishes in progress at once.
 const CHANNELS: usize = 16;
 
 /// Memory for messages that are being published, in bytes: each is there two or three times until it
@@ -39,7 +42,7 @@ struct Channels {
 impl Publisher {
     pub(super) fn new(server: Endpoint, topology: Arc<Topology>) -> Self {
         let manager = Channels { server, topology, connection: Mutex::new(None) };
-        // Without timeouts there is nothing about a pool that could fail to be built.
+        // Building can only fail if timeouts are set without a runtime.
         let channels = Pool::builder(manager).max_size(CHANNELS).build();
         let channels = channels.unwrap_or_else(|_| unreachable!());
         Self { channels, memory: Semaphore::new(PUBLISHED_BYTES) }
@@ -47,11 +50,12 @@ impl Publisher {
 
     pub(super) async fn republish(&self, republish: &Republish) -> anyhow::Result<()> {
         let (exchange, key) = Topology::address(republish.destination);
-        self.publish(&exchange, &key, &republish.body, headers::of_republish(republish)).await
+        self.publish(&exchange, &key, &republish.body, headers::republish_properties(republish))
+            .await
     }
 
     pub(super) async fn publish_event(&self, message: &Message) -> anyhow::Result<()> {
-        let properties = headers::of_event(&message.properties);
+        let properties = headers::event_properties(&message.properties);
         self.publish("", &message.queue, &message.body, properties).await
     }
 
@@ -70,40 +74,40 @@ impl Publisher {
         let outcome = match timeout(ANSWER_TIMEOUT, confirm).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => {
-                // A confirm that comes late must not be taken for the next one's.
+                // A late confirm must not be taken for that of the next message.
                 drop(Object::take(channel));
-                // A queue of ours may have been deleted: the next try finds everything in place.
+                // The target queue may have been deleted: after this, the next try succeeds.
                 self.channels.manager().declare_again().await;
                 error
             }
             Err(_) => {
                 drop(Object::take(channel));
-                self.start_over().await;
+                self.drop_connection().await;
                 anyhow!("no confirm within {ANSWER_TIMEOUT:?}")
             }
         };
         Err(outcome.context(format!("publishing to exchange {exchange:?} with key {key:?}")))
     }
 
-    /// Leaves a connection that fell silent, with all channels, though it may look well: a network
-    /// that drops everything tells nobody.
-    async fn start_over(&self) {
+    /// Drops a silent connection with all channels. It may look healthy: a network that drops
+    /// everything closes nothing.
+    async fn drop_connection(&self) {
         self.channels.manager().connection.lock().await.take();
         self.channels.retain(|_, _| false);
     }
 
-    /// How many messages wait in each queue.
+    /// The number of messages in each queue.
     pub(super) async fn depths(&self) -> anyhow::Result<Vec<(String, u32)>> {
         let channel = self.channels.get().await.map_err(|error| anyhow!("{error}"))?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let mut depths = Vec::new();
         for queue in self.channels.manager().topology.queues() {
-            let looked =
+            let declared =
                 channel.queue_declare(queue.as_str().into(), passive, FieldTable::default());
-            match in_time(looked).await {
+            match with_timeout(declared).await {
                 Ok(found) => depths.push((queue, found.message_count())),
                 Err(error) => {
-                    // One that was deleted; the next look finds everything in place.
+                    // A queue was deleted: after this, the next call succeeds.
                     drop(Object::take(channel));
                     self.channels.manager().declare_again().await;
                     return Err(error);
@@ -113,17 +117,17 @@ impl Publisher {
         Ok(depths)
     }
 
-    /// How the channels are used.
-    pub(super) fn usage(&self) -> impl Fn() -> deadpool::Status + Send + Sync + 'static {
+    /// Reads the current use of the channel pool.
+    pub(super) fn pool_status(&self) -> impl Fn() -> deadpool::Status + Send + Sync + 'static {
         let channels = self.channels.clone();
         move || channels.status()
     }
 
     pub(super) async fn close(&self) {
-        // Nothing is under way any more, or what is waits for an answer that nobody else waits for.
-        let current = timeout(GOODBYE, self.channels.manager().connection.lock()).await;
+        // A publish that is still in progress waits for an answer that nobody needs any more.
+        let current = timeout(CLOSE_TIMEOUT, self.channels.manager().connection.lock()).await;
         if let Some(connection) = current.ok().and_then(|mut current| current.take()) {
-            say_goodbye(&connection, "done").await;
+            close_gracefully(&connection, "done").await;
         }
         self.channels.close();
     }
@@ -152,10 +156,10 @@ impl Channels {
     async fn declare_again(&self) {
         let mut current = self.connection.lock().await;
         if let Some(connection) = current.as_ref().filter(|one| one.status().connected())
-            && let Err(error) = in_time(self.topology.declare(connection)).await
+            && let Err(error) = with_timeout(self.topology.declare(connection)).await
         {
-            tracing::debug!(%error, "declaring again");
-            // The next one declares as well.
+            tracing::debug!(%error, "the queues could not be declared again");
+            // The next connection declares everything.
             current.take();
         }
     }
@@ -165,12 +169,12 @@ impl Channels {
             Some(connection) if connection.status().connected() => connection,
             _ => {
                 let (fresh, _) = connect(&self.server, "publish", None).await?;
-                // A queue that was deleted would make every mandatory publish come back.
-                in_time(self.topology.declare(&fresh)).await?;
+                // If a queue was deleted, every mandatory publish to it would be returned.
+                with_timeout(self.topology.declare(&fresh)).await?;
                 current.insert(fresh)
             }
         };
-        in_time(async {
+        with_timeout(async {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok(channel)
@@ -187,7 +191,7 @@ impl Manager for Channels {
         let mut current = self.connection.lock().await;
         let opened = self.open(&mut current).await;
         if opened.is_err() {
-            // It has no more to say, or says nothing: everybody waits for this lock.
+            // The connection is broken or silent, and every publisher waits for this lock.
             current.take();
         }
         opened

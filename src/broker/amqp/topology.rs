@@ -1,4 +1,4 @@
-//! The exchanges and queues, and how they are declared.
+//! The exchanges and queues and their declarations.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,11 +16,11 @@ use crate::{
     routing::{Priority, SourceQueue},
 };
 
-/// RabbitMQ 3.10 drops at the first requeue for -1, and 4.x gives up after 20 by default: listing
-/// a queue by requeueing would empty it.
+/// RabbitMQ 3.10 drops messages at the first requeue for -1, and 4.x drops after 20 requeues by
+/// default: listing a queue by requeueing would empty it.
 const DELIVERY_LIMIT: i64 = 1_000_000;
 
-/// Everything that has to exist at the broker.
+/// Exchanges and queues that have to exist.
 #[derive(Debug)]
 pub struct Topology {
     sources: Vec<SourceQueue>,
@@ -34,33 +34,31 @@ impl Topology {
         Self { sources: sources.to_vec(), waits }
     }
 
-    /// The queues that events and hand-offs are taken from, and whether they may only be taken
-    /// slowly.
+    /// The consumed queues, and whether each holds only low-priority mail.
     pub(crate) fn consumed(&self) -> impl Iterator<Item = (String, bool)> {
         let sources = self.sources.iter().map(|source| (source.name.clone(), false));
         let due = Priority::ALL.map(|priority| (due(priority), priority == Priority::Low));
         sources.chain(due).chain([(LOW.to_owned(), true)])
     }
 
-    /// All queues.
     pub(super) fn queues(&self) -> impl Iterator<Item = String> {
         let held = HELD.map(ToOwned::to_owned);
         let delays = self.waits.iter().map(|wait| delay(*wait));
         self.consumed().map(|(queue, _)| queue).chain(held).chain(delays)
     }
 
-    /// Exchange and routing key of a hand-off.
+    /// Exchange and routing key of a republish.
     pub(crate) fn address(destination: Destination) -> (String, String) {
         match destination {
             Destination::Later(wait, priority) if !wait.is_zero() => {
                 (delay(wait), priority.as_str().to_owned())
             }
-            // The default exchange leads to the queue of this name.
+            // The default exchange routes to the queue of this name.
             _ => (String::new(), destination.queue()),
         }
     }
 
-    /// Declares everything. Repeating it changes nothing.
+    /// Declares everything. Safe to repeat.
     ///
     /// # Errors
     /// The broker refuses, for instance because a queue exists with other arguments (406).
@@ -81,7 +79,7 @@ impl Topology {
         for wait in &self.waits {
             self.declare_delay(&channel, *wait).await?;
         }
-        // What no binding takes is for the alarm queue, not for nowhere.
+        // Unroutable messages go to the poison queue instead of being dropped.
         declare_exchange(&channel, POISON, ExchangeKind::Fanout, None).await?;
         bind(&channel, POISON, POISON, "").await?;
         declare_exchange(&channel, EVENTS, ExchangeKind::Topic, Some(POISON)).await?;
@@ -93,8 +91,8 @@ impl Topology {
         channel.close(200, "declared".into()).await
     }
 
-    /// The fanout in front keeps the routing key, by which the dead-lettered message then finds
-    /// its priority's queue.
+    /// The fanout exchange in front keeps the routing key. After the delay, the key routes the
+    /// dead-lettered message to the queue of its priority.
     async fn declare_delay(&self, channel: &Channel, wait: Duration) -> lapin::Result<()> {
         let name = delay(wait);
         let ttl = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
@@ -102,7 +100,7 @@ impl Topology {
         let arguments = [
             ("x-message-ttl", AMQPValue::LongLongInt(ttl)),
             ("x-dead-letter-exchange", text(DUE)),
-            // Or a broker that fails over between the two queues loses the message.
+            // Otherwise a fail-over between the two queues could lose the message.
             ("x-dead-letter-strategy", text("at-least-once")),
             ("x-overflow", text("reject-publish")),
         ];
@@ -112,8 +110,8 @@ impl Topology {
     }
 }
 
-/// A queue that upstream may have declared already, with whatever arguments: looked for first, and
-/// declared plainly, so that a publisher's plain declaration still works.
+/// Declares a source queue unless it exists. Upstream may have declared it with any arguments; a
+/// plain declaration keeps the plain declarations of publishers working.
 async fn ensure_source(connection: &Connection, queue: &str) -> lapin::Result<()> {
     // A failed passive declaration closes its channel.
     let throw_away = connection.create_channel().await?;
@@ -125,7 +123,7 @@ async fn ensure_source(connection: &Connection, queue: &str) -> lapin::Result<()
     channel
         .queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default())
         .await?;
-    tracing::info!(queue, "source queue was absent and has been declared");
+    tracing::info!(queue, "a missing source queue was declared");
     channel.close(200, "declared".into()).await
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::gateway::{Answer, Connection, Gateway};
 use super::{Channel, Outcome, Outgoing, Slot, circuit_breaker::CircuitBreaker};
-use crate::{audit::Smtp, config::Twilio, health::Dependency, redaction::hide};
+use crate::{audit::Smtp, config::Twilio, health::Dependency, redaction::mask_secrets};
 
 /// Longest text that gateways accept, in segments. Twilio accepts 1600 characters.
 const MAX_SEGMENTS: usize = 10;
@@ -134,7 +134,7 @@ impl Slot for SmsSlot {
             Err(error) => Outcome::Unknown(error.reason, None),
             Ok(answer) => {
                 // Gateways often repeat the number in a refusal, and the reply is logged.
-                let text = hide(&answer.text, std::slice::from_ref(&message.recipient));
+                let text = mask_secrets(&answer.text, std::slice::from_ref(&message.recipient));
                 self.circuit_breaker.classify(
                     Answer { text, ..answer },
                     segments,

@@ -15,7 +15,7 @@ use crate::{
     },
     broker::{
         Message,
-        amqp::{DeadLetterQueue, Handle, Taken},
+        amqp::{AckHandle, DeadLetterQueue, DeadLetterReader},
     },
     cli::{
         decision::{DecisionArgs, NOTHING_DONE},
@@ -45,9 +45,9 @@ pub(in crate::cli) struct EraseArgs {
 
 /// The messages in one queue that mention the recipient.
 struct QueueMatches {
-    taken: Taken,
+    taken: DeadLetterReader,
     queue: &'static str,
-    messages: Vec<(Message, Handle)>,
+    messages: Vec<(Message, AckHandle)>,
 }
 
 impl AuditCli {
@@ -74,7 +74,7 @@ impl AuditCli {
         let record = async |target: &str| {
             let (by, target) = (args.decision.by.clone(), target.to_owned());
             let action = Action { by, action: "erase", target, reason: reason.clone() };
-            self.audit.act(&action).await.map_err(Failure::unavailable)
+            self.audit.record_action(&action).await.map_err(Failure::unavailable)
         };
         let started = Timestamp::now();
         if args.decision.yes {
@@ -189,7 +189,7 @@ impl AuditCli {
         queue: DeadLetterQueue,
         matcher: &AddressMatcher,
     ) -> anyhow::Result<QueueMatches> {
-        let taken = Taken::open(server, queue).await?;
+        let taken = DeadLetterReader::open(server, queue).await?;
         let mut messages = Vec::new();
         while let Some((message, handle)) = taken.next(&self.identity).await? {
             let is_in_headers = message.delivery_headers.as_ref().is_some_and(|headers| {

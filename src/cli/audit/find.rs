@@ -58,7 +58,7 @@ impl AuditCli {
             || args.filter.status.contains(&Status::Duplicate);
         let found = match every_record {
             true => self.audit.newest(&filter, limit).await,
-            false => self.audit.last_words(&filter, limit).await,
+            false => self.audit.latest(&filter, limit).await,
         };
         let found = found.map_err(Failure::unavailable)?;
         match if args.json { FindFormat::Json } else { args.format } {

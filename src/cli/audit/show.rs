@@ -85,7 +85,7 @@ impl AuditCli {
         if beginning.is_empty() || !beginning.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Failure::data(format!("{beginning:?} is not a delivery id")));
         }
-        let found = self.audit.beginning_with(beginning, MAX_CANDIDATES).await;
+        let found = self.audit.ids_with_prefix(beginning, MAX_CANDIDATES).await;
         let mut found = found.map_err(Failure::unavailable)?;
         match (found.pop(), found.is_empty()) {
             (None, _) => Err(Failure::data(format!("no delivery id begins with {beginning}"))),

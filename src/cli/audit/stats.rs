@@ -52,10 +52,10 @@ impl AuditCli {
         let by_hour = until.duration_since(since) <= BY_HOUR;
         let period = Filter { since: Some(since), until: Some(until), ..Filter::default() };
         let stats = self.audit.stats(&period, by_hour, None).await.map_err(Failure::unavailable)?;
-        let outcomes = Outcomes::of(&stats.statuses);
+        let outcomes = Outcomes::from_statuses(&stats.statuses);
         if args.json {
             let shown = json!({
-                "since": since, "until": until, "deliveries": outcomes.all(),
+                "since": since, "until": until, "deliveries": outcomes.total(),
                 "delivery_rate": outcomes.rate(), "stats": stats,
             });
             print(&shown.to_string());
@@ -63,7 +63,7 @@ impl AuditCli {
         }
         let minute = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M").to_string();
         print(&format!("{} to {} UTC", minute(since), minute(until)));
-        if outcomes.all() == 0 {
+        if outcomes.total() == 0 {
             print("no deliveries");
         } else {
             print_statistics(&stats, outcomes, by_hour);
@@ -74,13 +74,13 @@ impl AuditCli {
 
 fn print_statistics(stats: &Stats, outcomes: Outcomes, by_hour: bool) {
     let rate = rate(outcomes);
-    print(&format!("{} deliveries, {rate} of those that ended were delivered\n", outcomes.all()));
+    print(&format!("{} deliveries, {rate} of those that ended were delivered\n", outcomes.total()));
     print_statuses(stats);
     heading(if by_hour { "by hour (UTC)" } else { "by day (UTC)" });
     print_chart(&stats.times);
     heading("by type");
     let mut types = stats.types.clone();
-    types.sort_by_key(|group| Reverse(Outcomes::of(&group.statuses).all()));
+    types.sort_by_key(|group| Reverse(Outcomes::from_statuses(&group.statuses).total()));
     print_chart(&types);
     heading("by priority");
     print_chart(&stats.priorities);
@@ -112,8 +112,8 @@ fn print_statuses(stats: &Stats) {
 /// Prints a line for each group: name, count, delivery rate, and a bar of delivered and other deliveries.
 fn print_chart(groups: &[Group]) {
     let outcomes: Vec<Outcomes> =
-        groups.iter().map(|group| Outcomes::of(&group.statuses)).collect();
-    let longest = outcomes.iter().map(|outcomes| outcomes.all()).max().unwrap_or_default();
+        groups.iter().map(|group| Outcomes::from_statuses(&group.statuses)).collect();
+    let longest = outcomes.iter().map(|outcomes| outcomes.total()).max().unwrap_or_default();
     let width = width().unwrap_or(80).saturating_sub(BESIDE_BAR).clamp(8, WIDEST_BAR);
     for (group, outcomes) in groups.iter().zip(outcomes) {
         let name = if group.name.is_empty() { "(no event)" } else { &group.name };
@@ -126,7 +126,7 @@ fn print_chart(groups: &[Group]) {
             let room = width.saturating_sub(delivered.chars().count()).max(1);
             bars += &paint(&"░".repeat(cells.min(room)), &Style::new().red());
         }
-        let (name, count, rate) = (fit(name, 25), outcomes.all(), rate(outcomes));
+        let (name, count, rate) = (fit(name, 25), outcomes.total(), rate(outcomes));
         print(&format!("  {name:<26}{count:>7}{rate:>8}  {bars}"));
     }
 }

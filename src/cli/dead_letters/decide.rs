@@ -13,7 +13,7 @@ use crate::{
     audit::store::actions::Action,
     broker::{
         Message,
-        amqp::{AmqpBroker, DeadLetterQueue, Handle, Topology},
+        amqp::{AckHandle, AmqpBroker, DeadLetterQueue, Topology},
     },
     cli::{
         decision::{DecisionArgs, NOTHING_DONE},
@@ -98,8 +98,8 @@ impl DeadLettersCli {
         args: &SelectionArgs,
         decision: Decision,
         correction: Option<&Correction>,
-        messages: Vec<(Message, Handle)>,
-    ) -> Result<(Vec<(Selection, Handle)>, usize), Failure> {
+        messages: Vec<(Message, AckHandle)>,
+    ) -> Result<(Vec<(Selection, AckHandle)>, usize), Failure> {
         let (mut selected, mut refused) = (Vec::new(), 0);
         for (message, handle) in messages {
             let Some(headers) = message.delivery_headers.clone() else { continue };
@@ -133,7 +133,7 @@ impl DeadLettersCli {
         &self,
         args: &DecisionArgs,
         decision: Decision,
-        selected: Vec<(Selection, Handle)>,
+        selected: Vec<(Selection, AckHandle)>,
     ) -> Result<(), Failure> {
         let settings = &self.loaded.settings;
         let topology = Topology::new(self.loaded.routing.queues(), &settings.retry_schedule);
@@ -149,7 +149,7 @@ impl DeadLettersCli {
                     target: id.to_string(),
                     reason: args.reason.clone(),
                 };
-                self.audit.act_with(&action, selection.correction()).await?;
+                self.audit.record_correction(&action, selection.correction()).await?;
                 selection.publish(&broker).await?;
                 handle.remove().await
             };

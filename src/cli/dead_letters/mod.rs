@@ -31,11 +31,11 @@ use crate::{
     app::load::{self, Loaded},
     audit::{
         Record, Status,
-        store::{MongoAudit, actions::Aside},
+        store::{MongoAudit, actions::DeadLetterFilter},
     },
     broker::{
         Message,
-        amqp::{DeadLetterQueue, Handle, Taken},
+        amqp::{AckHandle, DeadLetterQueue, DeadLetterReader},
     },
     failure::Failure,
     routing::{DeliveryId, Identity},
@@ -144,14 +144,14 @@ impl DeadLettersCli {
         filter: &DeadLettersFilter,
         limit: i64,
     ) -> Result<Vec<Record>, Failure> {
-        let last_word = match self.queue {
+        let status = match self.queue {
             DeadLetterQueue::Dead => Status::Failed,
             DeadLetterQueue::Poison => Status::Rejected,
             DeadLetterQueue::Parked => Status::Unknown,
         };
         let hash = |address: &String| self.identity.recipient_hash(address);
-        let aside = Aside {
-            last_word,
+        let filter = DeadLetterFilter {
+            status,
             route: filter.route.as_deref(),
             kind: filter.kind.as_deref(),
             error: filter.error.as_deref(),
@@ -159,18 +159,20 @@ impl DeadLettersCli {
             since: filter.since,
             until: filter.until,
         };
-        let mut records = self.audit.aside(&aside, limit).await.map_err(Failure::unavailable)?;
-        let removed = self.audit.removed(&records).await.map_err(Failure::unavailable)?;
+        let mut records =
+            self.audit.dead_letters(&filter, limit).await.map_err(Failure::unavailable)?;
+        let removed =
+            self.audit.removed_by_operator(&records).await.map_err(Failure::unavailable)?;
         records.retain(|record| !removed.contains(record.delivery_id.as_str()));
         Ok(records)
     }
 
-    /// Takes the selected messages from the queue. All others go back when `Taken` is closed.
+    /// Takes the selected messages from the queue. All others go back when `DeadLetterReader` is closed.
     async fn take(
         &self,
         is_selected: impl Fn(&DeliveryId) -> bool,
-    ) -> anyhow::Result<(Taken, Vec<(Message, Handle)>)> {
-        let taken = Taken::open(&self.loaded.settings.rabbitmq, self.queue).await?;
+    ) -> anyhow::Result<(DeadLetterReader, Vec<(Message, AckHandle)>)> {
+        let taken = DeadLetterReader::open(&self.loaded.settings.rabbitmq, self.queue).await?;
         let progress = progress("reading the queue", taken.count());
         let mut messages = Vec::new();
         while let Some((message, handle)) = taken.next(&self.identity).await? {

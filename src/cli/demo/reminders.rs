@@ -34,7 +34,7 @@ pub(super) async fn run(
     send_due_reminder(broker, handler, pipeline, scheduler).await?;
     let mut states = Vec::new();
     for booking in ["DEMO-1", "DEMO-2"] {
-        let mut reminders = scheduler.of_booking(booking).await?;
+        let mut reminders = scheduler.for_booking(booking).await?;
         reminders.reverse();
         for reminder in reminders {
             let due = reminder.due.strftime("%H:%M:%SZ");
@@ -45,7 +45,7 @@ pub(super) async fn run(
         }
     }
     print("");
-    Ok((published, states == [State::Void, State::Published, State::Void]))
+    Ok((published, states == [State::Cancelled, State::Published, State::Cancelled]))
 }
 
 async fn send_due_reminder(
@@ -55,7 +55,7 @@ async fn send_due_reminder(
     scheduler: &EmbeddedScheduler,
 ) -> Result<(), Failure> {
     let is_planned = async || {
-        let reminders = scheduler.of_booking("DEMO-1").await?;
+        let reminders = scheduler.for_booking("DEMO-1").await?;
         anyhow::Ok(reminders.iter().any(|reminder| reminder.state == State::Planned))
     };
     while is_planned().await? {

@@ -40,7 +40,7 @@ impl ScheduledCli {
                     (!done).then_some("refused: it has been claimed meanwhile")
                 }
                 Some(State::Claimed | State::Published) => Some("refused: it is being sent"),
-                Some(State::Void) => Some("refused: it is void already"),
+                Some(State::Cancelled) => Some("refused: it is void already"),
             };
             ok &= refusal.is_none();
             let outcome = match (refusal, decision) {
@@ -74,11 +74,11 @@ impl ScheduledCli {
             target: delivery.to_string(),
             reason: args.reason.clone(),
         };
-        self.audit.act(&action).await.map_err(Failure::unavailable)?;
+        self.audit.record_action(&action).await.map_err(Failure::unavailable)?;
         let done = match decision {
             Decision::Cancel => {
                 let reason = format!("cancelled by an operator: {}", args.reason);
-                self.scheduler.void(delivery, &reason).await
+                self.scheduler.cancel(delivery, &reason).await
             }
             Decision::SendNow => self.scheduler.send_now(delivery).await,
         };

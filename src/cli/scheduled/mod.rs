@@ -75,7 +75,7 @@ pub(super) struct SelectionArgs {
 }
 
 fn state() -> impl TypedValueParser<Value = State> {
-    const STATES: [State; 4] = [State::Planned, State::Claimed, State::Published, State::Void];
+    const STATES: [State; 4] = [State::Planned, State::Claimed, State::Published, State::Cancelled];
     PossibleValuesParser::new(STATES.map(State::as_str)).try_map(|text| {
         STATES.into_iter().find(|state| state.as_str() == text).ok_or("unknown state")
     })

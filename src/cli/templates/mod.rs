@@ -179,7 +179,7 @@ impl TemplatesCli {
             target: format!("template {template}{version}"),
             reason: String::new(),
         };
-        self.audit.act(&action).await.map_err(Failure::unavailable)
+        self.audit.record_action(&action).await.map_err(Failure::unavailable)
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     after, failed, lease_from,
 };
 use crate::{
-    batches::Batches,
+    batcher::Batcher,
     clients::mongo::{
         InsertError, date, find_all, from_document, index, insert_all, is_duplicate_key,
         purge_index, to_document, unless_refused,
@@ -25,24 +25,24 @@ use crate::{
     routing::DeliveryId,
 };
 
-/// The collection of mail for later.
+/// Collection of scheduled mail.
 pub const PLANNED: &str = "planned";
-/// The collection of bookings that were changed.
+/// Collection of changed bookings.
 pub const BOOKINGS: &str = "bookings";
-/// How long the look at a booking waits for others: under load its mail waits for a connection meanwhile.
-const GATHER: Duration = Duration::from_millis(2);
-/// The states of what is still to go out.
+/// How long the lookup of a booking waits for others to be batched with. Under load its mail waits
+/// for a connection meanwhile.
+const BATCH_DELAY: Duration = Duration::from_millis(2);
+/// The states of mail that is still to be sent.
 const WAITING: [&str; 2] = ["planned", "claimed"];
-/// The times that are dates there.
+/// Fields that are stored as dates.
 const DATES: [&str; 7] =
     ["due", "claim_at", "planned_at", "purge_at", "occurred_at", "arrived_at", "ticket.arrived_at"];
 
-/// The plan in MongoDB.
 pub struct MongoScheduler {
     planned: Collection<Document>,
     bookings: Collection<Document>,
-    inserts: Batches<Document, Result<bool, InsertError>>,
-    lookups: Batches<String, anyhow::Result<Option<Document>>>,
+    inserts: Batcher<Document, Result<bool, InsertError>>,
+    lookups: Batcher<String, anyhow::Result<Option<Document>>>,
 }
 
 /// Selects planned mail.
@@ -74,7 +74,7 @@ impl PlannedFilter {
 }
 
 impl MongoScheduler {
-    /// In this database, by its write concern.
+    /// Uses the write concern of the database.
     pub fn new(database: &Database) -> Self {
         let planned: Collection<Document> = database.collection(PLANNED);
         let bookings: Collection<Document> = database.collection(BOOKINGS);
@@ -82,17 +82,14 @@ impl MongoScheduler {
         Self {
             planned,
             bookings,
-            inserts: Batches::new(move |documents| {
+            inserts: Batcher::new(move |documents| {
                 insert_all::<_, Document>(inserted.clone(), documents)
             }),
-            lookups: Batches::gathering(GATHER, move |ids| find_all(asked.clone(), ids)),
+            lookups: Batcher::with_delay(BATCH_DELAY, move |ids| find_all(asked.clone(), ids)),
         }
     }
 
-    /// Makes the indexes where they are missing.
-    ///
-    /// # Errors
-    /// The server did not answer or refused.
+    /// Creates missing indexes.
     pub async fn prepare(&self) -> Result<(), SchedulerError> {
         let indexes = [
             index(doc! {"state": 1, "claim_at": 1}),
@@ -106,7 +103,7 @@ impl MongoScheduler {
         unless_refused("indexes of bookings", made).map_err(failed)
     }
 
-    /// Planned mail that matches, soonest first; a limit of 0 is none.
+    /// Scheduled mail that matches, soonest first. A limit of 0 means no limit.
     pub async fn find(
         &self,
         filter: &PlannedFilter,
@@ -115,7 +112,7 @@ impl MongoScheduler {
         self.read(filter.to_document(), doc! {"due": 1}, limit).await
     }
 
-    /// Planned mail that was due before this time and is still waiting, soonest first.
+    /// Mail that was due before this time and is still waiting, soonest first.
     pub async fn overdue(
         &self,
         before: Timestamp,
@@ -129,10 +126,7 @@ impl MongoScheduler {
         Ok(self.read(doc! {"_id": delivery.as_str()}, doc! {}, 1).await?.pop())
     }
 
-    /// Has it taken at once instead of when it is due; whether it still could be.
-    ///
-    /// # Errors
-    /// The server did not answer.
+    /// Makes a delivery due now. Returns whether it was still waiting.
     pub async fn send_now(&self, delivery: &DeliveryId) -> Result<bool, SchedulerError> {
         let now = date(Timestamp::now());
         self.update(delivery, doc! {"due": now, "claim_at": now}).await
@@ -149,7 +143,7 @@ impl MongoScheduler {
         found.into_iter().map(|one| from_document(one, &DATES).map_err(failed)).collect()
     }
 
-    /// Changes one that nobody has claimed yet.
+    /// Changes a delivery that is not claimed yet.
     async fn update(
         &self,
         delivery: &DeliveryId,
@@ -166,16 +160,16 @@ impl Scheduler for MongoScheduler {
     async fn add(&self, planned: Planned) -> Result<Added, SchedulerError> {
         let document = to_document(&planned, &DATES).map_err(failed)?;
         loop {
-            let inserted = self.inserts.ask(document.clone()).await.map_err(failed)?;
+            let inserted = self.inserts.submit(document.clone()).await.map_err(failed)?;
             if inserted.map_err(failed)? {
                 return Ok(Added::New);
             }
             let id = planned.delivery_id.as_str();
             let known = self.planned.find_one(doc! {"_id": id}).await.map_err(failed)?;
-            // Deleted in between: there is room.
+            // It was deleted in between, so the insert can succeed now.
             let Some(known) = known else { continue };
             let known: Planned = from_document(known, &DATES).map_err(failed)?;
-            if let Some(added) = planned.meets(&known) {
+            if let Some(added) = planned.outcome_beside(&known) {
                 return Ok(added);
             }
             let as_found = doc! {
@@ -198,7 +192,8 @@ impl Scheduler for MongoScheduler {
             return Ok(Vec::new());
         }
         let ids: Vec<Bson> = found.iter().filter_map(|one| one.get("_id").cloned()).collect();
-        // Others look at the same time: each document is claimed by whoever marks it first.
+        // Other instances look at the same time. A document belongs to the instance that marks it
+        // first.
         let mut still_due = due;
         still_due.insert("_id", doc! {"$in": &ids});
         let token = uuid::Uuid::new_v4().simple().to_string();
@@ -219,13 +214,14 @@ impl Scheduler for MongoScheduler {
         Ok(())
     }
 
-    async fn void(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError> {
+    async fn cancel(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError> {
         let purge_at = date(after(Timestamp::now(), KEPT));
-        let void = doc! {"state": State::Void.as_str(), "reason": reason, "purge_at": purge_at};
-        self.update(delivery, void).await
+        let cancel =
+            doc! {"state": State::Cancelled.as_str(), "reason": reason, "purge_at": purge_at};
+        self.update(delivery, cancel).await
     }
 
-    async fn of_booking(&self, booking: &str) -> Result<Vec<Planned>, SchedulerError> {
+    async fn for_booking(&self, booking: &str) -> Result<Vec<Planned>, SchedulerError> {
         self.read(doc! {"booking_id": booking}, doc! {"planned_at": -1}, 0).await
     }
 
@@ -252,7 +248,7 @@ impl Scheduler for MongoScheduler {
     }
 
     async fn booking(&self, booking: &str) -> Result<Option<Booking>, SchedulerError> {
-        let found = self.lookups.ask(booking.to_owned()).await.map_err(failed)?;
+        let found = self.lookups.submit(booking.to_owned()).await.map_err(failed)?;
         let found = found.map_err(failed)?;
         found.map(|one| from_document(one, &DATES).map_err(failed)).transpose()
     }
@@ -264,13 +260,13 @@ impl Scheduler for MongoScheduler {
             let Some(known) = known else {
                 match self.bookings.insert_one(&document).await {
                     Ok(_) => return Ok(booking),
-                    // Another one was faster: whose counts?
+                    // Another instance was faster: compare again.
                     Err(error) if is_duplicate_key(&error) => continue,
                     Err(error) => return Err(failed(error)),
                 }
             };
             let known: Booking = from_document(known, &DATES).map_err(failed)?;
-            if !known.yields_to(&booking) {
+            if !known.is_replaced_by(&booking) {
                 return Ok(known);
             }
             let as_found = doc! {"_id": &booking.id, "event_id": known.event_id};

@@ -91,7 +91,7 @@ impl TestBroker {
                     stop: stop.clone(),
                     abandon: abandon.clone(),
                     tasks: TaskTracker::new(),
-                    places: Arc::new(Semaphore::new(10_000)),
+                    permits: Arc::new(Semaphore::new(10_000)),
                     received: Arc::new(Semaphore::new(10_000_000)),
                 };
                 tokio::spawn(async move { consumers.run(handler).await })

@@ -5,7 +5,8 @@ use std::time::Duration;
 use usher::{
     embedded::ledger::EmbeddedLedger,
     ledger::{
-        Admission, Claim, Input, Ledger, MAX_CLAIMS, Next, Owner, RateLimit, Reply, SUSPECT_CLAIMS,
+        Admission, Claim, Input, Ledger, MAX_CLAIMS, NextStep, Owner, RateLimit, Reply,
+        SUSPECT_CLAIMS,
         redis::{RedisLedger, Windows},
     },
     routing::DeliveryId,
@@ -167,7 +168,7 @@ async fn without_an_entry_there_is_nothing_to_latch(backend: Backend) {
 }
 
 /// A delivery whose first attempt ended with this decision.
-async fn decided(ledger: &Store<dyn Ledger>, next: Next) -> DeliveryId {
+async fn decided(ledger: &Store<dyn Ledger>, next: NextStep) -> DeliveryId {
     let delivery = delivery_id();
     ledger.ask(&delivery, first_attempt_of_living(1)).await;
     let decide = Input::Decide { owner: owner(LIVING, 1), fence: 1, next, record: record() };
@@ -177,7 +178,7 @@ async fn decided(ledger: &Store<dyn Ledger>, next: Next) -> DeliveryId {
 
 async fn a_decision_is_handed_out_until_it_is_confirmed(backend: Backend) {
     let ledger = ledger(backend).await;
-    for next in [Next::Retry(2), Next::Dead, Next::Park, Next::Poison] {
+    for next in [NextStep::Retry(2), NextStep::Dead, NextStep::Park, NextStep::Poison] {
         let delivery = decided(&ledger, next).await;
         let republish = Reply::Republish { next, attempt: 1, record: record() };
         assert_eq!(ledger.ask(&delivery, first_attempt_of_living(2)).await, republish);
@@ -188,7 +189,7 @@ async fn a_decision_is_handed_out_until_it_is_confirmed(backend: Backend) {
 
 async fn a_retry_is_claimed_as_the_next_attempt(backend: Backend) {
     let ledger = ledger(backend).await;
-    let delivery = decided(&ledger, Next::Retry(2)).await;
+    let delivery = decided(&ledger, NextStep::Retry(2)).await;
     let second = Claim { attempt: 2, ..claim(owner(LIVING, 2), "e-1") };
     let second = ledger.ask(&delivery, Input::Claim(second)).await;
     assert_eq!(second, Reply::Granted { fence: 2, attempt: 2 });
@@ -212,8 +213,8 @@ async fn what_was_sent_is_a_duplicate_for_another_event(backend: Backend) {
 async fn what_was_sent_is_a_fact_that_needs_no_claim(backend: Backend) {
     let ledger = ledger(backend).await;
     // Even over a decision that was made since.
-    let delivery = decided(&ledger, Next::Dead).await;
-    ledger.ask(&delivery, Input::Republished { attempt: 1, next: Next::Dead }).await;
+    let delivery = decided(&ledger, NextStep::Dead).await;
+    ledger.ask(&delivery, Input::Republished { attempt: 1, next: NextStep::Dead }).await;
     ledger.ask(&delivery, sent("e-1")).await;
     let other = Input::Claim(claim(owner(LIVING, 2), "e-2"));
     assert!(matches!(ledger.ask(&delivery, other).await, Reply::Duplicate { .. }));
@@ -229,8 +230,8 @@ async fn what_was_suppressed_is_over(backend: Backend) {
 
 async fn what_failed_is_opened_again_by_another_event(backend: Backend) {
     let ledger = ledger(backend).await;
-    let delivery = decided(&ledger, Next::Dead).await;
-    ledger.ask(&delivery, Input::Republished { attempt: 1, next: Next::Dead }).await;
+    let delivery = decided(&ledger, NextStep::Dead).await;
+    ledger.ask(&delivery, Input::Republished { attempt: 1, next: NextStep::Dead }).await;
     let other = ledger.ask(&delivery, Input::Claim(claim(owner(LIVING, 2), "e-2"))).await;
     assert_eq!(other, Reply::Granted { fence: 2, attempt: 2 });
 }
@@ -249,7 +250,7 @@ async fn whoever_lost_a_claim_can_do_nothing_more(backend: Backend) {
     ledger.take_over(&delivery, claim(owner(LIVING, 2), "e-1")).await;
     for input in [
         Input::Latch { owner: dead(), fence: 1 },
-        Input::Decide { owner: dead(), fence: 1, next: Next::Dead, record: record() },
+        Input::Decide { owner: dead(), fence: 1, next: NextStep::Dead, record: record() },
         Input::Suppress { owner: dead(), fence: 1, record: record() },
     ] {
         assert_eq!(ledger.ask(&delivery, input.clone()).await, Reply::Lost, "{input:?}");

@@ -117,11 +117,11 @@ impl Store<dyn Scheduler> {
     }
 
     async fn cancel(&self, planned: &Planned, reason: &str) -> bool {
-        self.void(&planned.delivery_id, reason).await.expect("an answer")
+        self.store.cancel(&planned.delivery_id, reason).await.expect("an answer")
     }
 
     async fn of_b(&self) -> Vec<Planned> {
-        self.of_booking("B").await.expect("an answer")
+        self.for_booking("B").await.expect("an answer")
     }
 }
 
@@ -240,7 +240,7 @@ async fn what_is_void_is_not_claimed_and_says_why(backend: Backend) {
     assert!(!scheduler.cancel(&one, "again").await);
     assert_eq!(scheduler.claim(now()).await, []);
     let kept = scheduler.of_b().await.remove(0);
-    assert_eq!((kept.state, kept.reason.as_deref()), (State::Void, Some("because")));
+    assert_eq!((kept.state, kept.reason.as_deref()), (State::Cancelled, Some("because")));
     assert!(kept.purge_at.is_some(), "it may be deleted");
 }
 
