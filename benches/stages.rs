@@ -44,8 +44,8 @@ impl Line {
         let routing =
             RoutingTable::parse(EMBEDDED_ROUTES, &lists).expect("the embedded routes are valid");
         let files = source::read(None).expect("the embedded templates are readable");
-        let templates =
-            Templates::compile(&files, Globals::new(&settings)).expect("templates compile");
+        let templates = Templates::compile(&files, &routing, Globals::new(&settings))
+            .expect("templates compile");
         Self {
             routing,
             templates,

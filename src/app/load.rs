@@ -122,11 +122,10 @@ pub(crate) fn load_with(
     let routing = read_routing_table(&settings).map_err(|found| faults.extend(found));
     let files = source::read(settings.templates_dir.as_deref())
         .map_err(|error| faults.push(format!("templates: {error:#}")));
-    let templates = match &files {
-        Ok(files) => {
-            Templates::compile(files, Globals::new(&settings)).map_err(|found| faults.extend(found))
-        }
-        Err(()) => Err(()),
+    let templates = match (&files, &routing) {
+        (Ok(files), Ok(routing)) => Templates::compile(files, routing, Globals::new(&settings))
+            .map_err(|found| faults.extend(found)),
+        _ => Err(()),
     };
     let sources =
         Sources::new(&settings).map_err(|fault| faults.push(format!("GEOIP_FILE {fault}")));

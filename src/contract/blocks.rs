@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     event::{MAX_ATTACHMENT_NAME_BYTES, MAX_ATTACHMENTS},
-    routing::VariableType,
+    routing::{Field, VariableType},
 };
 
 /// No control characters, and at least one visible character.
@@ -16,10 +16,10 @@ const MOMENT: &str =
 /// The shared schemas by name.
 pub(super) fn shared() -> Map<String, Value> {
     let mut schemas = Map::new();
-    for kind in VariableType::ALL {
-        let schema = type_schema(kind);
-        schemas.insert(format!("Optional{}", type_name(kind)), optional(&link(type_name(kind))));
-        schemas.insert(type_name(kind).to_owned(), schema);
+    for kind in VariableType::named() {
+        let Some(name) = type_name(&kind) else { continue };
+        schemas.insert(format!("Optional{name}"), optional(&link(name)));
+        schemas.insert(name.to_owned(), type_schema(&kind));
     }
     let moment = json!({
         "type": ["string", "null"], "format": "date-time", "pattern": MOMENT,
@@ -44,8 +44,18 @@ pub(super) fn link(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
-pub(super) fn type_name(kind: VariableType) -> &'static str {
-    match kind {
+/// The schema of a variable of this type.
+pub(super) fn typed(kind: &VariableType, is_required: bool) -> Value {
+    match (type_name(kind), is_required) {
+        (Some(name), true) => link(name),
+        (Some(name), false) => link(&format!("Optional{name}")),
+        (None, true) => type_schema(kind),
+        (None, false) => optional(&type_schema(kind)),
+    }
+}
+
+fn type_name(kind: &VariableType) -> Option<&'static str> {
+    Some(match kind {
         VariableType::Text => "Text",
         VariableType::Amount => "Amount",
         VariableType::Time => "Time",
@@ -54,11 +64,12 @@ pub(super) fn type_name(kind: VariableType) -> &'static str {
         VariableType::Integer => "Integer",
         VariableType::Duration => "Duration",
         VariableType::Object => "Object",
-    }
+        VariableType::ListOf(_) | VariableType::Record(_) => return None,
+    })
 }
 
 /// The schema of a non-empty value of this type.
-fn type_schema(kind: VariableType) -> Value {
+fn type_schema(kind: &VariableType) -> Value {
     match kind {
         VariableType::Text => json!({
             "type": ["string", "number", "boolean"], "pattern": r"\S",
@@ -91,6 +102,15 @@ fn type_schema(kind: VariableType) -> Value {
             "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
             "description": "Names with plain values.",
         }),
+        VariableType::ListOf(kind) => json!({"type": "array", "items": typed(kind, true)}),
+        VariableType::Record(fields) => {
+            let required = fields.iter().filter(|(_, field)| !field.is_optional);
+            let required: Vec<_> = required.map(|(name, _)| name).collect();
+            let schema = |field: &Field| typed(&field.kind, !field.is_optional);
+            let fields = fields.iter().map(|(name, field)| (name.clone(), schema(field)));
+            let properties: Map<_, _> = fields.collect();
+            json!({"type": "object", "required": required, "properties": properties})
+        }
     }
 }
 

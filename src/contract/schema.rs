@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::blocks::{link, type_name};
+use super::blocks::{link, typed};
 use crate::routing::{ChannelKind, EventKind, FieldMapping, Priority, Recipients, Route, Variable};
 
 /// The subject that an event may bring along. It is not nested in a dialect's fields.
@@ -137,8 +137,7 @@ fn property(name: &str, needs: &[(&Route, &Variable)]) -> (Value, bool) {
     };
     let mut default = None;
     for (_, variable) in needs {
-        let type_of = type_name(variable.kind);
-        let link = if is_required { link(type_of) } else { link(&format!("Optional{type_of}")) };
+        let link = typed(&variable.kind, is_required);
         if !links.contains(&link) {
             links.push(link);
         }

@@ -8,6 +8,7 @@ mod field_mapping;
 mod lifecycle;
 mod route;
 mod routes_file;
+mod variable_type;
 mod variables;
 
 use std::{collections::HashMap, sync::Arc};
@@ -17,8 +18,9 @@ pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
 pub(crate) use event_kinds::EventKind;
 pub(crate) use field_mapping::FieldMapping;
 pub use lifecycle::{Lifecycle, ReminderRule};
-pub use route::{ChannelKind, OnUnknown, Priority, Recipients, Route, Variable, VariableType};
+pub use route::{ChannelKind, OnUnknown, Priority, Recipients, Route, Variable};
 pub use routes_file::RouteFaults;
+pub use variable_type::{Field, VariableType};
 pub use variables::VariableFault;
 pub(crate) use variables::collect_texts;
 

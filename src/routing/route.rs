@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CalendarRule, Delivery, Identity, Lifecycle, Recipient, ReminderRule};
+use super::{CalendarRule, Delivery, Identity, Lifecycle, Recipient, ReminderRule, VariableType};
 use crate::event::{Derived, Event};
 
 /// Longest accepted recipient, in bytes; longer than any valid address.
@@ -126,39 +126,6 @@ pub struct Variable {
     pub default: Option<Value>,
     /// Where the value comes from before the default is used.
     pub derived: Option<Derived>,
-}
-
-/// Type of a variable's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VariableType {
-    Text,
-    /// A number, as JSON number or as text.
-    Amount,
-    /// A time as text, ISO 8601 or not.
-    Time,
-    List,
-    /// An `http` or `https` address.
-    Url,
-    /// A whole number.
-    Integer,
-    /// Seconds.
-    Duration,
-    /// Names with plain values.
-    Object,
-}
-
-impl VariableType {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Text,
-        Self::Amount,
-        Self::Time,
-        Self::List,
-        Self::Url,
-        Self::Integer,
-        Self::Duration,
-        Self::Object,
-    ];
 }
 
 impl Route {

@@ -107,8 +107,8 @@ struct ReplyToEntry {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OptionalEntry {
-    Type(VariableType),
     Detailed(DetailedEntry),
+    Type(VariableType),
 }
 
 #[derive(Deserialize)]

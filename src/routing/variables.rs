@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Route, VariableType};
-use crate::event::{Event, Sources, json_type};
+use super::Route;
+use crate::event::{Event, Sources};
 
 /// Faults in an event's variables. Retrying can't help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,70 +77,6 @@ pub(crate) fn collect_texts(value: &Value, found: &mut Vec<String>) {
         Value::Array(items) => items.iter().for_each(|item| collect_texts(item, found)),
         Value::Object(fields) => fields.values().for_each(|value| collect_texts(value, found)),
         _ => {}
-    }
-}
-
-impl VariableType {
-    /// The empty value of this type.
-    pub(crate) fn empty_value(self) -> Value {
-        match self {
-            Self::List => Value::Array(Vec::new()),
-            Self::Object => Value::Object(Map::new()),
-            _ => Value::String(String::new()),
-        }
-    }
-
-    fn check(self, value: &Value) -> Result<(), String> {
-        let fits = match (self, value) {
-            (Self::Text, Value::String(_) | Value::Number(_) | Value::Bool(_))
-            | (Self::Time, Value::String(_))
-            | (Self::Amount, Value::Number(_)) => true,
-            (Self::List, Value::Array(items)) => {
-                match items
-                    .iter()
-                    .find(|item| matches!(item, Value::Object(_) | Value::Array(_) | Value::Null))
-                {
-                    Some(item) => {
-                        return Err(format!("has a JSON {} in its list", json_type(item)));
-                    }
-                    None => true,
-                }
-            }
-            (Self::Amount, Value::String(text)) => {
-                text.trim().parse::<rust_decimal::Decimal>().is_ok()
-            }
-            (Self::Object, Value::Object(fields)) => {
-                let nested = |value: &&Value| value.is_object() || value.is_array();
-                if fields.values().any(|value| nested(&value)) {
-                    return Err("has objects or lists in it".to_owned());
-                }
-                true
-            }
-            // Seconds.
-            (Self::Duration, Value::Number(number)) => number.is_u64(),
-            (Self::Integer, Value::Number(number)) => number.is_i64() || number.is_u64(),
-            (Self::Integer, Value::String(text)) => text.trim().parse::<i64>().is_ok(),
-            (Self::Url, Value::String(text)) => url::Url::parse(text.trim())
-                .is_ok_and(|url| matches!(url.scheme(), "http" | "https")),
-            _ => false,
-        };
-        if fits {
-            return Ok(());
-        }
-        let wanted = match self {
-            Self::Text => "a text",
-            Self::Amount => "an amount",
-            Self::Time => "a time",
-            Self::List => "a list",
-            Self::Url => "an http or https address",
-            Self::Integer => "a whole number",
-            Self::Duration => "a number of seconds",
-            Self::Object => "an object",
-        };
-        Err(match value {
-            Value::String(_) | Value::Number(_) => format!("is not {wanted}"),
-            other => format!("is a JSON {}, not {wanted}", json_type(other)),
-        })
     }
 }
 

@@ -6,42 +6,60 @@
 
 use std::fmt::Write;
 
+use super::include::{Piece, print};
+
 /// A line is broken at the first tag after this many bytes; RFC 5322 2.1.1 allows 998.
 const LONG: usize = 400;
 
-/// A template's HTML; its expressions stay as they are.
-pub(super) fn template(html: &str) -> String {
-    let mut ascii = String::with_capacity(html.len() + html.len() / 8);
-    let mut column = 0;
-    let mut rest = html;
-    while !rest.is_empty() {
-        let (markup, expression, after) = match rest.split_once("{{") {
-            Some((markup, after)) => match after.split_once("}}") {
-                Some((expression, after)) => (markup, Some(expression), after),
-                None => (rest, None, ""),
-            },
-            None => (rest, None, ""),
-        };
+/// A template's HTML; its tags stay as they are.
+pub(super) fn html(mut pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut writer = Writer::default();
+    for piece in &mut pieces {
+        match piece {
+            Piece::Text(text, _) => *text = writer.text(text),
+            Piece::Tag(_) => {
+                // Its braces don't count: most tags print no more than what is in them.
+                writer.column += print(std::slice::from_ref(piece)).len() - 4;
+            }
+        }
+    }
+    pieces
+}
+
+#[derive(Default)]
+struct Writer {
+    column: usize,
+    /// Within `<style>` references mean nothing: CSS has escapes of its own.
+    in_style: bool,
+}
+
+impl Writer {
+    fn text(&mut self, markup: &str) -> String {
+        let mut ascii = String::with_capacity(markup.len() + markup.len() / 8);
         let mut in_name = false;
-        for letter in markup.chars() {
-            if letter == ' ' && in_name && column > LONG {
+        for (at, letter) in markup.char_indices() {
+            if letter == ' ' && in_name && self.column > LONG {
                 // The blank between a tag's name and its attributes.
                 ascii.push('\n');
-                (column, in_name) = (0, false);
+                (self.column, in_name) = (0, false);
                 continue;
             }
+            if letter == '<' {
+                let tag = markup.as_bytes().get(at + 1..at + 7).unwrap_or_default();
+                self.in_style = (self.in_style && !tag.eq_ignore_ascii_case(b"/style"))
+                    || tag.get(..5).is_some_and(|it| it.eq_ignore_ascii_case(b"style"));
+            }
             in_name = letter == '<' || (in_name && letter.is_ascii_alphanumeric());
-            column = if letter == '\n' { 0 } else { column + 1 };
-            push(&mut ascii, letter);
+            self.column = if letter == '\n' { 0 } else { self.column + 1 };
+            if self.in_style && !letter.is_ascii() {
+                // The blank ends the escape (CSS Syntax 4.3.7).
+                let _ = write!(ascii, "\\{:x} ", u32::from(letter));
+            } else {
+                push(&mut ascii, letter);
+            }
         }
-        if let Some(expression) = expression {
-            // Writing to a String can't fail.
-            let _ = write!(ascii, "{{{{{expression}}}}}");
-            column += expression.len();
-        }
-        rest = after;
+        ascii
     }
-    ascii
 }
 
 /// Prints a value as text within HTML: no markup, no control characters, ASCII.
@@ -84,21 +102,27 @@ fn push(out: &mut String, letter: char) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::syntax::At, *};
+
+    fn written(markup: &str) -> String {
+        let pieces = super::html(vec![Piece::Text(markup.to_owned(), At::default())]);
+        print(&pieces)
+    }
 
     #[test]
-    fn markup_is_ascii_and_expressions_stay() {
-        let html = "<p>Pel\u{ed}cula \u{b7} {{plural n \"d\u{ed}a\" \"d\u{ed}as\"}}</p>";
-        let ascii = "<p>Pel&#237;cula &#183; {{plural n \"d\u{ed}a\" \"d\u{ed}as\"}}</p>";
-        assert_eq!(template(html), ascii);
-        assert_eq!(template("{{open"), "{{open");
+    fn markup_is_ascii() {
+        let html =
+            "<p>Pel\u{ed}cula \u{b7}</p><style>a::after { content: \"\u{2192}b\" }</style>\u{b7}";
+        let ascii =
+            "<p>Pel&#237;cula &#183;</p><style>a::after { content: \"\\2192 b\" }</style>&#183;";
+        assert_eq!(written(html), ascii);
     }
 
     #[test]
     fn long_lines_are_broken_within_tags_only() {
-        let row = "<tr><td class=\"a b\">a  b {{#if (eq a \"<td x\")}}c{{/if}}</td></tr>";
-        let html = row.repeat(30);
-        let broken = template(&html);
+        let row = "<tr><td class=\"a b\">a  b c</td></tr>";
+        let html = row.repeat(50);
+        let broken = written(&html);
         assert!(broken.lines().all(|line| line.len() < 2 * LONG), "{broken}");
         assert!(broken.lines().count() > 3);
         assert_eq!(broken.replace("<td\n", "<td "), html);

@@ -1,147 +1,257 @@
 //! One template in one language, ready to render.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::HashMap};
 
+use handlebars::Template;
 use sha2::{Digest, Sha256};
 
 use super::{
     ascii,
-    read::read,
-    source::{Files, Includes, Markup, Source},
-    tree::Node,
+    helpers::{BLOCKS, Function},
+    include::{Includes, Origins, Piece, merged, print},
+    lint::{self, Checked},
+    mjml,
+    source::{Files, Markup, Source, SourceKind},
+    syntax::{Fault, Kind, MAX_NESTING},
 };
-
-/// Longest part, in bytes, with its includes; mail programs cut longer ones off anyway.
-const MAX_PART_BYTES: usize = 256 * 1024;
-/// Deepest nesting of a part.
-const MAX_NESTING: usize = 100;
+use crate::routing::{Route, RoutingTable};
 
 /// One template in one language, ready to render.
 #[derive(Debug)]
 pub struct Compiled {
-    pub(super) subject: Vec<Node>,
-    pub(super) html: Vec<Node>,
-    pub(super) text: Vec<Node>,
-    /// The variables that it uses.
-    pub(super) names: BTreeSet<String>,
+    /// Its parts for each route that uses it, by name: they may declare different types.
+    pub(super) routes: HashMap<String, Parts>,
     /// A hash of its flat text: equal mails have equal versions.
     pub version: String,
     /// What was compiled: no includes, HTML instead of MJML. All it takes to render it again.
     pub flat: Source,
 }
 
+/// What a mail is rendered from.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) subject: Checked,
+    pub(super) html: Checked,
+    pub(super) text: Checked,
+}
+
 impl Compiled {
-    /// Puts in the includes, turns MJML into HTML and compiles each part.
+    /// Puts in the includes, turns MJML into HTML and compiles each part for the routes that use it.
     ///
     /// # Errors
-    /// Every fault found.
+    /// Every fault found, with its file, line and column.
     pub fn new(
         files: &Files,
         template: &str,
         language: &str,
         source: &Source,
+        routing: &RoutingTable,
     ) -> Result<Self, Vec<String>> {
-        let at = |kind: &str, reason: String| {
-            vec![format!("templates/{template}/{language}.{kind}: {reason}")]
-        };
-        let includes = Includes { files, template, language };
-        let subject = includes.expanded(&source.subject, "subject").and_then(bounded);
-        let subject = subject.map_err(|e| at("subject", e));
-        let text = includes.text(source).and_then(bounded).map_err(|e| at("txt", e));
-        let html = includes.html(source).and_then(bounded).and_then(|html| match source.markup {
-            Markup::Mjml => to_html(&html),
-            Markup::Html | Markup::None => Ok(html),
+        let routes = routing.routes().into_iter().filter(|route| route.template == template);
+        let routes: Vec<&Route> = routes.map(|route| &**route).collect();
+        Self::for_routes(files, template, language, source, &routes)
+    }
+
+    pub(super) fn for_routes(
+        files: &Files,
+        template: &str,
+        language: &str,
+        source: &Source,
+        routes: &[&Route],
+    ) -> Result<Self, Vec<String>> {
+        let includes = Includes::new(files, template, language);
+        let located = |fault: Fault| vec![includes.origins.locate(&fault)];
+        let subject = includes.subject(source).map(merged).map_err(located);
+        let html = includes.html(source).and_then(|pieces| match source.markup {
+            Markup::Mjml => mjml::to_html(&pieces),
+            Markup::Html | Markup::None => mjml::html(pieces),
         });
-        let html = html.map(|html| ascii::template(&html)).map_err(|e| at("html", e));
+        let html = html.map(|pieces| if source.is_flat() { pieces } else { ascii::html(pieces) });
+        let html = html.map_err(located);
+        let text = includes.text(source).map(merged).map_err(located);
         let (subject, html, text) = all(subject, html, text)?;
+        let mut parts = HashMap::new();
+        let mut faults = Vec::new();
+        // A template that no route uses is read all the same.
+        let unused = [None];
+        let routes = routes.iter().copied().map(Some).chain(unused).take(routes.len().max(1));
+        for route in routes {
+            let part = |pieces: &[Piece]| check(pieces, route, language, &includes.origins);
+            match all(part(&subject), part(&html), part(&text)) {
+                Ok((subject, html, text)) => {
+                    let name = route.map(|route| route.name.clone()).unwrap_or_default();
+                    parts.insert(name, Parts { subject, html, text });
+                }
+                Err(found) => {
+                    let new: Vec<_> = found.into_iter().filter(|it| !faults.contains(it)).collect();
+                    faults.extend(new);
+                }
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
         let markup = match source.markup {
             Markup::Mjml | Markup::Html => Markup::Html,
             Markup::None => Markup::None,
         };
-        let flat = Source { subject, html, text, markup };
-        Self::of_flat(template, language, flat)
-    }
-
-    /// Compiles what [`Self::flat`] was.
-    ///
-    /// # Errors
-    /// Every fault found.
-    pub fn of_flat(template: &str, language: &str, flat: Source) -> Result<Self, Vec<String>> {
-        let mut names = BTreeSet::new();
-        let mut part = |kind: &str, text: &str| {
-            let fault = |reason| format!("templates/{template}/{language}.{kind}: {reason}");
-            let (nodes, found) =
-                read(text).map_err(|faults| faults.into_iter().map(fault).collect::<Vec<_>>())?;
-            names.extend(found);
-            Ok(nodes)
+        let flat = if source.is_flat() {
+            source.clone()
+        } else {
+            let [subject, html, text] = [subject, html, text].map(|pieces| print(&pieces));
+            Source { subject, html, text, markup, kind: SourceKind::Flat { is_stripped: true } }
         };
-        let subject = part("subject", flat.subject.trim_end());
-        let html = part("html", &flat.html);
-        let text = part("txt", &flat.text);
-        let (subject, html, text) = all(subject, html, text)?;
         let mut hash = Sha256::new();
         for part in [&flat.subject, &flat.html, &flat.text] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         }
         let version = hex::encode(&hash.finalize()[..6]);
-        Ok(Self { subject, html, text, names, version, flat })
+        Ok(Self { routes: parts, version, flat })
     }
 }
 
-/// Refuses what would be too much for the parsers, which recurse: an overflow of the stack ends
-/// the process.
-fn bounded(part: String) -> Result<String, String> {
-    if part.len() > MAX_PART_BYTES {
-        return Err(format!("it has {} bytes, more than {MAX_PART_BYTES}", part.len()));
-    }
-    if nesting(&part) > MAX_NESTING {
-        return Err(format!("its elements, blocks or calls nest deeper than {MAX_NESTING}"));
-    }
-    Ok(part)
+/// A part as the `handlebars` crate renders it, checked for a route.
+fn check(
+    pieces: &[Piece],
+    route: Option<&Route>,
+    language: &str,
+    origins: &Origins,
+) -> Result<Checked, Vec<String>> {
+    let template = read(pieces).map_err(|fault| vec![origins.locate(&fault)])?;
+    let checked = lint::check(template, pieces, route, language);
+    checked.map_err(|faults| faults.iter().map(|fault| origins.locate(fault)).collect())
 }
 
-/// How deep elements, blocks and calls lie in each other, at most. `{{else if}}` lies in its `if`.
-fn nesting(part: &str) -> usize {
-    // Void elements, which have no end (HTML 13.1.2).
-    const VOID: [&str; 13] = [
-        "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source",
-        "track", "wbr",
-    ];
-    let (mut elements, mut blocks, mut calls, mut deepest) = (0_usize, 0_usize, 0_usize, 0);
-    let mut outer_blocks = Vec::new();
-    let mut rest = part;
-    while let Some(at) = rest.find(['<', '(', ')', '{']) {
-        let (sign, after) = (rest.as_bytes()[at], &rest[at + 1..]);
-        rest = after;
-        match sign {
-            b'<' if after.starts_with('/') => elements = elements.saturating_sub(1),
-            b'<' if after.starts_with(|first: char| first.is_ascii_alphabetic()) => {
-                let tag = after.split('>').next().unwrap_or_default();
-                let name = tag.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next();
-                if !tag.ends_with('/') && !name.is_some_and(|name| VOID.contains(&name)) {
-                    elements += 1;
+/// Stands for a text while the tags are read: the library's parser looks at every byte of a text, and would
+/// take white space away.
+const TEXT: &str = "\u{1}";
+
+/// What the library's parser makes of the tags; each text is still to be put back.
+fn read(pieces: &[Piece]) -> Result<Template, Fault> {
+    let mut short = String::new();
+    let mut open: Vec<(&'static str, usize)> = Vec::new();
+    let mut tags = Vec::new();
+    let mut depth = 0;
+    for piece in pieces {
+        let Piece::Tag(tag) = piece else {
+            short.push_str(TEXT);
+            continue;
+        };
+        tags.push((short.len(), tag));
+        let fault = |reason: String| Err(Fault::new(tag.at, reason));
+        let body = library_syntax(&tag.body);
+        match tag.kind {
+            Kind::Markup => {
+                return fault(format!(
+                    "{{{{{{{}}}}}}} would print a value as markup: write {{{{{}}}}}",
+                    tag.body, tag.body
+                ));
+            }
+            Kind::Open | Kind::OpenInverse => {
+                let (name, body) = named(tag.name(), &body);
+                short.push_str(&format!("{{{{#{body}}}}}"));
+                depth += 1;
+                open.push((name, depth));
+            }
+            Kind::Else => {
+                let chain = body.strip_prefix("else").unwrap_or_default().trim();
+                if chain.is_empty() {
+                    short.push_str("{{else}}");
+                } else {
+                    let first = chain.split(' ').next().unwrap_or_default();
+                    short.push_str(&format!("{{{{else {}}}}}", named(first, chain).1));
+                    depth += 1;
                 }
             }
-            b'(' => calls += 1,
-            b')' => calls = calls.saturating_sub(1),
-            b'{' if after.starts_with('{') => {
-                calls = 0;
-                let inner = after[1..].trim_start_matches(['~', ' ', '\n', '\t']);
-                if inner.starts_with(['#', '^']) {
-                    outer_blocks.push(blocks);
-                    blocks += 1;
-                } else if inner.strip_prefix("else").is_some_and(|it| !it.starts_with(['}', '~'])) {
-                    blocks += 1;
-                } else if inner.starts_with('/') {
-                    blocks = outer_blocks.pop().unwrap_or_default();
-                }
+            Kind::Close => {
+                let (name, outer) = open.pop().unwrap_or_default();
+                short.push_str(&format!("{{{{/{name}}}}}"));
+                depth = outer.saturating_sub(1);
             }
-            _ => {}
+            _ => short.push_str(&format!("{{{{{body}}}}}")),
         }
-        deepest = deepest.max(elements + blocks + calls);
+        if depth > MAX_NESTING {
+            return fault(format!("its blocks nest deeper than {MAX_NESTING}"));
+        }
     }
-    deepest
+    Template::compile(&short).map_err(|error| {
+        let (_, column) = error.pos().unwrap_or_default();
+        let offset =
+            short.char_indices().nth(column.saturating_sub(1)).map_or(short.len(), |it| it.0);
+        let tag = tags.iter().rev().find(|(begin, _)| *begin <= offset);
+        let at = tag.map(|(_, tag)| tag.at).unwrap_or_default();
+        let body = tag.map(|(_, tag)| print(&[Piece::Tag((*tag).clone())])).unwrap_or_default();
+        Fault::new(at, format!("{body} is not Handlebars"))
+    })
+}
+
+/// A block's name for the library, and what stands in its tag: `{{#items}}` of no helper is a section.
+fn named<'a>(name: &str, body: &'a str) -> (&'static str, Cow<'a, str>) {
+    // `{{#list}}` alone is a section over a field of that name.
+    let function = Function::named(name).filter(|_| body != name).map(|(name, _)| name);
+    match BLOCKS.into_iter().find(|it| *it == name).or(function) {
+        Some(name) => (name, body.into()),
+        None if name == "log" => ("log", body.into()),
+        None => ("section", format!("section {body}").into()),
+    }
+}
+
+/// What stands in a tag as the library's grammar has it: texts as JSON, `.` as `this`, `..` as `../this`.
+fn library_syntax(body: &str) -> String {
+    let mut out = String::with_capacity(body.len() + 8);
+    let mut rest = body;
+    while let Some(first) = rest.chars().next() {
+        match first {
+            '"' | '\'' => {
+                let mut text = String::new();
+                let mut letters = rest[1..].char_indices().peekable();
+                let mut end = rest.len();
+                while let Some((at, letter)) = letters.next() {
+                    if letter == '\\' && letters.peek().is_some_and(|it| it.1 == first) {
+                        letters.next();
+                        text.push(first);
+                    } else if letter == first {
+                        end = 1 + at + 1;
+                        break;
+                    } else {
+                        text.push(letter);
+                    }
+                }
+                out.push_str(&serde_json::Value::from(text).to_string());
+                rest = &rest[end..];
+            }
+            _ if first.is_whitespace() => {
+                out.push(' ');
+                rest = rest.trim_start();
+            }
+            '(' | ')' | '=' | '|' => {
+                out.push(first);
+                rest = &rest[1..];
+            }
+            _ => {
+                let mut in_brackets = false;
+                let end = rest.find(|letter: char| {
+                    match letter {
+                        '[' => in_brackets = true,
+                        ']' => in_brackets = false,
+                        _ => {}
+                    }
+                    !in_brackets && (letter.is_whitespace() || "()=|\"'".contains(letter))
+                });
+                let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
+                let is_up = |part: &str| part == "..";
+                match word {
+                    "." => out.push_str("this"),
+                    "undefined" => out.push_str("null"),
+                    _ if word.split('/').all(is_up) => out.push_str(&format!("{word}/this")),
+                    _ => out.push_str(word),
+                }
+                rest = after;
+            }
+        }
+    }
+    out
 }
 
 /// All three, or the faults of all three.
@@ -153,96 +263,5 @@ fn all<T>(
     match (a, b, c) {
         (Ok(a), Ok(b), Ok(c)) => Ok((a, b, c)),
         (a, b, c) => Err([a.err(), b.err(), c.err()].into_iter().flatten().flatten().collect()),
-    }
-}
-
-/// MJML to HTML; Handlebars expressions go through it as text.
-fn to_html(mjml: &str) -> Result<String, String> {
-    let parsed = mrml::parse(mjml).map_err(|error| format!("MJML: {error}"))?;
-    if let Some(warning) = parsed.warnings.first() {
-        return Err(format!("MJML: {warning:?}"));
-    }
-    let options = mrml::prelude::render::RenderOptions::default();
-    let html = parsed.element.render(&options).map_err(|error| format!("MJML: {error}"))?;
-    // What MJML doesn't know it passes on as it stands.
-    match html.split_once("<mj-") {
-        None => Ok(html),
-        Some((_, after)) => {
-            let name = after.split(|c: char| !c.is_alphanumeric() && c != '-').next();
-            Err(format!("MJML: <mj-{}> is no element", name.unwrap_or_default()))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn compile(html: &str, markup: Markup) -> Result<Compiled, Vec<String>> {
-        let source = Source {
-            subject: "{{Title}}\n".to_owned(),
-            html: html.to_owned(),
-            text: "{{title}}".to_owned(),
-            markup,
-        };
-        Compiled::new(&Files::new(), "t", "en", &source)
-    }
-
-    #[test]
-    fn mjml_becomes_html_and_keeps_its_expressions() {
-        let mjml = r#"<mjml><mj-body><mj-section><mj-column>
-            <mj-table>{{#each seats}}<tr><td>{{this}}</td></tr>{{/each}}</mj-table>
-            <mj-raw>{{#if url}}</mj-raw><mj-button href="{{url}}">Go</mj-button><mj-raw>{{/if}}</mj-raw>
-            </mj-column></mj-section></mj-body></mjml>"#;
-        let compiled = compile(mjml, Markup::Mjml).unwrap();
-        assert!(compiled.flat.html.contains(r#"{{#if url}}<tr>"#), "{}", compiled.flat.html);
-        assert!(compiled.flat.html.contains(r#"href="{{url}}""#));
-        assert_eq!(compiled.names.iter().collect::<Vec<_>>(), ["seats", "title", "url"]);
-    }
-
-    #[test]
-    fn each_fault_says_where() {
-        let faults = compile("<mjml><mj-body><mj-nothing/></mj-body></mjml>", Markup::Mjml);
-        assert!(faults.unwrap_err()[0].starts_with("templates/t/en.html: MJML: "));
-        let faults = compile("{{#if}", Markup::Html).unwrap_err();
-        assert!(faults[0].starts_with("templates/t/en.html: "), "{faults:?}");
-        let faults = compile("{{{title}}} {{shout title}}", Markup::Html).unwrap_err();
-        assert_eq!(faults.len(), 2, "{faults:?}");
-    }
-
-    #[test]
-    fn the_version_is_that_of_the_words() {
-        let version = |html| compile(html, Markup::Html).unwrap().version;
-        assert_eq!(version("<p>a</p>"), version("<p>a</p>"));
-        assert_ne!(version("<p>a</p>"), version("<p>b</p>"));
-    }
-
-    #[test]
-    fn what_would_overflow_the_stack_is_refused() {
-        let deep = |open: &str, inner: &str, close: &str, times: usize| {
-            format!("{}{inner}{}", open.repeat(times), close.repeat(times))
-        };
-        let raw = |times| {
-            let elements = deep("<div>", "", "</div>", times);
-            format!("<mjml><mj-body><mj-raw>{elements}</mj-raw></mj-body></mjml>")
-        };
-        let calls = |times| format!("{{{{#if {}}}}}x{{{{/if}}}}", deep("(and a ", "b", ")", times));
-        let blocks = |times| deep("{{#if a}}", "x", "{{/if}}", times);
-        let chain = |times| format!("{{{{#if a}}}}{}{{{{/if}}}}", "{{else if b}}x".repeat(times));
-        for (markup, text) in [
-            (Markup::Mjml, &raw as &dyn Fn(usize) -> String),
-            (Markup::Html, &calls),
-            (Markup::Html, &blocks),
-            (Markup::Html, &chain),
-        ] {
-            compile(&text(MAX_NESTING - 5), markup).unwrap();
-            let faults = compile(&text(5000), markup).unwrap_err();
-            assert!(faults[0].contains("nest deeper than 100"), "{faults:?}");
-        }
-        compile(&"<br>({{a}})".repeat(1000), Markup::Html).unwrap();
-        assert!(
-            compile(&"x".repeat(MAX_PART_BYTES + 1), Markup::Html).unwrap_err()[0]
-                .contains("bytes")
-        );
     }
 }

@@ -29,7 +29,7 @@ fn every_mail_is_as_it_was_reviewed() {
     let lists = HashMap::from([("ADMIN_EMAILS".into(), team()), ("CONTACT_EMAILS".into(), team())]);
     let routing = RoutingTable::parse(EMBEDDED_ROUTES, &lists).unwrap();
     let files = source::read(None).unwrap();
-    let templates = Templates::compile(&files, Globals::new(&settings)).unwrap();
+    let templates = Templates::compile(&files, &routing, Globals::new(&settings)).unwrap();
     let sources = Sources::new(&settings).unwrap();
     let faults = templates.try_all(Trial { routing: &routing, files: &files, sources: &sources });
     assert_eq!(faults, [""; 0]);

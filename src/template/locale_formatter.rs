@@ -11,12 +11,13 @@ use std::{
 use icu_calendar::{Date, Iso};
 use icu_datetime::{
     DateTimeFormatter,
-    fieldsets::{Combo, YMD, YMDET, zone::LocalizedOffsetShort},
+    fieldsets::{Combo, T, YMD, YMDE, YMDET, enums::DateFieldSet, zone::LocalizedOffsetShort},
     options::TimePrecision,
 };
+use icu_decimal::{DecimalFormatter, input::Decimal as Digits};
 use icu_list::{ListFormatter, options::ListFormatterOptions};
 use icu_locale_core::Locale;
-use icu_plurals::{PluralCategory, PluralRules};
+use icu_plurals::{PluralCategory, PluralOperands, PluralRules};
 use icu_time::{DateTime, TimeZoneInfo, ZonedDateTime, zone::models::AtTime};
 use jiff::{Zoned, civil, tz::TimeZone};
 use jiff_icu::ConvertFrom as _;
@@ -87,6 +88,7 @@ pub(super) struct LocaleFormatter {
     pub(super) language: &'static str,
     /// The whole tag, such as `es-CO`.
     pub(super) tag: String,
+    locale: Locale,
     day: DateTimeFormatter<YMD>,
     time: DateTimeFormatter<YMDET>,
     instant: DateTimeFormatter<Combo<YMDET, LocalizedOffsetShort>>,
@@ -109,6 +111,7 @@ impl LocaleFormatter {
             list: ListFormatter::try_new_and((&locale).into(), ListFormatterOptions::default())
                 .ok()?,
             plural: PluralRules::try_new_cardinal((&locale).into()).ok()?,
+            locale,
         })
     }
 
@@ -149,8 +152,83 @@ impl LocaleFormatter {
         self.list.format(items.iter()).to_string()
     }
 
+    /// The day of a time, in one of the styles; any other text as it stands.
+    pub(super) fn date(&self, text: &str, style: &str, zone: Option<&TimeZone>) -> String {
+        let date = match Time::read(text) {
+            Some(time @ Time::Instant(..)) => time.zoned(zone).map(|time| time.date()),
+            Some(Time::Civil(time)) => Some(time.date()),
+            Some(Time::Date(date)) => Some(date),
+            None => None,
+        };
+        let fields = match style {
+            "short" => DateFieldSet::YMD(YMD::short()),
+            "medium" => DateFieldSet::YMD(YMD::medium()),
+            "full" => DateFieldSet::YMDE(YMDE::long()),
+            _ => DateFieldSet::YMD(YMD::long()),
+        };
+        let written = date.and_then(|date| {
+            let formatter = DateTimeFormatter::try_new((&self.locale).into(), fields).ok()?;
+            Some(formatter.format(&Date::<Iso>::convert_from(date)).to_string())
+        });
+        written.map_or_else(|| text.trim().to_owned(), |date| plain_spaces(&date))
+    }
+
+    /// The clock of a time; a date has none. Any other text as it stands.
+    pub(super) fn clock(&self, text: &str, style: &str, zone: Option<&TimeZone>) -> String {
+        let fields = match style {
+            "medium" => T::hms(),
+            _ => T::hm(),
+        };
+        let locale = &self.locale;
+        let clock = |time: civil::DateTime| {
+            let formatter = DateTimeFormatter::try_new(locale.into(), fields).ok()?;
+            Some(formatter.format(&DateTime::<Iso>::convert_from(time)).to_string())
+        };
+        let written = match Time::read(text) {
+            Some(time @ Time::Instant(..)) => {
+                let time = time.zoned(zone);
+                let named = matches!(style, "long" | "full");
+                time.and_then(|time| {
+                    let written = clock(time.datetime())?;
+                    if !named {
+                        return Some(written);
+                    }
+                    // The zone is written as beside a whole time.
+                    let whole = self.instant(&time);
+                    let zone = whole.rsplit(' ').next().unwrap_or_default();
+                    Some(format!("{written} {zone}"))
+                })
+            }
+            Some(Time::Civil(time)) => clock(time),
+            Some(Time::Date(_)) => Some(String::new()),
+            None => None,
+        };
+        written.map_or_else(|| text.trim().to_owned(), |clock| plain_spaces(&clock))
+    }
+
+    /// A number with its groups: `1.234,5`. Text that is no number stays as it is.
+    pub(super) fn number(&self, text: &str) -> String {
+        let Ok(digits) = Digits::try_from_str(text.trim()) else { return text.to_owned() };
+        let formatter = DecimalFormatter::try_new((&self.locale).into(), Default::default());
+        formatter
+            .map_or_else(|_| text.to_owned(), |it| plain_spaces(&it.format(&digits).to_string()))
+    }
+
+    /// Which of CLDR's categories a number takes, by its place in [`PLURAL_CATEGORIES`], and by its place
+    /// among those that the language has. What is no number takes the last.
+    pub(super) fn plural(&self, number: &str) -> (usize, usize) {
+        let digits = Digits::try_from_str(number.trim());
+        let category = digits.map_or(PluralCategory::Other, |digits| {
+            self.plural.category_for(PluralOperands::from(&digits))
+        });
+        let mut own: Vec<usize> = self.plural.categories().map(place).collect();
+        own.sort_unstable();
+        let place = place(category);
+        (place, own.iter().position(|it| *it == place).unwrap_or(own.len().saturating_sub(1)))
+    }
+
     /// Whether a number takes the word for one.
-    pub(super) fn is_one(&self, number: i64) -> bool {
+    fn is_one(&self, number: i64) -> bool {
         self.plural.category_for(number.unsigned_abs()) == PluralCategory::One
     }
 
@@ -181,7 +259,9 @@ impl LocaleFormatter {
     /// An amount: `$25.50`, `$45.000`, `12,00 €`. The digits of a text count as they
     /// stand, those of a JSON number as serde_json reads it, an `f64`. Text that is no number stays as it is.
     pub(super) fn money(&self, amount: &str, currency: &str) -> String {
-        let Ok(amount) = amount.trim().parse::<Decimal>() else { return amount.to_owned() };
+        let written = amount.trim();
+        let number = written.parse().or_else(|_| Decimal::from_scientific(written));
+        let Ok(amount) = number else { return amount.to_owned() };
         let currency = currency.to_ascii_uppercase();
         // ISO 4217 minor units; pesos of Colombia are written without cents.
         let decimals = match currency.as_str() {
@@ -220,6 +300,27 @@ impl LocaleFormatter {
             other => format!("{sign}{number} {other}"),
         }
     }
+}
+
+/// CLDR's names of the forms that a word has beside a number.
+pub(super) const PLURAL_CATEGORIES: [&str; 6] = ["zero", "one", "two", "few", "many", "other"];
+
+fn place(category: PluralCategory) -> usize {
+    match category {
+        PluralCategory::Zero => 0,
+        PluralCategory::One => 1,
+        PluralCategory::Two => 2,
+        PluralCategory::Few => 3,
+        PluralCategory::Many => 4,
+        PluralCategory::Other => 5,
+    }
+}
+
+/// How many forms a word has beside numbers in a language.
+pub(super) fn plural_categories(language: &str) -> usize {
+    let locale = language.parse::<Locale>().unwrap_or(Locale::UNKNOWN);
+    let rules = PluralRules::try_new_cardinal((&locale).into());
+    rules.map_or(1, |rules| rules.categories().count())
 }
 
 /// Unicode's narrow and no-break spaces, which some mail programs show as boxes.

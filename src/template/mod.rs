@@ -1,34 +1,42 @@
 //! Templates: subject, HTML and text of every mail in every language, compiled once.
 //!
-//! What is compiled is one flat text for each part: includes are put in and MJML is turned into
-//! HTML at load, and it is kept as a tree (tree.rs); names that its route does not declare are
-//! refused. Before a template is rendered (evaluate.rs), the variables of its route are turned into
-//! words by their types (words.rs).
+//! At load the includes of each part are put in (include.rs), MJML becomes HTML (mjml.rs) and what is left is checked
+//! against what its routes declare (lint.rs). The `handlebars` crate reads the tags and renders them, with the
+//! helpers of helpers.rs, which print values by their types and count what they render.
 
 mod ascii;
 mod compile;
-mod evaluate;
 #[cfg(test)]
 mod golden;
 mod helpers;
+mod include;
+mod lint;
 mod locale_formatter;
-mod read;
+mod mjml;
 mod rerender;
 pub mod source;
 pub mod store;
-mod tree;
+mod syntax;
+#[cfg(test)]
+mod tests;
 mod validate;
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use arc_swap::ArcSwap;
+use handlebars::{Context, Handlebars, RenderContext, Renderable};
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
 pub use self::compile::Compiled;
 pub use self::validate::{Trial, sample};
 use self::{
-    evaluate::{Scope, evaluate},
+    compile::Parts,
+    helpers::{Bounded, Mail},
+    lint::Checked,
     locale_formatter::{LocaleFormatter, Locales},
     source::Files,
     store::Overrides,
@@ -37,7 +45,7 @@ use crate::{
     audit::TemplateRef,
     config::{Brand, Settings},
     event::Event,
-    routing::{Route, VariableType},
+    routing::{Route, RoutingTable},
     text::one_line,
 };
 
@@ -105,7 +113,7 @@ fn brand(brand: &Brand) -> Value {
         &brand.colour,
         readable_on(&brand.colour),
     ];
-    let fields = tree::BRAND.into_iter().zip(values);
+    let fields = lint::BRAND.into_iter().zip(values);
     fields.map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<Map<_, _>>().into()
 }
 
@@ -134,14 +142,18 @@ impl Templates {
     ///
     /// # Errors
     /// Every fault found, one a line.
-    pub fn compile(files: &Files, globals: Globals) -> Result<Self, Vec<String>> {
+    pub fn compile(
+        files: &Files,
+        routing: &RoutingTable,
+        globals: Globals,
+    ) -> Result<Self, Vec<String>> {
         let locales = Arc::new(Locales::new(&globals.locale));
         let mut faults = Vec::new();
         let mut shipped: HashMap<String, HashMap<&'static str, Arc<Compiled>>> = HashMap::new();
         for template in source::names(files) {
             for language in LANGUAGES {
                 let compiled = source::Source::of_files(files, template, language)
-                    .and_then(|source| Compiled::new(files, template, language, &source));
+                    .and_then(|source| Compiled::new(files, template, language, &source, routing));
                 match compiled {
                     Err(found) => faults.extend(found),
                     Ok(compiled) => {
@@ -212,110 +224,104 @@ impl Templates {
     fn render_with(
         &self,
         compiled: &Compiled,
-        words: &LocaleFormatter,
+        formatter: &LocaleFormatter,
         route: &Route,
         variables: &Map<String, Value>,
         event: &Event,
     ) -> Result<Rendered, TemplateError> {
-        let mut scope = self.scope(compiled, words, route, variables, event);
-        let part = |kind: &str, nodes, scope: &Scope<'_>, print| {
-            evaluate(nodes, scope, print).map_err(|reason| TemplateError::Render {
-                name: format!("{}/{}.{kind}", route.template, words.language),
-                reason,
-            })
+        let fault = |part: &str, reason: String| TemplateError::Render {
+            name: format!("{}/{}.{part}", route.template, formatter.language),
+            reason,
         };
-        let plain: evaluate::Print = |value, out| out.push_str(value);
+        let Some(Parts { subject, html, text }) = compiled.routes.get(&route.name) else {
+            return Err(TemplateError::Unknown(route.template.clone()));
+        };
+        let zone = event.zone().or_else(|| self.globals.zone.clone());
+        let currency = variables.get("currency").and_then(Value::as_str);
+        let currency = currency.filter(|code| !code.is_empty()).unwrap_or(&self.globals.currency);
+        let mail = Mail::new(formatter, zone.as_ref(), currency);
+        let mut context = Context::from(self.context(formatter, route, variables, event, &zone));
+        let part = |name: &str, part: &Checked, context: &Context, is_markup: bool| {
+            render(part, context, &mail, is_markup).map_err(|reason| fault(name, reason))
+        };
         // An event that brings its own subject has it, whichever template is used.
         let own = variables.get("subject").and_then(Value::as_str).filter(|own| !own.is_empty());
         let subject = match own {
             Some(own) => header(own),
-            None => header(&part("subject", &compiled.subject, &scope, plain)?),
+            None => header(&part("subject", subject, &context, false)?),
         };
-        scope.values.push(("subject", Cow::Owned(subject.as_str().into())));
-        let html = part("html", &compiled.html, &scope, ascii::escape)?;
-        let text = part("txt", &compiled.text, &scope, plain)?;
+        context.data_mut()["subject"] = subject.as_str().into();
+        let html = part("html", html, &context, true)?;
+        let text = part("txt", text, &context, false)?;
         let template = TemplateRef {
             name: route.template.clone(),
-            locale: words.tag.clone(),
+            locale: formatter.tag.clone(),
             version: compiled.version.clone(),
         };
         Ok(Rendered { subject, html, text, template, instead_of: None })
     }
 
-    /// What a template sees: the variables in words, and what every template sees.
-    fn scope<'a>(
-        &'a self,
-        compiled: &Compiled,
-        words: &'a LocaleFormatter,
+    /// What a template sees: the variables by their types, and what every template sees.
+    fn context(
+        &self,
+        formatter: &LocaleFormatter,
         route: &Route,
-        variables: &'a Map<String, Value>,
-        event: &'a Event,
-    ) -> Scope<'a> {
-        let zone = event.zone().or_else(|| self.globals.zone.clone());
-        let currency = variables.get("currency").and_then(Value::as_str);
-        let currency = currency.filter(|code| !code.is_empty()).unwrap_or(&self.globals.currency);
-        let mut values = Vec::with_capacity(variables.len() + tree::GLOBALS.len());
+        variables: &Map<String, Value>,
+        event: &Event,
+        zone: &Option<TimeZone>,
+    ) -> Value {
+        let mut values = Map::new();
         for name in ["full_name", "username", "email"] {
-            values.push((name, Cow::Owned(event.text(name).unwrap_or_default().into())));
+            values.insert(name.to_owned(), event.text(name).unwrap_or_default().into());
         }
         for (name, value) in variables {
-            let kind = route.variables.get(name).map(|variable| variable.kind);
-            let in_words = match (kind, value) {
-                (Some(VariableType::Time), Value::String(text)) if !text.is_empty() => {
-                    Some(words.time(text, zone.as_ref()))
-                }
-                (Some(VariableType::Amount), Value::Number(number)) => {
-                    Some(words.money(&number.to_string(), currency))
-                }
-                (Some(VariableType::Amount), Value::String(text)) if !text.is_empty() => {
-                    Some(words.money(text, currency))
-                }
-                (Some(VariableType::Duration), value) => {
-                    value.as_i64().map(|seconds| words.duration(seconds))
-                }
-                _ => None,
-            };
-            let value = in_words.map_or(Cow::Borrowed(value), |words| Cow::Owned(words.into()));
-            values.push((name.as_str(), value));
+            let kind = route.variables.get(name).map(|variable| &variable.kind);
+            let value = kind.map_or_else(|| value.clone(), |kind| kind.typed(value));
+            values.insert(name.clone(), value);
         }
-        let now = event.happened_at().to_zoned(zone.unwrap_or(TimeZone::UTC));
-        values.extend([
-            ("locale", Cow::Owned(words.tag.as_str().into())),
-            ("current_year", Cow::Owned(now.year().into())),
-        ]);
-        // It takes longer than all the others, and few ask for it.
-        if compiled.names.contains("current_date") {
-            values.push(("current_date", Cow::Owned(words.day(now.date()).into())));
-        }
-        Scope { words, brand: &self.globals.brand, values }
+        let now = event.happened_at().to_zoned(zone.clone().unwrap_or(TimeZone::UTC));
+        let globals = [
+            ("locale", formatter.tag.as_str().into()),
+            ("current_year", now.year().into()),
+            ("current_date", now.date().to_string().into()),
+            ("brand", self.globals.brand.clone()),
+        ];
+        values.extend(globals.map(|(name, value)| (name.to_owned(), value)));
+        Value::Object(values)
     }
+}
+
+/// How the crate writes values into HTML; all helpers are those of a mail.
+static LIBRARY: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
+    let mut library = Handlebars::new();
+    library.register_escape_fn(|value| {
+        let mut escaped = String::with_capacity(value.len());
+        ascii::escape(value, &mut escaped);
+        escaped
+    });
+    library
+});
+
+/// Renders a part.
+///
+/// # Errors
+/// It takes too much, or a helper refuses what it is given.
+fn render(
+    part: &Checked,
+    context: &Context,
+    mail: &Mail<'_>,
+    is_markup: bool,
+) -> Result<String, String> {
+    let mut out = Bounded::default();
+    let mut rc = RenderContext::new(None);
+    rc.set_disable_escape(!is_markup);
+    mail.register(part.helpers.iter().copied(), &mut rc);
+    let rendered = part.template.render(&LIBRARY, context, &mut rc, &mut out);
+    rendered.map_err(|error| error.reason().to_string())?;
+    Ok(out.0)
 }
 
 /// A header is one line: whatever a value holds, no line break and no control character gets in.
 fn header(text: &str) -> String {
     one_line(text).split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{header, readable_on};
-
-    #[test]
-    fn buttons_are_readable_in_every_colour() {
-        for (colour, text) in [
-            ("#1f3a5f", "#ffffff"),
-            ("#e50914", "#ffffff"),
-            ("#767676", "#ffffff"),
-            ("#777777", "#000000"),
-            ("#ffcc00", "#000000"),
-            ("#FFFFFF", "#000000"),
-        ] {
-            assert_eq!(readable_on(colour), text, "{colour}");
-        }
-    }
-
-    #[test]
-    fn a_subject_is_one_line() {
-        assert_eq!(header(" a\r\nBcc: x@y \u{0}\tb "), "a Bcc: x@y b");
-    }
 }

@@ -3,7 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{Compiled, Rendered, TemplateError, Templates, source::Source};
+use super::{
+    Compiled, Rendered, TemplateError, Templates,
+    source::{Files, Source},
+};
 use crate::{audit::TemplateRef, event::Event, routing::Route};
 
 impl Templates {
@@ -20,18 +23,19 @@ impl Templates {
     /// It can't be compiled or rendered any more.
     pub fn render_again(
         &self,
-        flat: Source,
+        flat: &Source,
         template: &TemplateRef,
         route: &Route,
         variables: &Map<String, Value>,
         event: &Event,
     ) -> Result<Rendered, TemplateError> {
-        let words = self.locales.of(Some(&template.locale));
-        let compiled = Compiled::of_flat(&template.name, words.language, flat);
+        let formatter = self.locales.of(Some(&template.locale));
+        let compiled =
+            Compiled::for_routes(&Files::new(), &template.name, formatter.language, flat, &[route]);
         let compiled = compiled.map_err(|faults| TemplateError::Render {
             name: template.name.clone(),
             reason: faults.join("; "),
         })?;
-        self.render_with(&compiled, &words, route, variables, event)
+        self.render_with(&compiled, &formatter, route, variables, event)
     }
 }

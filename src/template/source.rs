@@ -4,15 +4,17 @@ use std::{collections::BTreeMap, path::Path};
 
 use rust_embed::RustEmbed;
 
+use super::{
+    include::{Includes, Piece, merged, print},
+    mjml,
+};
+
 #[derive(RustEmbed)]
 #[folder = "templates/"]
 struct Embedded;
 
 /// Every file below the templates folder by its path with forward slashes.
 pub type Files = BTreeMap<String, String>;
-
-/// How deep includes may lie in each other; deeper is taken for a circle.
-const MAX_DEPTH: usize = 8;
 
 /// The files of `folder`, or the embedded ones.
 ///
@@ -24,7 +26,7 @@ pub fn read(folder: Option<&Path>) -> anyhow::Result<Files> {
         None => {
             for path in Embedded::iter() {
                 let Some(file) = Embedded::get(&path) else { continue };
-                files.insert(path.to_string(), String::from_utf8(file.data.into_owned())?);
+                files.insert(path.to_string(), decode(&file.data).map_err(anyhow::Error::msg)?);
             }
         }
         Some(folder) => walk(folder, "", &mut files)?,
@@ -41,12 +43,46 @@ fn walk(folder: &Path, prefix: &str, files: &mut Files) -> anyhow::Result<()> {
         if entry.file_type()?.is_dir() {
             walk(&entry.path(), &format!("{path}/"), files)?;
         } else {
-            let text = std::fs::read_to_string(entry.path())
-                .map_err(|error| anyhow::anyhow!("{}: {error}", entry.path().display()))?;
-            files.insert(path, text);
+            let fault = |reason: String| anyhow::anyhow!("{}{reason}", entry.path().display());
+            let bytes = std::fs::read(entry.path()).map_err(|error| fault(format!(": {error}")))?;
+            files.insert(path, decode(&bytes).map_err(fault)?);
         }
     }
     Ok(())
+}
+
+/// Text as editors save it: UTF-8, or UTF-16 that says so, with any line ends.
+///
+/// # Errors
+/// Where it is neither, as line and column.
+fn decode(bytes: &[u8]) -> Result<String, String> {
+    let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
+        let text: Result<String, _> = char::decode_utf16(units).collect();
+        text.map_err(|_| ": it is not UTF-16, as it says: save it as UTF-8".to_owned())
+    };
+    let text = match bytes {
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes)?,
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes)?,
+        _ => match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(error) => {
+                let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+                let line = before.matches('\n').count() + 1;
+                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                let byte = bytes[error.valid_up_to()];
+                return Err(format!(
+                    ":{line}:{column}: the byte {byte:#04x} is not UTF-8: save it as UTF-8"
+                ));
+            }
+        },
+    };
+    Ok(clean(&text))
+}
+
+/// Without a byte order mark, with the line ends of Unix.
+pub(super) fn clean(text: &str) -> String {
+    text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n")
 }
 
 /// The sample events of a template: (file name, JSON).
@@ -73,7 +109,7 @@ pub(super) fn names(files: &Files) -> Vec<&str> {
 }
 
 /// The folder of what templates include.
-const SHARED: &str = "_shared";
+pub(super) const SHARED: &str = "_shared";
 
 /// One template's words in one language, before includes: of files, or of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +122,22 @@ pub struct Source {
     pub text: String,
     /// How the HTML is written.
     pub markup: Markup,
+    /// Where it is from.
+    pub kind: SourceKind,
+}
+
+/// Where a template is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// The files of a folder.
+    Files,
+    /// A document of the database.
+    Database,
+    /// What a template was compiled to: it includes nothing.
+    Flat {
+        /// Whether the white space that Handlebars takes away is gone; not in what was kept by usher 0.1.
+        is_stripped: bool,
+    },
 }
 
 /// How a template's HTML part is written.
@@ -101,8 +153,29 @@ pub enum Markup {
 
 impl Source {
     /// Of a text message.
-    pub fn text_message(text: String) -> Self {
-        Self { subject: String::new(), html: String::new(), text, markup: Markup::None }
+    pub fn text_message(text: String, kind: SourceKind) -> Self {
+        Self { subject: String::new(), html: String::new(), text, markup: Markup::None, kind }
+    }
+
+    /// Whether its MJML is a whole mail.
+    pub(super) fn is_whole(&self) -> bool {
+        mjml::first_element(&self.html).is_some_and(|name| name == "mjml")
+    }
+
+    pub(super) fn is_flat(&self) -> bool {
+        matches!(self.kind, SourceKind::Flat { .. })
+    }
+
+    /// What a part of it is called where it is from.
+    pub(super) fn name_of(&self, template: &str, language: &str, part: &str) -> String {
+        match (self.kind, part) {
+            (SourceKind::Files, _) => format!("templates/{template}/{language}.{part}.hbs"),
+            (SourceKind::Flat { .. }, _) => format!("{template}/{language}.{part}"),
+            (SourceKind::Database, "mjml" | "html") => "html_content".to_owned(),
+            (SourceKind::Database, "txt") => "text_content".to_owned(),
+            (SourceKind::Database, "sms") => "sms_content".to_owned(),
+            (SourceKind::Database, part) => part.to_owned(),
+        }
     }
 
     /// A template's files.
@@ -112,14 +185,14 @@ impl Source {
     pub fn of_files(files: &Files, template: &str, language: &str) -> Result<Self, Vec<String>> {
         let part = |kind: &str| files.get(&format!("{template}/{language}.{kind}.hbs")).cloned();
         if let Some(text) = part("sms") {
-            return Ok(Self::text_message(text));
+            return Ok(Self::text_message(text, SourceKind::Files));
         }
         let missing = |kind: &str| format!("templates/{template}/{language}.{kind}.hbs is missing");
         let html = part("mjml").map(|mjml| (mjml, Markup::Mjml));
         let html = html.or_else(|| part("html").map(|html| (html, Markup::Html)));
         match (part("subject"), html, part("txt")) {
             (Some(subject), Some((html, markup)), Some(text)) => {
-                Ok(Self { subject, html, text, markup })
+                Ok(Self { subject, html, text, markup, kind: SourceKind::Files })
             }
             (subject, html, text) => {
                 let parts = [
@@ -147,12 +220,14 @@ impl Source {
         template: &str,
         language: &str,
     ) -> Result<Self, Vec<String>> {
-        let with = Includes { files, template, language };
-        let without = Includes { files: shipped, template, language };
-        let html = with.html(&self).map_err(|fault| vec![fault])?;
+        let with = Includes::new(files, template, language);
+        let without = Includes::new(shipped, template, language);
+        let printed = |pieces: Vec<Piece>| print(&merged(pieces));
+        let html = with.html(&self).map_err(|fault| vec![with.origins.locate(&fault)])?;
+        let html = printed(html);
         let mut faults = Vec::new();
-        let subject = [&with, &without].map(|it| it.expanded(&self.subject, "subject"));
-        let text = [&with, &without].map(|it| it.text(&self));
+        let subject = [&with, &without].map(|it| it.subject(&self).map(printed).ok());
+        let text = [&with, &without].map(|it| it.text(&self).map(printed).ok());
         let text_part = if self.markup == Markup::None { "sms" } else { "txt" };
         for (part, [with, without]) in [("subject", subject), (text_part, text)] {
             if with != without {
@@ -162,108 +237,11 @@ impl Source {
                 ));
             }
         }
-        if without.html(&self).as_ref() != Ok(&html) {
+        if without.html(&self).map(printed).as_ref() != Ok(&html) {
             self.html = html;
         }
+        self.kind = SourceKind::Database;
         if faults.is_empty() { Ok(self) } else { Err(faults) }
-    }
-}
-
-fn is_whole(mjml: &str) -> bool {
-    mjml.trim_start().starts_with("<mjml")
-}
-
-/// Puts in what a text includes by `{{> name}}`, so that what is compiled is one flat text.
-pub(super) struct Includes<'a> {
-    pub(super) files: &'a Files,
-    pub(super) template: &'a str,
-    pub(super) language: &'a str,
-}
-
-impl Includes<'_> {
-    /// The HTML part, in the shared layout unless it is a whole mail.
-    ///
-    /// # Errors
-    /// An include that is nowhere, or includes itself.
-    pub(super) fn html(&self, source: &Source) -> Result<String, String> {
-        match source.markup {
-            Markup::Mjml if is_whole(&source.html) => self.expanded(&source.html, "mjml"),
-            Markup::Mjml => self.laid_out(&source.html, "mjml"),
-            Markup::Html | Markup::None => self.expanded(&source.html, "html"),
-        }
-    }
-
-    /// The text part; a text message has no layout.
-    ///
-    /// # Errors
-    /// An include that is nowhere, or includes itself.
-    pub(super) fn text(&self, source: &Source) -> Result<String, String> {
-        match source.markup {
-            Markup::None => self.expanded(&source.text, "sms"),
-            Markup::Mjml | Markup::Html => self.laid_out(&source.text, "txt"),
-        }
-    }
-
-    /// The part within the shared layout of its kind, if there is one.
-    ///
-    /// # Errors
-    /// An include that is nowhere, or includes itself.
-    pub(super) fn laid_out(&self, content: &str, kind: &str) -> Result<String, String> {
-        let layout = self.files.get(&format!("{SHARED}/layout.{kind}.hbs"));
-        self.expand(layout.map_or(content, String::as_str), kind, content, 0)
-    }
-
-    /// The part as it stands, includes put in.
-    ///
-    /// # Errors
-    /// An include that is nowhere, or includes itself.
-    pub(super) fn expanded(&self, text: &str, kind: &str) -> Result<String, String> {
-        self.expand(text, kind, "", 0)
-    }
-
-    fn expand(
-        &self,
-        text: &str,
-        kind: &str,
-        content: &str,
-        depth: usize,
-    ) -> Result<String, String> {
-        let mut flat = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("{{> ") {
-            let (name, after) = after.split_once("}}").ok_or("an include without its end")?;
-            let name = name.trim();
-            if depth == MAX_DEPTH {
-                return Err(format!("include {name:?} goes round in a circle"));
-            }
-            let included = match name {
-                "content" => content,
-                _ => {
-                    self.find(name, kind).ok_or_else(|| format!("there is no include {name:?}"))?
-                }
-            };
-            flat.push_str(before);
-            // A file ends with a line end; an include stands within a line.
-            let included = included.strip_suffix('\n').unwrap_or(included);
-            flat.push_str(&self.expand(included, kind, content, depth + 1)?);
-            rest = after;
-        }
-        flat.push_str(rest);
-        Ok(flat)
-    }
-
-    /// The template's own file goes before the shared one, a language's before one for all.
-    fn find(&self, name: &str, kind: &str) -> Option<&str> {
-        let (template, language) = (self.template, self.language);
-        [
-            format!("{template}/{language}.{name}.hbs"),
-            format!("{template}/{name}.{kind}.hbs"),
-            format!("{SHARED}/{language}.{name}.hbs"),
-            format!("{SHARED}/{name}.{kind}.hbs"),
-        ]
-        .iter()
-        .find_map(|path| self.files.get(path))
-        .map(String::as_str)
     }
 }
 
@@ -271,28 +249,20 @@ impl Includes<'_> {
 mod tests {
     use super::*;
 
-    fn expand(files: &[(&str, &str)], text: &str) -> Result<String, String> {
-        let files = files.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect();
-        Includes { files: &files, template: "t", language: "es" }.laid_out(text, "txt")
-    }
-
     #[test]
-    fn the_nearest_include_is_taken_and_the_layout_goes_around() {
-        let files = [
-            ("_shared/layout.txt.hbs", "<{{> content}}|{{> foot}}>\n"),
-            ("_shared/foot.txt.hbs", "shared\n"),
-            ("_shared/es.word.hbs", "palabra\n"),
-            ("_shared/en.word.hbs", "word\n"),
-        ];
-        assert_eq!(expand(&files, "a {{> word}} b").unwrap(), "<a palabra b|shared>\n");
-        let own = [files.as_slice(), &[("t/foot.txt.hbs", "own")]].concat();
-        assert_eq!(expand(&own, "{{x}}").unwrap(), "<{{x}}|own>\n");
-    }
-
-    #[test]
-    fn includes_that_lead_nowhere_are_faults() {
-        assert_eq!(expand(&[], "{{> lost}}").unwrap_err(), "there is no include \"lost\"");
-        let circle = [("_shared/a.txt.hbs", "{{> a}}")];
-        assert!(expand(&circle, "{{> a}}").unwrap_err().contains("circle"));
+    fn files_are_read_as_editors_save_them() {
+        let utf16 = |text: &str, bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            ["\u{feff}", text].concat().encode_utf16().flat_map(bytes).collect()
+        };
+        for bytes in [
+            "ma\u{f1}ana\n".as_bytes().to_vec(),
+            "\u{feff}ma\u{f1}ana\r\n".as_bytes().to_vec(),
+            utf16("ma\u{f1}ana\r\n", u16::to_le_bytes),
+            utf16("ma\u{f1}ana\n", u16::to_be_bytes),
+        ] {
+            assert_eq!(decode(&bytes).unwrap(), "ma\u{f1}ana\n");
+        }
+        let fault = decode(b"a\nma\xf1ana").unwrap_err();
+        assert_eq!(fault, ":2:3: the byte 0xf1 is not UTF-8: save it as UTF-8");
     }
 }

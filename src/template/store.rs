@@ -18,8 +18,8 @@ use mongodb::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Compiled, LANGUAGES, Templates, Trial,
-    source::{Markup, Source},
+    Compiled, LANGUAGES, Templates, Trial, mjml,
+    source::{Markup, Source, SourceKind, clean},
 };
 use crate::{
     clients::mongo::is_duplicate_key, event::snake_case, health::Backoff, metrics::Metrics,
@@ -113,15 +113,27 @@ impl Stored {
     }
 
     /// What is compiled.
-    pub fn source(&self) -> Source {
+    ///
+    /// # Errors
+    /// It can't be told apart whether it is MJML or HTML.
+    pub fn source(&self) -> Result<Source, String> {
+        let kind = SourceKind::Database;
         if let Some(text) = &self.sms_content {
-            return Source::text_message(text.clone());
+            return Ok(Source::text_message(clean(text), kind));
         }
-        let html = self.html_content.clone();
-        let is_mjml = html.trim_start().starts_with("<mj");
+        let html = clean(&self.html_content);
+        let begins = mjml::first_element(&html);
+        let is_mjml = begins.as_ref().is_some_and(|name| name.starts_with("mj"));
+        if let (false, Some((_, name))) = (is_mjml, mjml::mjml_element(&html)) {
+            let begins = begins.map_or("with text".to_owned(), |name| format!("with <{name}>"));
+            return Err(format!(
+                "html_content begins {begins} and has <{name}>: it can't be told whether it is HTML or MJML, \
+                 which begins with <mjml> or <mj-…>"
+            ));
+        }
         let markup = if is_mjml { Markup::Mjml } else { Markup::Html };
-        let (subject, text) = (self.subject.clone(), self.text_content.clone());
-        Source { subject, html, text, markup }
+        let (subject, text) = (clean(&self.subject), clean(&self.text_content));
+        Ok(Source { subject, html, text, markup, kind })
     }
 
     /// When it was pushed.
@@ -226,7 +238,9 @@ impl TemplateStore {
         Ok(found.map(|found| {
             let text = |part| found.get_str(part).unwrap_or_default().to_owned();
             let (subject, html, text) = (text("subject"), text("html"), text("text"));
-            Source { subject, html, text, markup: Markup::Html }
+            let is_stripped = found.get_bool("is_stripped").unwrap_or_default();
+            let kind = SourceKind::Flat { is_stripped };
+            Source { subject, html, text, markup: Markup::Html, kind }
         }))
     }
 
@@ -248,7 +262,7 @@ impl TemplateStore {
             let document = doc! {
                 "_id": &compiled.version, "name": name, "locale": *language,
                 "subject": &flat.subject, "html": &flat.html, "text": &flat.text,
-                "first_loaded_at": DateTime::now(),
+                "is_stripped": true, "first_loaded_at": DateTime::now(),
             };
             match self.versions.insert_one(document).await {
                 Err(error) if !is_duplicate_key(&error) => return Err(error),
@@ -388,8 +402,9 @@ impl Templates {
         if let Some(fault) = &stored.fault {
             return Err(vec![fault.clone()]);
         }
+        let source = stored.source().map_err(|fault| vec![fault])?;
         // What a library trips over must not end the watch.
-        let tried = AssertUnwindSafe(|| self.accept(name, language, &stored.source(), trial));
+        let tried = AssertUnwindSafe(|| self.accept(name, language, &source, trial));
         catch_unwind(tried).unwrap_or_else(|_| Err(vec!["compiling it panicked".to_owned()]))
     }
 }

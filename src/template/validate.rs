@@ -1,10 +1,8 @@
-//! Which templates are accepted: those that render all their samples and name nothing that their
-//! routes do not declare.
+//! Which templates are accepted: those that render all their samples.
 
 use super::{
     Compiled, LANGUAGES, Templates,
     source::{self, Files, Markup, Source},
-    tree,
 };
 use crate::{
     event::{self, Event, Properties, Sources},
@@ -54,7 +52,7 @@ impl Templates {
         source: &Source,
         trial: Trial<'_>,
     ) -> Result<Compiled, Vec<String>> {
-        let compiled = Compiled::new(trial.files, template, language, source)?;
+        let compiled = Compiled::new(trial.files, template, language, source, trial.routing)?;
         let routes = trial.routing.routes();
         let routes: Vec<_> =
             routes.into_iter().filter(|route| route.template == template).collect();
@@ -77,17 +75,7 @@ impl Templates {
         trial: Trial<'_>,
     ) -> Vec<String> {
         let template = &route.template;
-        let undeclared = compiled.names.iter().filter(|name| {
-            !route.variables.contains_key(*name) && !tree::GLOBALS.contains(&name.as_str())
-        });
-        let mut faults: Vec<String> = undeclared
-            .map(|name| {
-                format!(
-                    "templates/{template}/{language}: {name:?} is not declared by route {:?}",
-                    route.name
-                )
-            })
-            .collect();
+        let mut faults = Vec::new();
         match (route.channel, compiled.flat.markup) {
             (ChannelKind::Email, Markup::None) => {
                 faults.push(format!("route {:?} is for mail, this is a text message", route.name));

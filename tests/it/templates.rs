@@ -232,7 +232,7 @@ async fn the_gallery_shows_every_mail_and_follows_its_files() {
     std::fs::write(&subject, "{{broken").unwrap();
     eventually("the fault is said", async || {
         let said = std::fs::read_to_string(&errors).ok()?;
-        said.contains("en.subject: ").then_some(())
+        said.contains("en.subject.hbs:1:1: ").then_some(())
     })
     .await;
     std::fs::write(&subject, "Changed {{booking_id}}").unwrap();

@@ -35,7 +35,7 @@ impl AuditCli {
             return Ok(Err(format!("the text of template {name} {version} was not kept")));
         };
         let (variables, event) = (variables(record, route), event(record, template));
-        let rendered = loaded.templates.render_again(source, template, route, &variables, &event);
+        let rendered = loaded.templates.render_again(&source, template, route, &variables, &event);
         Ok(rendered.map_err(|error| error.to_string()))
     }
 }

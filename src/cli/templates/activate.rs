@@ -20,7 +20,8 @@ impl TemplatesCli {
         }
         // The routes may have changed since it was pushed.
         let (templates, trial) = (&self.loaded.templates, self.loaded.trial());
-        let accepted = templates.accept(&template.name, template.language, &found.source(), trial);
+        let source = found.source().map_err(Failure::data)?;
+        let accepted = templates.accept(&template.name, template.language, &source, trial);
         accepted.map_err(|faults| Failure::data(faults.join("\n")))?;
         self.record("activate", template, Some(version), by).await?;
         // The new version first: of two active ones, the one that changed last is used.

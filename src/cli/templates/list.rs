@@ -62,12 +62,12 @@ impl TemplatesCli {
                 && version.is_none_or(|version| stored.version == version)
         });
         let source = match (found, version) {
-            (Some(stored), _) => stored.source(),
+            (Some(stored), _) => stored.source().map_err(Failure::data)?,
             (None, Some(version)) => return Err(unknown_version(version, template)),
             (None, None) => Source::of_files(&self.loaded.files, &template.name, template.language)
                 .map_err(|_| Failure::data(format!("there is no template {:?}", template.name)))?,
         };
-        let Source { subject, html, text, markup } = source;
+        let Source { subject, html, text, markup, .. } = source;
         print(&match markup {
             Markup::None => text,
             _ => format!("{}\n--- html ---\n{html}\n--- text ---\n{text}", subject.trim_end()),

@@ -576,10 +576,12 @@ static LOADED: LazyLock<Loaded> = LazyLock::new(|| {
         }
     }
     let sender = email::Sender::new("Cinema", &settings.email.from_address, None).unwrap();
+    let routing = RoutingTable::parse(include_str!("routes.toml"), &lists).unwrap();
+    let templates = Templates::compile(&files, &routing, Globals::new(&settings)).unwrap();
     Loaded {
         warnings: Vec::new(),
-        routing: Arc::new(RoutingTable::parse(include_str!("routes.toml"), &lists).unwrap()),
-        templates: Arc::new(Templates::compile(&files, Globals::new(&settings)).unwrap()),
+        routing: Arc::new(routing),
+        templates: Arc::new(templates),
         files: Arc::new(files),
         sources: Arc::new(Sources::new(&settings).unwrap()),
         sender,
