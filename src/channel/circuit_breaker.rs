@@ -34,6 +34,11 @@ impl CircuitBreaker {
         self.state().open_until.filter(|until| *until > Instant::now())
     }
 
+    /// Whether the server has still to prove that it is back.
+    pub(super) fn is_tripped(&self) -> bool {
+        self.state().open_until.is_some()
+    }
+
     /// Opens it for the next step of the back-off.
     pub(super) fn trip(&self, reason: &dyn Display, refused: bool) {
         self.health.down(reason);

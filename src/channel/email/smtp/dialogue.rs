@@ -1,6 +1,6 @@
 //! The transaction on one connection (RFC 5321 3.3), command by command.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use lettre::Address;
@@ -35,6 +35,8 @@ pub(super) struct Session {
     pub(super) is_reused: bool,
     /// Mails that went over it.
     pub(super) carried: u32,
+    /// Counts the open connections.
+    pub(super) _counted: Arc<()>,
     /// Nothing that was said is still open: the next mail may go over this connection.
     pub(super) is_clean: bool,
 }

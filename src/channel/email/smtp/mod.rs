@@ -1,6 +1,7 @@
 //! The SMTP client: connections, the dialogue on each, and what the replies mean.
 
 mod address;
+mod allowance;
 mod capabilities;
 mod classify;
 mod dialogue;

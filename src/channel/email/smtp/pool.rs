@@ -9,6 +9,7 @@ use deadpool::managed::{
 use futures_util::future::BoxFuture;
 
 use super::{
+    allowance::{Allowance, Place},
     dialogue::{Session, Transacted},
     policy::PolicyRefusals,
     server::{Server, Unavailable},
@@ -32,6 +33,9 @@ struct Shared {
     circuit_breaker: CircuitBreaker,
     policy: PolicyRefusals,
     mails_per_connection: u32,
+    allowance: Arc<Allowance>,
+    /// While the breaker is open, one at a time finds out whether the server is back.
+    probe: tokio::sync::Mutex<()>,
 }
 
 struct Connections {
@@ -57,13 +61,18 @@ impl SmtpChannel {
             circuit_breaker: CircuitBreaker::new(health),
             policy: PolicyRefusals::default(),
             mails_per_connection: settings.mails_per_connection,
+            allowance: Arc::new(Allowance::new(settings.connections)),
+            probe: tokio::sync::Mutex::default(),
         })))
     }
 
     /// Has the use of its connections shown.
     pub fn watched_by(self, metrics: &crate::metrics::Metrics) -> Self {
-        let pool = self.0.pool.clone();
-        metrics.watch_pool("smtp", move || pool.status());
+        let shared = self.0.clone();
+        metrics.watch_pool("smtp", move || {
+            let waiting = shared.allowance.waiting();
+            deadpool::Status { max_size: shared.allowance.limit(), waiting, ..shared.pool.status() }
+        });
         self
     }
 
@@ -91,15 +100,33 @@ impl Channel for SmtpChannel {
                 tokio::time::sleep_until(until.into()).await;
                 continue;
             }
+            let _probe = match shared.circuit_breaker.is_tripped() {
+                true => Some(shared.probe.lock().await),
+                false => None,
+            };
+            if shared.circuit_breaker.open_until().is_some() {
+                continue;
+            }
+            let place = shared.allowance.place().await;
             match shared.pool.get().await {
                 Ok(mut session) => {
                     session.is_reused = Object::metrics(&session).recycle_count > 0;
                     if !session.is_reused {
                         shared.circuit_breaker.connected();
                     }
-                    return Box::new(SmtpSlot { shared: shared.clone(), session });
+                    let shared = shared.clone();
+                    return Box::new(SmtpSlot { shared, session, _place: place });
                 }
-                Err(PoolError::Backend(error)) => shared.circuit_breaker.trip(&error, false),
+                Err(PoolError::Backend(error)) => {
+                    let open = shared.pool.manager().server.open_connections();
+                    if error.is_busy && open > 0 {
+                        shared.allowance.refused_beside(open);
+                    } else {
+                        // It refuses everything, which says nothing of how many it allows.
+                        shared.allowance.reset();
+                        shared.circuit_breaker.trip(&error, false);
+                    }
+                }
                 Err(error) => shared.circuit_breaker.trip(&error, false),
             }
         }
@@ -109,6 +136,7 @@ impl Channel for SmtpChannel {
 struct SmtpSlot {
     shared: Arc<Shared>,
     session: Object<Connections>,
+    _place: Place,
 }
 
 #[async_trait]
@@ -119,7 +147,7 @@ impl Slot for SmtpSlot {
             Err(reason) => return Outcome::Impossible(reason),
         };
         let transacted = self.session.transact(mail, latch).await;
-        let Self { shared, session } = *self;
+        let Self { shared, session, _place } = *self;
         let outcome = shared.judge(transacted, &message.recipient);
         if !session.is_clean {
             // Dropped, not returned: whatever the server still says belongs to this mail.

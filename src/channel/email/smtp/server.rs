@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -33,6 +33,8 @@ pub(super) struct Server {
     tls: Option<Renewed<TlsConnector>>,
     /// The address that has connected and then kept silent.
     silent: Mutex<Option<SocketAddr>>,
+    /// Each session has a clone.
+    counted: Arc<()>,
 }
 
 /// The server can't be used right now: it is down, or refuses us before any mail.
@@ -41,11 +43,13 @@ pub(super) struct Server {
 pub(super) struct Unavailable {
     phase: &'static str,
     reason: String,
+    /// It has too much to do, or we have too many connections.
+    pub(super) is_busy: bool,
 }
 
 impl Unavailable {
     fn new(phase: &'static str, reason: &impl ToString) -> Self {
-        Self { phase, reason: reason.to_string() }
+        Self { phase, reason: reason.to_string(), is_busy: false }
     }
 
     fn refused(command: Command, reply: &Reply) -> Self {
@@ -57,7 +61,7 @@ impl Unavailable {
             }
             _ => {}
         }
-        Self { phase: command.as_str(), reason }
+        Self { phase: command.as_str(), reason, is_busy: reply.code / 100 == 4 }
     }
 }
 
@@ -74,11 +78,17 @@ impl Server {
             }
         };
         let name = format!("{}:{}", settings.server, settings.port);
-        Ok(Self { settings, name, tls, silent: Mutex::default() })
+        Ok(Self { settings, name, tls, silent: Mutex::default(), counted: Arc::default() })
+    }
+
+    /// How many connections are open or being opened.
+    pub(super) fn open_connections(&self) -> usize {
+        Arc::strong_count(&self.counted) - 1
     }
 
     pub(super) async fn connect(&self) -> Result<Session, Unavailable> {
         let settings = &self.settings;
+        let counted = self.counted.clone();
         let mut wire = self.open().await?;
         let hello = self.hello(&wire)?;
         let mut capabilities = self.ehlo(&mut wire, &hello).await?;
@@ -99,6 +109,7 @@ impl Server {
             dot_timeout: settings.dot_timeout,
             is_reused: false,
             carried: 0,
+            _counted: counted,
             is_clean: true,
         })
     }

@@ -117,7 +117,13 @@ impl Row {
         let first = if self.is_second_mail { HashMap::new() } else { replies.clone() };
         let capabilities =
             self.capabilities.iter().copied().chain(pipelining.then_some("PIPELINING"));
-        let script = Script { capabilities: capabilities.collect(), replies: first, in_pieces };
+        let script = Script {
+            max_connections: usize::MAX,
+            max_mails: usize::MAX,
+            capabilities: capabilities.collect(),
+            replies: first,
+            in_pieces,
+        };
         let server = Server::start(script).await;
         let smtp = smtp(server.port, &self.settings);
         let health = Dependency::new("smtp");
@@ -229,6 +235,41 @@ async fn send(channel: &SmtpChannel, health: &Dependency, to: &str, subject: &st
         return format!("{word}{}{reason}", reply.unwrap_or_default());
     }
     "withheld for ever".to_owned()
+}
+
+/// 120 mails, twenty at a time; gives how many connections the server saw.
+async fn connections_for_120_mails(max_connections: usize, max_mails: usize) -> usize {
+    let script = Script {
+        max_connections,
+        max_mails,
+        capabilities: vec!["PIPELINING"],
+        replies: HashMap::new(),
+        in_pieces: false,
+    };
+    let server = Server::start(script).await;
+    let health = Dependency::new("smtp");
+    let sender = Sender::new("Cine", "noreply@example.org", None).unwrap();
+    let channel = SmtpChannel::new(&smtp(server.port, &[]), sender, health.clone()).unwrap();
+    let sent = stream::iter(0..120)
+        .map(async |number| send(&channel, &health, &format!("{number}@example.com"), "Many").await)
+        .buffer_unordered(20)
+        .filter(|found| std::future::ready(found.starts_with("sent 250")));
+    assert_eq!(sent.count().await, 120);
+    assert_eq!(server.heard().bodies, 120);
+    server.heard().connections
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_allows_two_connections_is_not_stormed() {
+    // Two work; the other eight are refused once each, and few more for those that were opened meanwhile.
+    let connections = connections_for_120_mails(2, usize::MAX).await;
+    assert!(connections <= 20, "{connections} connections");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_refused_its_next_mail_is_replaced() {
+    let connections = connections_for_120_mails(usize::MAX, 5).await;
+    assert!((24..=40).contains(&connections), "{connections} connections");
 }
 
 async fn until_down(health: &Dependency) -> String {

@@ -50,12 +50,18 @@ pub(super) struct Script {
     pub(super) replies: HashMap<At, Vec<Say>>,
     /// Every byte on its own.
     pub(super) in_pieces: bool,
+    /// The next one gets 421.
+    pub(super) max_connections: usize,
+    /// The next one gets 452.
+    pub(super) max_mails: usize,
 }
 
 #[derive(Default)]
 pub(super) struct Heard {
     pub(super) lines: Vec<String>,
     pub(super) bodies: usize,
+    pub(super) connections: usize,
+    open: usize,
 }
 
 pub(super) struct Server {
@@ -72,9 +78,18 @@ impl Server {
         let (of_all, heard_by_all) = (script.clone(), heard.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                lock(&heard_by_all).connections += 1;
+                lock(&heard_by_all).open += 1;
                 let (script, heard) = (of_all.clone(), heard_by_all.clone());
                 tokio::spawn(async move {
-                    Session { script, heard, stream: BufReader::new(stream) }.run().await
+                    let session = Session {
+                        script,
+                        heard: heard.clone(),
+                        stream: BufReader::new(stream),
+                        mails: 0,
+                    };
+                    session.run().await;
+                    lock(&heard).open -= 1;
                 });
             }
         });
@@ -95,10 +110,15 @@ struct Session {
     script: Arc<Mutex<Script>>,
     heard: Arc<Mutex<Heard>>,
     stream: BufReader<TcpStream>,
+    mails: usize,
 }
 
 impl Session {
     async fn run(mut self) -> Option<()> {
+        if lock(&self.heard).open > lock(&self.script).max_connections {
+            self.write(b"421 4.7.0 too many connections\r\n").await?;
+            return None;
+        }
         self.reply(At::Greeting, "220 mx.test ESMTP").await?;
         loop {
             let line = self.line().await?;
@@ -116,6 +136,9 @@ impl Session {
                 "HELO" => drop(self.reply(At::Helo, "250 mx.test").await?),
                 "STARTTLS" => drop(self.reply(At::StartTls, "220 go ahead").await?),
                 "AUTH" => self.auth(&line).await?,
+                "MAIL" if self.mails >= lock(&self.script).max_mails => {
+                    self.write(b"452 4.4.5 too many mails in this session\r\n").await?;
+                }
                 "MAIL" => drop(self.reply(At::Mail, "250 2.1.0 ok").await?),
                 "RCPT" => drop(self.reply(At::Rcpt, "250 2.1.5 ok").await?),
                 "DATA" => self.data().await?,
@@ -158,6 +181,7 @@ impl Session {
         let number = {
             let mut heard = lock(&self.heard);
             heard.bodies += 1;
+            self.mails += 1;
             heard.bodies
         };
         self.reply(At::Dot, &format!("250 2.0.0 Ok: queued as {number}")).await?;
