@@ -2,7 +2,8 @@
 //!
 //! With the feature `chaos`, `USHER_CRASH_POINT=name:n` sends SIGKILL to the process when the point
 //! of that name is reached for the n-th time, and `USHER_CRASH_EVENT=id` whenever the event with that
-//! id has been claimed: a crash loop. Without the feature the macros expand to nothing.
+//! id has been claimed: a crash loop. `USHER_PANIC_TASK=name:n` makes the long-running task of that name
+//! panic when it is woken for the n-th time. Without the feature all of this expands to nothing.
 
 /// Kills the process here if a test asked for it.
 #[cfg(feature = "chaos")]
@@ -80,24 +81,55 @@ pub const REQUEST_POINTS: [&str; 5] = [
     "after_request_republished",
 ];
 
+/// What a variable asks for, and how often that was met.
+#[cfg(feature = "chaos")]
+struct Wanted {
+    name: String,
+    hit: u64,
+    hits: std::sync::atomic::AtomicU64,
+}
+
+#[cfg(feature = "chaos")]
+impl Wanted {
+    /// `name:n` in a variable of the environment.
+    fn read(variable: &str) -> Option<Self> {
+        let wanted = std::env::var(variable).ok()?;
+        let (name, hit) = wanted.split_once(':')?;
+        Some(Self { name: name.to_owned(), hit: hit.parse().ok()?, hits: 0.into() })
+    }
+
+    fn is_met_by(&self, name: &str) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.name == name && self.hits.fetch_add(1, Relaxed) + 1 == self.hit
+    }
+}
+
 #[cfg(feature = "chaos")]
 pub(crate) fn reached(name: &str) {
-    use std::sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
-    };
-    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-        let wanted = std::env::var("USHER_CRASH_POINT").ok()?;
-        let (name, hit) = wanted.split_once(':')?;
-        Some((name.to_owned(), hit.parse().ok()?))
-    });
-    static HITS: AtomicU64 = AtomicU64::new(0);
-    if let Some((wanted, hit)) = &*WANTED
-        && wanted == name
-        && HITS.fetch_add(1, Ordering::Relaxed) + 1 == *hit
-    {
+    static WANTED: std::sync::LazyLock<Option<Wanted>> =
+        std::sync::LazyLock::new(|| Wanted::read("USHER_CRASH_POINT"));
+    if WANTED.as_ref().is_some_and(|wanted| wanted.is_met_by(name)) {
         kill();
     }
+}
+
+/// Panics in this task if a test asked for it.
+#[cfg(feature = "chaos")]
+pub(crate) async fn panicking<F: Future>(task: &'static str, work: F) -> F::Output {
+    static WANTED: std::sync::LazyLock<Option<Wanted>> =
+        std::sync::LazyLock::new(|| Wanted::read("USHER_PANIC_TASK"));
+    let mut work = std::pin::pin!(work);
+    let doomed = std::future::poll_fn(|context| {
+        let is_doomed = WANTED.as_ref().is_some_and(|wanted| wanted.is_met_by(task));
+        assert!(!is_doomed, "a test asked {task} to panic");
+        work.as_mut().poll(context)
+    });
+    doomed.await
+}
+
+#[cfg(not(feature = "chaos"))]
+pub(crate) fn panicking<F>(_task: &'static str, work: F) -> F {
+    work
 }
 
 #[cfg(feature = "chaos")]

@@ -1,4 +1,5 @@
-//! What usher depends on and whether it answers. A change of state is one log line, not a flood.
+//! Whether usher works: what it depends on answers, and its own tasks run. A change of state is one
+//! log line, not a flood.
 
 use std::{
     collections::BTreeMap,
@@ -183,6 +184,8 @@ pub struct Health {
     pub sms: Dependency,
     /// The Redis whose streams are forwarded.
     pub stream: Dependency,
+    /// Usher's own long-running tasks.
+    pub tasks: Tasks,
 }
 
 impl Default for Health {
@@ -194,6 +197,7 @@ impl Default for Health {
             smtp: Dependency::new("smtp"),
             sms: Dependency::new("sms"),
             stream: Dependency::new("stream"),
+            tasks: Tasks::default(),
         }
     }
 }
@@ -206,9 +210,50 @@ impl Health {
         [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp].into_iter().chain(more)
     }
 
-    /// Whether everything that is needed answers.
+    /// Whether everything that is needed answers and every task runs.
     pub fn is_ready(&self) -> bool {
         self.all().all(|one| matches!(one.state(), State::Up | State::Unused))
+            && self.tasks.all().values().all(|task| task.failure.is_none())
+    }
+}
+
+/// Long-running tasks by name; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks(Arc<Mutex<BTreeMap<&'static str, TaskState>>>);
+
+/// How a task is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskState {
+    /// Why it failed; kept until it has run for [`STEADY`] again.
+    pub failure: Option<&'static str>,
+    /// How often it was started again.
+    pub restarts: u64,
+}
+
+impl Tasks {
+    /// Every task that was started.
+    pub fn all(&self) -> BTreeMap<&'static str, TaskState> {
+        self.lock().clone()
+    }
+
+    pub(crate) fn started(&self, name: &'static str) {
+        self.lock().entry(name).or_default();
+    }
+
+    pub(crate) fn failed(&self, name: &'static str, reason: &'static str) {
+        self.lock().entry(name).or_default().failure = Some(reason);
+    }
+
+    pub(crate) fn restarted(&self, name: &'static str) {
+        self.lock().entry(name).or_default().restarts += 1;
+    }
+
+    pub(crate) fn recovered(&self, name: &'static str) {
+        self.lock().entry(name).or_default().failure = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, TaskState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,6 +265,9 @@ pub struct Backoff {
 
 /// The first wait and the longest one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// A session or task that lasted for longer was a good one: its end is a new failure, not one more.
+pub const STEADY: Duration = Duration::from_secs(10);
 
 impl Default for Backoff {
     fn default() -> Self {
@@ -234,11 +282,27 @@ impl Backoff {
         self.next = (self.next * 2).min(BACKOFF.1);
         wait
     }
+
+    /// How long to wait after a try that lasted so long.
+    pub fn after(&mut self, lasted: Duration) -> Duration {
+        if lasted > STEADY {
+            *self = Self::default();
+        }
+        self.step()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_grow_until_a_try_lasts() {
+        let mut backoff = Backoff::default();
+        let waits = [0, 0, 0, 0, 0, 0, 0, 10, 11, 0].map(Duration::from_secs);
+        let waits = waits.map(|lasted| backoff.after(lasted).as_millis());
+        assert_eq!(waits, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 200, 400]);
+    }
 
     #[test]
     fn each_change_counts_once_and_what_is_unused_stays_so() {

@@ -25,7 +25,6 @@
 //! Each module may use those on its right. They all stand above it, so there are no cycles. A test in
 //! `layers.rs` holds the code against this table and the next one.
 //! ```text
-//! batcher
 //! crash_points
 //! duration
 //! failure
@@ -37,12 +36,14 @@
 //! event          config
 //! redaction      event
 //! health         redaction
+//! supervisor     crash_points health
+//! batcher        supervisor
 //! routing        duration event
 //! metrics        health routing
-//! audit          batcher clients config event metrics redaction routing
-//! ledger         batcher clients config duration routing tls
-//! broker         config duration event health metrics routing tls
-//! scheduler      batcher broker clients event redaction routing
+//! audit          batcher clients config event metrics redaction routing supervisor
+//! ledger         batcher clients config duration routing supervisor tls
+//! broker         config crash_points duration event health metrics routing tls
+//! scheduler      batcher broker clients event redaction routing supervisor
 //! trace          audit broker event health routing
 //! template       audit clients config event health metrics routing text
 //! channel        audit config event health metrics redaction routing template tls
@@ -52,8 +53,8 @@
 //! delivery       audit broker channel config event health ledger metrics redaction routing scheduler template text trace
 //! api            audit broker channel clients config event health ledger metrics redaction routing stream_source trace
 //! erasure        api audit scheduler
-//! app            api audit broker channel clients config delivery embedded event failure health ledger logging metrics routing scheduler stream_source template tls trace
-//! cli            api app audit broker channel config contract delivery embedded erasure event failure health ledger logging metrics redaction routing scheduler stream_source template text trace
+//! app            api audit broker channel clients config delivery embedded event failure health ledger logging metrics routing scheduler stream_source supervisor template tls trace
+//! cli            api app audit broker channel config contract delivery embedded erasure event failure health ledger logging metrics redaction routing scheduler stream_source supervisor template text trace
 //! ```
 //!
 //! # Who knows which service
@@ -104,6 +105,7 @@ pub mod redaction;
 pub mod routing;
 pub mod scheduler;
 pub mod stream_source;
+pub mod supervisor;
 pub mod template;
 mod text;
 pub mod tls;

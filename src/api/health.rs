@@ -64,6 +64,10 @@ async fn readyz(State(app): State<ProbeState>, RawQuery(query): RawQuery) -> Res
             };
             text.push_str(&format!("[{sign}] {} {word}\n", dependency.name()));
         }
+        for (name, task) in app.health.tasks.all() {
+            let (sign, word) = task.failure.map_or(('+', "ok"), |reason| ('-', reason));
+            text.push_str(&format!("[{sign}] task {name} {word}\n"));
+        }
     }
     text.push_str(if ready { "ok\n" } else { "not ready\n" });
     (status, text).into_response()
@@ -76,6 +80,18 @@ struct Healthz {
     status: &'static str,
     /// State of each dependency.
     checks: BTreeMap<&'static str, Check>,
+    /// State of each long-running task of usher.
+    tasks: BTreeMap<&'static str, TaskCheck>,
+}
+
+/// State of a task.
+#[derive(Serialize, ToSchema)]
+struct TaskCheck {
+    /// `up` or `down`; after a failure `down` until it has run for ten seconds again.
+    status: &'static str,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
 }
 
 /// State of a dependency.
@@ -104,12 +120,17 @@ async fn healthz(State(app): State<ProbeState>) -> Response {
         (dependency.name(), Check { status, error })
     };
     let checks = app.health.all().map(check).collect();
+    let tasks = app.health.tasks.all().into_iter().map(|(name, task)| {
+        let status = if task.failure.is_none() { "up" } else { "down" };
+        (name, TaskCheck { status, error: task.failure })
+    });
+    let tasks = tasks.collect();
     let (code, status) = if app.health.is_ready() {
         (StatusCode::OK, "healthy")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
     };
-    (code, Json(Healthz { status, checks })).into_response()
+    (code, Json(Healthz { status, checks, tasks })).into_response()
 }
 
 /// Metrics in OpenMetrics format

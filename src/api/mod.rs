@@ -37,7 +37,7 @@ pub use self::{
     problem::{Fault, Json, Path, Problem, Query},
     reports::pagination::{Page, Pages},
     requests::forms::fields_of,
-    server::serve,
+    server::Server,
 };
 use self::{feed::Feed, outbox::Outbox};
 use crate::{

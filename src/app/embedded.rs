@@ -4,19 +4,21 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    build::{self, Parts},
-    listen,
-    load::Loaded,
-    serve_http, watch,
+    channels::{self, Channels},
+    configuration::Configuration,
+    http,
+    pipeline::{self, Backends},
+    telemetry::Telemetry,
+    watch,
 };
 use crate::{
-    audit::Status,
     broker::BrokerError,
     channel::{Channel, file::FileChannel},
     config::{EmailBackend, Settings},
+    delivery::Pipeline,
     embedded::{
         audit::EmbeddedAudit,
         broker::{DUE, EmbeddedBroker, SOURCE},
@@ -24,9 +26,7 @@ use crate::{
         scheduler::EmbeddedScheduler,
     },
     failure::{EXIT_UNAVAILABLE, Failure},
-    health::Health,
-    metrics::Metrics,
-    trace::Tracer,
+    supervisor::{Supervisor, Task},
 };
 
 /// The stores of the embedded mode.
@@ -34,8 +34,20 @@ pub(crate) struct Embedded {
     pub(crate) broker: EmbeddedBroker,
     pub(crate) audit: Arc<EmbeddedAudit>,
     pub(crate) scheduler: Arc<EmbeddedScheduler>,
-    pub(crate) ledger: Arc<EmbeddedLedger>,
-    pub(crate) instance: String,
+    ledger: Arc<EmbeddedLedger>,
+    instance: String,
+}
+
+impl Embedded {
+    pub(crate) fn backends(&self) -> Backends {
+        Backends {
+            instance: self.instance.clone(),
+            ledger: self.ledger.clone(),
+            audit: self.audit.clone(),
+            scheduler: self.scheduler.clone(),
+            broker: Arc::new(self.broker.clone()),
+        }
+    }
 }
 
 /// Opens the stores in a folder.
@@ -58,98 +70,64 @@ pub(crate) fn open(folder: &Path, settings: &Settings) -> Result<Embedded, Failu
 }
 
 pub(crate) async fn run(
-    loaded: Loaded,
+    configuration: Configuration,
     folder: &Path,
     events: Option<&Path>,
+    supervisor: Supervisor,
     stop: CancellationToken,
 ) -> Result<ExitCode, Failure> {
-    let store = open(folder, &loaded.settings)?;
-    let health = Health::default();
+    let settings = &configuration.settings;
+    let embedded = open(folder, settings)?;
+    let queues = [SOURCE, DUE].map(ToOwned::to_owned);
+    let telemetry =
+        Telemetry::build("usher", queues, &configuration, &embedded.instance, &supervisor)?;
+    let health = &telemetry.health;
     for service in [&health.rabbitmq, &health.redis, &health.mongodb, &health.stream] {
         service.unused();
     }
-    let queues = [SOURCE, DUE].map(ToOwned::to_owned);
-    let metrics = Metrics::new(
-        "usher",
-        queues,
-        loaded.routing.route_names(),
-        &Status::ALL.map(Status::as_str),
-    );
-    let tracer = Tracer::from_environment("usher", &store.instance)
-        .map_err(|error| Failure::config(format!("{error:#}")))?;
-    let background = CancellationToken::new();
-    let listener = listen(&loaded.settings).await?;
-    if loaded.settings.api.is_some() {
+    let listener = http::bind(settings).await?;
+    if settings.api.is_some() {
         tracing::warn!("the HTTP API is off in the embedded mode");
     }
-    serve_http(listener, &health, &metrics, None, &background)?;
-    let email: Arc<dyn Channel> = match &loaded.settings.email.backend {
-        EmailBackend::Simulated => {
-            health.smtp.unused();
-            let mail = folder.join("mail");
-            tracing::info!(folder = %mail.display(), "mail is written to files, nothing is sent");
-            Arc::new(FileChannel::new(loaded.sender.clone(), mail)?)
-        }
-        _ => build::email_channel(&loaded, &health, &metrics)?,
+    let end = CancellationToken::new();
+    http::serve(listener, &telemetry, None, &supervisor, &end)?;
+    let channels = Channels {
+        email: email(&configuration, folder, &telemetry)?,
+        sms: channels::sms(&configuration, &telemetry)?,
     };
-    let sms = build::sms_channel(&loaded, &health)?;
-    let input: Box<dyn AsyncRead + Send + Unpin> = match events {
-        None => Box::new(tokio::io::stdin()),
-        Some(path) => {
-            Box::new(tokio::fs::File::open(path).await.with_context(|| path.display().to_string())?)
-        }
-    };
-    let drain_timeout = loaded.settings.drain_timeout;
-    let watching = watch::planned(store.scheduler.clone(), metrics.clone());
-    tokio::spawn(background.clone().run_until_cancelled_owned(watching));
-    let parts = Parts {
-        instance: store.instance,
-        ledger: store.ledger,
-        audit: store.audit,
-        scheduler: store.scheduler,
-        email,
-        sms,
-        broker: Arc::new(store.broker.clone()),
-        health,
-        metrics,
-        tracer: tracer.clone(),
-    };
-    let pipeline = build::pipeline(loaded, parts);
-    let handler = build::handler(pipeline.clone());
-    let poller = tokio::spawn({
-        let (pipeline, stop) = (pipeline.clone(), background.clone());
-        async move { pipeline.publish_planned(stop).await }
+    let input = open_input(events).await?;
+    let broker = embedded.broker.clone();
+    watch::spawn_planned(embedded.scheduler.clone(), &telemetry.metrics, &supervisor, &end);
+    let backends = embedded.backends();
+    let pipeline = pipeline::build(&configuration, backends, channels, telemetry.clone());
+    let publisher = pipeline::spawn_publisher(pipeline.clone(), &supervisor, &end);
+    // Neither reader nor consumers are started again: the input can't be read from where it was, and
+    // everything else is in the file, where the next process finds it.
+    let input_ended = CancellationToken::new();
+    let reader = tokio::spawn({
+        let supervisor = supervisor.clone();
+        let reading = feed(broker.clone(), input, input_ended.clone().drop_guard());
+        async move { supervisor.run_once(Task::EventReader, reading).await }
     });
     let abandon = CancellationToken::new();
-    let input_ended = CancellationToken::new();
-    let reader = tokio::spawn(feed(store.broker.clone(), input, input_ended.clone()));
+    let consuming = consume(&broker, &pipeline, &stop, &abandon, &input_ended);
     let deadline = async {
         stop.cancelled().await;
-        tokio::time::sleep(drain_timeout).await;
+        tokio::time::sleep(settings.drain_timeout).await;
         abandon.cancel();
         std::future::pending::<()>().await;
     };
-    let work = async {
-        loop {
-            let (handler, ended) = (handler.clone(), input_ended.clone());
-            store.broker.consume(handler, stop.clone(), abandon.clone(), ended).await?;
-            // Mail that is due now is still sent. Later mail waits for the next process.
-            if stop.is_cancelled() || pipeline.publish_due().await == 0 {
-                return Ok::<(), BrokerError>(());
-            }
-        }
-    };
     tokio::select! {
-        done = work => done?,
+        done = supervisor.run_once(Task::Consumers, consuming) => done??,
         () = deadline => {}
     }
-    background.cancel();
-    poller.await?;
-    if reader.is_finished() {
-        reader.await??;
+    end.cancel();
+    publisher.await?;
+    if input_ended.is_cancelled() {
+        reader.await???;
     }
-    tracer.close().await;
-    let waiting = store.broker.waiting().await?;
+    telemetry.tracer.close().await;
+    let waiting = broker.waiting().await?;
     tracing::info!(
         waiting.to_process,
         waiting.dead,
@@ -160,13 +138,51 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Mail goes to files unless the settings name a server or a folder.
+fn email(
+    configuration: &Configuration,
+    folder: &Path,
+    telemetry: &Telemetry,
+) -> Result<Arc<dyn Channel>, Failure> {
+    if !matches!(configuration.settings.email.backend, EmailBackend::Simulated) {
+        return channels::email(configuration, telemetry);
+    }
+    telemetry.health.smtp.unused();
+    let mail = folder.join("mail");
+    tracing::info!(folder = %mail.display(), "mail is written to files, nothing is sent");
+    Ok(Arc::new(FileChannel::new(configuration.sender.clone(), mail)?))
+}
+
+type Input = Box<dyn AsyncRead + Send + Unpin>;
+
+/// Standard input unless a file is named.
+async fn open_input(events: Option<&Path>) -> anyhow::Result<Input> {
+    let Some(path) = events else { return Ok(Box::new(tokio::io::stdin())) };
+    let file = tokio::fs::File::open(path).await;
+    Ok(Box::new(file.with_context(|| path.display().to_string())?))
+}
+
+/// Until stopped, or until the input has ended and nothing is left to do now.
+async fn consume(
+    broker: &EmbeddedBroker,
+    pipeline: &Arc<Pipeline>,
+    stop: &CancellationToken,
+    abandon: &CancellationToken,
+    input_ended: &CancellationToken,
+) -> Result<(), BrokerError> {
+    let handler = pipeline::handler(pipeline.clone());
+    loop {
+        let (handler, ended) = (handler.clone(), input_ended.clone());
+        broker.consume(handler, stop.clone(), abandon.clone(), ended).await?;
+        // Mail that is due now is still sent. Later mail waits for the next process.
+        if stop.is_cancelled() || pipeline.publish_due().await == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// Publishes each line of the input that is not blank.
-async fn feed(
-    broker: EmbeddedBroker,
-    input: Box<dyn AsyncRead + Send + Unpin>,
-    ended: CancellationToken,
-) -> anyhow::Result<()> {
-    let _ended = ended.drop_guard();
+async fn feed(broker: EmbeddedBroker, input: Input, _ended: DropGuard) -> anyhow::Result<()> {
     let mut lines = BufReader::new(input).split(b'\n');
     while let Some(line) = lines.next_segment().await.context("reading events")? {
         if !line.trim_ascii().is_empty() {

@@ -3,22 +3,68 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
+use super::{services::Services, telemetry::Telemetry};
 use crate::{
     api::outbox::Outbox,
     audit::store::MongoAudit,
     broker::amqp::AmqpBroker,
+    config::Settings,
     health::{Dependency, State},
     metrics::Metrics,
     scheduler::{OVERDUE, Scheduler},
+    supervisor::{Supervisor, Task},
     tls::{Pem, TlsFiles},
 };
 
 /// Interval of the checks.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
+/// Looks until `end` is cancelled.
+pub(super) fn spawn(
+    settings: &Settings,
+    services: &Services,
+    telemetry: &Telemetry,
+    supervisor: &Supervisor,
+    end: &CancellationToken,
+) {
+    let metrics = &telemetry.metrics;
+    spawn_planned(services.scheduler.clone(), metrics, supervisor, end);
+    supervisor.spawn_forever(Task::RetriesWatch, end, {
+        let (audit, metrics) = (services.audit.clone(), metrics.clone());
+        move || retries(audit.clone(), metrics.clone())
+    });
+    supervisor.spawn_until_done(Task::CertificatesWatch, {
+        let files = settings.mongodb.tls.clone();
+        move || certificates(files.clone())
+    });
+    supervisor.spawn_forever(Task::QueuesWatch, end, {
+        let rabbitmq = telemetry.health.rabbitmq.clone();
+        let (broker, metrics) = (services.broker.clone(), metrics.clone());
+        move || queues(broker.clone(), rabbitmq.clone(), metrics.clone())
+    });
+    supervisor.spawn_forever(Task::RequestsWatch, end, {
+        let (outbox, metrics) = (services.outbox.clone(), metrics.clone());
+        move || requests(outbox.clone(), metrics.clone())
+    });
+}
+
+/// Looks at planned mail only.
+pub(super) fn spawn_planned(
+    scheduler: Arc<dyn Scheduler>,
+    metrics: &Metrics,
+    supervisor: &Supervisor,
+    end: &CancellationToken,
+) {
+    let metrics = metrics.clone();
+    supervisor.spawn_forever(Task::PlannedWatch, end, move || {
+        planned(scheduler.clone(), metrics.clone())
+    });
+}
+
 /// Counts planned mail by the time at which it is due, and overdue mail.
-pub(crate) async fn planned(scheduler: Arc<dyn Scheduler>, metrics: Metrics) {
+async fn planned(scheduler: Arc<dyn Scheduler>, metrics: Metrics) {
     let mut known = 0;
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
@@ -34,7 +80,7 @@ pub(crate) async fn planned(scheduler: Arc<dyn Scheduler>, metrics: Metrics) {
 }
 
 /// Counts HTTP requests that are not published yet.
-pub(crate) async fn requests(outbox: Arc<Outbox>, metrics: Metrics) {
+async fn requests(outbox: Arc<Outbox>, metrics: Metrics) {
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
         ticks.tick().await;
@@ -45,7 +91,7 @@ pub(crate) async fn requests(outbox: Arc<Outbox>, metrics: Metrics) {
 }
 
 /// Counts retries that were lost.
-pub(crate) async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
+async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
     let mut known = 0;
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
@@ -60,7 +106,7 @@ pub(crate) async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
 }
 
 /// Warns when MongoDB's certificates change, because its driver reads them at start only.
-pub(crate) async fn certificates(files: TlsFiles) {
+async fn certificates(files: TlsFiles) {
     let used = Pem::read(&files);
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
@@ -73,7 +119,7 @@ pub(crate) async fn certificates(files: TlsFiles) {
 }
 
 /// Measures the depths of the queues.
-pub(crate) async fn queues(broker: Arc<AmqpBroker>, rabbitmq: Dependency, metrics: Metrics) {
+async fn queues(broker: Arc<AmqpBroker>, rabbitmq: Dependency, metrics: Metrics) {
     loop {
         let wait = if rabbitmq.state() == State::Up {
             // An old depth must not stay.

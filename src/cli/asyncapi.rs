@@ -3,10 +3,10 @@
 use std::{path::Path, process::ExitCode};
 
 use super::output::print;
-use crate::{app::load, contract, failure::Failure, logging};
+use crate::{app::configuration, contract, failure::Failure, logging};
 
 pub(super) fn run(config: Option<&Path>) -> Result<ExitCode, Failure> {
-    let loaded = load::load(config)?;
+    let loaded = configuration::load(config)?;
     logging::init_quiet(loaded.settings.log_format);
     print(contract::asyncapi(&loaded.routing, &loaded.files)?.trim_end());
     Ok(ExitCode::SUCCESS)

@@ -8,12 +8,15 @@ use tokio::time::timeout;
 
 use super::output::print;
 use crate::{
-    app::load::{self, Loaded},
+    app::configuration::{self, Configuration},
     broker::amqp,
     channel::{email::SmtpChannel, sms::SmsChannel},
     config::{EmailBackend, Settings},
     failure::{EXIT_CONFIG, EXIT_UNAVAILABLE, Failure},
-    logging, stream_source,
+    logging,
+    metrics::Metrics,
+    stream_source,
+    supervisor::Supervisor,
 };
 
 /// How long each service may take to answer.
@@ -33,7 +36,7 @@ pub(super) struct CheckArgs {
 type Connection = (&'static str, Result<String, String>);
 
 pub(super) async fn run(config: Option<&Path>, args: &CheckArgs) -> Result<ExitCode, Failure> {
-    let loaded = match load::load(config) {
+    let loaded = match configuration::load(config) {
         Ok(loaded) => loaded,
         Err(failure) if args.json => {
             let text = failure.error.to_string();
@@ -58,7 +61,7 @@ pub(super) async fn run(config: Option<&Path>, args: &CheckArgs) -> Result<ExitC
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNAVAILABLE) })
 }
 
-fn as_json(loaded: &Loaded, ok: bool, connections: &[Connection]) -> Value {
+fn as_json(loaded: &Configuration, ok: bool, connections: &[Connection]) -> Value {
     let connections = connections.iter().map(|(name, result)| {
         let value = match result {
             Ok(detail) => json!({"ok": true, "detail": detail}),
@@ -74,7 +77,7 @@ fn as_json(loaded: &Loaded, ok: bool, connections: &[Connection]) -> Value {
     })
 }
 
-fn print_report(loaded: &Loaded, connections: &[Connection]) {
+fn print_report(loaded: &Configuration, connections: &[Connection]) {
     for warning in &loaded.warnings {
         print(&format!("warning  {warning}"));
     }
@@ -118,12 +121,15 @@ async fn rabbitmq(settings: &Settings) -> Result<String, String> {
 }
 
 async fn redis(settings: &Settings) -> Result<String, String> {
-    let ledger = load::open_ledger(settings).map_err(|failure| failure.to_string())?;
+    let ledger = configuration::open_ledger(settings, &Supervisor::default())
+        .map_err(|failure| failure.to_string())?;
     ledger.has_epoch().await.map(|_| answers()).map_err(|error| error.to_string())
 }
 
 async fn mongodb(settings: &Settings) -> Result<String, String> {
-    let audit = load::open_audit(settings).await.map_err(|failure| failure.to_string())?;
+    let audit = configuration::open_audit(settings, Metrics::default(), &Supervisor::default())
+        .await
+        .map_err(|failure| failure.to_string())?;
     audit.ping().await.map(|()| answers()).map_err(|error| error.to_string())
 }
 

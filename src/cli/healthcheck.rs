@@ -14,12 +14,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{app::load, failure::Failure};
+use crate::{app::configuration, failure::Failure};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(config: Option<&Path>) -> Result<ExitCode, Failure> {
-    let Some(mut address) = load::settings(config)?.http_listen else {
+    let Some(mut address) = configuration::settings(config)?.http_listen else {
         return Err(Failure::config("HTTP_LISTEN is off, so usher can't be asked"));
     };
     if address.ip().is_unspecified() {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{output::print, read_input};
 use crate::{
-    app::load::{self, Loaded},
+    app::configuration::{self, Configuration},
     broker::{
         Message,
         amqp::{AmqpBroker, Topology},
@@ -32,7 +32,7 @@ pub(super) struct PublishArgs {
 }
 
 pub(super) async fn run(config: Option<&Path>, args: &PublishArgs) -> Result<ExitCode, Failure> {
-    let loaded = load::load(config)?;
+    let loaded = configuration::load(config)?;
     logging::init_quiet(loaded.settings.log_format);
     let events = split(&read_input(&args.file)?)?;
     let mut messages = Vec::new();
@@ -59,16 +59,20 @@ pub(super) async fn run(config: Option<&Path>, args: &PublishArgs) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn message(loaded: &Loaded, queue: Option<&str>, event: &RawValue) -> Result<Message, String> {
+fn message(
+    loaded: &Configuration,
+    queue: Option<&str>,
+    event: &RawValue,
+) -> Result<Message, String> {
     let body = event.get().as_bytes().to_vec();
     if let Some(queue) = queue {
-        return Ok(load::message(body, queue));
+        return Ok(configuration::message(body, queue));
     }
     let event = event::parse(&body, &Properties::default(), "publish");
     let kind = event.map_err(|invalid| invalid.to_string())?.kind;
     let queue = loaded.routing.queue_of(&kind);
     let queue = queue.ok_or_else(|| format!("no route for event type {kind:?}"))?;
-    Ok(load::message(body, queue))
+    Ok(configuration::message(body, queue))
 }
 
 /// The events as they were written, so that no number is rounded.

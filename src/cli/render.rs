@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     app::{
-        load::{self, Loaded},
+        configuration::{self, Configuration},
         shutdown,
     },
     channel::{Outgoing, sms},
@@ -25,6 +25,7 @@ use crate::{
     failure::{EXIT_CONFIG, EXIT_DATA, Failure},
     logging,
     routing::{ChannelKind, Delivery, Identity, Lookup},
+    supervisor::Supervisor,
     template::{LANGUAGES, sample, source},
 };
 
@@ -53,9 +54,9 @@ pub(super) struct RenderArgs {
 pub(super) async fn run(config: Option<&Path>, args: &RenderArgs) -> Result<ExitCode, Failure> {
     match (&args.event, &args.out) {
         (None, Some(out)) if args.watch => watch(config, out).await?,
-        (None, Some(out)) => render_gallery(&load::load(config)?, out, false)?,
+        (None, Some(out)) => render_gallery(&configuration::load(config)?, out, false)?,
         (Some(event), out) => {
-            let loaded = load::load(config)?;
+            let loaded = configuration::load(config)?;
             logging::init_quiet(loaded.settings.log_format);
             render_event(&loaded, event, args.locale.as_deref(), out.as_deref())?;
         }
@@ -65,7 +66,7 @@ pub(super) async fn run(config: Option<&Path>, args: &RenderArgs) -> Result<Exit
 }
 
 fn render_event(
-    loaded: &Loaded,
+    loaded: &Configuration,
     event: &Path,
     locale: Option<&str>,
     out: Option<&Path>,
@@ -120,7 +121,7 @@ fn write_message(folder: &Path, delivery: &Delivery, message: &Outgoing) -> Resu
     write_parts(folder, &name, &parts[..count])
 }
 
-fn render_gallery(loaded: &Loaded, out: &Path, reload: bool) -> Result<(), Failure> {
+fn render_gallery(loaded: &Configuration, out: &Path, reload: bool) -> Result<(), Failure> {
     let mut messages = Vec::new();
     for (path, text) in loaded.files.iter().filter(|(path, _)| path.ends_with(".json")) {
         let Some((template, sample_name)) = path.split_once("/samples/") else { continue };
@@ -150,8 +151,8 @@ fn render_gallery(loaded: &Loaded, out: &Path, reload: bool) -> Result<(), Failu
 
 /// Renders at each change of the files. A fault is printed, and the last good gallery stays.
 async fn watch(config: Option<&Path>, out: &Path) -> Result<(), Failure> {
-    let settings = load::settings(config)?;
-    let stop = shutdown::on_signal().context("listening for signals")?;
+    let settings = configuration::settings(config)?;
+    let stop = shutdown::on_signal(&Supervisor::default()).context("listening for signals")?;
     let read_files = || {
         let routes = settings.routes_file.as_deref().map(std::fs::read_to_string);
         (routes.and_then(Result::ok), source::read(settings.templates_dir.as_deref()).ok())
@@ -164,7 +165,8 @@ async fn watch(config: Option<&Path>, out: &Path) -> Result<(), Failure> {
         let files = read_files();
         if rendered.as_ref() != Some(&files) {
             rendered = Some(files);
-            let result = load::load(config).and_then(|loaded| render_gallery(&loaded, out, true));
+            let result =
+                configuration::load(config).and_then(|loaded| render_gallery(&loaded, out, true));
             if let Err(failure) = result {
                 print_err(&format!("usher: {failure}"));
             }
@@ -175,7 +177,7 @@ async fn watch(config: Option<&Path>, out: &Path) -> Result<(), Failure> {
 }
 
 /// The deliveries that the event asks for; `None` if its type has no route.
-fn deliveries(loaded: &Loaded, event: &Event) -> Option<Vec<Delivery>> {
+fn deliveries(loaded: &Configuration, event: &Event) -> Option<Vec<Delivery>> {
     let Lookup::Routes(routes) = loaded.routing.lookup(&event.kind) else { return None };
     let identity = Identity::new(loaded.settings.pepper.expose());
     Some(loaded.routing.deliveries(routes, event, &identity))
@@ -183,7 +185,7 @@ fn deliveries(loaded: &Loaded, event: &Event) -> Option<Vec<Delivery>> {
 
 /// Composes the message as it would be sent.
 pub(super) fn outgoing(
-    loaded: &Loaded,
+    loaded: &Configuration,
     delivery: &Delivery,
     event: &Event,
 ) -> Result<Outgoing, Failure> {

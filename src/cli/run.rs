@@ -9,9 +9,10 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::{
-    app::{self, load, shutdown},
+    app::{self, configuration, shutdown},
     failure::Failure,
     logging,
+    supervisor::Supervisor,
 };
 
 #[derive(Debug, Args)]
@@ -25,14 +26,18 @@ pub(super) struct RunArgs {
 }
 
 pub(super) async fn run(config: Option<&Path>, args: RunArgs) -> Result<ExitCode, Failure> {
-    let loaded = load::load(config)?;
+    let loaded = configuration::load(config)?;
     logging::init(loaded.settings.log_format, "info");
     for warning in &loaded.warnings {
         tracing::warn!(setting = warning.setting, "{}", warning.reason);
     }
-    let stop = shutdown::on_signal().context("listening for signals")?;
+    let supervisor = Supervisor::default();
+    let stop = shutdown::on_signal(&supervisor).context("listening for signals")?;
     match args.embedded {
-        Some(folder) => app::embedded::run(loaded, &folder, args.events.as_deref(), stop).await,
-        None => app::run(loaded, stop).await,
+        Some(folder) => {
+            let events = args.events.as_deref();
+            app::embedded::run(loaded, &folder, events, supervisor, stop).await
+        }
+        None => app::run(loaded, supervisor, stop).await,
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     config::{Endpoint, RateLimit},
     duration::millis,
     routing::DeliveryId,
+    supervisor::{Supervisor, Task},
     tls::Renewed,
 };
 
@@ -48,14 +49,18 @@ pub struct RedisLedger {
 
 impl RedisLedger {
     /// Connects lazily. Redis may be down at start: inputs fail until it is up.
-    pub fn new(server: &Endpoint, windows: Windows) -> Result<Self, LedgerError> {
+    pub fn new(
+        server: &Endpoint,
+        windows: Windows,
+        supervisor: &Supervisor,
+    ) -> Result<Self, LedgerError> {
         let connection = connect("redis", server, RESPONSE_TIMEOUT);
         let connection = connection.map_err(|reason| LedgerError(anyhow::Error::msg(reason)))?;
         let connection = Arc::new(connection);
         let to = connection.clone();
         // The hash that EVALSHA needs.
         let hash = Script::new(SCRIPT).get_hash().to_owned();
-        let inputs = Batcher::new(move |inputs: Vec<_>| {
+        let inputs = Batcher::new(supervisor, Task::LedgerInputs, move |inputs: Vec<_>| {
             apply_all(to.last(), call(&hash, &inputs, windows), inputs.len())
         });
         let rate = Script::new(include_str!("rate.lua"));

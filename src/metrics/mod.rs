@@ -22,6 +22,7 @@ use self::{
     labels::{
         DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels, HttpLabels, MessagingLabels,
         PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels, StepLabels, StreamLabels,
+        TaskLabels,
     },
     registered::Registered,
 };
@@ -298,6 +299,10 @@ impl Metrics {
                 let failures = all.dependency_failures.get_or_create(&labels);
                 failures.inner().store(dependency.failures(), Ordering::Relaxed);
             }
+        }
+        for (task, state) in health.tasks.all() {
+            let restarts = all.task_restarts.get_or_create(&TaskLabels { task });
+            restarts.inner().store(state.restarts, Ordering::Relaxed);
         }
         for (pool, status) in self.pools().iter() {
             let status = status();

@@ -14,7 +14,7 @@ use prometheus_client::{
 use super::labels::{
     BuildLabels, DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels, HttpLabels,
     MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels, StepLabels,
-    StreamLabels,
+    StreamLabels, TaskLabels,
 };
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -39,6 +39,7 @@ pub(super) struct Registered {
     pub(super) pools_waiting: Family<PoolLabels, Gauge>,
     pub(super) dependency_up: Family<DependencyLabels, Gauge>,
     pub(super) dependency_failures: Family<DependencyLabels, Counter>,
+    pub(super) task_restarts: Family<TaskLabels, Counter>,
     pub(super) depths: Family<QueueLabels, Gauge>,
     pub(super) stream_entries: Family<StreamLabels, Gauge>,
     pub(super) planned: Family<HourLabels, Gauge>,
@@ -142,6 +143,11 @@ impl Registered {
                 &mut r,
                 "dependency_failures",
                 "How often a dependency stopped answering (smtp: how often the circuit breaker opened)",
+            ),
+            task_restarts: register(
+                &mut r,
+                "task_restarts",
+                "How often a long-running task was started again because it panicked or returned",
             ),
             depths: register(
                 &mut r,

@@ -31,8 +31,6 @@ use crate::{
 const BATCH: usize = 32;
 /// Publishes in progress at once, on the channels that republishes use too.
 const CONCURRENT_PUBLISHES: usize = 8;
-/// After a session of this length, the next failure starts with a short back-off again.
-const STABLE_SESSION: Duration = Duration::from_secs(10);
 
 pub struct StreamSource {
     streams: Streams,
@@ -75,13 +73,10 @@ impl StreamSource {
         while !stop.is_cancelled() {
             let began = Instant::now();
             if let Err(error) = self.session(&stop).await {
-                if began.elapsed() > STABLE_SESSION {
-                    backoff = Backoff::default();
-                }
                 self.health.down(&error);
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = sleep(backoff.step()) => {}
+                    () = sleep(backoff.after(began.elapsed())) => {}
                 }
             }
         }

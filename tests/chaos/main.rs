@@ -27,6 +27,7 @@ mod soak;
 mod stage;
 mod storm;
 mod stream_source;
+mod tasks;
 
 /// Prints a line past the test harness, which hides the output of passing tests.
 fn say(line: impl std::fmt::Display) {

@@ -25,7 +25,11 @@ async fn stage() -> Stage {
 }
 
 /// On a thread of its own, because it blocks and the mail server must run.
-async fn ask(method: &'static str, address: &str, path: &str) -> std::io::Result<Answer> {
+pub(super) async fn ask(
+    method: &'static str,
+    address: &str,
+    path: &str,
+) -> std::io::Result<Answer> {
     let url = format!("http://{address}{path}");
     let asked = move || request_with(method, &url, &[("Idempotency-Key", "once")], Some(NOTIFY));
     tokio::task::spawn_blocking(asked).await.expect("no panic")

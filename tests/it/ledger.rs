@@ -17,6 +17,7 @@ use usher::{
         step,
     },
     routing::DeliveryId,
+    supervisor::Supervisor,
 };
 
 use crate::support::redis_database;
@@ -220,7 +221,8 @@ pub(crate) async fn ledger(
     let server = Endpoint { url: Secret::new(url.as_str()), tls: TlsFiles::default() };
     let client = redis::Client::open(url.as_str()).expect("TEST_REDIS_URL");
     let connection = client.get_multiplexed_async_connection().await;
-    let ledger = RedisLedger::new(&server, windows).expect("TEST_REDIS_URL");
+    let ledger =
+        RedisLedger::new(&server, windows, &Supervisor::default()).expect("TEST_REDIS_URL");
     (ledger, connection.expect("Redis at TEST_REDIS_URL"))
 }
 

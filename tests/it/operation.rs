@@ -21,7 +21,11 @@ async fn health_and_metrics_answer() {
     assert_eq!((usher.get("/livez").status, usher.get("/livez").body.as_str()), (200, "ok\n"));
     let ready = usher.get("/readyz?verbose");
     assert_eq!(ready.status, 200);
-    assert_eq!(ready.body, "[+] rabbitmq ok\n[+] redis ok\n[+] mongodb ok\n[+] smtp ok\nok\n");
+    let services = "[+] rabbitmq ok\n[+] redis ok\n[+] mongodb ok\n[+] smtp ok\n";
+    let tasks = ready.body.strip_prefix(services).and_then(|rest| rest.strip_suffix("\nok\n"));
+    let tasks = tasks.expect("services, tasks, and the answer");
+    assert!(tasks.lines().any(|line| line == "[+] task template_watcher ok"), "{tasks}");
+    assert!(tasks.lines().all(|line| line.starts_with("[+] task ")), "{tasks}");
     assert_eq!(usher.get("/readyz").body, "ok\n");
     let health = usher.get("/healthz");
     assert_eq!(health.status, 200);
@@ -30,6 +34,7 @@ async fn health_and_metrics_answer() {
     for name in ["rabbitmq", "redis", "mongodb", "smtp"] {
         assert_eq!(body["checks"][name]["status"], "up", "{name}");
     }
+    assert_eq!(body["tasks"]["consumers"]["status"], "up");
     let metrics = usher.get("/metrics");
     assert!(metrics.head.contains("application/openmetrics-text"), "{}", metrics.head);
     for line in [
@@ -43,6 +48,7 @@ async fn health_and_metrics_answer() {
         "usher_delivery_latency_seconds_count{priority=\"high\"} 1",
         "usher_audit_batch_records_sum 1.0",
         "usher_dependency_failures_total{dependency=\"smtp\"} 0",
+        "usher_task_restarts_total{task=\"consumers\"} 0",
         "usher_pool_connections{pool=\"smtp\",state=\"idle\"} 1",
         "# EOF",
     ] {

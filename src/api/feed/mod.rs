@@ -114,6 +114,8 @@ impl Feed {
 
     /// Keeps the stream open while somebody listens. Never returns.
     pub async fn run(self) {
+        // A run that panicked may have left a gap.
+        self.0.hub.end();
         let mut listeners = self.0.listeners.subscribe();
         loop {
             // The sender lives as long as `self`.

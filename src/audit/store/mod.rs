@@ -28,6 +28,7 @@ use crate::{
     config::Endpoint,
     metrics::Metrics,
     routing::DeliveryId,
+    supervisor::{Supervisor, Task},
 };
 
 /// Collection of records.
@@ -52,11 +53,14 @@ impl MongoAudit {
         server: &Endpoint,
         database: &str,
         metrics: Metrics,
+        supervisor: &Supervisor,
     ) -> Result<Self, AuditError> {
         let database = connect(server, database).await.map_err(failed)?;
-        let writer = Writer::new(database.collection(DELIVERIES), metrics);
+        let writer = Writer::new(database.collection(DELIVERIES), metrics, supervisor);
         let tombstones = database.collection::<Document>(ERASURES);
-        let erasures = Batcher::new(move |hashes| find_all(tombstones.clone(), hashes));
+        let erasures = Batcher::new(supervisor, Task::ErasureLookups, move |hashes| {
+            find_all(tombstones.clone(), hashes)
+        });
         Ok(Self { database, writer, erasures })
     }
 

@@ -9,6 +9,7 @@ use crate::{
     batcher::Batcher,
     clients::mongo::{InsertError, insert_all},
     metrics::Metrics,
+    supervisor::{Supervisor, Task},
 };
 
 /// How long a record waits for others to be written with. Only the acknowledgement of its message
@@ -21,12 +22,21 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(deliveries: Collection<Record>, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        deliveries: Collection<Record>,
+        metrics: Metrics,
+        supervisor: &Supervisor,
+    ) -> Self {
         let counted = metrics.clone();
-        let batches = Batcher::with_delay(BATCH_DELAY, move |records| {
-            counted.audit_batch(records.len());
-            insert_all::<_, Record>(deliveries.clone(), records)
-        });
+        let batches = Batcher::with_delay(
+            BATCH_DELAY,
+            supervisor,
+            Task::AuditWriter,
+            move |records: Vec<_>| {
+                counted.audit_batch(records.len());
+                insert_all::<_, Record>(deliveries.clone(), records)
+            },
+        );
         Self { batches, metrics }
     }
 

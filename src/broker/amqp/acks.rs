@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use super::with_timeout;
+use crate::crash_points::panicking;
 
 /// How long an acknowledgement waits for others. If the process ends meanwhile, the message is
 /// redelivered and the ledger recognises it.
@@ -37,7 +38,8 @@ impl Acks {
     pub(super) fn new(channel: Channel, prefetch: u16, queue: String) -> (Self, JoinHandle<()>) {
         let (acks, settled) = unbounded_channel();
         let wait = if prefetch < MIN_PREFETCH_TO_WAIT { Duration::ZERO } else { BATCH_DELAY };
-        (Self(acks), tokio::spawn(send_all(channel, settled, wait, queue)))
+        let acking = panicking("acknowledgements", send_all(channel, settled, wait, queue));
+        (Self(acks), tokio::spawn(acking))
     }
 
     pub(super) fn settle(&self, tag: u64, settlement: Settlement) {

@@ -1,7 +1,8 @@
 //! Consumes: one channel for each queue, one task for each message, bounded by prefetch.
 
 use std::{
-    panic::AssertUnwindSafe,
+    ops::Deref,
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,9 +39,6 @@ use crate::{
 
 /// How long a message that panicked waits before it goes back to its queue.
 const PANIC_DELAY: Duration = Duration::from_secs(5);
-
-/// After a session of this length, the next failure starts with a short back-off again.
-const STABLE_SESSION: Duration = Duration::from_secs(10);
 
 /// Consumes messages until stopped.
 pub struct Consumers {
@@ -81,6 +79,29 @@ fn permits(body: &[u8]) -> u32 {
     (bytes / 1024).clamp(LEAST_KIB, WORK_KIB) as u32
 }
 
+/// A connection whose session may be dropped half-way, as by a panic: messages that it holds
+/// unacknowledged would stay with it for as long as one of them is under way.
+struct CloseWhenDropped(Arc<Connection>);
+
+impl Deref for CloseWhenDropped {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for CloseWhenDropped {
+    fn drop(&mut self) {
+        if self.0.status().connected() {
+            let connection = self.0.clone();
+            tokio::spawn(
+                async move { close_gracefully(&connection, "the session was dropped").await },
+            );
+        }
+    }
+}
+
 impl Consumers {
     /// Consumes until stopped and drained. Reconnects whenever the connection is lost.
     pub async fn run(&self, handler: Handler) {
@@ -88,13 +109,10 @@ impl Consumers {
         while !self.stop.is_cancelled() {
             let began = Instant::now();
             if let Err(error) = self.session(&handler).await {
-                if began.elapsed() > STABLE_SESSION {
-                    backoff = Backoff::default();
-                }
                 self.health.down(&format_args!("{error:#}"));
                 tokio::select! {
                     () = self.stop.cancelled() => {}
-                    () = tokio::time::sleep(backoff.step()) => {}
+                    () = tokio::time::sleep(backoff.after(began.elapsed())) => {}
                 }
             }
         }
@@ -110,6 +128,7 @@ impl Consumers {
             connected = connect(&self.server, "consume", Some(self.received.clone())) => connected?,
         };
         let (connection, intake) = connection;
+        let connection = CloseWhenDropped(Arc::new(connection));
         with_timeout(self.topology.declare(&connection)).await?;
         self.health.up();
         let queues = self.topology.consumed().map(|(queue, slowly)| {
@@ -155,10 +174,15 @@ impl Consumers {
             Ok((channel, consumer))
         })
         .await?;
-        let (acks, acking) = Acks::new(channel.clone(), prefetch, queue.clone());
+        let (acks, mut acking) = Acks::new(channel.clone(), prefetch, queue.clone());
         loop {
             let delivery = tokio::select! {
                 biased;
+                // Without it the broker would soon send nothing more.
+                ended = &mut acking => match ended {
+                    Err(panicked) if panicked.is_panic() => resume_unwind(panicked.into_panic()),
+                    _ => anyhow::bail!("nobody acknowledges what came from {queue}"),
+                },
                 () = self.stop.cancelled() => {
                     // Messages that the broker has sent meanwhile go back when the connection
                     // closes.

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::AuditCli;
 use crate::{
     api::outbox::MongoRequests,
-    app::load::{self, Loaded},
+    app::configuration::{self, Configuration},
     audit::{
         Record,
         store::{actions::Action, erase::Person},
@@ -29,6 +29,7 @@ use crate::{
     redaction::AddressMatcher,
     routing::{DeliveryId, Recipients},
     scheduler::mongo::MongoScheduler,
+    supervisor::Supervisor,
 };
 
 const DEAD_LETTER_QUEUES: [DeadLetterQueue; 3] =
@@ -54,7 +55,7 @@ impl AuditCli {
     pub(super) async fn erase(
         &self,
         args: &EraseArgs,
-        loaded: &Loaded,
+        loaded: &Configuration,
     ) -> Result<ExitCode, Failure> {
         let matcher = AddressMatcher::new(&args.recipient);
         if !args.recipient.contains('@') {
@@ -62,14 +63,15 @@ impl AuditCli {
         }
         let hash = self.identity.recipient_hash(&args.recipient);
         let fixed_routes = fixed_routes(loaded);
+        let supervisor = Supervisor::default();
         let database = self.audit.database();
         let erasure = Erasure {
             audit: &self.audit,
-            scheduler: MongoScheduler::new(database),
+            scheduler: MongoScheduler::new(database, &supervisor),
             requests: MongoRequests::new(database, loaded.settings.audit_retention),
             person: Person { matcher: &matcher, hash: &hash, fixed_routes: &fixed_routes },
         };
-        let ledger = load::open_ledger(&loaded.settings)?;
+        let ledger = configuration::open_ledger(&loaded.settings, &supervisor)?;
         let reason = matcher.cut_from(&args.decision.reason);
         let record = async |target: &str| {
             let (by, target) = (args.decision.by.clone(), target.to_owned());
@@ -204,7 +206,7 @@ impl AuditCli {
 }
 
 /// Names of the routes whose recipients stand in the settings.
-fn fixed_routes(loaded: &Loaded) -> HashSet<String> {
+fn fixed_routes(loaded: &Configuration) -> HashSet<String> {
     let routes = loaded.routing.routes().into_iter();
     let fixed = routes.filter(|route| matches!(route.recipients, Recipients::Fixed(_)));
     fixed.map(|route| route.name.clone()).collect()

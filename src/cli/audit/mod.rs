@@ -18,15 +18,17 @@ use jiff::Timestamp;
 
 use super::time::past;
 use crate::{
-    app::load,
+    app::configuration,
     audit::{
         Record, Status,
         store::{MongoAudit, search::Filter},
     },
     failure::Failure,
     logging,
+    metrics::Metrics,
     redaction::ERASED,
     routing::Identity,
+    supervisor::Supervisor,
 };
 
 #[derive(Debug, Subcommand)]
@@ -81,16 +83,17 @@ struct AuditCli {
 
 pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<ExitCode, Failure> {
     // Those that only read the audit need neither routes nor templates.
-    let settings = load::settings(config)?;
+    let settings = configuration::settings(config)?;
     logging::init_quiet(settings.log_format);
-    let audit = load::open_audit(&settings).await?;
+    let audit =
+        configuration::open_audit(&settings, Metrics::default(), &Supervisor::default()).await?;
     let cli = AuditCli { audit, identity: Identity::new(settings.pepper.expose()) };
     match command {
         AuditCommand::Find(args) => cli.find(&args).await,
-        AuditCommand::Show(args) => cli.show(&args, &load::load(config)?).await,
+        AuditCommand::Show(args) => cli.show(&args, &configuration::load(config)?).await,
         AuditCommand::Stats(args) => cli.stats(&args).await,
         AuditCommand::Export(args) => cli.export(&args).await,
-        AuditCommand::Erase(args) => cli.erase(&args, &load::load(config)?).await,
+        AuditCommand::Erase(args) => cli.erase(&args, &configuration::load(config)?).await,
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::AuditCli;
 use crate::{
-    app::load::Loaded,
+    app::configuration::Configuration,
     audit::{Record, TemplateRef},
     event::{Event, EventId, IdSource},
     failure::Failure,
@@ -17,7 +17,7 @@ impl AuditCli {
     pub(super) async fn render_again(
         &self,
         record: &Record,
-        loaded: &Loaded,
+        loaded: &Configuration,
     ) -> Result<Result<Rendered, String>, Failure> {
         let Some(template) = &record.template else {
             return Ok(Err("none was rendered".to_owned()));

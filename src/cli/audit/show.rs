@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{AuditCli, recipient};
 use crate::{
-    app::load::Loaded,
+    app::configuration::Configuration,
     audit::{Record, Smtp, Status, store::actions::RecordedAction},
     cli::{
         output::{faint, paint, print, status_style, width},
@@ -38,7 +38,11 @@ pub(in crate::cli) struct ShowArgs {
 }
 
 impl AuditCli {
-    pub(super) async fn show(&self, args: &ShowArgs, loaded: &Loaded) -> Result<ExitCode, Failure> {
+    pub(super) async fn show(
+        &self,
+        args: &ShowArgs,
+        loaded: &Configuration,
+    ) -> Result<ExitCode, Failure> {
         let delivery = self.delivery(&args.delivery).await?;
         let records = self.audit.history(&delivery).await.map_err(Failure::unavailable)?;
         let actions =

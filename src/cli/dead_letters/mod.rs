@@ -28,7 +28,7 @@ use self::{
 };
 use super::{decision::DecisionArgs, output::progress, time::past};
 use crate::{
-    app::load::{self, Loaded},
+    app::configuration::{self, Configuration},
     audit::{
         Record, Status,
         store::{MongoAudit, actions::DeadLetterFilter},
@@ -113,7 +113,7 @@ pub(super) struct SelectionArgs {
 struct DeadLettersCli {
     queue: DeadLetterQueue,
     audit: MongoAudit,
-    loaded: Loaded,
+    loaded: Configuration,
     identity: Identity,
 }
 
@@ -122,7 +122,7 @@ pub(super) async fn run(
     queue: DeadLetterQueue,
     command: DeadLettersCommand,
 ) -> Result<ExitCode, Failure> {
-    let (loaded, audit) = load::with_audit(config).await?;
+    let (loaded, audit) = configuration::load_with_audit(config).await?;
     let identity = Identity::new(loaded.settings.pepper.expose());
     let cli = DeadLettersCli { queue, audit, loaded, identity };
     match command {

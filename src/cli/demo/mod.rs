@@ -23,9 +23,10 @@ use super::{
 };
 use crate::{
     app::{
-        build::{self, Parts},
+        Channels, Telemetry,
+        configuration::{self, Configuration},
         embedded::{self, Embedded},
-        load::{self, Loaded},
+        pipeline,
     },
     broker::Handler,
     channel::{file::FileChannel, sms::SimulatedSms},
@@ -34,12 +35,9 @@ use crate::{
     embedded::broker::{EmbeddedBroker, SOURCE},
     event::{self, Properties},
     failure::Failure,
-    health::Health,
     logging,
-    metrics::Metrics,
     routing::ChannelKind,
     template::source,
-    trace::Tracer,
 };
 
 /// The environment is ignored, so that the demo is the same everywhere.
@@ -82,7 +80,7 @@ struct PublishedEvent {
 pub(super) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let environment: Environment = SETTINGS.into_iter().collect();
-    let loaded = load::load_with(None, &environment)?;
+    let loaded = configuration::load_with(None, &environment)?;
     // The failures of the demo are shown in its table.
     logging::init(LogFormat::Auto, "off");
     remove_last_demo(&args.out)?;
@@ -94,8 +92,8 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     let sent = Sent::default();
     let (broker, audit, scheduler) =
         (store.broker.clone(), store.audit.clone(), store.scheduler.clone());
-    let pipeline = pipeline(loaded, store, &args.out.join("mail"), &sent)?;
-    let handler = build::handler(pipeline.clone());
+    let pipeline = pipeline(&loaded, &store, &args.out.join("mail"), &sent)?;
+    let handler = pipeline::handler(pipeline.clone());
 
     let mut events = Vec::new();
     for (title, body) in &samples {
@@ -163,7 +161,7 @@ fn if_exists(removed: std::io::Result<()>) -> std::io::Result<()> {
 }
 
 /// Every sample of every route once, in the order of a booking's life: (title, body).
-fn samples(loaded: &Loaded) -> Vec<(String, String)> {
+fn samples(loaded: &Configuration) -> Vec<(String, String)> {
     let mut samples = Vec::new();
     let mut known = HashSet::new();
     let mut routes = loaded.routing.routes();
@@ -185,26 +183,18 @@ fn event_id(body: &str) -> String {
 }
 
 fn pipeline(
-    loaded: Loaded,
-    store: Embedded,
+    loaded: &Configuration,
+    store: &Embedded,
     mail: &Path,
     sent: &Sent,
 ) -> Result<Arc<Pipeline>, Failure> {
     let files = FileChannel::new(loaded.sender.clone(), mail.to_owned())?;
     let channel = |inner, kind| Arc::new(DemoChannel::new(inner, kind, sent.clone()));
-    let parts = Parts {
-        instance: store.instance,
-        ledger: store.ledger,
-        audit: store.audit,
-        scheduler: store.scheduler,
+    let channels = Channels {
         email: channel(Box::new(files), ChannelKind::Email),
         sms: channel(Box::new(SimulatedSms), ChannelKind::Sms),
-        broker: Arc::new(store.broker),
-        health: Health::default(),
-        metrics: Metrics::default(),
-        tracer: Tracer::default(),
     };
-    Ok(build::pipeline(loaded, parts))
+    Ok(pipeline::build(loaded, store.backends(), channels, Telemetry::default()))
 }
 
 async fn publish(

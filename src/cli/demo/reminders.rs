@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{PublishedEvent, process, publish};
 use crate::{
-    app::build,
+    app::pipeline,
     broker::Handler,
     cli::output::print,
     delivery::Pipeline,
@@ -25,7 +25,7 @@ pub(super) async fn run(
     pipeline: &Arc<Pipeline>,
     scheduler: &EmbeddedScheduler,
 ) -> Result<(Vec<PublishedEvent>, bool), Failure> {
-    let handler = build::handler(pipeline.clone());
+    let handler = pipeline::handler(pipeline.clone());
     let mut published = Vec::new();
     for (title, event) in events() {
         published.push(publish(broker, title, &event.to_string()).await?);

@@ -12,11 +12,12 @@ use jiff::Timestamp;
 use self::decide::Decision;
 use super::{decision::DecisionArgs, time::from_now};
 use crate::{
-    app::load,
+    app::configuration,
     audit::store::MongoAudit,
     failure::Failure,
     routing::DeliveryId,
     scheduler::{Planned, State, mongo::MongoScheduler},
+    supervisor::Supervisor,
 };
 
 #[derive(Debug, Subcommand)]
@@ -90,8 +91,11 @@ pub(super) async fn run(
     config: Option<&Path>,
     command: ScheduledCommand,
 ) -> Result<ExitCode, Failure> {
-    let (_, audit) = load::with_audit(config).await?;
-    let cli = ScheduledCli { scheduler: MongoScheduler::new(audit.database()), audit };
+    let (_, audit) = configuration::load_with_audit(config).await?;
+    let cli = ScheduledCli {
+        scheduler: MongoScheduler::new(audit.database(), &Supervisor::default()),
+        audit,
+    };
     match command {
         ScheduledCommand::List { overdue: true, limit, json, .. } => {
             cli.list_overdue(limit, json).await

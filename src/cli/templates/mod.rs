@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Subcommand};
 
 use crate::{
-    app::load::{self, Loaded},
+    app::configuration::{self, Configuration},
     audit::store::{MongoAudit, actions::Action},
     event::snake_case,
     failure::Failure,
@@ -125,14 +125,14 @@ impl std::fmt::Display for TemplateId {
 struct TemplatesCli {
     store: TemplateStore,
     audit: MongoAudit,
-    loaded: Loaded,
+    loaded: Configuration,
 }
 
 pub(super) async fn run(
     config: Option<&Path>,
     command: TemplatesCommand,
 ) -> Result<ExitCode, Failure> {
-    let (loaded, audit) = load::with_audit(config).await?;
+    let (loaded, audit) = configuration::load_with_audit(config).await?;
     let cli = TemplatesCli { store: TemplateStore::new(audit.database()), audit, loaded };
     match command {
         TemplatesCommand::List { json } => cli.list(json).await?,

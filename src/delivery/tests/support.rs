@@ -15,8 +15,9 @@ use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     app::{
-        build::{self, Parts},
-        load::Loaded,
+        Channels, Telemetry,
+        configuration::Configuration,
+        pipeline::{self, Backends},
     },
     audit::{Audit, AuditError, Record, Smtp},
     broker::{Broker, BrokerError, Destination, Message, Republish},
@@ -28,12 +29,9 @@ use crate::{
         scheduler::EmbeddedScheduler,
     },
     event::{Properties, Sources},
-    health::Health,
     ledger::{Admission, Input, Ledger, LedgerError, Reply},
-    metrics::Metrics,
     routing::{DeliveryId, RoutingTable},
     template::{Globals, Templates, source::Files},
-    trace::Tracer,
 };
 
 /// How long anything may take on a slow machine.
@@ -104,20 +102,16 @@ impl TestBench {
         });
         let (email, sms) =
             (ScriptedChannel::new(email::check_recipient), ScriptedChannel::new(|_| Ok(())));
-        let parts = Parts {
+        let backends = Backends {
             instance,
             ledger: ledger.clone(),
             audit: audit.clone(),
             scheduler: Arc::new(EmbeddedScheduler::new(database.clone())),
-            email: email.clone(),
-            sms: sms.clone(),
             broker: broker.clone(),
-            health: Health::default(),
-            metrics: Metrics::default(),
-            tracer: Tracer::default(),
         };
-        let loaded = Loaded { settings: settings.clone(), ..LOADED.clone() };
-        let pipeline = build::pipeline(loaded, parts);
+        let channels = Channels { email: email.clone(), sms: sms.clone() };
+        let configuration = Configuration { settings: settings.clone(), ..CONFIGURATION.clone() };
+        let pipeline = pipeline::build(&configuration, backends, channels, Telemetry::default());
         Self { database, settings, pipeline, email, sms, broker, audit, ledger }
     }
 
@@ -559,7 +553,7 @@ fn settings(changes: &[(&str, &str)]) -> Settings {
 }
 
 /// What all benches share, for it never changes.
-static LOADED: LazyLock<Loaded> = LazyLock::new(|| {
+static CONFIGURATION: LazyLock<Configuration> = LazyLock::new(|| {
     let settings = settings(&[]);
     let admins = settings.admin_emails.clone();
     let lists = HashMap::from([("ADMIN_EMAILS".to_owned(), admins)]);
@@ -578,7 +572,7 @@ static LOADED: LazyLock<Loaded> = LazyLock::new(|| {
     let sender = email::Sender::new("Cinema", &settings.email.from_address, None).unwrap();
     let routing = RoutingTable::parse(include_str!("routes.toml"), &lists).unwrap();
     let templates = Templates::compile(&files, &routing, Globals::new(&settings)).unwrap();
-    Loaded {
+    Configuration {
         warnings: Vec::new(),
         routing: Arc::new(routing),
         templates: Arc::new(templates),

@@ -23,6 +23,7 @@ use crate::{
         purge_index, to_document, unless_refused,
     },
     routing::DeliveryId,
+    supervisor::{Supervisor, Task},
 };
 
 /// Collection of scheduled mail.
@@ -75,17 +76,22 @@ impl PlannedFilter {
 
 impl MongoScheduler {
     /// Uses the write concern of the database.
-    pub fn new(database: &Database) -> Self {
+    pub fn new(database: &Database, supervisor: &Supervisor) -> Self {
         let planned: Collection<Document> = database.collection(PLANNED);
         let bookings: Collection<Document> = database.collection(BOOKINGS);
         let (inserted, asked) = (planned.clone(), bookings.clone());
         Self {
             planned,
             bookings,
-            inserts: Batcher::new(move |documents| {
+            inserts: Batcher::new(supervisor, Task::PlannedWriter, move |documents| {
                 insert_all::<_, Document>(inserted.clone(), documents)
             }),
-            lookups: Batcher::with_delay(BATCH_DELAY, move |ids| find_all(asked.clone(), ids)),
+            lookups: Batcher::with_delay(
+                BATCH_DELAY,
+                supervisor,
+                Task::BookingLookups,
+                move |ids| find_all(asked.clone(), ids),
+            ),
         }
     }
 

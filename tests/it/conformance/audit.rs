@@ -13,6 +13,7 @@ use usher::{
     event::IdSource,
     metrics::Metrics,
     routing::{ChannelKind, DeliveryId, Priority},
+    supervisor::Supervisor,
 };
 
 use super::{Backend, Store, database, delivery_id, endpoint, on_both};
@@ -38,7 +39,8 @@ async fn audit(backend: Backend) -> Store<dyn Audit> {
         Backend::Service => {
             let world = World::new().await;
             let server = endpoint(world.mongodb_uri());
-            let audit = MongoAudit::new(&server, world.name(), Metrics::default()).await;
+            let (metrics, supervisor) = (Metrics::default(), Supervisor::default());
+            let audit = MongoAudit::new(&server, world.name(), metrics, &supervisor).await;
             let audit = audit.expect("TEST_MONGODB_URI");
             audit.prepare().await.expect("indexes");
             Store { store: Box::new(audit), _world: Some(world) }

@@ -10,6 +10,7 @@ use usher::{
         redis::{RedisLedger, Windows},
     },
     routing::DeliveryId,
+    supervisor::Supervisor,
 };
 
 use super::{Backend, Store, database, delivery_id, endpoint, on_both};
@@ -62,7 +63,8 @@ async fn forgetting(backend: Backend, dedup: Duration, derived: Duration) -> Sto
                 // The second look at an absent instance calls it dead.
                 gone_after: Duration::ZERO,
             };
-            let ledger = RedisLedger::new(&endpoint(redis_database(REDIS_DATABASE)), windows);
+            let server = endpoint(redis_database(REDIS_DATABASE));
+            let ledger = RedisLedger::new(&server, windows, &Supervisor::default());
             let ledger = ledger.expect("TEST_REDIS_URL");
             ledger.keep_epoch(true).await.expect("Redis at TEST_REDIS_URL");
             Box::new(ledger)

@@ -14,6 +14,7 @@ use usher::{
         Added, BATCH, Backlog, Booking, LEASE, Planned, Scheduler, State, Version,
         mongo::MongoScheduler,
     },
+    supervisor::Supervisor,
 };
 
 use super::{Backend, Store, database, delivery_id, endpoint, on_both};
@@ -47,7 +48,8 @@ async fn scheduler(backend: Backend) -> Store<dyn Scheduler> {
         Backend::Service => {
             let world = World::new().await;
             let database = connect(&endpoint(world.mongodb_uri()), world.name()).await;
-            let scheduler = MongoScheduler::new(&database.expect("TEST_MONGODB_URI"));
+            let database = database.expect("TEST_MONGODB_URI");
+            let scheduler = MongoScheduler::new(&database, &Supervisor::default());
             scheduler.prepare().await.expect("indexes");
             Store { store: Box::new(scheduler), _world: Some(world) }
         }

@@ -14,6 +14,7 @@ use crate::{
     logging,
     metrics::Metrics,
     routing::{EMBEDDED_ROUTES, RoutingTable},
+    supervisor::Supervisor,
     template::{
         Globals, Templates, Trial,
         source::{self, Files},
@@ -22,7 +23,7 @@ use crate::{
 
 /// Settings, routes and templates, checked against each other.
 #[derive(Clone)]
-pub(crate) struct Loaded {
+pub(crate) struct Configuration {
     pub(crate) settings: Settings,
     pub(crate) warnings: Vec<Warning>,
     pub(crate) routing: Arc<RoutingTable>,
@@ -32,7 +33,7 @@ pub(crate) struct Loaded {
     pub(crate) sender: Sender,
 }
 
-impl Loaded {
+impl Configuration {
     pub(crate) fn composer(&self) -> Composer {
         Composer {
             templates: self.templates.clone(),
@@ -61,35 +62,45 @@ pub(crate) fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
 ///
 /// # Errors
 /// All faults, one per line.
-pub(crate) async fn with_audit(config: Option<&Path>) -> Result<(Loaded, MongoAudit), Failure> {
-    let loaded = load(config)?;
-    logging::init_quiet(loaded.settings.log_format);
-    let audit = open_audit(&loaded.settings).await?;
-    Ok((loaded, audit))
+pub(crate) async fn load_with_audit(
+    config: Option<&Path>,
+) -> Result<(Configuration, MongoAudit), Failure> {
+    let configuration = load(config)?;
+    let settings = &configuration.settings;
+    logging::init_quiet(settings.log_format);
+    let audit = open_audit(settings, Metrics::default(), &Supervisor::default()).await?;
+    Ok((configuration, audit))
 }
 
 /// Opens the audit. MongoDB may be down.
 ///
 /// # Errors
 /// The URI can't be used.
-pub(crate) async fn open_audit(settings: &Settings) -> Result<MongoAudit, Failure> {
+pub(crate) async fn open_audit(
+    settings: &Settings,
+    metrics: Metrics,
+    supervisor: &Supervisor,
+) -> Result<MongoAudit, Failure> {
     let (server, database) = (&settings.mongodb, &settings.mongodb_database);
-    let audit = MongoAudit::new(server, database, Metrics::default()).await;
-    audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error}")))
+    let audit = MongoAudit::new(server, database, metrics, supervisor).await;
+    audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))
 }
 
 /// Opens the ledger. Redis may be down.
 ///
 /// # Errors
 /// The URL or the certificates can't be used.
-pub(crate) fn open_ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
+pub(crate) fn open_ledger(
+    settings: &Settings,
+    supervisor: &Supervisor,
+) -> Result<RedisLedger, Failure> {
     let windows = Windows {
         dedup: settings.dedup_window,
         dedup_derived: settings.dedup_window_derived,
         instance_ttl: settings.instance_ttl,
         gone_after: settings.instance_renewal * 2,
     };
-    RedisLedger::new(&settings.redis, windows)
+    RedisLedger::new(&settings.redis, windows, supervisor)
         .map_err(|error| Failure::config(format!("REDIS_URL: {error:#}")))
 }
 
@@ -97,14 +108,14 @@ pub(crate) fn open_ledger(settings: &Settings) -> Result<RedisLedger, Failure> {
 ///
 /// # Errors
 /// All faults, one per line, with the exit code for bad configuration.
-pub(crate) fn load(config: Option<&Path>) -> Result<Loaded, Failure> {
+pub(crate) fn load(config: Option<&Path>) -> Result<Configuration, Failure> {
     load_with(config, &Environment::from_process())
 }
 
 pub(crate) fn load_with(
     config: Option<&Path>,
     environment: &Environment,
-) -> Result<Loaded, Failure> {
+) -> Result<Configuration, Failure> {
     let (settings, warnings) =
         config::load(config, environment).map_err(|faults| Failure::config(faults.to_string()))?;
     let mut faults = Vec::new();
@@ -138,7 +149,7 @@ pub(crate) fn load_with(
         (Ok(sender), Ok(routing), Ok(templates), Ok(files), Ok(sources)) if faults.is_empty() => {
             let (routing, templates) = (Arc::new(routing), Arc::new(templates));
             let (files, sources) = (Arc::new(files), Arc::new(sources));
-            Ok(Loaded { settings, warnings, routing, templates, files, sources, sender })
+            Ok(Configuration { settings, warnings, routing, templates, files, sources, sender })
         }
         _ => Err(Failure::config(faults.join("\n"))),
     }

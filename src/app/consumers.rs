@@ -1,0 +1,73 @@
+//! Consuming from RabbitMQ until stopped, then draining.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Semaphore, time::sleep};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::GOODBYE;
+use crate::{
+    broker::{
+        Handler,
+        amqp::{Consumers, RECEIVED_BYTES, Topology, WORK_KIB},
+    },
+    config::{EmailBackend, Settings},
+    health::Dependency,
+    supervisor::{Supervisor, Task},
+};
+
+pub(super) fn build(
+    settings: &Settings,
+    topology: Arc<Topology>,
+    health: Dependency,
+    stop: CancellationToken,
+) -> Consumers {
+    Consumers {
+        server: settings.rabbitmq.clone(),
+        topology,
+        prefetch: settings.prefetch,
+        prefetch_low: low_prefetch(settings),
+        health,
+        stop,
+        abandon: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        permits: Arc::new(Semaphore::new(WORK_KIB)),
+        received: Arc::new(Semaphore::new(RECEIVED_BYTES)),
+    }
+}
+
+/// Consumes until stopped, then drains under a deadline and hands the rest back.
+pub(super) async fn consume(
+    supervisor: &Supervisor,
+    consumers: &Consumers,
+    handler: &Handler,
+    drain: Duration,
+) {
+    let consuming = supervisor
+        .until_stopped(Task::Consumers, &consumers.stop, || consumers.run(handler.clone()));
+    let drained = async {
+        consumers.stop.cancelled().await;
+        tracing::info!(
+            in_flight = consumers.tasks.len(),
+            ?drain,
+            "stopping, finishing what is in flight"
+        );
+        sleep(drain).await;
+        tracing::warn!(in_flight = consumers.tasks.len(), "drain timeout, handing the rest back");
+        consumers.abandon.cancel();
+        sleep(GOODBYE).await;
+    };
+    tokio::select! {
+        () = consuming => {}
+        () = drained => {}
+    }
+}
+
+/// Mail of low priority comes on two queues. It uses at most a quarter of the connections, so that it
+/// does not delay other mail.
+fn low_prefetch(settings: &Settings) -> u16 {
+    match &settings.email.backend {
+        EmailBackend::Smtp(smtp) => u16::try_from(smtp.connections / 8).unwrap_or(u16::MAX).max(1),
+        _ => (settings.prefetch / 4).max(1),
+    }
+}

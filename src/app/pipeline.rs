@@ -1,0 +1,81 @@
+//! The pipeline and what it works with, in either mode.
+
+use std::sync::Arc;
+
+use tokio::{sync::RwLock, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{channels::Channels, configuration::Configuration, telemetry::Telemetry};
+use crate::{
+    audit::Audit,
+    broker::{Broker, Handler},
+    delivery::{Pipeline, Policy},
+    ledger::Ledger,
+    routing::Identity,
+    scheduler::Scheduler,
+    supervisor::{Supervisor, Task},
+};
+
+/// The stores and the broker, as services or embedded.
+pub(crate) struct Backends {
+    /// This process's name in the ledger and the records.
+    pub(crate) instance: String,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) audit: Arc<dyn Audit>,
+    pub(crate) scheduler: Arc<dyn Scheduler>,
+    pub(crate) broker: Arc<dyn Broker>,
+}
+
+pub(crate) fn build(
+    configuration: &Configuration,
+    backends: Backends,
+    channels: Channels,
+    telemetry: Telemetry,
+) -> Arc<Pipeline> {
+    let settings = &configuration.settings;
+    Arc::new(Pipeline {
+        identity: Identity::new(settings.pepper.expose()),
+        routing: configuration.routing.clone(),
+        composer: configuration.composer(),
+        policy: Policy {
+            instance: backends.instance,
+            retry_schedule: settings.retry_schedule.clone(),
+            rate_limit: settings.rate_limit,
+            hold_time: settings.hold,
+            retention: settings.audit_retention,
+            enabled: settings.email.enabled,
+            reminder_before: settings.reminder_before,
+        },
+        ledger: backends.ledger,
+        audit: backends.audit,
+        scheduler: backends.scheduler,
+        email: channels.email,
+        sms: channels.sms,
+        broker: backends.broker,
+        health: telemetry.health,
+        metrics: telemetry.metrics,
+        tracer: telemetry.tracer,
+        quarantine: RwLock::default(),
+    })
+}
+
+/// Processes each message.
+pub(crate) fn handler(pipeline: Arc<Pipeline>) -> Handler {
+    Arc::new(move |message| {
+        let pipeline = pipeline.clone();
+        Box::pin(async move { pipeline.process(message).await })
+    })
+}
+
+/// Publishes planned mail when it is due, until stopped.
+pub(super) fn spawn_publisher(
+    pipeline: Arc<Pipeline>,
+    supervisor: &Supervisor,
+    stop: &CancellationToken,
+) -> JoinHandle<()> {
+    let stopped = stop.clone();
+    supervisor.spawn_until_stopped(Task::Scheduler, stop, move || {
+        let (pipeline, stop) = (pipeline.clone(), stopped.clone());
+        async move { pipeline.publish_planned(stop).await }
+    })
+}

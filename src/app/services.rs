@@ -1,0 +1,183 @@
+//! RabbitMQ, Redis and MongoDB, and what stands on them.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    configuration::{self, Configuration},
+    pipeline::Backends,
+    telemetry::Telemetry,
+};
+use crate::{
+    api::{
+        feed::{ChangeStreams, Feed},
+        outbox::{MongoRequests, Outbox},
+    },
+    audit::store::MongoAudit,
+    broker::amqp::{AmqpBroker, Topology},
+    clients::mongo::connect,
+    failure::Failure,
+    health::{Backoff, Health},
+    ledger::redis::RedisLedger,
+    metrics::Metrics,
+    routing::Identity,
+    scheduler::mongo::MongoScheduler,
+    stream_source::StreamSource,
+    supervisor::{Supervisor, Task},
+};
+
+/// Each connects when it is needed: a service that is down is waited for.
+pub(super) struct Services {
+    pub(super) ledger: Arc<RedisLedger>,
+    pub(super) audit: Arc<MongoAudit>,
+    pub(super) scheduler: Arc<MongoScheduler>,
+    pub(super) broker: Arc<AmqpBroker>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) stream_source: Option<Arc<StreamSource>>,
+    pub(super) feed: Option<Feed>,
+}
+
+impl Services {
+    pub(super) async fn build(
+        configuration: &Configuration,
+        topology: Arc<Topology>,
+        telemetry: &Telemetry,
+        supervisor: &Supervisor,
+    ) -> Result<Self, Failure> {
+        let (settings, metrics) = (&configuration.settings, &telemetry.metrics);
+        let ledger = configuration::open_ledger(settings, supervisor)?;
+        let audit = configuration::open_audit(settings, metrics.clone(), supervisor).await?;
+        let scheduler = MongoScheduler::new(audit.database(), supervisor);
+        let broker = AmqpBroker::new(settings.rabbitmq.clone(), topology).with_metrics(metrics);
+        let broker = Arc::new(broker);
+        let outbox = Outbox::new(
+            MongoRequests::new(audit.database(), settings.audit_retention),
+            broker.clone(),
+            telemetry.health.rabbitmq.clone(),
+            &configuration.routing,
+        );
+        Ok(Self {
+            ledger: Arc::new(ledger),
+            audit: Arc::new(audit),
+            scheduler: Arc::new(scheduler),
+            outbox: Arc::new(outbox),
+            stream_source: stream_source(configuration, &broker, telemetry)?,
+            feed: feed(configuration).await?,
+            broker,
+        })
+    }
+
+    pub(super) fn backends(&self, instance: &str) -> Backends {
+        Backends {
+            instance: instance.to_owned(),
+            ledger: self.ledger.clone(),
+            audit: self.audit.clone(),
+            scheduler: self.scheduler.clone(),
+            broker: self.broker.clone(),
+        }
+    }
+
+    /// Makes indexes and views as soon as MongoDB answers.
+    pub(super) fn prepare_database(&self, supervisor: &Supervisor, health: &Health) {
+        let stores = (self.audit.clone(), self.scheduler.clone(), self.outbox.clone());
+        let health = health.clone();
+        supervisor.spawn_until_done(Task::DatabasePreparation, move || {
+            prepare_database(stores.clone(), health.clone())
+        });
+    }
+
+    /// Publishes what came by HTTP and was not published at once, until stopped.
+    pub(super) fn sweep_outbox(&self, supervisor: &Supervisor, stop: &CancellationToken) {
+        let (outbox, stopped) = (self.outbox.clone(), stop.clone());
+        supervisor.spawn_until_stopped(Task::OutboxSweeper, stop, move || {
+            outbox.clone().sweep(stopped.clone())
+        });
+    }
+
+    /// Forwards entries of Redis Streams to the broker, until stopped.
+    pub(super) fn forward_streams(
+        &self,
+        supervisor: &Supervisor,
+        stop: &CancellationToken,
+    ) -> Option<JoinHandle<()>> {
+        let (stream_source, stopped) = (self.stream_source.clone()?, stop.clone());
+        Some(supervisor.spawn_until_stopped(Task::StreamSource, stop, move || {
+            let (stream_source, stop) = (stream_source.clone(), stopped.clone());
+            async move { stream_source.run(stop).await }
+        }))
+    }
+
+    /// Follows the audit for the listeners of the live feed, until `end` is cancelled.
+    pub(super) fn feed_listeners(
+        &self,
+        supervisor: &Supervisor,
+        end: &CancellationToken,
+        metrics: &Metrics,
+    ) {
+        let Some(followed) = self.feed.clone() else { return };
+        let (counted, metrics) = (followed.clone(), metrics.clone());
+        supervisor.spawn_forever(Task::LiveFeed, end, move || followed.clone().run());
+        supervisor.spawn_forever(Task::LiveFeedListeners, end, move || {
+            let metrics = metrics.clone();
+            counted.clone().count(move |listeners| metrics.listeners(listeners))
+        });
+    }
+}
+
+/// `None` where no stream is configured.
+fn stream_source(
+    configuration: &Configuration,
+    broker: &Arc<AmqpBroker>,
+    telemetry: &Telemetry,
+) -> Result<Option<Arc<StreamSource>>, Failure> {
+    let (settings, health) = (&configuration.settings, &telemetry.health.stream);
+    let Some(stream) = &settings.stream else {
+        health.unused();
+        return Ok(None);
+    };
+    let stream_source = StreamSource::new(
+        stream,
+        configuration.routing.clone(),
+        Identity::new(settings.pepper.expose()),
+        broker.clone(),
+        // Far longer than a living instance takes, unless the broker is down.
+        settings.instance_ttl * 2,
+        health.clone(),
+        telemetry.metrics.clone(),
+    );
+    let stream_source =
+        stream_source.map_err(|error| Failure::config(format!("STREAM_URL: {error}")))?;
+    Ok(Some(Arc::new(stream_source)))
+}
+
+/// On connections of its own, which its streams keep busy; `None` without the API.
+async fn feed(configuration: &Configuration) -> Result<Option<Feed>, Failure> {
+    let settings = &configuration.settings;
+    if settings.api.is_none() {
+        return Ok(None);
+    }
+    let database = connect(&settings.mongodb, &settings.mongodb_database).await;
+    let database = database.map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
+    let to_customers = configuration.routing.reschedule_notices().into_iter().collect();
+    Ok(Some(Feed::new(ChangeStreams::new(database, to_customers))))
+}
+
+async fn prepare_database(
+    (audit, scheduler, outbox): (Arc<MongoAudit>, Arc<MongoScheduler>, Arc<Outbox>),
+    health: Health,
+) {
+    let mut backoff = Backoff::default();
+    let prepare = async || {
+        audit.prepare().await?;
+        scheduler.prepare().await?;
+        anyhow::Ok(outbox.requests().prepare().await?)
+    };
+    let preparing = health.mongodb.when("preparing");
+    while let Err(error) = prepare().await {
+        preparing.down(&error);
+        tokio::time::sleep(backoff.step()).await;
+    }
+    preparing.up();
+}

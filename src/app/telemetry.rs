@@ -1,0 +1,38 @@
+//! What can be seen of usher from outside.
+
+use super::configuration::Configuration;
+use crate::{
+    audit::Status, failure::Failure, health::Health, metrics::Metrics, supervisor::Supervisor,
+    trace::Tracer,
+};
+
+#[derive(Clone, Default)]
+pub(crate) struct Telemetry {
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) tracer: Tracer,
+}
+
+impl Telemetry {
+    /// `system` is the broker's name in metrics and traces, `queues` are those that are consumed.
+    pub(super) fn build(
+        system: &'static str,
+        queues: impl IntoIterator<Item = String>,
+        configuration: &Configuration,
+        instance: &str,
+        supervisor: &Supervisor,
+    ) -> Result<Self, Failure> {
+        let tracer = Tracer::from_environment(system, instance)
+            .map_err(|error| Failure::config(format!("{error:#}")))?;
+        Ok(Self {
+            health: Health { tasks: supervisor.tasks().clone(), ..Health::default() },
+            metrics: Metrics::new(
+                system,
+                queues,
+                configuration.routing.route_names(),
+                &Status::ALL.map(Status::as_str),
+            ),
+            tracer,
+        })
+    }
+}

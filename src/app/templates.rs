@@ -1,0 +1,54 @@
+//! Templates of the database: loaded before the first message, then watched for changes.
+
+use std::sync::Arc;
+
+use tokio::sync::SetOnce;
+use tokio_util::sync::CancellationToken;
+
+use super::{configuration::Configuration, services::Services};
+use crate::{
+    broker::Handler,
+    metrics::Metrics,
+    supervisor::{Supervisor, Task},
+    template::store::{TemplateStore, Watcher},
+};
+
+/// Set once the templates of the database were loaded for the first time.
+pub(super) type Loaded = Arc<SetOnce<()>>;
+
+pub(super) fn spawn_watcher(
+    configuration: &Configuration,
+    services: &Services,
+    metrics: &Metrics,
+    supervisor: &Supervisor,
+    end: &CancellationToken,
+) -> Loaded {
+    let loaded = Loaded::default();
+    let store = TemplateStore::new(services.audit.database());
+    let (configuration, metrics) = (configuration.clone(), metrics.clone());
+    let watched = loaded.clone();
+    supervisor.spawn_forever(Task::TemplateWatcher, end, move || {
+        let watcher = Watcher::new(store.clone(), metrics.clone());
+        watch(configuration.clone(), watcher, watched.clone())
+    });
+    loaded
+}
+
+/// Processes a message once the templates are loaded. Until then a mail might be rendered from a file
+/// although the database has a template.
+pub(super) fn handler_after_load(loaded: Loaded, process: Handler) -> Handler {
+    Arc::new(move |message| {
+        let (loaded, process) = (loaded.clone(), process.clone());
+        Box::pin(async move {
+            loaded.wait().await;
+            process(message).await;
+        })
+    })
+}
+
+async fn watch(configuration: Configuration, mut watcher: Watcher, loaded: Loaded) {
+    let (templates, trial) = (&configuration.templates, configuration.trial());
+    watcher.load(templates, trial).await;
+    let _ = loaded.set(());
+    watcher.watch(templates, trial).await;
+}
