@@ -6,14 +6,14 @@ use crate::{
     audit::store::MongoAudit,
     broker::Message,
     channel::email::Sender,
-    config::{self, Environment, Settings, Warning},
+    config::{self, Environment, Settings, Warning, amqp_urls},
     delivery::Composer,
     event::{Properties, Sources},
     failure::Failure,
-    ledger::redis::{RedisLedger, Windows},
+    ledger::redis::{Deployment, RedisLedger, Windows},
     logging,
     metrics::Metrics,
-    routing::{EMBEDDED_ROUTES, RoutingTable},
+    routing::{EMBEDDED_ROUTES, Identity, RoutingTable},
     supervisor::Supervisor,
     template::{
         Globals, Templates, Trial,
@@ -100,7 +100,18 @@ pub(crate) fn open_ledger(
         instance_ttl: settings.instance_ttl,
         gone_after: settings.instance_renewal * 2,
     };
+    let vhost = amqp_urls(settings.rabbitmq.url.expose()).map_err(Failure::config)?;
+    let vhost = vhost.first().map(|url| url.path().trim_start_matches('/').to_owned());
+    let deployment = Deployment {
+        key: Identity::new(settings.pepper.expose()).deployment(),
+        name: format!(
+            "the MongoDB database {:?} with the virtual host {:?}",
+            settings.mongodb_database,
+            vhost.unwrap_or_default()
+        ),
+    };
     RedisLedger::new(&settings.redis, windows, supervisor)
+        .map(|ledger| ledger.of(deployment))
         .map_err(|error| Failure::config(format!("REDIS_URL: {error:#}")))
 }
 

@@ -43,6 +43,7 @@ pub(crate) async fn run(
     tracing::info!(instance, version = env!("CARGO_PKG_VERSION"), "usher starts");
     let services =
         Services::build(&configuration, topology.clone(), &telemetry, &supervisor).await?;
+    services.refuse_foreign_ledger().await?;
     let api = http::api(&configuration, &services);
     let backends = services.backends(&instance);
     let pipeline = pipeline::build(&configuration, backends, channels.clone(), telemetry.clone());

@@ -1,8 +1,8 @@
 //! RabbitMQ, Redis and MongoDB, and what stands on them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,13 +20,16 @@ use crate::{
     clients::mongo::connect,
     failure::Failure,
     health::{Backoff, Health},
-    ledger::redis::RedisLedger,
+    ledger::redis::{ForeignLedger, RedisLedger},
     metrics::Metrics,
     routing::Identity,
     scheduler::mongo::MongoScheduler,
     stream_source::StreamSource,
     supervisor::{Supervisor, Task},
 };
+
+/// How long the start waits for Redis to say whose ledger it has.
+const FOREIGN_LEDGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Each connects when it is needed: a service that is down is waited for.
 pub(super) struct Services {
@@ -67,6 +70,18 @@ impl Services {
             feed: feed(configuration).await?,
             broker,
         })
+    }
+
+    /// Ends the start if Redis has the ledger of another deployment. While Redis does not answer, each
+    /// use of the ledger checks first.
+    pub(super) async fn refuse_foreign_ledger(&self) -> Result<(), Failure> {
+        let claim = self.ledger.claim_for_deployment();
+        match timeout(FOREIGN_LEDGER_TIMEOUT, claim).await {
+            Ok(Err(error)) if error.0.is::<ForeignLedger>() => {
+                Err(Failure::config(format!("REDIS_URL: {:#}", error.0)))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn backends(&self, instance: &str) -> Backends {

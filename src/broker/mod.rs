@@ -38,6 +38,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// Whether it is upstream's message itself, and no copy of usher's.
+    pub fn is_from_upstream(&self) -> bool {
+        self.delivery_headers.is_none()
+    }
+
     /// What tells it from others where it is no event: its body, or the body's hash where it was not
     /// kept.
     pub fn fingerprint(&self) -> &[u8] {

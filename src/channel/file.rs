@@ -42,7 +42,7 @@ struct FileSlot {
 #[async_trait]
 impl Slot for FileSlot {
     async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
-        let mail = match self.sender.compose(message) {
+        let mail = match self.sender.compose_aside(message).await {
             Ok(mail) => mail,
             Err(reason) => return Outcome::Impossible(reason),
         };

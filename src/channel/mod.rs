@@ -23,6 +23,14 @@ pub struct Outgoing {
     pub extras: Extras,
 }
 
+impl Outgoing {
+    /// About how large it is.
+    pub(crate) fn bytes(&self) -> usize {
+        let files: usize = self.extras.attachments.iter().map(|file| file.content.len()).sum();
+        self.rendered.html.len() + self.rendered.text.len() + files
+    }
+}
+
 /// What a message carries beside subject, text and HTML.
 #[derive(Debug, Clone, Default)]
 pub struct Extras {

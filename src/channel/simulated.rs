@@ -41,7 +41,7 @@ struct SimulatedSlot {
 impl Slot for SimulatedSlot {
     async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
         // The mail is composed, so that one which could not be sent is not recorded as simulated.
-        let mail = match self.sender.compose(message) {
+        let mail = match self.sender.compose_aside(message).await {
             Ok(mail) => mail,
             Err(reason) => return Outcome::Impossible(reason),
         };

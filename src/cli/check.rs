@@ -15,6 +15,7 @@ use crate::{
     failure::{EXIT_CONFIG, EXIT_UNAVAILABLE, Failure},
     logging,
     metrics::Metrics,
+    routing::SourceQueue,
     stream_source,
     supervisor::Supervisor,
 };
@@ -50,7 +51,7 @@ pub(super) async fn run(config: Option<&Path>, args: &CheckArgs) -> Result<ExitC
     logging::init_quiet(loaded.settings.log_format);
     let connections = match args.offline {
         true => Vec::new(),
-        false => Box::pin(connections(&loaded.settings)).await,
+        false => Box::pin(connections(&loaded.settings, loaded.routing.queues())).await,
     };
     let ok = connections.iter().all(|(_, result)| result.is_ok());
     if args.json {
@@ -91,9 +92,9 @@ fn print_report(loaded: &Configuration, connections: &[Connection]) {
     }
 }
 
-async fn connections(settings: &Settings) -> Vec<Connection> {
+async fn connections(settings: &Settings, sources: &[SourceQueue]) -> Vec<Connection> {
     let (rabbitmq, redis, mongodb, smtp, sms, stream) = tokio::join!(
-        limited("rabbitmq", rabbitmq(settings)),
+        limited("rabbitmq", rabbitmq(settings, sources)),
         limited("redis", redis(settings)),
         limited("mongodb", mongodb(settings)),
         limited("smtp", smtp(settings)),
@@ -115,15 +116,16 @@ fn answers() -> String {
     "answers".to_owned()
 }
 
-async fn rabbitmq(settings: &Settings) -> Result<String, String> {
-    let result = amqp::test(&settings.rabbitmq).await;
+async fn rabbitmq(settings: &Settings, sources: &[SourceQueue]) -> Result<String, String> {
+    let result = amqp::test(&settings.rabbitmq, sources).await;
     result.map(|()| answers()).map_err(|error| format!("{error:#}"))
 }
 
 async fn redis(settings: &Settings) -> Result<String, String> {
     let ledger = configuration::open_ledger(settings, &Supervisor::default())
         .map_err(|failure| failure.to_string())?;
-    ledger.has_epoch().await.map(|_| answers()).map_err(|error| error.to_string())
+    let result = ledger.look_for_foreign_deployment().await;
+    result.map(|()| answers()).map_err(|error| error.0.to_string())
 }
 
 async fn mongodb(settings: &Settings) -> Result<String, String> {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use redis::{
-    Client, ClientTlsConfig, ConnectionInfo, RedisResult, TlsCertificates,
+    Client, ClientTlsConfig, ConnectionInfo, RedisError, RedisResult, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
     io::tcp::TcpSettings,
 };
@@ -23,6 +23,27 @@ pub(crate) fn connect(
     let info = info.set_tcp_settings(TcpSettings::default().set_user_timeout(answer));
     let make = move |pem: &Pem| manager(&info, pem, answer).map_err(|error| error.to_string());
     Renewed::new(service, server.tls.clone(), make)
+}
+
+/// Has a new connection made after an answer that says that this one is of no use: a server that takes
+/// commands and never answers, or one that is no primary any more, is not given up by itself. After a
+/// failover the address may lead to another server.
+pub(crate) fn again_where_useless<T>(
+    connection: &Renewed<ConnectionManager>,
+    answer: &RedisResult<T>,
+) {
+    if let Err(error) = answer
+        && is_useless(error)
+    {
+        connection.rebuild();
+    }
+}
+
+fn is_useless(error: &RedisError) -> bool {
+    // Before Redis 7 the script's own error holds the code.
+    const OF_REPLICAS: [&str; 2] = ["READONLY", "MASTERDOWN"];
+    let text = error.to_string();
+    error.is_timeout() || OF_REPLICAS.iter().any(|code| text.contains(code))
 }
 
 fn manager(info: &ConnectionInfo, pem: &Pem, answer: Duration) -> RedisResult<ConnectionManager> {

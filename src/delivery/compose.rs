@@ -13,6 +13,9 @@ use crate::{
     template::{TemplateError, Templates},
 };
 
+/// The longest text and HTML of a mail together, in bytes. Gmail shows the first 102 KiB of it.
+const MAX_MAIL_BYTES: usize = 8 * 1024 * 1024;
+
 /// Composes messages.
 pub struct Composer {
     pub templates: Arc<Templates>,
@@ -33,6 +36,8 @@ pub enum ComposeError {
     Attachment(#[from] InvalidAttachment),
     #[error(transparent)]
     Template(#[from] TemplateError),
+    #[error("the mail has {0} bytes of text, more than {MAX_MAIL_BYTES}")]
+    TooLarge(usize),
 }
 
 impl ComposeError {
@@ -42,6 +47,7 @@ impl ComposeError {
             Self::Variables(fault) => fault.kind(),
             Self::Attachment(_) => "invalid_attachment",
             Self::Template(_) => "template",
+            Self::TooLarge(_) => "too_large",
         }
     }
 }
@@ -72,6 +78,10 @@ impl Composer {
     ) -> Result<Outgoing, ComposeError> {
         let extras = self.extras(delivery, event, variables)?;
         let rendered = self.templates.render(&delivery.route, variables, event)?;
+        let bytes = rendered.html.len() + rendered.text.len();
+        if bytes > MAX_MAIL_BYTES {
+            return Err(ComposeError::TooLarge(bytes));
+        }
         Ok(Outgoing {
             recipient: delivery.recipient.as_str().to_owned(),
             rendered,

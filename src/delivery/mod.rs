@@ -104,12 +104,24 @@ impl Settlement {
     }
 }
 
+/// Deliveries of a quorum queue after which a message is put away unread.
+const MOST_DELIVERIES: u64 = 10;
+
 impl Pipeline {
     /// Processes one message. When this returns, each of its deliveries is settled and recorded, and
     /// the message may be acknowledged. A service that is down is waited for.
     pub async fn process(&self, mut message: Message) {
         crash_point!("after_receive");
         let _in_flight = self.metrics.received(&message.queue);
+        if message.is_from_upstream() && message.properties.deliveries_before >= MOST_DELIVERIES {
+            let reason = format!(
+                "it was delivered {} times before, and never finished",
+                message.properties.deliveries_before
+            );
+            let span = self.tracer.process(&mut message, None);
+            self.reject(&message, None, &reason, &span).await;
+            return;
+        }
         let parsed = event::parse(&message.body, &message.properties, message.origin());
         let span = self.tracer.process(&mut message, parsed.as_ref().ok());
         let message = &message;
@@ -175,6 +187,11 @@ impl Pipeline {
         } else if delivery.priority == Priority::Low && message.delivery_headers.is_none() {
             self.republish_to_low(&ctx).await;
             crash_point!("after_low");
+            Settlement::Republished
+        } else if message.is_from_upstream() && message.properties.deliveries_before > 0 {
+            // A quorum queue drops what it has delivered too often, by default after 20 times from
+            // RabbitMQ 4 on, and AMQP does not show its limit.
+            self.take_into_custody(&ctx).await;
             Settlement::Republished
         } else {
             // A panic must neither leave the claim with a process that lives, nor end the event's other

@@ -79,6 +79,12 @@ impl Pipeline {
         self.republish_unchanged(ctx, Destination::Low, "low priority").await;
     }
 
+    /// From a queue of upstream's, which may drop it, to one of usher's own.
+    pub(super) async fn take_into_custody(&self, ctx: &DeliveryContext<'_>) {
+        let destination = Destination::Later(Duration::ZERO, ctx.delivery.priority);
+        self.republish_unchanged(ctx, destination, "delivered before").await;
+    }
+
     async fn republish_unchanged(
         &self,
         ctx: &DeliveryContext<'_>,

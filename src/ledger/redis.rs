@@ -1,16 +1,20 @@
 //! The ledger in Redis: one script call for all inputs of the moment.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use redis::{
-    Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, aio::ConnectionManager,
-};
+use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, aio::ConnectionManager};
 
 use super::{Admission, Input, Ledger, LedgerError, MAX_CLAIMS, NextStep, Reply, SUSPECT_CLAIMS};
 use crate::{
     batcher::Batcher,
-    clients::redis::connect,
+    clients::redis::{again_where_useless, connect},
     config::{Endpoint, RateLimit},
     duration::millis,
     routing::DeliveryId,
@@ -40,7 +44,31 @@ pub struct Windows {
     pub gone_after: Duration,
 }
 
+/// Who uses the ledger: two that are not the same must not share keys.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// What tells apart those whose delivery ids can't meet: a hash of the pepper.
+    pub key: String,
+    /// Where its events and its records are, for people.
+    pub name: String,
+}
+
+/// The ledger is another deployment's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this Redis has the ledger of {theirs} with the same USHER_PEPPER, and this is {ours}: each would take the other's mail for sent. \
+     Give each a REDIS_URL or a USHER_PEPPER of its own; if {theirs} is gone for good, delete the key {key}"
+)]
+pub struct ForeignLedger {
+    ours: String,
+    theirs: String,
+    key: String,
+}
+
 pub struct RedisLedger {
+    deployment: Option<Deployment>,
+    /// Whether it is known to be ours.
+    is_ours: AtomicBool,
     connection: Arc<Renewed<ConnectionManager>>,
     inputs: Batcher<(DeliveryId, Input), RedisResult<String>>,
     rate: Script,
@@ -61,10 +89,73 @@ impl RedisLedger {
         // The hash that EVALSHA needs.
         let hash = Script::new(SCRIPT).get_hash().to_owned();
         let inputs = Batcher::new(supervisor, Task::LedgerInputs, move |inputs: Vec<_>| {
-            apply_all(to.last(), call(&hash, &inputs, windows), inputs.len())
+            let (to, call) = (to.clone(), call(&hash, &inputs, windows));
+            async move {
+                let answers = apply_all(to.last(), call, inputs.len()).await;
+                answers.iter().take(1).for_each(|answer| again_where_useless(&to, answer));
+                answers
+            }
         });
         let rate = Script::new(include_str!("rate.lua"));
-        Ok(Self { connection, inputs, rate, windows })
+        let is_ours = AtomicBool::new(false);
+        Ok(Self { deployment: None, is_ours, connection, inputs, rate, windows })
+    }
+
+    /// The ledger of this deployment and of no other.
+    pub fn of(self, deployment: Deployment) -> Self {
+        Self { deployment: Some(deployment), ..self }
+    }
+
+    /// Sees that the ledger is this deployment's; nobody's becomes it.
+    ///
+    /// # Errors
+    /// Redis did not answer, or it is another one's: then the error holds a [`ForeignLedger`].
+    pub async fn claim_for_deployment(&self) -> Result<(), LedgerError> {
+        let Some(Deployment { key, name }) = &self.deployment else { return Ok(()) };
+        if self.is_ours.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let key = deployment_key(key);
+        let mut connection = self.connection.last();
+        let found: RedisResult<(String,)> = redis::pipe()
+            .cmd("SET")
+            .arg(&key)
+            .arg(name)
+            .arg("NX")
+            .ignore()
+            .cmd("GET")
+            .arg(&key)
+            .query_async(&mut connection)
+            .await;
+        again_where_useless(&self.connection, &found);
+        let (theirs,) = found.map_err(failed)?;
+        self.refuse_foreign(&theirs)?;
+        self.is_ours.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sees that the ledger is not another deployment's, and leaves nobody's as it is.
+    ///
+    /// # Errors
+    /// As [`claim_for_deployment`](Self::claim_for_deployment).
+    pub async fn look_for_foreign_deployment(&self) -> Result<(), LedgerError> {
+        let Some(Deployment { key, .. }) = &self.deployment else { return Ok(()) };
+        let mut connection = self.connection.last();
+        let mut look = redis::cmd("GET");
+        let found: Option<String> =
+            look.arg(deployment_key(key)).query_async(&mut connection).await.map_err(failed)?;
+        found.map_or(Ok(()), |theirs| self.refuse_foreign(&theirs))
+    }
+
+    fn refuse_foreign(&self, theirs: &str) -> Result<(), LedgerError> {
+        match &self.deployment {
+            Some(Deployment { key, name }) if theirs != name => Err(failed(ForeignLedger {
+                ours: name.clone(),
+                theirs: theirs.to_owned(),
+                key: deployment_key(key),
+            })),
+            _ => Ok(()),
+        }
     }
 
     /// Creates the epoch if it is missing. A new installation trusts its empty ledger at once.
@@ -139,6 +230,7 @@ impl RedisLedger {
 #[async_trait]
 impl Ledger for RedisLedger {
     async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError> {
+        self.claim_for_deployment().await?;
         let question = (delivery.clone(), input);
         let answer = self.inputs.submit(question).await.map_err(failed)?.map_err(failed)?;
         decode_reply(&answer)
@@ -175,10 +267,7 @@ impl Ledger for RedisLedger {
             .ignore()
             .query_async(&mut connection)
             .await;
-        if renewed.as_ref().is_err_and(RedisError::is_timeout) {
-            // The client does not give up a connection that accepts commands and never answers.
-            self.connection.rebuild();
-        }
+        again_where_useless(&self.connection, &renewed);
         renewed.map_err(failed)
     }
 }
@@ -246,6 +335,10 @@ async fn apply_all(
         Ok(answers) => answers.into_iter().map(Ok).collect(),
         Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
     }
+}
+
+fn deployment_key(deployment: &str) -> String {
+    format!("usher:deployment:{deployment}")
 }
 
 fn key(delivery: &DeliveryId) -> String {

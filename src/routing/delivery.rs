@@ -56,6 +56,11 @@ impl Identity {
         self.digest(&["recipient", &normalise(address)])
     }
 
+    /// What those have in common whose delivery ids can be the same.
+    pub fn deployment(&self) -> String {
+        self.digest(&["deployment"])
+    }
+
     /// Keyed hash of a reader, so that read marks contain no name.
     pub fn reader_hash(&self, principal: &str) -> String {
         self.digest(&["reader", principal])

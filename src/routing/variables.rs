@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 use super::Route;
 use crate::event::{Event, Sources};
 
+/// The largest value of a variable, in bytes.
+const MAX_VARIABLE_BYTES: usize = 2 * 1024 * 1024;
+
 /// Faults in an event's variables. Retrying can't help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VariableFault {
@@ -39,7 +42,7 @@ impl Route {
             });
             let value = match (given, &variable.default) {
                 (Some(value), _) => {
-                    let checked = variable.kind.check(value);
+                    let checked = check_size(value).and_then(|()| variable.kind.check(value));
                     checked.map_err(|reason| VariableFault::Type { name: name.clone(), reason })?;
                     value.clone()
                 }
@@ -77,6 +80,28 @@ pub(crate) fn collect_texts(value: &Value, found: &mut Vec<String>) {
         Value::Array(items) => items.iter().for_each(|item| collect_texts(item, found)),
         Value::Object(fields) => fields.values().for_each(|value| collect_texts(value, found)),
         _ => {}
+    }
+}
+
+/// An error if the value is too large.
+fn check_size(value: &Value) -> Result<(), String> {
+    match size(value) {
+        bytes if bytes > MAX_VARIABLE_BYTES => {
+            Err(format!("has {bytes} bytes, more than the maximum of {MAX_VARIABLE_BYTES}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// About as many bytes as it has in JSON.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(|item| size(item) + 1).sum(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| name.len() + size(value) + 4).sum()
+        }
     }
 }
 

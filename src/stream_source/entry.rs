@@ -3,15 +3,12 @@
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::event::Properties;
+use crate::event::{Fault, Properties};
 
 /// With one of these fields, the fields of the entry are those of the event.
 const TYPE_FIELDS: [&str; 2] = ["template", "event_type"];
 /// Otherwise the first of these fields contains the whole event.
 const PAYLOAD_FIELDS: [&str; 3] = ["data", "message", "payload"];
-/// RabbitMQ 4 accepts no larger message. The delivery line rejects one a quarter as large, with a
-/// reason.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Ids from 2001 on are times, unless the publisher counts very far.
 const FIRST_TIME_SECONDS: u64 = 1_000_000_000;
 
@@ -25,26 +22,20 @@ pub(super) struct Entry {
     /// The entry's id.
     pub(super) id: String,
     pub(super) fields: Fields,
+    /// Size and hash of one that is too large to be taken.
+    pub(super) too_large: Option<(u64, String)>,
 }
 
 impl Entry {
     /// The event as JSON. What can't be parsed is forwarded as it is, and the delivery line rejects
     /// it with a reason.
     pub(super) fn body(&self) -> Vec<u8> {
+        if self.too_large.is_some() {
+            return Vec::new();
+        }
         let is_flat = TYPE_FIELDS.iter().any(|name| self.field(name).is_some());
         let whole = PAYLOAD_FIELDS.iter().find_map(|name| self.field(name)).filter(|_| !is_flat);
-        let mut body = whole.map_or_else(|| flat(&self.fields), <[u8]>::to_vec);
-        if body.len() > MAX_BYTES {
-            let (stream, id, bytes) = (&self.key, &self.id, body.len());
-            tracing::error!(
-                stream,
-                id,
-                bytes,
-                "an entry is too large: only its beginning is forwarded"
-            );
-            body.truncate(MAX_BYTES);
-        }
-        body
+        whole.map_or_else(|| flat(&self.fields), <[u8]>::to_vec)
     }
 
     /// Properties that identify and date events which don't do so themselves.
@@ -56,6 +47,7 @@ impl Entry {
             message_id: Some(format!("{}/{}", self.key, self.id)),
             timestamp: at.map(|ms| ms / 1000).filter(|seconds| *seconds >= FIRST_TIME_SECONDS),
             traceparent: traceparent.map(std::borrow::Cow::into_owned),
+            fault: self.too_large.clone().map(|(bytes, hash)| Fault::TooLarge { bytes, hash }),
             ..Properties::default()
         }
     }
@@ -106,7 +98,7 @@ mod tests {
     fn entry(fields: &[(&str, &[u8])]) -> Entry {
         let fields = fields.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec()));
         let (key, id) = ("email:notifications".to_owned(), "1701432000123-0".to_owned());
-        Entry { key, id, fields: fields.collect() }
+        Entry { key, id, fields: fields.collect(), too_large: None }
     }
 
     fn read(fields: &[(&str, &[u8])]) -> Result<Event, InvalidEvent> {
@@ -154,12 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn what_no_broker_takes_is_kept_in_part_and_refused() {
-        let payload = vec![b' '; MAX_BYTES + 1];
-        let huge = entry(&[("payload", &payload)]);
-        assert_eq!(huge.body().len(), MAX_BYTES);
+    fn what_is_too_large_leaves_its_size_and_its_hash() {
+        let huge = Entry { too_large: Some((5_000_000, "sha1:00".into())), ..entry(&[]) };
         let said = parse(&huge.body(), &huge.properties(), "q").unwrap_err().to_string();
-        assert!(said.contains("more than the maximum of 4194304"), "{said}");
+        assert!(said.contains("5000000 bytes") && said.contains("sha1:00"), "{said}");
     }
 
     #[test]

@@ -1,40 +1,54 @@
 //! The Redis commands: one consumer group, its pending entries, and trimming.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use redis::{Cmd, FromRedisValue, RedisError, Value, aio::ConnectionManager, cmd};
+use redis::{Cmd, FromRedisValue, RedisError, Script, Value, aio::ConnectionManager, cmd};
+use tokio::time::sleep;
 
 use super::entry::{Entry, Fields};
-use crate::{clients::redis::connect, config::Stream, duration::millis, tls::Renewed};
+use crate::{
+    clients::redis::{again_where_useless, connect},
+    config::Stream,
+    duration::millis,
+    event::MAX_EVENT_BYTES,
+    tls::Renewed,
+};
 
 /// The consumer group, and the single consumer that all instances share. What one of them leaves
 /// behind is recognised by its idle time, and no consumer names of dead instances pile up.
 const GROUP: &str = "usher";
 
-/// How long Redis may block for new entries.
+/// How long one call waits for new entries.
 const WAIT: Duration = Duration::from_secs(1);
+/// How often it polls. A blocking read would return an entry of any size.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long Redis may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// An entry as Redis returns it; without fields if it was deleted meanwhile.
-type RawEntry = Option<(String, Option<Fields>)>;
+/// Maximum size of a batch, in bytes.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// An entry as the script returns it: id, fields, size, and the hash of one that is too large.
+type RawEntry = (String, Fields, u64, String);
 
 /// A group as `XINFO GROUPS` returns it.
 type Group = HashMap<String, Value>;
 
 pub(super) struct Streams {
     keys: Vec<String>,
-    /// A connection of its own, since a blocking read blocks its connection.
-    blocking_reads: Renewed<ConnectionManager>,
-    commands: Renewed<ConnectionManager>,
+    connection: Renewed<ConnectionManager>,
+    take: Script,
 }
 
 impl Streams {
     pub(super) fn new(stream: &Stream) -> Result<Self, String> {
         Ok(Self {
             keys: stream.keys.clone(),
-            blocking_reads: connect("stream", &stream.server, WAIT + ANSWER)?,
-            commands: connect("stream", &stream.server, ANSWER)?,
+            connection: connect("stream", &stream.server, ANSWER)?,
+            take: Script::new(include_str!("take.lua")),
         })
     }
 
@@ -59,19 +73,22 @@ impl Streams {
         Ok(())
     }
 
-    /// Blocks for new entries for a short time, and takes at most `limit` of each stream.
+    /// Waits for new entries for a short time, and takes at most `limit` of each stream.
     pub(super) async fn wait(&self, limit: usize) -> Result<Vec<Entry>, RedisError> {
-        let mut read = read_group(limit);
-        read.arg("BLOCK").arg(millis(WAIT)).arg("STREAMS").arg(&self.keys);
-        self.keys.iter().for_each(|_| {
-            read.arg(">");
-        });
-        let raw: Option<Vec<(String, Vec<RawEntry>)>> = query(&self.blocking_reads, &read).await?;
-        let streams = raw.into_iter().flatten();
-        Ok(streams.flat_map(|(key, raw)| entries(&key, raw)).collect())
+        let began = Instant::now();
+        loop {
+            let mut taken = Vec::new();
+            for key in &self.keys {
+                taken.extend(self.take_from(key, None, limit).await?);
+            }
+            if !taken.is_empty() || began.elapsed() > WAIT {
+                return Ok(taken);
+            }
+            sleep(POLL_INTERVAL).await;
+        }
     }
 
-    /// Takes at most `limit` new entries without blocking.
+    /// Takes at most `limit` new entries without waiting.
     pub(super) async fn take(&self, limit: usize) -> Result<Vec<Entry>, RedisError> {
         let mut taken = Vec::new();
         for key in &self.keys {
@@ -79,11 +96,7 @@ impl Streams {
             if still == 0 {
                 break;
             }
-            let mut read = read_group(still);
-            read.arg("STREAMS").arg(key).arg(">");
-            let raw: Option<Vec<(String, Vec<RawEntry>)>> = self.query(&mut read).await?;
-            let streams = raw.into_iter().flatten();
-            taken.extend(streams.flat_map(|(key, raw)| entries(&key, raw)));
+            taken.extend(self.take_from(key, None, still).await?);
         }
         Ok(taken)
     }
@@ -96,24 +109,34 @@ impl Streams {
     ) -> Result<Vec<Entry>, RedisError> {
         let mut taken = Vec::new();
         for key in &self.keys {
-            let mut cursor = "0-0".to_owned();
-            while taken.len() < limit {
-                let mut claim = cmd("XAUTOCLAIM");
-                claim.arg(key).arg(GROUP).arg(GROUP).arg(millis(idle_after)).arg(&cursor);
-                claim.arg("COUNT").arg(limit - taken.len());
-                // Redis 7 adds the ids of deleted entries.
-                let answer: Vec<Value> = self.query(&mut claim).await?;
-                let mut answer = answer.into_iter();
-                let next = answer.next().map(redis::from_redis_value).transpose()?;
-                let raw = answer.next().map(redis::from_redis_value).transpose()?;
-                taken.extend(entries(key, raw.unwrap_or_default()));
-                cursor = next.unwrap_or_else(|| "0-0".to_owned());
-                if cursor == "0-0" {
-                    break;
-                }
+            let still = limit.saturating_sub(taken.len());
+            if still == 0 {
+                break;
             }
+            taken.extend(self.take_from(key, Some(idle_after), still).await?);
         }
         Ok(taken)
+    }
+
+    /// Takes entries of one stream: new ones, or those that were pending for `idle_after`.
+    async fn take_from(
+        &self,
+        key: &str,
+        idle_after: Option<Duration>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, RedisError> {
+        let idle_after =
+            idle_after.map_or_else(|| "new".to_owned(), |time| millis(time).to_string());
+        let mut call = self.take.key(key);
+        call.arg(GROUP).arg(idle_after).arg(limit).arg(BATCH_BYTES).arg(MAX_EVENT_BYTES);
+        let mut connection = self.connection.current();
+        let answer: Result<Vec<RawEntry>, _> = call.invoke_async(&mut connection).await;
+        again_where_useless(&self.connection, &answer);
+        let entry = |(id, fields, bytes, hash): RawEntry| {
+            let too_large = (!hash.is_empty()).then(|| (bytes, format!("sha1:{hash}")));
+            Entry { key: key.to_owned(), id, fields, too_large }
+        };
+        Ok(answer?.into_iter().map(entry).collect())
     }
 
     /// Acknowledges entries.
@@ -170,37 +193,14 @@ impl Streams {
     }
 
     async fn query<T: FromRedisValue>(&self, command: &mut Cmd) -> Result<T, RedisError> {
-        query(&self.commands, command).await
+        let answer = command.query_async(&mut self.connection.current()).await;
+        again_where_useless(&self.connection, &answer);
+        answer
     }
-}
-
-async fn query<T: FromRedisValue>(
-    connection: &Renewed<ConnectionManager>,
-    command: &Cmd,
-) -> Result<T, RedisError> {
-    let answer = command.query_async(&mut connection.current()).await;
-    if answer.as_ref().is_err_and(RedisError::is_timeout) {
-        // The client does not give up a connection that accepts commands and never answers.
-        connection.rebuild();
-    }
-    answer
 }
 
 fn is_ours(group: &Group) -> bool {
     group.get("name").is_some_and(|name| *name == Value::BulkString(GROUP.into()))
-}
-
-fn read_group(limit: usize) -> Cmd {
-    let mut read = cmd("XREADGROUP");
-    read.arg("GROUP").arg(GROUP).arg(GROUP).arg("COUNT").arg(limit);
-    read
-}
-
-fn entries(key: &str, raw: Vec<RawEntry>) -> Vec<Entry> {
-    let entry = |(id, fields): (String, Option<Fields>)| {
-        Some(Entry { key: key.to_owned(), id, fields: fields? })
-    };
-    raw.into_iter().flatten().filter_map(entry).collect()
 }
 
 fn parse(id: &str) -> Option<(u64, u64)> {

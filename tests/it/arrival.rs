@@ -13,8 +13,8 @@ use crate::support::{
     raw_amqp::{
         APP_ID, CORRELATION_ID, HEADERS, MESSAGE_ID, RawPublisher, TIMESTAMP, TYPE, long, short,
     },
-    smtp::SmtpServer,
-    world::{World, text},
+    smtp::{ClosedPort, Offers, SmtpServer},
+    world::{World, brief, text},
 };
 
 /// Makes the audit refuse every record, or accept usher's records again.
@@ -306,4 +306,122 @@ async fn a_timestamp_of_zero_is_none() {
     smtp.until_accepted(11).await;
     assert_eq!(usher.terminate().await.code(), Some(0));
     world.assert_queues_empty(&[ACCOUNTS, BOOKINGS]).await;
+}
+
+/// A queue declaration with these arguments.
+fn arguments(of: &[(&str, AMQPValue)]) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    for (name, value) in of {
+        arguments.insert((*name).into(), value.clone());
+    }
+    arguments
+}
+
+/// A quorum queue drops a message, by its delivery limit, that usher did not finish often enough.
+#[tokio::test]
+async fn an_event_survives_more_kills_than_its_queue_allows_deliveries() {
+    let world = World::new().await;
+    world.broker.delete(BOOKINGS).await;
+    let quorum = AMQPValue::LongString("quorum".into());
+    let limit = AMQPValue::LongLongInt(1);
+    let queue = arguments(&[("x-queue-type", quorum), ("x-delivery-limit", limit)]);
+    world.broker.declare_with(BOOKINGS, queue).await;
+    let port = ClosedPort::take();
+    let builder = world
+        .usher()
+        .set("SMTP_SERVER", "127.0.0.1")
+        .set("SMTP_PORT", port.port().to_string())
+        .set("SMTP_TLS", "none");
+    let event = (booking("e-1", "ana@example.com").to_string(), BasicProperties::default());
+    world.broker.publish_to("", BOOKINGS, [event]).await;
+    for _ in 0..3 {
+        let mut usher = builder.spawn().await;
+        eventually("the event is received", async || {
+            let metrics = usher.get("/metrics").body;
+            metrics.lines().any(|line| line == "usher_messages_in_flight 1").then_some(())
+        })
+        .await;
+        usher.kill();
+    }
+    let smtp = port.open(Offers::default());
+    let mut usher = builder.start().await;
+    smtp.until_accepted(1).await;
+    assert_eq!(brief(&world.until_records(1).await), ["ana@example.com 1 sent "]);
+    assert_eq!(usher.terminate().await.code(), Some(0));
+    world.assert_queues_empty(&[BOOKINGS, "usher.dead", "usher.poison"]).await;
+}
+
+#[tokio::test]
+async fn a_source_queue_that_is_a_stream_is_refused() {
+    let world = World::new().await;
+    world.broker.delete(BOOKINGS).await;
+    let stream = arguments(&[("x-queue-type", AMQPValue::LongString("stream".into()))]);
+    world.broker.declare_with(BOOKINGS, stream).await;
+    let usher = world.usher().spawn().await;
+    let reason = usher.until_down("rabbitmq").await;
+    assert!(reason.contains(&format!("{BOOKINGS} is a stream")), "{reason}");
+    let checked = world.usher().output(&["check"]).await;
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_ne!(checked.status.code(), Some(0), "{told}");
+    assert!(told.contains("is a stream"), "{told}");
+}
+
+/// The same pepper and the same Redis for other events and other records.
+#[tokio::test]
+async fn two_deployments_do_not_share_a_ledger() {
+    let (world, other) = (World::new().await, World::new().await);
+    let _usher = world.usher().start().await;
+    let second = other.usher().set("USHER_PEPPER", world.name());
+    let checked = second.output(&["check"]).await;
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_ne!(checked.status.code(), Some(0), "{told}");
+    assert!(told.contains(world.name()) && told.contains(other.name()), "{told}");
+    let started = second.output(&["run"]).await;
+    let told = String::from_utf8_lossy(&started.stderr).into_owned()
+        + &String::from_utf8_lossy(&started.stdout);
+    assert_eq!(started.status.code(), Some(78), "{told}");
+    assert!(told.contains(world.name()) && told.contains(other.name()), "{told}");
+    // One more instance of the first deployment is none of another.
+    let mut third = world.usher().start().await;
+    assert_eq!(third.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_first_broker_that_answers_is_used() {
+    let world = World::new().await;
+    let closed = ClosedPort::take();
+    let url = world.amqp_url();
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let (user, place) = rest.split_once('@').expect("credentials");
+    let url = format!("{scheme}://{user}@127.0.0.1:{},{place}", closed.port());
+    let mut usher = world.usher().set("RABBITMQ_URL", url).start().await;
+    assert_eq!(usher.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_variable_that_is_too_large_ends_one_delivery_and_a_long_mail_is_sent() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let mut usher = world.usher().smtp(&smtp).start().await;
+    let large = with(
+        booking("large", "large@example.com"),
+        &json!({"movie_title": "a\n".repeat(1_200_000)}),
+    );
+    let long =
+        with(booking("long", "long@example.com"), &json!({"movie_title": "a\n".repeat(300_000)}));
+    for event in [large, long, booking("other", "other@example.com")] {
+        world.broker.publish(BOOKINGS, event.to_string()).await;
+    }
+    let records = world.until_records(3).await;
+    let mut brief = brief(&records);
+    brief.sort();
+    assert_eq!(
+        brief,
+        [
+            "large@example.com 1 failed invalid_variable",
+            "long@example.com 1 sent ",
+            "other@example.com 1 sent ",
+        ]
+    );
+    assert_eq!(usher.terminate().await.code(), Some(0));
 }

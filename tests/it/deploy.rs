@@ -1,4 +1,6 @@
-//! The permissions in `deploy/` are sufficient for usher's users, and no more than that.
+//! The permissions in `deploy/` are sufficient for usher's users, and no more than that; the image can be built.
+
+use std::path::{Path, PathBuf};
 
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
@@ -173,5 +175,55 @@ async fn the_users_in_deploy_may_do_nothing_else() {
         let answer = forbidden.arg(words.collect::<Vec<_>>()).exec_async(&mut connection).await;
         let error = answer.expect_err(command);
         assert_eq!(error.code(), Some("NOPERM"), "{command}: {error}");
+    }
+}
+
+/// The paths that the build of the image can read: `.dockerignore` takes everything out and lets these in.
+fn build_context() -> Vec<String> {
+    let ignore = include_str!("../../.dockerignore");
+    let lines: Vec<_> = ignore.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines.first(), Some(&"*"), "everything is taken out first");
+    let let_in = |line: &&str| line.strip_prefix('!').expect("let in").to_owned();
+    lines[1..].iter().map(let_in).collect()
+}
+
+/// All Rust sources that are part of the program.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let is_of_tests = path.file_stem().is_some_and(|name| name == "tests");
+        if path.is_dir() && !is_of_tests {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !is_of_tests {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// What stands between these and a quotation mark.
+fn quoted<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(before).skip(1).filter_map(|rest| rest.split('"').next())
+}
+
+#[test]
+fn the_build_of_the_image_can_read_all_that_is_embedded() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let context: Vec<_> = build_context().iter().map(|path| root.join(path)).collect();
+    let mut embedded = vec![root.join("Cargo.toml"), root.join("Cargo.lock")];
+    for source in sources(&root.join("src")) {
+        let text = std::fs::read_to_string(&source).expect("a text");
+        // Unit tests may read more, and come last.
+        let text = text.split("#[cfg(test)]").next().expect("a first part");
+        let beside = source.parent().expect("a folder");
+        let files = quoted(text, "include_str!(\"").chain(quoted(text, "include_bytes!(\""));
+        embedded.extend(files.map(|path| beside.join(path).canonicalize().expect("a file")));
+        embedded.extend(quoted(text, "#[folder = \"").map(|path| root.join(path)));
+    }
+    assert!(embedded.len() > 5, "the sources embed more: {embedded:?}");
+    for path in embedded {
+        let is_let_in = context.iter().any(|allowed| path.starts_with(allowed));
+        assert!(is_let_in, ".dockerignore keeps {} out of the image's build", path.display());
     }
 }

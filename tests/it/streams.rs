@@ -295,3 +295,23 @@ async fn a_stream_that_can_not_be_read_is_reported() {
     upstream.add(&[("payload", &payload)]).await;
     world.until_records(2).await;
 }
+
+/// Only the size and the hash of an entry that is too large reach usher.
+#[tokio::test]
+async fn an_entry_that_is_too_large_leaves_its_hash_and_its_neighbours_arrive() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let mut upstream = Upstream::of(&world).await;
+    let large = " ".repeat(5 << 20);
+    upstream.add(&[("payload", &booking("b-1", "ana@example.com").to_string())]).await;
+    upstream.add(&[("payload", &large)]).await;
+    upstream.add(&[("payload", &booking("b-2", "ben@example.com").to_string())]).await;
+    let mut usher = upstream.bridged(world.usher()).smtp(&smtp).start().await;
+    smtp.until_accepted(2).await;
+    let letter = world.broker.take_one("usher.poison").await;
+    let reason = letter.reason();
+    assert!(reason.contains("5242887 bytes") && reason.contains("sha1:"), "{reason}");
+    assert!(letter.body.is_empty());
+    upstream.until_empty().await;
+    assert_eq!(usher.terminate().await.code(), Some(0));
+}

@@ -129,6 +129,7 @@ impl Consumers {
         };
         let (connection, intake) = connection;
         let connection = CloseWhenDropped(Arc::new(connection));
+        with_timeout(Topology::refuse_streams(self.topology.sources(), &connection)).await?;
         with_timeout(self.topology.declare(&connection)).await?;
         self.health.up();
         let queues = self.topology.consumed().map(|(queue, slowly)| {

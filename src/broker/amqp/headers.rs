@@ -9,7 +9,7 @@ use lapin::{
 use super::intake::Arrival;
 use crate::{
     broker::{DeliveryHeaders, Message, Republish, queue_names},
-    event::{Header, Headers, Properties, published_second},
+    event::{Fault, Header, Headers, Properties, published_second},
 };
 
 /// How much of upstream's headers is copied, in bytes: all headers have to fit into one frame.
@@ -49,7 +49,7 @@ pub(super) fn message(delivery: &mut Delivery, arrival: &mut Arrival, queue: &st
         timestamp: delivery.properties.timestamp().and_then(published_second),
         traceparent: header("traceparent").map(ToOwned::to_owned),
         headers: headers.as_ref().map(copied).unwrap_or_default(),
-        fault: arrival.fault.take(),
+        fault: arrival.fault.take().or_else(|| header(TOO_LARGE).and_then(read_too_large)),
         deliveries_before: headers.as_ref().map_or(0, deliveries_before),
     };
     Message {
@@ -60,6 +60,14 @@ pub(super) fn message(delivery: &mut Delivery, arrival: &mut Arrival, queue: &st
         received_at: jiff::Timestamp::now(),
         body: std::mem::take(&mut delivery.data),
     }
+}
+
+/// What stands for a body that was too large to be taken where it came from.
+const TOO_LARGE: &str = "usher-too-large";
+
+fn read_too_large(text: &str) -> Option<Fault> {
+    let (bytes, hash) = text.split_once(' ')?;
+    Some(Fault::TooLarge { bytes: bytes.parse().ok()?, hash: hash.to_owned() })
 }
 
 /// How often a quorum queue says that it delivered the message before.
@@ -187,6 +195,10 @@ fn with_headers(properties: &Properties, mut headers: FieldTable) -> BasicProper
         properties.traceparent.as_ref().filter(|text| text.len() <= COPIED_BYTES)
     {
         headers.insert("traceparent".into(), AMQPValue::LongString(traceparent.as_str().into()));
+    }
+    if let Some(Fault::TooLarge { bytes, hash }) = &properties.fault {
+        let text = format!("{bytes} {hash}");
+        headers.insert(TOO_LARGE.into(), AMQPValue::LongString(text.into()));
     }
     let mut copy = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
     let short =

@@ -35,6 +35,7 @@ use super::{Broker, BrokerError, Message, Republish, queue_names::HELD};
 use crate::{
     config::{Endpoint, amqp_urls},
     metrics::Metrics,
+    routing::SourceQueue,
     tls::Pem,
 };
 
@@ -95,9 +96,10 @@ impl Broker for AmqpBroker {
     }
 }
 
-/// Connects and disconnects.
-pub async fn test(server: &Endpoint) -> anyhow::Result<()> {
+/// Connects, looks at the source queues and disconnects.
+pub async fn test(server: &Endpoint, sources: &[SourceQueue]) -> anyhow::Result<()> {
     let (connection, _) = connect(server, "check", None).await?;
+    with_timeout(Topology::refuse_streams(sources, &connection)).await?;
     close_gracefully(&connection, "done").await;
     Ok(())
 }

@@ -400,18 +400,19 @@ fn properties(payload: &[u8], faults: &mut Vec<String>) -> Option<Vec<u8>> {
                 let table = from.long()?;
                 let begin = to.len();
                 let mut changed = false;
-                let why = if payload.len() > HEADER_BYTES {
+                let unreadable = if payload.len() > HEADER_BYTES {
                     Some(format!("its headers have {} bytes, too many to be read", table.len()))
-                } else if copy_table(table, &mut to, DEPTH, &mut changed).is_none() {
-                    Some("its headers can't be read".to_owned())
                 } else {
-                    changed.then(|| "the name of a header is not UTF-8".to_owned())
+                    let copied = copy_table(table, &mut to, DEPTH, &mut changed);
+                    copied.is_none().then(|| "its headers can't be read".to_owned())
                 };
-                if why.is_some() && !changed {
+                if let Some(reason) = unreadable {
                     to.truncate(begin);
                     to.extend_from_slice(&[0; 4]);
+                    faults.push(reason);
+                } else if changed {
+                    faults.push("the name of a header is not UTF-8".to_owned());
                 }
-                faults.extend(why);
             }
         }
     }
@@ -525,6 +526,12 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{
+        collection::vec,
+        prelude::*,
+        sample::{Index, select},
+    };
+
     use super::*;
 
     fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
@@ -758,5 +765,62 @@ mod tests {
         expected.extend(short(b"key"));
         expected.extend(4_u32.to_be_bytes());
         assert_eq!(repaired, Some(expected));
+    }
+
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        let sized = [(b't', 1), (b'b', 1), (b'B', 1), (b's', 2), (b'u', 2), (b'I', 4), (b'i', 4)];
+        let larger = [(b'l', 8), (b'L', 8), (b'f', 4), (b'd', 8), (b'T', 8), (b'D', 5), (b'V', 0)];
+        let plain = (select([sized, larger].concat()), any::<[u8; 8]>())
+            .prop_map(|((kind, size), bytes)| [&[kind][..], &bytes[..size]].concat());
+        let text = (select(vec![b'S', b'x']), vec(any::<u8>(), 0..8))
+            .prop_map(|(kind, bytes)| [vec![kind], table(&bytes)].concat());
+        prop_oneof![plain, text].prop_recursive(6, 40, 5, |inner| {
+            let array = vec(inner.clone(), 0..5)
+                .prop_map(|values| [&b"A"[..], &table(&values.concat())].concat());
+            prop_oneof![array, entries(inner).prop_map(|all| [&b"F"[..], &table(&all)].concat())]
+        })
+    }
+
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![4 => "[a-z]{0,8}".prop_map(String::into_bytes), 1 => vec(any::<u8>(), 0..8)]
+            .prop_map(|name| short(&name))
+    }
+
+    fn entries(values: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+        vec((name(), values).prop_map(|(name, value)| [name, value].concat()), 0..5)
+            .prop_map(|entries| entries.concat())
+    }
+
+    proptest! {
+        /// lapin ends its connection when it can't read the properties of a message.
+        #[test]
+        fn what_leaves_the_sieve_lapin_can_read(
+            flags in any::<u16>(),
+            names in vec(name(), 14),
+            headers in entries(value()),
+            slip in proptest::option::of((any::<Index>(), any::<u8>())),
+        ) {
+            let flags = flags & !0b11;
+            let mut bytes = Vec::new();
+            for (index, (_, kind)) in PROPERTIES.into_iter().enumerate() {
+                if flags & (1 << (15 - index)) == 0 {
+                    continue;
+                }
+                match kind {
+                    Kind::Bytes(count) => bytes.extend(std::iter::repeat_n(7, count)),
+                    Kind::Short => bytes.extend(&names[index]),
+                    Kind::Table => bytes.extend(table(&headers)),
+                }
+            }
+            let mut payload = header(3, flags, &bytes);
+            if let Some((index, byte)) = slip {
+                let place = 12 + index.index(payload.len() - 12);
+                payload[place] = byte;
+            }
+            let (repaired, fault) = repaired(&payload);
+            let read = lapin::protocol::basic::parse_properties(&repaired[12..]);
+            prop_assert!(matches!(read, Ok((&[], _))), "{payload:?} became {repaired:?}");
+            prop_assert!(fault.is_some() || repaired == payload);
+        }
     }
 }

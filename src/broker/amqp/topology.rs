@@ -91,6 +91,53 @@ impl Topology {
         channel.close(200, "declared".into()).await
     }
 
+    /// Sees that no source queue is a stream, which keeps what was consumed and gives a new consumer only
+    /// what comes from then on: events would be lost, and told again. AMQP does not tell a queue's type;
+    /// the broker does when the queue is declared as a stream: it is one, or "inequivalent arg
+    /// 'x-queue-type'" is the answer, and nothing is made.
+    ///
+    /// # Errors
+    /// One is a stream, or the broker did not answer.
+    pub(super) async fn refuse_streams(
+        sources: &[SourceQueue],
+        connection: &Connection,
+    ) -> lapin::Result<()> {
+        for SourceQueue { name, .. } in sources {
+            let channel = connection.create_channel().await?;
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            if channel
+                .queue_declare(name.as_str().into(), passive, FieldTable::default())
+                .await
+                .is_err()
+            {
+                // Absent: it will be none.
+                continue;
+            }
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+            let durable = QueueDeclareOptions::durable();
+            match channel.queue_declare(name.as_str().into(), durable, arguments).await {
+                Ok(_) => {
+                    channel.close(200, "found".into()).await?;
+                    let reason = format!(
+                        "{name} is a stream, from which events would be lost: usher needs a classic or a quorum queue"
+                    );
+                    return Err(std::io::Error::other(reason).into());
+                }
+                // The channel is closed by now. Where the user may not declare it, nobody can tell.
+                Err(error) => {
+                    tracing::debug!(queue = name, %error, "no stream, as far as is known");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The source queues.
+    pub(super) fn sources(&self) -> &[SourceQueue] {
+        &self.sources
+    }
+
     /// The fanout exchange in front keeps the routing key. After the delay, the key routes the
     /// dead-lettered message to the queue of its priority.
     async fn declare_delay(&self, channel: &Channel, wait: Duration) -> lapin::Result<()> {

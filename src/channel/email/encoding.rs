@@ -50,6 +50,12 @@ pub(super) fn seven_bit(text: &str) -> Option<Vec<u8>> {
     Some(body)
 }
 
+/// A body with the line ends of mail. lettre inserts them one by one, and moves the rest of the body each
+/// time.
+pub(super) fn crlf(body: &str) -> String {
+    body.replace('\n', "\r\n")
+}
+
 /// Normalises line ends and replaces each control character by U+FFFD. Mail may contain neither a lone CR
 /// (RFC 5322 2.3) nor a NUL (RFC 2045 2.7).
 pub(super) fn body(text: &str) -> Cow<'_, str> {

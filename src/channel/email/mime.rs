@@ -56,7 +56,7 @@ fn words(kind: ContentType, body: &str) -> SinglePart {
         Some(bytes) => {
             part.body(Body::dangerous_pre_encoded(bytes, ContentTransferEncoding::SevenBit))
         }
-        None => part.body(encoding::body(body).into_owned()),
+        None => part.body(encoding::crlf(&encoding::body(body))),
     }
 }
 

@@ -33,6 +33,12 @@ pub const BOOKINGS: &str = "bookings";
 /// How long the lookup of a booking waits for others to be batched with. Under load its mail waits
 /// for a connection meanwhile.
 const BATCH_DELAY: Duration = Duration::from_millis(2);
+/// How large the body is.
+const BYTES: &str = "bytes";
+/// What is read at once has at most so many bytes, unless a single one has more.
+const BATCH_BYTES: i64 = 8 * 1024 * 1024;
+/// What counts where nobody has said how large it is, and at least.
+const UNKNOWN_BYTES: i64 = 16 * 1024;
 /// The states of mail that is still to be sent.
 const WAITING: [&str; 2] = ["planned", "claimed"];
 /// Fields that are stored as dates.
@@ -164,7 +170,8 @@ impl MongoScheduler {
 #[async_trait]
 impl Scheduler for MongoScheduler {
     async fn add(&self, planned: Planned) -> Result<Added, SchedulerError> {
-        let document = to_document(&planned, &DATES).map_err(failed)?;
+        let mut document = to_document(&planned, &DATES).map_err(failed)?;
+        document.insert(BYTES, planned.body.len() as i64);
         loop {
             let inserted = self.inserts.submit(document.clone()).await.map_err(failed)?;
             if inserted.map_err(failed)? {
@@ -190,14 +197,15 @@ impl Scheduler for MongoScheduler {
 
     async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, SchedulerError> {
         let due = doc! {"state": {"$in": WAITING}, "claim_at": {"$lte": date(now)}};
-        let only_ids = self.planned.find(due.clone()).projection(doc! {"_id": 1});
+        let only_ids = self.planned.find(due.clone()).projection(doc! {"_id": 1, BYTES: 1});
         let found =
             only_ids.sort(doc! {"claim_at": 1}).limit(BATCH as i64).await.map_err(failed)?;
         let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
         if found.is_empty() {
             return Ok(Vec::new());
         }
-        let ids: Vec<Bson> = found.iter().filter_map(|one| one.get("_id").cloned()).collect();
+        let ids: Vec<Bson> =
+            within_budget(&found).iter().filter_map(|one| one.get("_id").cloned()).collect();
         // Other instances look at the same time. A document belongs to the instance that marks it
         // first.
         let mut still_due = due;
@@ -284,11 +292,39 @@ impl Scheduler for MongoScheduler {
     }
 }
 
+/// The first of them whose bodies together are not too large to be read at once; at least one.
+fn within_budget(found: &[Document]) -> &[Document] {
+    let mut bytes = 0;
+    let fits = |one: &&Document| {
+        bytes += number(one, BYTES).unwrap_or(UNKNOWN_BYTES).max(UNKNOWN_BYTES);
+        bytes <= BATCH_BYTES
+    };
+    let count = found.iter().take_while(fits).count();
+    &found[..count.max(1).min(found.len())]
+}
+
 fn number(document: &Document, field: &str) -> Option<i64> {
     match document.get(field)? {
         Bson::Int32(number) => Some(i64::from(*number)),
         Bson::Int64(number) => Some(*number),
         Bson::Double(number) => Some(*number as i64),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_at_once_is_bounded_by_bytes_and_never_nothing() {
+        let found =
+            |sizes: &[i64]| sizes.iter().map(|bytes| doc! {BYTES: *bytes}).collect::<Vec<_>>();
+        let large = 4 * 1024 * 1024;
+        assert_eq!(within_budget(&found(&[large; 5])).len(), 2);
+        assert_eq!(within_budget(&found(&[100 * large, 1])).len(), 1);
+        assert_eq!(within_budget(&found(&[1; 500])).len(), 500);
+        assert_eq!(within_budget(&vec![Document::new(); 500]).len(), 500);
+        assert!(within_budget(&[]).is_empty());
     }
 }

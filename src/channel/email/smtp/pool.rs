@@ -142,7 +142,7 @@ struct SmtpSlot {
 #[async_trait]
 impl Slot for SmtpSlot {
     async fn send(mut self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
-        let mail = match self.shared.sender.compose(message) {
+        let mail = match self.shared.sender.compose_aside(message).await {
             Ok(mail) => mail,
             Err(reason) => return Outcome::Impossible(reason),
         };
