@@ -40,9 +40,10 @@ pub(crate) fn again_where_useless<T>(
 }
 
 fn is_useless(error: &RedisError) -> bool {
-    // Before Redis 7 the script's own error holds the code.
+    // The client knows these codes and spells them in its own way. Before Redis 7 the error of a script
+    // contains the code.
     const OF_REPLICAS: [&str; 2] = ["READONLY", "MASTERDOWN"];
-    let text = error.to_string();
+    let text = error.to_string().to_uppercase();
     error.is_timeout() || OF_REPLICAS.iter().any(|code| text.contains(code))
 }
 
@@ -65,4 +66,30 @@ fn manager(info: &ConnectionInfo, pem: &Pem, answer: Duration) -> RedisResult<Co
         .set_connection_timeout(Some(Duration::from_secs(5)))
         .set_response_timeout(Some(answer));
     ConnectionManager::new_lazy_with_config(client, config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_to_a_replica_is_of_no_use() {
+        let is_useless = |answer: &[u8]| {
+            let value = redis::parse_redis_value(answer).expect("an answer");
+            is_useless(&value.extract_error().expect_err("an error"))
+        };
+        for answer in [
+            "-READONLY You can't write against a read only replica.",
+            "-READONLY You can't write against a read only replica. script: 7f923f79fe76194c868d7e1d0820de36700eb649, on @user_script:1.",
+            "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "-ERR Error running script (call to f_7f92): @user_script:1: -READONLY You can't write against a read only replica.",
+        ] {
+            assert!(is_useless(format!("{answer}\r\n").as_bytes()), "{answer}");
+        }
+        for answer in
+            ["-BUSYGROUP Consumer Group name already exists", "-NOSCRIPT No matching script."]
+        {
+            assert!(!is_useless(format!("{answer}\r\n").as_bytes()), "{answer}");
+        }
+    }
 }
