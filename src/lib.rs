@@ -54,7 +54,7 @@
 //! api            audit broker channel clients config event health ledger metrics redaction routing stream_source trace
 //! erasure        api audit scheduler
 //! app            api audit broker channel clients config delivery embedded event failure health ledger logging metrics routing scheduler stream_source supervisor template tls trace
-//! cli            api app audit broker channel config contract delivery embedded erasure event failure health ledger logging metrics redaction routing scheduler stream_source supervisor template text trace
+//! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics redaction routing scheduler stream_source supervisor template text
 //! ```
 //!
 //! # Who knows which service
