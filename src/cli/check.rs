@@ -139,7 +139,7 @@ async fn smtp(settings: &Settings) -> Result<String, String> {
     match &settings.email.backend {
         EmailBackend::Smtp(smtp) => {
             SmtpChannel::test(smtp).await?;
-            let has_login = smtp.credentials.is_some();
+            let has_login = smtp.credentials.is_some() || smtp.oauth.is_some();
             let login = if has_login { "logged in" } else { "no login configured" };
             Ok(format!("{}:{}, {login}", smtp.server, smtp.port))
         }

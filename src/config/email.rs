@@ -1,6 +1,7 @@
 //! Settings of the mail backend, the sender and the mail server, checked together.
 
 use super::{
+    oauth,
     settings::{Dkim, Email, EmailBackend, Smtp, SmtpTls},
     tls,
     validate::{HOUR, MILLISECOND, Reader},
@@ -70,13 +71,17 @@ fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
         ]),
     );
     let directory = r.value("EMAIL_FILE_PATH", v::path);
+    let is_oauth =
+        r.read("SMTP_AUTH", v::line).is_some_and(|auth| auth.eq_ignore_ascii_case("oauth2"));
     let smtp = smtp(r, username);
     match (simulate, backend) {
         (Simulate::Always, _) => EmailBackend::Simulated,
         (_, Backend::File) => EmailBackend::File(directory),
         (_, Backend::Console) => EmailBackend::Console,
         (Simulate::Auto | Simulate::Never, Backend::Smtp) => {
-            check_together(r, &["SMTP_USERNAME", "SMTP_PASSWORD"]);
+            if !is_oauth {
+                check_together(r, &["SMTP_USERNAME", "SMTP_PASSWORD"]);
+            }
             match smtp {
                 Some(smtp) => {
                     warn_of_risks(r, &smtp);
@@ -96,7 +101,12 @@ fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
 /// `None` if no server is set. All settings are read, so that faults are reported even while mail is
 /// simulated.
 fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
-    let credentials = username.zip(r.read("SMTP_PASSWORD", v::secret));
+    let oauth = oauth::oauth(r, username.as_ref());
+    let password = r.read("SMTP_PASSWORD", v::secret);
+    let (credentials, oauth, provider) = match oauth {
+        None => (username.zip(password), None, None),
+        Some((oauth, provider)) => (None, oauth, provider),
+    };
     let server = r.read("SMTP_SERVER", v::host);
     let port = r.value("SMTP_PORT", v::number(1..=u16::MAX));
     let encryption = encryption(r, port);
@@ -108,7 +118,15 @@ fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
     let mails_per_connection = r.value("SMTP_MAILS_PER_CONNECTION", v::number(1..=u32::MAX));
     let pipelining = r.value("SMTP_PIPELINING", v::boolean);
     let ehlo_name = r.read("SMTP_EHLO_NAME", v::ehlo_name);
-    let server = server.or_else(|| credentials.is_some().then(|| LOGIN_SERVER.to_owned()))?;
+    let server = server
+        .or_else(|| provider.map(ToOwned::to_owned))
+        .or_else(|| credentials.is_some().then(|| LOGIN_SERVER.to_owned()))?;
+    if oauth.is_some() && encryption == SmtpTls::None && !v::is_loopback(&server) {
+        r.fault(
+            "SMTP_TLS",
+            "must not be none with SMTP_AUTH=oauth2: whoever reads the token may use it",
+        );
+    }
     Some(Smtp {
         server,
         port,
@@ -122,6 +140,7 @@ fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
         mails_per_connection,
         pipelining,
         ehlo_name,
+        oauth: oauth.map(Box::new),
     })
 }
 

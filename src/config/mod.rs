@@ -6,6 +6,7 @@ mod api;
 mod email;
 mod layers;
 mod names;
+mod oauth;
 mod settings;
 mod sms;
 mod stream;
@@ -20,8 +21,8 @@ pub use crate::tls::TlsFiles;
 pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
 pub use settings::{
-    Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, Jwt, LogFormat, PRE_SEND_BUDGET,
-    RateLimit, Secret, Settings, Smtp, SmtpTls, Stream, Twilio,
+    Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, Jwt, LogFormat, OAuth, OAuthGrant,
+    PRE_SEND_BUDGET, RateLimit, Secret, Settings, Smtp, SmtpTls, Stream, Twilio,
 };
 pub(crate) use values::amqp_urls;
 
@@ -228,6 +229,25 @@ mod tests {
     #[test]
     fn half_a_login_or_signature_and_a_missing_sender_or_server_are_faults() {
         assert!(faults(&[("SMTP_USERNAME", "me")]).starts_with("SMTP_PASSWORD (not set)"));
+        let oauth = |more: &[(&str, &str)]| {
+            let names = [("SMTP_AUTH", "oauth2"), ("SMTP_USERNAME", "me@example.com")];
+            from_env(&[&names[..], more].concat())
+        };
+        let text = oauth(&[("SMTP_SERVER", "mx.example.com")]).unwrap_err().to_string();
+        assert_eq!(text.lines().count(), 3, "token URL, client id, secret: {text}");
+        let microsoft = [
+            ("SMTP_OAUTH_PROVIDER", "microsoft365"),
+            ("SMTP_OAUTH_TENANT", "contoso.example"),
+            ("SMTP_OAUTH_CLIENT_ID", "1234"),
+            ("SMTP_OAUTH_CLIENT_SECRET", "hunter2"),
+        ];
+        let (settings, _) = oauth(&microsoft).unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        let EmailBackend::Smtp(smtp) = settings.email.backend else { panic!("no server") };
+        assert_eq!(smtp.server, "smtp.office365.com");
+        assert!(smtp.oauth.unwrap().token_url.contains("/contoso.example/"));
+        let plain = oauth(&[&microsoft[..], &[("SMTP_TLS", "none")]].concat());
+        assert!(plain.unwrap_err().to_string().starts_with("SMTP_TLS"));
         assert!(faults(&[("DKIM_SELECTOR", "s")]).starts_with("DKIM_PRIVATE_KEY (not set)"));
         assert_eq!(
             faults(&[("DKIM_PRIVATE_KEY", "hunter2")]),

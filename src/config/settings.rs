@@ -164,6 +164,8 @@ pub struct Dkim {
 }
 
 #[derive(Debug, Clone)]
+// There is one in the process.
+#[allow(clippy::large_enum_variant)]
 pub enum EmailBackend {
     Smtp(Smtp),
     /// Directory for `.eml` files (`EMAIL_FILE_PATH`).
@@ -201,6 +203,40 @@ pub struct Smtp {
     pub pipelining: bool,
     /// The name in EHLO (`SMTP_EHLO_NAME`); `None`: this host's if it is a full one, else its address.
     pub ehlo_name: Option<String>,
+    /// A login by access token (`SMTP_AUTH=oauth2`).
+    pub oauth: Option<Box<OAuth>>,
+}
+
+/// Where access tokens come from, and by what.
+#[derive(Debug, Clone)]
+pub struct OAuth {
+    /// The mailbox (`SMTP_USERNAME`).
+    pub username: String,
+    /// `SMTP_OAUTH_TOKEN_URL`, else the provider's.
+    pub token_url: String,
+    /// `SMTP_OAUTH_CLIENT_ID`; empty for a service account.
+    pub client_id: String,
+    pub grant: OAuthGrant,
+    /// `SMTP_OAUTH_SCOPE`, else the provider's.
+    pub scope: Option<String>,
+}
+
+/// What a token is given for.
+#[derive(Debug, Clone)]
+pub enum OAuthGrant {
+    ClientSecret(Secret),
+    /// An RSA key in PEM, with its certificate where the provider knows the key by that.
+    ClientKey(Secret),
+    RefreshToken {
+        token: Secret,
+        client_secret: Option<Secret>,
+    },
+    /// Of Google: it acts for the mailbox. The key is RSA in PEM.
+    ServiceAccount {
+        email: String,
+        key: Secret,
+        key_id: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

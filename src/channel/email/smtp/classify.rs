@@ -79,8 +79,8 @@ enum Codes {
 use Command::{Data, Dot, Mail, Rcpt};
 
 const ANYWHERE: &[Command] = &[];
-const LOGIN: &str = "the login (SMTP_USERNAME, SMTP_PASSWORD)";
-const OAUTH: &str = "the login: the server takes no passwords";
+const LOGIN: &str = "the login (SMTP_USERNAME, SMTP_PASSWORD, SMTP_AUTH)";
+const OAUTH: &str = "SMTP_AUTH: the server wants oauth2";
 const SENDER: &str = "the sender (FROM_EMAIL)";
 const NAME: &str = "the name that usher gives (SMTP_EHLO_NAME)";
 const RELAYING: &str =

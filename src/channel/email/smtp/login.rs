@@ -15,27 +15,34 @@ use super::{
 const MAX_LINE: usize = 512;
 
 /// What a server is shown.
-pub(super) struct Credentials<'c> {
-    pub(super) username: &'c str,
-    pub(super) password: &'c str,
+pub(super) enum Credentials<'c> {
+    Password { username: &'c str, password: &'c str },
+    Token { username: &'c str, token: &'c str, host: &'c str, port: u16 },
 }
 
 /// Why there is no login.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoginError {
-    #[error("the server offers {offered}, and neither PLAIN nor LOGIN")]
-    NotOffered { offered: String },
-    #[error("{} {}", .0.code, .0.text())]
-    Refused(Reply),
+    #[error("the server offers {offered}, and none of {wanted} (look at SMTP_AUTH)")]
+    NotOffered { offered: String, wanted: &'static str },
+    /// The reply, and what the server said before it of why.
+    #[error("{} {}{}", reply.code, reply.text(), reason(.details.as_deref()))]
+    Refused { reply: Reply, details: Option<String> },
     #[error("{0}")]
     NoReply(#[from] NoReply),
 }
 
-/// How a password is shown.
+fn reason(details: Option<&str>) -> String {
+    details.map(|details| format!(" ({details})")).unwrap_or_default()
+}
+
+/// How a password or a token is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mechanism {
     Plain,
     Login,
+    Xoauth2,
+    OauthBearer,
 }
 
 impl Mechanism {
@@ -43,6 +50,8 @@ impl Mechanism {
         match self {
             Self::Plain => "PLAIN",
             Self::Login => "LOGIN",
+            Self::Xoauth2 => "XOAUTH2",
+            Self::OauthBearer => "OAUTHBEARER",
         }
     }
 }
@@ -54,14 +63,19 @@ pub(super) async fn login(
     credentials: &Credentials<'_>,
     limit: Duration,
 ) -> Result<(), LoginError> {
-    let mechanisms = [Mechanism::Plain, Mechanism::Login];
+    let (mechanisms, wanted) = match credentials {
+        Credentials::Password { .. } => ([Mechanism::Plain, Mechanism::Login], "PLAIN, LOGIN"),
+        Credentials::Token { .. } => {
+            ([Mechanism::Xoauth2, Mechanism::OauthBearer], "XOAUTH2, OAUTHBEARER")
+        }
+    };
     let offered = |one: &Mechanism| capabilities.mechanisms.iter().any(|name| name == one.name());
     let mut unknown = None;
     for mechanism in mechanisms.into_iter().filter(offered) {
         match attempt(wire, mechanism, credentials, limit).await {
             // RFC 4954 section 6: a mechanism that the server does not know after all.
-            Err(LoginError::Refused(reply)) if reply.code == 504 => {
-                unknown = Some(LoginError::Refused(reply));
+            Err(LoginError::Refused { reply, .. }) if reply.code == 504 => {
+                unknown = Some(LoginError::Refused { reply, details: None });
             }
             judged => return judged,
         }
@@ -70,7 +84,7 @@ pub(super) async fn login(
         [] => "no login".to_owned(),
         some => some.join(" "),
     };
-    Err(unknown.unwrap_or(LoginError::NotOffered { offered }))
+    Err(unknown.unwrap_or(LoginError::NotOffered { offered, wanted }))
 }
 
 async fn attempt(
@@ -92,29 +106,63 @@ async fn attempt(
             answers = vec![first].into_iter();
         }
     }
+    let mut details = None;
     let mut reply = wire.command(&format!("{line}\r\n"), limit).await?;
     // A server asks for a name, a password, or once more for what it has; after that it makes no sense.
     for _ in 0..4 {
         if reply.code != 334 {
             break;
         }
-        // What it asks does not matter. The second is for one that did not take the initial response.
-        let answer = answers.next().or_else(|| sent.take()).unwrap_or_else(|| "*".to_owned());
+        let challenge = challenge(&reply);
+        let answer = if let Some(next) = answers.next() {
+            next
+        } else if challenge.starts_with('{') {
+            // A token was refused: the reply comes after an empty answer (XOAUTH2), or one of ^A
+            // (RFC 7628 3.2.3).
+            details = Some(challenge);
+            if mechanism == Mechanism::OauthBearer { "AQ==".to_owned() } else { String::new() }
+        } else if let Some(again) = sent.take() {
+            // It did not take the initial response.
+            again
+        } else {
+            "*".to_owned()
+        };
         reply = wire.command(&format!("{answer}\r\n"), limit).await?;
     }
     match reply.code {
         235 => Ok(()),
-        _ => Err(LoginError::Refused(reply)),
+        _ => Err(LoginError::Refused { reply, details }),
     }
+}
+
+/// What the server asks; for PLAIN and LOGIN it does not matter.
+fn challenge(reply: &Reply) -> String {
+    let text = reply.lines.join("");
+    let decoded = STANDARD.decode(text.trim()).unwrap_or_default();
+    super::reply::printable(&decoded).chars().take(300).collect()
 }
 
 /// What is answered in turn, in base64.
 fn answers(mechanism: Mechanism, credentials: &Credentials<'_>) -> Vec<String> {
-    let Credentials { username, password } = credentials;
-    let plain = match mechanism {
+    let plain = match (mechanism, credentials) {
         // RFC 4616.
-        Mechanism::Plain => vec![format!("\0{username}\0{password}")],
-        Mechanism::Login => vec![(*username).to_owned(), (*password).to_owned()],
+        (Mechanism::Plain, Credentials::Password { username, password }) => {
+            vec![format!("\0{username}\0{password}")]
+        }
+        (_, Credentials::Password { username, password }) => {
+            vec![(*username).to_owned(), (*password).to_owned()]
+        }
+        // <https://developers.google.com/workspace/gmail/imap/xoauth2-protocol>
+        (Mechanism::Xoauth2, Credentials::Token { username, token, .. }) => {
+            vec![format!("user={username}\x01auth=Bearer {token}\x01\x01")]
+        }
+        // RFC 7628 3.1; in a name the comma and the equals sign are written otherwise (RFC 5801 section 4).
+        (_, Credentials::Token { username, token, host, port }) => {
+            let name = username.replace('=', "=3D").replace(',', "=2C");
+            vec![format!(
+                "n,a={name},\x01host={host}\x01port={port}\x01auth=Bearer {token}\x01\x01"
+            )]
+        }
     };
     plain.iter().map(|answer| STANDARD.encode(answer)).collect()
 }
@@ -134,8 +182,18 @@ mod tests {
                 })
                 .collect()
         };
-        let password = &Credentials { username: "ana", password: "ñ p" };
+        let password = &Credentials::Password { username: "ana", password: "ñ p" };
         assert_eq!(decoded(Mechanism::Plain, password), ["\0ana\0ñ p"]);
         assert_eq!(decoded(Mechanism::Login, password), ["ana", "ñ p"]);
+        let token =
+            &Credentials::Token { username: "a,b@x", token: "ya29.x", host: "mx", port: 587 };
+        assert_eq!(
+            decoded(Mechanism::Xoauth2, token),
+            ["user=a,b@x\u{1}auth=Bearer ya29.x\u{1}\u{1}"]
+        );
+        assert_eq!(
+            decoded(Mechanism::OauthBearer, token),
+            ["n,a=a=2Cb@x,\u{1}host=mx\u{1}port=587\u{1}auth=Bearer ya29.x\u{1}\u{1}"]
+        );
     }
 }

@@ -6,6 +6,7 @@ mod capabilities;
 mod classify;
 mod dialogue;
 mod login;
+mod oauth;
 mod policy;
 mod pool;
 mod reply;

@@ -16,12 +16,13 @@ use super::{
     classify::{Classification, Command, classify},
     dialogue::Session,
     login::{self, Credentials, LoginError},
+    oauth::TokenSource,
     reply::Reply,
     tls,
     wire::{NoReply, Wire},
 };
 use crate::{
-    config::{Smtp, SmtpTls},
+    config::{Secret, Smtp, SmtpTls},
     tls::Renewed,
 };
 
@@ -33,6 +34,7 @@ pub(super) struct Server {
     tls: Option<Renewed<TlsConnector>>,
     /// The address that has connected and then kept silent.
     silent: Mutex<Option<SocketAddr>>,
+    tokens: Option<TokenSource>,
     /// Each session has a clone.
     counted: Arc<()>,
 }
@@ -45,6 +47,19 @@ pub(super) struct Unavailable {
     reason: String,
     /// It has too much to do, or we have too many connections.
     pub(super) is_busy: bool,
+}
+
+/// There is no session.
+struct LoginFailed {
+    reason: Unavailable,
+    /// The token that the server refused.
+    refused: Option<Arc<Secret>>,
+}
+
+impl From<Unavailable> for LoginFailed {
+    fn from(reason: Unavailable) -> Self {
+        Self { reason, refused: None }
+    }
 }
 
 impl Unavailable {
@@ -78,7 +93,9 @@ impl Server {
             }
         };
         let name = format!("{}:{}", settings.server, settings.port);
-        Ok(Self { settings, name, tls, silent: Mutex::default(), counted: Arc::default() })
+        let tokens = settings.oauth.clone();
+        let tokens = tokens.map(|oauth| TokenSource::new(*oauth, settings.timeout)).transpose()?;
+        Ok(Self { settings, name, tls, tokens, silent: Mutex::default(), counted: Arc::default() })
     }
 
     /// How many connections are open or being opened.
@@ -87,6 +104,15 @@ impl Server {
     }
 
     pub(super) async fn connect(&self) -> Result<Session, Unavailable> {
+        let refused = match self.open_session(None).await {
+            Err(LoginFailed { refused: Some(token), .. }) => token,
+            opened => return opened.map_err(|failed| failed.reason),
+        };
+        // It may have ended early; with a new one the server has no excuse.
+        self.open_session(Some(&refused)).await.map_err(|failed| failed.reason)
+    }
+
+    async fn open_session(&self, refused: Option<&Secret>) -> Result<Session, LoginFailed> {
         let settings = &self.settings;
         let counted = self.counted.clone();
         let mut wire = self.open().await?;
@@ -97,7 +123,7 @@ impl Server {
             // RFC 3207 4.2: what the server said before counts no more.
             capabilities = self.ehlo(&mut wire, &hello).await?;
         }
-        self.login(&mut wire, &capabilities).await?;
+        self.login(&mut wire, &capabilities, refused).await?;
         let silent = wire.expect_silence();
         silent.map_err(|reason| Unavailable::new("login", &reason))?;
         Ok(Session {
@@ -180,14 +206,36 @@ impl Server {
         })
     }
 
-    async fn login(&self, wire: &mut Wire, capabilities: &Capabilities) -> Result<(), Unavailable> {
-        let Some((username, password)) = &self.settings.credentials else { return Ok(()) };
-        let credentials = Credentials { username, password: password.expose() };
-        let limit = self.settings.timeout;
-        let login = login::login(wire, capabilities, &credentials, limit).await;
-        login.map_err(|error| match error {
-            LoginError::Refused(reply) => Unavailable::refused(Command::Auth, &reply),
-            error => Unavailable::new(Command::Auth.as_str(), &error),
+    /// Logs in by what the settings say. `refused`: a token that the server did not take.
+    async fn login(
+        &self,
+        wire: &mut Wire,
+        capabilities: &Capabilities,
+        refused: Option<&Secret>,
+    ) -> Result<(), LoginFailed> {
+        let (host, port, limit) =
+            (&self.settings.server, self.settings.port, self.settings.timeout);
+        let (login, token) = if let Some(tokens) = &self.tokens {
+            let token = tokens.token(refused).await;
+            let token = token.map_err(|reason| Unavailable::new("OAuth", &reason))?;
+            let username = tokens.username();
+            let credentials = Credentials::Token { username, token: token.expose(), host, port };
+            (login::login(wire, capabilities, &credentials, limit).await, Some(token))
+        } else if let Some((username, password)) = &self.settings.credentials {
+            let credentials = Credentials::Password { username, password: password.expose() };
+            (login::login(wire, capabilities, &credentials, limit).await, None)
+        } else {
+            return Ok(());
+        };
+        login.map_err(|error| {
+            let is_535 = matches!(&error, LoginError::Refused { reply, .. } if reply.code == 535);
+            let reason = match error {
+                LoginError::Refused { reply, details: None } => {
+                    Unavailable::refused(Command::Auth, &reply)
+                }
+                error => Unavailable::new(Command::Auth.as_str(), &error),
+            };
+            LoginFailed { reason, refused: token.filter(|_| is_535) }
         })
     }
 

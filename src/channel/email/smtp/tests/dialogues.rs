@@ -129,18 +129,18 @@ fn logins() -> Vec<Row> {
         login("the old spelling of AUTH", "sent 250").offering(&["AUTH=LOGIN"]).hears("AUTH LOGIN"),
         login(
             "CRAM-MD5 alone",
-            "waits: AUTH: the server offers CRAM-MD5, and neither PLAIN nor LOGIN",
+            "waits: AUTH: the server offers CRAM-MD5, and none of PLAIN, LOGIN",
         )
         .offering(&["AUTH CRAM-MD5"]),
         login(
             "no login on offer",
-            "waits: AUTH: the server offers no login, and neither PLAIN nor LOGIN",
+            "waits: AUTH: the server offers no login, and none of PLAIN, LOGIN",
         )
         .offering(&[]),
         // cole/aiosmtplib#41.
         login(
             "535 in GBK",
-            "waits: AUTH: 535 Error: \\xc7\\xeb (look at the login (SMTP_USERNAME, SMTP_PASSWORD))",
+            "waits: AUTH: 535 Error: \\xc7\\xeb (look at the login (SMTP_USERNAME, SMTP_PASSWORD, SMTP_AUTH))",
         )
         .at(Auth, b"535 Error: \xc7\xeb\r\n"),
         login("250 instead of 235", "waits: AUTH: 250 ok").at(Auth, b"250 ok\r\n"),

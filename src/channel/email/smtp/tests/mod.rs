@@ -2,6 +2,7 @@
 //! After each the next mail has to get the reply that is its own.
 
 mod dialogues;
+mod oauth;
 mod server;
 
 use std::{collections::HashMap, time::Duration};
