@@ -385,7 +385,12 @@ impl<'a> Pass<'a> {
     /// `{{#each items as |item index|}}`, `{{#with person as |name|}}`, `{{#items}}`
     fn scope(&mut self, call: &mut HelperTemplate, name: &str) -> Option<Scope> {
         if call.params.len() != 1 || !call.hash.is_empty() {
-            self.fault(format!("{{{{#{name}}}}} takes one value"));
+            let block =
+                call.params.first().and_then(Parameter::as_name).filter(|_| name == "section");
+            self.fault(match block {
+                Some(block) => format!("there is no helper {block:?}"),
+                None => format!("{{{{#{name}}}}} takes one value"),
+            });
             return Some(Scope { this: Type::Any, params: vec![], is_partial: false, each: true });
         }
         let kind = self.parameter(&mut call.params[0]).unwrap_or(Type::Any);
@@ -775,7 +780,7 @@ impl<'a> Pass<'a> {
                         None => return Err(self.undeclared(base, fields, &snake, index)),
                     }
                 }
-                Type::List(_) if name == "length" => {
+                Type::List(_) | Type::Text if name == "length" => {
                     length_of = true;
                     kind = Type::Integer;
                     continue;

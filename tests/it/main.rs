@@ -27,6 +27,7 @@ mod dkim;
 mod docs;
 mod erase;
 mod feed;
+mod handlebars;
 mod http;
 mod indexes;
 mod ledger;

@@ -350,6 +350,7 @@ def start(directory: Path) -> tuple[list[Service], dict[str, str], list]:
         "TEST_PYTHON": sys.executable,
         "TEST_NODE": str(Path(sys.executable).with_name("node")),
         "TEST_NODE_MODULES": str(Path(sys.prefix) / "node" / "node_modules"),
+        "TEST_HANDLEBARS": str(Path(sys.prefix) / "handlebars" / "node_modules"),
     }
     services.append(Service("smtp", smtp, [sys.executable, str(HERE / "smtp_real.py"), str(certificates)], env))
 
