@@ -1,4 +1,4 @@
-//! lapin's connection with a [`Sieve`] in it, and what is known of the messages that went through.
+//! lapin's connection with a [`FrameFilter`] in it, and what is known of the messages that went through.
 
 use std::{
     collections::HashMap,
@@ -19,15 +19,21 @@ use lapin::{
     tcp::{AMQPUriTcpExt, AsyncTcpStream, OwnedTLSConfig},
     uri::AMQPUri,
 };
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
+};
 
-use super::sieve::{Arrived, Sieve};
+use super::frame_filter::{Arrived, FrameFilter};
 use crate::event::{Fault, MAX_EVENT_BYTES};
 
 /// Memory for messages that were received and are not done with, in bytes. Whoever sends more waits:
 /// the prefetch counts messages, whatever their size, and the broker knows no other measure.
 pub const RECEIVED_BYTES: usize = 32 * 1024 * 1024;
 
+/// How often lapin gets a heartbeat while a message waits for memory: less than the least heartbeat that
+/// `RABBITMQ_URL` can name.
+const HEARTBEAT_WHILE_WAITING: Duration = Duration::from_millis(500);
 /// Bytes read at once.
 const READ: usize = 16 * 1024;
 /// Reads without anything for lapin, which has to look after its heartbeats in between.
@@ -69,7 +75,7 @@ impl Intake {
     }
 }
 
-/// Connects with this sieve in between.
+/// Connects with this filter in between.
 pub(super) async fn connect(
     uri: AMQPUri,
     properties: ConnectionProperties,
@@ -79,26 +85,26 @@ pub(super) async fn connect(
     let tokio = lapin::runtime::default_runtime()?;
     let kit = RuntimeParts::new(
         Tokio::current(),
-        Sifting { tokio: Tokio::current(), intake: intake.clone() },
+        FilteringReactor { tokio: Tokio::current(), intake: intake.clone() },
     );
     let open = async move |uri: AMQPUri, _| {
         let stream = uri.connect_with_config_async(tls.as_ref(), &tokio).await?;
-        Ok(AsyncTcpStream::Plain(Sifted::new(stream, intake.clone())))
+        Ok(AsyncTcpStream::Plain(FilteredStream::new(stream, intake.clone())))
     };
     Connection::connector(uri, Runtime::new(kit), open, properties).await
 }
 
 type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
-/// tokio's reactor, whose streams are sifted: this is how lapin is told the type of its stream.
+/// tokio's reactor, whose streams are filtered: this is how lapin is told the type of its stream.
 #[derive(Debug, Clone)]
-struct Sifting {
+struct FilteringReactor {
     tokio: Tokio,
     intake: Arc<Intake>,
 }
 
-impl Reactor for Sifting {
-    type TcpStream = Sifted;
+impl Reactor for FilteringReactor {
+    type TcpStream = FilteredStream;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
@@ -119,26 +125,29 @@ impl Reactor for Sifting {
     fn tcp_connect_addr(
         &self,
         address: SocketAddr,
-    ) -> impl Future<Output = io::Result<Sifted>> + Send + 'static {
+    ) -> impl Future<Output = io::Result<FilteredStream>> + Send + 'static {
         let (stream, intake) = (self.tokio.tcp_connect_addr(address), self.intake.clone());
-        async move { Ok(Sifted::new(AsyncTcpStream::Plain(stream.await?), intake)) }
+        async move { Ok(FilteredStream::new(AsyncTcpStream::Plain(stream.await?), intake)) }
     }
 }
 
 /// A connection to the broker, encrypted or not, from which lapin reads only what it can take.
-struct Sifted {
+struct FilteredStream {
     stream: Socket,
-    sieve: Sieve,
+    filter: FrameFilter,
     intake: Arc<Intake>,
     buffer: Box<[u8]>,
     /// The wait for the memory of the next message.
     admission: Option<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>,
+    /// The next heartbeat for lapin during that wait.
+    heartbeat: Option<Pin<Box<Sleep>>>,
 }
 
-impl Sifted {
+impl FilteredStream {
     fn new(stream: Socket, intake: Arc<Intake>) -> Self {
-        let sieve = Sieve::new(MAX_EVENT_BYTES);
-        Self { stream, sieve, intake, buffer: vec![0; READ].into(), admission: None }
+        let filter = FrameFilter::new(MAX_EVENT_BYTES);
+        let buffer = vec![0; READ].into();
+        Self { stream, filter, intake, buffer, admission: None, heartbeat: None }
     }
 
     /// Waits until there is memory for a message of so many bytes.
@@ -155,12 +164,24 @@ impl Sifted {
         });
         let memory = ready!(admission.as_mut().poll(context));
         self.admission = None;
+        self.heartbeat = None;
         // It is never closed.
         Poll::Ready(memory.ok())
     }
+
+    /// Waits until lapin needs a heartbeat. It ends a connection from which it reads nothing for two of
+    /// them, and what the broker sends stands behind the message that waits for memory.
+    fn poll_heartbeat(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let heartbeat = self
+            .heartbeat
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(HEARTBEAT_WHILE_WAITING)));
+        ready!(heartbeat.as_mut().poll(context));
+        self.heartbeat = None;
+        Poll::Ready(())
+    }
 }
 
-impl AsyncRead for Sifted {
+impl AsyncRead for FilteredStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -168,26 +189,33 @@ impl AsyncRead for Sifted {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         for _ in 0..READS {
-            let output = this.sieve.output();
+            let output = this.filter.output();
             if !output.is_empty() {
                 let count = output.len().min(buffer.len());
                 buffer[..count].copy_from_slice(&output[..count]);
-                this.sieve.consume(count);
+                this.filter.consume(count);
                 return Poll::Ready(Ok(count));
             }
-            if let Some(bytes) = this.sieve.needs() {
-                let memory = ready!(this.poll_memory(context, bytes));
-                if let Some(arrived) = this.sieve.admit() {
-                    this.intake.put(arrived, memory);
+            if let Some(bytes) = this.filter.needs() {
+                match this.poll_memory(context, bytes) {
+                    Poll::Ready(memory) => {
+                        if let Some(arrived) = this.filter.admit() {
+                            this.intake.put(arrived, memory);
+                        }
+                    }
+                    Poll::Pending => {
+                        ready!(this.poll_heartbeat(context));
+                        this.filter.add_heartbeat();
+                    }
                 }
             } else {
                 let read = ready!(Pin::new(&mut this.stream).poll_read(context, &mut this.buffer))?;
                 if read == 0 {
                     return Poll::Ready(Ok(0));
                 }
-                this.sieve.push(&this.buffer[..read]);
+                this.filter.push(&this.buffer[..read]);
             }
-            for arrived in this.sieve.swallowed() {
+            for arrived in this.filter.swallowed() {
                 this.intake.put(arrived, None);
             }
         }
@@ -196,7 +224,7 @@ impl AsyncRead for Sifted {
     }
 }
 
-impl AsyncWrite for Sifted {
+impl AsyncWrite for FilteredStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -6,11 +6,11 @@
 
 mod acks;
 mod consumer;
+mod dead_letter_reader;
+mod frame_filter;
 mod headers;
-mod inspect;
 mod intake;
 mod publisher;
-mod sieve;
 mod topology;
 
 use std::{sync::Arc, time::Duration};
@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 pub use consumer::{Consumers, WORK_KIB};
-pub use inspect::{AckHandle, DeadLetterQueue, DeadLetterReader};
+pub use dead_letter_reader::{AckHandle, DeadLetterQueue, DeadLetterReader};
 pub use topology::Topology;
 
 pub use intake::RECEIVED_BYTES;

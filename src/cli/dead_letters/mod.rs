@@ -1,16 +1,16 @@
 //! `usher dead-letters`, `poison` and `parked`: messages in the dead-letter queues.
 //!
 //! ```text
-//! list      list, show                       read the audit and the queue
-//! decide    replay, drop                     select, confirm, record the action, publish, remove
-//!   selection   what happens to one message, and whether it may
-//!     correction  the corrected event, checked like a new one
+//! list         list, show: read the audit and the queue
+//! selection    replay, drop: select, confirm, record the action, publish, remove
+//!   disposition  what happens to one message, and whether it may
+//!     correction   the corrected event, checked like a new one
 //!       editor, field_changes
 //!     publication  what is published in place of the message
 //! ```
 
 mod correction;
-mod decide;
+mod disposition;
 mod editor;
 mod field_changes;
 mod list;
@@ -24,7 +24,7 @@ use jiff::Timestamp;
 
 use self::{
     correction::{Correction, CorrectionArgs},
-    decide::Decision,
+    selection::Decision,
 };
 use super::{decision::DecisionArgs, output::progress, time::past};
 use crate::{

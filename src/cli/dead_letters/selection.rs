@@ -1,95 +1,181 @@
-//! What happens to one message, and whether it may.
+//! `replay` (for parked mail `resend`) and `drop` (`dismiss`). The reason is recorded before anything is
+//! done, and nothing is done without `--yes` or a confirmation on the terminal.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, process::ExitCode, sync::Arc};
+
+use anyhow::Context;
 
 use super::{
-    DeadLettersCli,
-    correction::{Corrected, Correction},
-    field_changes::Change,
-    publication::Publication,
+    DeadLettersCli, DeadLettersFilter, SelectionArgs, correction::Correction,
+    disposition::Disposition, editor::kept_file_hint,
 };
 use crate::{
-    audit::{Status, store::actions},
-    broker::{DeliveryHeaders, Message, amqp::AmqpBroker},
-    failure::Failure,
+    audit::store::actions::Action,
+    broker::{
+        Message,
+        amqp::{AckHandle, AmqpBroker, DeadLetterQueue, Topology},
+    },
+    cli::{
+        decision::{DecisionArgs, NOTHING_DONE},
+        delivery_id,
+        output::{confirm, print, progress},
+    },
+    failure::{EXIT_DATA, Failure},
     routing::DeliveryId,
+    text::one_line,
 };
 
-pub(super) struct Selection {
-    /// The delivery in the queue.
-    pub(super) delivery: DeliveryId,
-    /// What is published in place of the message; `None` for `drop`.
-    publication: Option<Publication>,
-    /// Fields that an operator corrected.
-    pub(super) corrected: Vec<Change>,
-    /// File in which the event was edited.
-    pub(super) file: Option<PathBuf>,
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    Replay,
+    Drop,
 }
 
-impl Selection {
-    pub(super) fn drop(delivery: DeliveryId) -> Self {
-        Self { delivery, publication: None, corrected: Vec::new(), file: None }
-    }
-
-    /// The correction as the audit records it: names of fields, no values.
-    pub(super) fn correction(&self) -> actions::Correction {
-        actions::Correction {
-            fields: self.corrected.iter().map(|change| change.field.clone()).collect(),
-            became: self.new_delivery().cloned(),
-        }
-    }
-
-    /// The delivery that a correction turns this one into, if it is another.
-    fn new_delivery(&self) -> Option<&DeliveryId> {
-        let delivery = self.publication.as_ref()?.delivery()?;
-        (*delivery != self.delivery).then_some(delivery)
-    }
-
-    pub(super) async fn publish(&self, broker: &AmqpBroker) -> anyhow::Result<()> {
-        match &self.publication {
-            None => Ok(()),
-            Some(publication) => publication.publish(broker).await,
+impl Decision {
+    fn done(self) -> &'static str {
+        match self {
+            Self::Replay => "replayed",
+            Self::Drop => "removed",
         }
     }
 }
 
 impl DeadLettersCli {
-    /// Selects a message for replay, or says why it is refused. Mail that was sent is not sent again.
-    pub(super) async fn select_replay(
+    pub(super) async fn decide(
         &self,
-        message: Message,
-        headers: DeliveryHeaders,
+        args: &SelectionArgs,
+        decision: Decision,
         correction: Option<&Correction>,
-        reason: &str,
-    ) -> Result<Result<Selection, String>, Failure> {
-        let delivery = headers.delivery_id.clone();
-        if headers.masked {
-            return Ok(Err("its secrets are masked, so it can't be sent again".to_owned()));
+    ) -> Result<ExitCode, Failure> {
+        let mut missing = self.selected_ids(args).await?;
+        if correction.is_some_and(Correction::is_for_one) && missing.len() > 1 {
+            let count = missing.len();
+            return Err(Failure::data(format!("{count} deliveries can't all have this event")));
         }
-        if self.was_sent(&delivery).await? {
-            return Ok(Err("it was sent".to_owned()));
-        }
-        let corrected = match correction {
-            None => self.unchanged(message, headers, reason).map(Corrected::unchanged),
-            Some(correction) => self.correct(&message, &headers, correction, reason).await,
-        };
-        let selection = match corrected {
-            Err(reason) => return Ok(Err(reason)),
-            Ok(Corrected { publication, changes, file }) => {
-                Selection { delivery, publication: Some(publication), corrected: changes, file }
+        let messages = self.take(|delivery| missing.contains(delivery)).await;
+        let (taken, messages) = messages.map_err(Failure::unavailable)?;
+        for (message, _) in &messages {
+            if let Some(headers) = &message.delivery_headers {
+                missing.remove(&headers.delivery_id);
             }
-        };
-        if let Some(delivery) = selection.new_delivery()
-            && self.was_sent(delivery).await?
-        {
-            return Ok(Err("the corrected mail was sent already".to_owned()));
         }
-        Ok(Ok(selection))
+        let (selected, refused) = self.select_all(args, decision, correction, messages).await?;
+        for delivery in &missing {
+            print(&format!("{delivery} is not in {}", self.queue.queue()));
+        }
+        if selected.is_empty() {
+            if refused == 0 && missing.is_empty() {
+                print(&format!("nothing in {}", self.queue.queue()));
+            }
+        } else if args.decision.yes || confirm(format!("do it ({})?", selected.len())).await {
+            self.carry_out(&args.decision, decision, selected).await?;
+        } else {
+            print(NOTHING_DONE);
+            let edited = selected.iter().filter_map(|(selection, _)| selection.file.as_deref());
+            edited.for_each(|file| print(&kept_file_hint(file)));
+        }
+        taken.close().await;
+        // A filter may match messages that were replayed and are still on their way.
+        let ok = refused == 0 && (missing.is_empty() || args.deliveries.is_empty());
+        Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DATA) })
     }
 
-    async fn was_sent(&self, delivery: &DeliveryId) -> Result<bool, Failure> {
-        let records = self.audit.history(delivery).await.map_err(Failure::unavailable)?;
-        let is_sent = |status| matches!(status, Status::Sent | Status::Simulated);
-        Ok(records.iter().any(|record| is_sent(record.status)))
+    async fn selected_ids(&self, args: &SelectionArgs) -> Result<HashSet<DeliveryId>, Failure> {
+        let is_filtered = args.filter != DeadLettersFilter::default();
+        if is_filtered != args.deliveries.is_empty() {
+            return Err(Failure::data("name deliveries or use filters, not both"));
+        }
+        if is_filtered {
+            let records = self.records(&args.filter, 0).await?;
+            return Ok(records.into_iter().map(|record| record.delivery_id).collect());
+        }
+        args.deliveries.iter().map(|text| delivery_id(text)).collect()
+    }
+
+    /// Returns the messages that may be handled, and the number of those that may not.
+    async fn select_all(
+        &self,
+        args: &SelectionArgs,
+        decision: Decision,
+        correction: Option<&Correction>,
+        messages: Vec<(Message, AckHandle)>,
+    ) -> Result<(Vec<(Disposition, AckHandle)>, usize), Failure> {
+        let (mut selected, mut refused) = (Vec::new(), 0);
+        for (message, handle) in messages {
+            let Some(headers) = message.delivery_headers.clone() else { continue };
+            let id = headers.delivery_id.clone();
+            let selection = match decision {
+                Decision::Drop => Ok(Disposition::drop(id.clone())),
+                Decision::Replay => {
+                    self.disposition_of_replay(message, headers, correction, &args.decision.reason)
+                        .await?
+                }
+            };
+            match selection {
+                Err(reason) => {
+                    print(&format!("{id} refused: {}", one_line(&reason)));
+                    refused += 1;
+                }
+                Ok(selection) => {
+                    if !args.decision.yes {
+                        print(&format!("{id} would be {}", decision.done()));
+                    }
+                    for change in &selection.corrected {
+                        print(&format!("  {}", one_line(&change.to_string())));
+                    }
+                    selected.push((selection, handle));
+                }
+            }
+        }
+        Ok((selected, refused))
+    }
+
+    async fn carry_out(
+        &self,
+        args: &DecisionArgs,
+        decision: Decision,
+        selected: Vec<(Disposition, AckHandle)>,
+    ) -> Result<(), Failure> {
+        let settings = &self.loaded.settings;
+        let topology = Topology::new(self.loaded.routing.queues(), &settings.retry_schedule);
+        let broker = AmqpBroker::new(settings.rabbitmq.clone(), Arc::new(topology));
+        let total = selected.len();
+        let progress = progress(decision.done(), total as u64);
+        for (number, (selection, handle)) in selected.into_iter().enumerate() {
+            let id = selection.delivery.clone();
+            let result = async {
+                let action = Action {
+                    by: args.by.clone(),
+                    action: self.action(decision),
+                    target: id.to_string(),
+                    reason: args.reason.clone(),
+                };
+                self.audit.record_correction(&action, selection.correction()).await?;
+                selection.publish(&broker).await?;
+                handle.remove().await
+            };
+            result
+                .await
+                .with_context(|| format!("{number} of {total} were {}", decision.done()))
+                .map_err(Failure::unavailable)?;
+            // The message has the event now; personal data must not stay in files.
+            if let Some(file) = selection.file {
+                std::fs::remove_file(file)?;
+            }
+            progress.suspend(|| print(&format!("{id} {}", decision.done())));
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        broker.close().await;
+        Ok(())
+    }
+
+    fn action(&self, decision: Decision) -> &'static str {
+        match (self.queue, decision) {
+            (DeadLetterQueue::Parked, Decision::Replay) => "resend",
+            (DeadLetterQueue::Parked, Decision::Drop) => "dismiss",
+            (_, Decision::Replay) => "replay",
+            (_, Decision::Drop) => "drop",
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::event::Fault;
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
+const HEARTBEAT: u8 = 8;
 const FRAME_END: u8 = 0xce;
 /// Type, channel and size.
 const FRAME_HEAD: usize = 7;
@@ -38,7 +39,7 @@ const DELIVER: u16 = 60;
 const GET_OK: u16 = 71;
 
 /// One connection's frames on their way to lapin.
-pub(super) struct Sieve {
+pub(super) struct FrameFilter {
     max_body: u64,
     /// What is not judged yet: the beginning of a frame.
     input: Vec<u8>,
@@ -82,7 +83,7 @@ pub(super) struct Arrived {
     pub(super) fault: Option<Fault>,
 }
 
-impl Sieve {
+impl FrameFilter {
     pub(super) fn new(max_body: usize) -> Self {
         Self {
             max_body: max_body as u64,
@@ -128,6 +129,11 @@ impl Sieve {
             return Some(0);
         }
         Some(body_size(payload) as usize + payload.len() * HEADER_WEIGHT)
+    }
+
+    /// Adds a heartbeat (AMQP 0-9-1, 4.2.7). Only while a message waits: between frames, that is.
+    pub(super) fn add_heartbeat(&mut self) {
+        emit(&mut self.output, HEARTBEAT, 0, &[]);
     }
 
     /// Lets the message go on that waits.
@@ -568,22 +574,22 @@ mod tests {
 
     /// What comes out, and what is known of each message, when the input comes in pieces.
     fn sift(input: &[u8], piece: usize) -> (Vec<u8>, Vec<Arrived>) {
-        let mut sieve = Sieve::new(1000);
+        let mut filter = FrameFilter::new(1000);
         let (mut output, mut arrived) = (Vec::new(), Vec::new());
         for piece in input.chunks(piece) {
-            sieve.push(piece);
-            while sieve.needs().is_some() {
-                arrived.extend(sieve.admit());
+            filter.push(piece);
+            while filter.needs().is_some() {
+                arrived.extend(filter.admit());
             }
-            output.extend_from_slice(sieve.output());
-            sieve.consume(sieve.output().len());
-            arrived.extend(sieve.swallowed());
+            output.extend_from_slice(filter.output());
+            filter.consume(filter.output().len());
+            arrived.extend(filter.swallowed());
         }
         arrived.sort_by_key(|one: &Arrived| (one.channel, one.tag));
         (output, arrived)
     }
 
-    fn sifted(input: &[u8]) -> (Vec<u8>, Vec<Arrived>) {
+    fn filtered(input: &[u8]) -> (Vec<u8>, Vec<Arrived>) {
         let whole = sift(input, input.len());
         for piece in [1, 7, 13] {
             assert_eq!(sift(input, piece), whole, "in pieces of {piece}");
@@ -592,7 +598,7 @@ mod tests {
     }
 
     fn fault(input: &[u8]) -> Option<Fault> {
-        let (_, arrived) = sifted(input);
+        let (_, arrived) = filtered(input);
         assert_eq!(arrived.len(), 1);
         arrived.into_iter().next().unwrap().fault
     }
@@ -619,13 +625,13 @@ mod tests {
             frame(HEADER, 2, &header(0, 0, b"")),
             frame(METHOD, 1, &[0, 10, 0, 50]),
         ];
-        let (output, arrived) = sifted(&input.concat());
+        let (output, arrived) = filtered(&input.concat());
         assert_eq!(output, input.concat());
         let arrived_are =
             [(1, 1), (2, 1)].map(|(channel, tag)| Arrived { channel, tag, fault: None });
         assert_eq!(arrived, arrived_are);
         let no_amqp = b"HTTP/1.1 400 Bad Request\r\n\r\n";
-        assert_eq!(sifted(no_amqp).0, no_amqp);
+        assert_eq!(filtered(no_amqp).0, no_amqp);
     }
 
     #[test]
@@ -647,13 +653,13 @@ mod tests {
                 frame(HEADER, 1, &header(2, 1 << bit, &short("a\u{fffd}b".as_bytes()))),
                 frame(BODY, 1, b"{}"),
             ];
-            let (output, arrived) = sifted(&input.concat());
+            let (output, arrived) = filtered(&input.concat());
             assert_eq!(output, repaired.concat(), "{name}");
             let fault = Some(Fault::Unreadable(format!("the property {name} is not UTF-8")));
             assert_eq!(arrived, [Arrived { channel: 1, tag: 7, fault }]);
         }
         let long = [deliver(1, 1), frame(HEADER, 1, &header(0, 1 << 10, &short(&[0xff; 255])))];
-        let (output, _) = sifted(&long.concat());
+        let (output, _) = filtered(&long.concat());
         assert!(
             output.windows(256).any(|text| *text == short("\u{fffd}".repeat(85).as_bytes())[..])
         );
@@ -693,7 +699,7 @@ mod tests {
         let input = [deliver(1, 1), frame(HEADER, 1, &header(0, 1 << 13, &table(&nested(16))))];
         assert_eq!(fault(&input.concat()), None);
         let cut = [deliver(1, 1), frame(HEADER, 1, &header(3, 1 << 7, &short(b"id")[..2]))];
-        let (output, arrived) = sifted(&cut.concat());
+        let (output, arrived) = filtered(&cut.concat());
         assert_eq!(output, [deliver(1, 1), frame(HEADER, 1, &header(3, 0, b""))].concat());
         assert!(arrived[0].fault.is_some());
     }
@@ -714,7 +720,7 @@ mod tests {
             frame(HEADER, 1, &header(1000, 0, b"")),
             frame(BODY, 1, &body[..1000]),
         ];
-        let (output, arrived) = sifted(&input.concat());
+        let (output, arrived) = filtered(&input.concat());
         let expected = [
             deliver(1, 3),
             deliver(2, 1),
@@ -735,19 +741,19 @@ mod tests {
 
     #[test]
     fn a_message_waits_for_memory_unless_another_is_incomplete() {
-        let mut sieve = Sieve::new(1000);
+        let mut filter = FrameFilter::new(1000);
         let head = frame(HEADER, 1, &header(500, 0, b""));
-        sieve.push(&[deliver(1, 1), head.clone(), frame(BODY, 1, &[b'x'; 500])].concat());
-        assert_eq!(sieve.output(), deliver(1, 1));
-        assert_eq!(sieve.needs(), Some(500 + 14 * HEADER_WEIGHT));
-        sieve.admit();
-        assert_eq!(sieve.needs(), None);
-        sieve.push(
+        filter.push(&[deliver(1, 1), head.clone(), frame(BODY, 1, &[b'x'; 500])].concat());
+        assert_eq!(filter.output(), deliver(1, 1));
+        assert_eq!(filter.needs(), Some(500 + 14 * HEADER_WEIGHT));
+        filter.admit();
+        assert_eq!(filter.needs(), None);
+        filter.push(
             &[deliver(1, 2), head.clone(), deliver(2, 1), frame(HEADER, 2, &header(9, 0, b""))]
                 .concat(),
         );
-        sieve.admit();
-        assert_eq!(sieve.needs(), Some(0));
+        filter.admit();
+        assert_eq!(filter.needs(), Some(0));
     }
 
     #[test]
