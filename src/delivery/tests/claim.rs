@@ -169,3 +169,20 @@ async fn whoever_lost_a_claim_to_another_process_decides_nothing() {
     bench.process_republished(put_off).await;
     assert_eq!(bench.outcomes().await, ["1 sent"]);
 }
+
+#[tokio::test]
+async fn a_claim_that_was_lost_with_the_ledger_asks_the_audit_before_it_is_made_again() {
+    let bench = TestBench::new();
+    let gate = Gate::default();
+    bench.email.next(Act::WaitBeforeBody(gate.clone()));
+    let other = bench.next_process();
+    let event = event("note", "e-1");
+    tokio::join!(bench.process(&event), async {
+        gate.until_reached().await;
+        other.receive(message(&event)).await;
+        bench.lose_ledger().await;
+        gate.open();
+    });
+    assert_eq!((bench.email.bodies().len(), other.email.bodies().len()), (0, 1));
+    assert_eq!(bench.outcomes().await, ["1 sent"]);
+}
