@@ -24,7 +24,7 @@ use crate::event::Time;
 /// Most pieces that may be rendered for one mail: tags, texts, items of lists.
 const MAX_STEPS: usize = 200_000;
 /// Longest part of a rendered mail, in bytes.
-const MAX_OUTPUT_BYTES: usize = 2 * 1024 * 1024;
+const MAX_OUTPUT_BYTES: usize = 4 * 1024 * 1024;
 
 /// How a date or a clock can be written.
 pub(super) const STYLES: [&str; 4] = ["short", "medium", "long", "full"];

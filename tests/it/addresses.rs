@@ -66,7 +66,7 @@ async fn a_sender_beyond_ascii_waits_for_a_server_that_takes_it() {
     let usher = world.usher().smtp(&smtp).set("FROM_EMAIL", BEYOND_ASCII).spawn().await;
     world.broker.publish(BOOKINGS, SEED_BOOKING).await;
     let reason = usher.until_down("smtp").await;
-    assert!(reason.contains("the sender's address needs SMTPUTF8"), "{reason}");
+    assert!(reason.contains("the sender's address (FROM_EMAIL) needs SMTPUTF8"), "{reason}");
     assert_eq!(smtp.reached(Phase::Mail), 0);
     world.assert_queues_empty(&["usher.dead"]).await;
 }

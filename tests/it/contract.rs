@@ -209,7 +209,6 @@ fn events_that_end_as_poison_or_dead_letter_break_the_contract() {
     };
     for name in ["occurred_at", "deliver_at", "deliver_before"] {
         cases.push(moment(name, "2026-01-02T03:04:05"));
-        cases.push(moment(name, ""));
     }
     assert!(cases.len() > 40, "only {} cases", cases.len());
     for ((_, case), verdict) in cases.iter().zip(verdicts(&cases)) {

@@ -21,6 +21,7 @@ fn greetings() -> Vec<Row> {
             "two greetings, then 554 after the dot",
             "waits: EHLO: the server answered before it was asked: 220 b",
         )
+        .whole()
         .at(Greeting, b"220 a\r\n220 b\r\n")
         .at(Dot, b"554 5.7.1 no\r\n"),
         row("554 instead of a greeting", "waits: greeting: 554 5.3.2 no service")
@@ -233,7 +234,9 @@ fn ends() -> Vec<Row> {
         row("452 after the dot", "deferred 452 4.2.2 full").at(Dot, b"452 4.2.2 full\r\n"),
         row("421 after the dot", "deferred 421").say(Dot, Say::Last(b"421 4.3.0 closing\r\n")),
         row("250 and the end", "sent 250 ok").say(Dot, Say::Last(b"250 ok\r\n")),
-        row("junk behind the reply to the dot", "sent 250 ok").at(Dot, b"250 ok\r\n\xff\xfe\x00"),
+        row("junk behind the reply to the dot", "sent 250 ok")
+            .whole()
+            .at(Dot, b"250 ok\r\n\xff\xfe\x00"),
     ]
 }
 
