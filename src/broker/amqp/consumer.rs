@@ -55,27 +55,27 @@ pub struct Consumers {
     pub abandon: CancellationToken,
     /// All messages in progress.
     pub tasks: TaskTracker,
-    /// The memory for messages under way: [`WORK_KIB`] permits of a KiB. What was taken over a connection
-    /// that is lost goes on, and the broker knows nothing of it, so its prefetch alone is no bound.
+    /// Memory for messages in progress: [`WORK_KIB`] permits of one KiB. Messages of a lost connection are
+    /// finished too, and the broker does not count them, so prefetch alone is no bound.
     pub permits: Arc<Semaphore>,
-    /// The memory for messages that were received: [`RECEIVED_BYTES`].
+    /// Memory for received messages: [`RECEIVED_BYTES`].
     pub received: Arc<Semaphore>,
 }
 
-/// Memory for messages under way, in KiB.
+/// Memory for messages in progress, in KiB.
 pub const WORK_KIB: usize = 96 * 1024;
-/// What each message takes at least, in KiB: its event, its mail and its record.
+/// Least memory of a message, in KiB: its event, its mail and its record.
 const LEAST_KIB: usize = 32;
-/// How often the bytes of a body are held while it is worked on: as it came, parsed, as variables, as
-/// mail, encoded, on the wire.
+/// Copies of a body that exist at most while it is processed: received, parsed, as variables, as mail,
+/// encoded, on the wire.
 const COPIES: usize = 10;
-/// What a value takes beside its bytes, roughly.
+/// Memory of a JSON value beside its text, in bytes, roughly.
 const VALUE_BYTES: usize = 200;
 
-/// The permits that a message takes.
+/// Number of permits for a message.
 fn permits(body: &[u8]) -> u32 {
     let bytes = body.len() * COPIES + event::values(body) * VALUE_BYTES;
-    // Fewer than 2^32.
+    // Less than 2^32.
     (bytes / 1024).clamp(LEAST_KIB, WORK_KIB) as u32
 }
 

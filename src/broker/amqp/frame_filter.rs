@@ -1,11 +1,11 @@
-//! What the broker sends, judged before lapin reads it.
+//! Checks the frames that the broker sends before lapin reads them.
 //!
 //! One message must not keep others from being consumed. lapin ends the connection at a short string
-//! that is not UTF-8 (`parse_short_string` of `amq-protocol-types`), its parser recurses into nested
-//! headers without a limit, and it puts a body together in memory whatever its size. So the frames
-//! pass through here first: names are repaired, headers that can't be read are left out, and of a
-//! body that is too large only size and hash go on. What was changed is told beside the message, and
-//! the message ends in poison.
+//! that is not UTF-8 (`parse_short_string` of `amq-protocol-types`). Its parser recurses into nested
+//! headers without a limit, and it assembles a body in memory whatever its size. So the frames pass
+//! through this filter first. It repairs names, leaves out headers that can't be read, and reduces a body
+//! that is too large to its size and hash. Each change is reported as the message's [`Fault`], and the
+//! message ends in poison.
 //!
 //! Frames: AMQP 0-9-1, sections 4.2.3 (frames), 4.2.5 (fields) and 4.2.6 (content).
 
@@ -41,38 +41,38 @@ const GET_OK: u16 = 71;
 /// One connection's frames on their way to lapin.
 pub(super) struct FrameFilter {
     max_body: u64,
-    /// What is not judged yet: the beginning of a frame.
+    /// The beginning of a frame that is not checked yet.
     input: Vec<u8>,
     output: Vec<u8>,
-    /// What is to be done with the next bytes.
+    /// How the next bytes are handled.
     rest: Rest,
     contents: HashMap<u16, Content>,
-    swallowed: Vec<Arrived>,
-    /// The content header that waits for its admission.
+    discarded: Vec<Arrived>,
+    /// The content header that waits for memory, and its channel.
     waiting: Option<(u16, Vec<u8>)>,
 }
 
-/// The rest of a frame whose beginning was judged.
+/// The rest of a frame whose beginning was checked.
 enum Rest {
     None,
     Pass(usize),
-    Swallow {
+    Discard {
         channel: u16,
         payload: usize,
     },
     FrameEnd(u16),
-    /// No AMQP frames: whatever it is, lapin says so.
+    /// Not AMQP frames; lapin reports that.
     Raw,
 }
 
-/// A content under way on a channel.
+/// A message that is being received on a channel.
 #[derive(Default)]
 struct Content {
     tag: Option<u64>,
     /// Bytes of the body that are still to come.
     missing: u64,
-    /// Of a body that is too large: the header that is held back, and the hash so far.
-    swallowed: Option<(Vec<u8>, digest::Context, u64)>,
+    /// For a body that is too large: its header, the hash so far, and its size.
+    discarded: Option<(Vec<u8>, digest::Context, u64)>,
 }
 
 /// A message whose content header went on to lapin.
@@ -91,26 +91,26 @@ impl FrameFilter {
             output: Vec::new(),
             rest: Rest::None,
             contents: HashMap::new(),
-            swallowed: Vec::new(),
+            discarded: Vec::new(),
             waiting: None,
         }
     }
 
-    /// Judges these bytes as far as they and the admission go.
+    /// Checks these bytes, up to a message that waits for memory.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if self.waiting.is_some() || !self.input.is_empty() {
             self.input.extend_from_slice(bytes);
             let input = std::mem::take(&mut self.input);
-            let used = self.judge(&input);
+            let used = self.check(&input);
             self.input = input;
             self.input.drain(..used);
         } else {
-            let used = self.judge(bytes);
+            let used = self.check(bytes);
             self.input.extend_from_slice(&bytes[used..]);
         }
     }
 
-    /// What lapin may read.
+    /// Bytes for lapin.
     pub(super) fn output(&self) -> &[u8] {
         &self.output
     }
@@ -119,8 +119,8 @@ impl FrameFilter {
         self.output.drain(..bytes);
     }
 
-    /// The memory that the next message needs before it goes on, if it waits for that. While another
-    /// channel's body is incomplete nothing waits, for that body may stand behind it.
+    /// Memory in bytes that the waiting message needs. 0 while a body on another channel is incomplete,
+    /// because the rest of that body comes after this message.
     pub(super) fn needs(&self) -> Option<usize> {
         let (channel, payload) = self.waiting.as_ref()?;
         let incomplete =
@@ -131,12 +131,12 @@ impl FrameFilter {
         Some(body_size(payload) as usize + payload.len() * HEADER_WEIGHT)
     }
 
-    /// Adds a heartbeat (AMQP 0-9-1, 4.2.7). Only while a message waits: between frames, that is.
+    /// Adds a heartbeat (AMQP 0-9-1, 4.2.7). To be called only while a message waits, between frames.
     pub(super) fn add_heartbeat(&mut self) {
         emit(&mut self.output, HEARTBEAT, 0, &[]);
     }
 
-    /// Lets the message go on that waits.
+    /// Passes the waiting message on.
     pub(super) fn admit(&mut self) -> Option<Arrived> {
         let (channel, payload) = self.waiting.take()?;
         let (payload, fault) = repaired(&payload);
@@ -145,13 +145,13 @@ impl FrameFilter {
         arrived
     }
 
-    /// Messages that went on without their body since this was asked last.
-    pub(super) fn swallowed(&mut self) -> Vec<Arrived> {
-        std::mem::take(&mut self.swallowed)
+    /// Messages that were passed on without their body since the last call.
+    pub(super) fn discarded(&mut self) -> Vec<Arrived> {
+        std::mem::take(&mut self.discarded)
     }
 
-    /// Gives how many bytes were used.
-    fn judge(&mut self, bytes: &[u8]) -> usize {
+    /// Returns the number of bytes used.
+    fn check(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() && self.waiting.is_none() {
             let left = &bytes[at..];
@@ -166,18 +166,18 @@ impl FrameFilter {
                     self.rest = if now == count { Rest::None } else { Rest::Pass(count - now) };
                     now
                 }
-                Rest::Swallow { channel, payload } => {
+                Rest::Discard { channel, payload } => {
                     let now = payload.min(left.len());
-                    self.swallow(channel, &left[..now]);
+                    self.discard(channel, &left[..now]);
                     self.rest = match payload - now {
                         0 => Rest::FrameEnd(channel),
-                        payload => Rest::Swallow { channel, payload },
+                        payload => Rest::Discard { channel, payload },
                     };
                     now
                 }
                 Rest::FrameEnd(channel) => {
                     self.rest = Rest::None;
-                    self.end_swallowed(channel);
+                    self.end_discarded(channel);
                     1
                 }
                 Rest::None => match self.begin(left) {
@@ -190,21 +190,21 @@ impl FrameFilter {
         at
     }
 
-    /// Judges a frame from its first byte on; gives 0 where more bytes are needed.
+    /// Checks a frame from its first byte on; returns 0 if more bytes are needed.
     fn begin(&mut self, bytes: &[u8]) -> usize {
-        if !matches!(bytes[0], METHOD | HEADER | BODY | 8) {
+        if !matches!(bytes[0], METHOD | HEADER | BODY | HEARTBEAT) {
             self.rest = Rest::Raw;
-            return self.judge_raw(bytes);
+            return self.pass_raw(bytes);
         }
         let Some(head) = bytes.get(..FRAME_HEAD) else { return 0 };
         let channel = u16::from_be_bytes([head[1], head[2]]);
         let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
-        let swallows = self.contents.get(&channel).is_some_and(|one| one.swallowed.is_some());
+        let discards = self.contents.get(&channel).is_some_and(|one| one.discarded.is_some());
         if head[0] == BODY {
-            if swallows {
+            if discards {
                 self.rest = match size {
                     0 => Rest::FrameEnd(channel),
-                    payload => Rest::Swallow { channel, payload },
+                    payload => Rest::Discard { channel, payload },
                 };
                 return FRAME_HEAD;
             }
@@ -225,7 +225,7 @@ impl FrameFilter {
         frame.len()
     }
 
-    fn judge_raw(&mut self, bytes: &[u8]) -> usize {
+    fn pass_raw(&mut self, bytes: &[u8]) -> usize {
         self.output.extend_from_slice(bytes);
         bytes.len()
     }
@@ -252,34 +252,34 @@ impl FrameFilter {
         if size > self.max_body {
             let header = payload.to_vec();
             let content = self.contents.entry(channel).or_default();
-            content.swallowed = Some((header, digest::Context::new(&digest::SHA256), size));
+            content.discarded = Some((header, digest::Context::new(&digest::SHA256), size));
             content.missing = size;
             return;
         }
         self.waiting = Some((channel, payload.to_vec()));
     }
 
-    fn swallow(&mut self, channel: u16, bytes: &[u8]) {
+    fn discard(&mut self, channel: u16, bytes: &[u8]) {
         let Some(content) = self.contents.get_mut(&channel) else { return };
         content.missing = content.missing.saturating_sub(bytes.len() as u64);
-        if let Some((_, hash, _)) = &mut content.swallowed {
+        if let Some((_, hash, _)) = &mut content.discarded {
             hash.update(bytes);
         }
     }
 
-    /// The whole body was read: the message goes on without it.
-    fn end_swallowed(&mut self, channel: u16) {
+    /// Passes the message on without its body once the whole body was read.
+    fn end_discarded(&mut self, channel: u16) {
         let Some(content) = self.contents.get_mut(&channel) else { return };
         if content.missing > 0 {
             return;
         }
-        let Some((payload, hash, bytes)) = content.swallowed.take() else { return };
+        let Some((payload, hash, bytes)) = content.discarded.take() else { return };
         let (mut payload, _) = repaired(&payload);
         payload[4..12].fill(0);
         let hash = format!("sha256:{}", hex::encode(hash.finish()));
         let fault = Some(Fault::TooLarge { bytes, hash });
         let arrived = self.finish_header(channel, &payload, fault);
-        self.swallowed.extend(arrived);
+        self.discarded.extend(arrived);
     }
 
     fn finish_header(
@@ -298,20 +298,20 @@ impl FrameFilter {
 fn emit(output: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
     output.push(kind);
     output.extend_from_slice(&channel.to_be_bytes());
-    // It was read from as many bits, and a repaired one is no larger than `WHOLE_FRAME` and a little.
+    // Fits into 32 bits: the size was read from 32 bits, and a repaired payload is hardly larger.
     output.extend_from_slice(&(payload.len() as u32).to_be_bytes());
     output.extend_from_slice(payload);
     output.push(FRAME_END);
 }
 
-/// Class and weight stand before it.
+/// The body size of a content header; class and weight precede it.
 fn body_size(payload: &[u8]) -> u64 {
     let bytes = payload.get(4..12).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u64::from_be_bytes)
 }
 
-/// The tag of the message that follows, where it has one, and the method with names that are UTF-8
-/// where some were not. Nothing for methods that no content follows.
+/// For a method with content: the delivery tag, if it has one, and the repaired method if a name was not
+/// UTF-8.
 fn method_with_content(payload: &[u8]) -> Option<(Option<u64>, Option<Vec<u8>>)> {
     let mut from = Reader(payload);
     let (class, method) = (from.u16()?, from.u16()?);
@@ -339,7 +339,7 @@ fn method_with_content(payload: &[u8]) -> Option<(Option<u64>, Option<Vec<u8>>)>
     Some((tag, changed.then_some(to)))
 }
 
-/// The properties in their order (section 1.8.2 of the class `basic`), and how each is written.
+/// The properties in their order (class `basic`, 1.8.2), with their types.
 const PROPERTIES: [(&str, Kind); 14] = [
     ("content-type", Kind::Short),
     ("content-encoding", Kind::Short),
@@ -364,14 +364,14 @@ enum Kind {
     Bytes(usize),
 }
 
-/// A content header that lapin can read, and what was wrong with it.
+/// A content header that lapin can read, and the fault of the original.
 fn repaired(payload: &[u8]) -> (Vec<u8>, Option<Fault>) {
     let mut faults = Vec::new();
     let payload = match properties(payload, &mut faults) {
         Some(repaired) => repaired,
         None => {
             faults = vec!["its properties can't be read".to_owned()];
-            // No property at all.
+            // Without properties.
             let mut bare = payload.get(..12).unwrap_or_default().to_vec();
             bare.resize(14, 0);
             bare
@@ -386,7 +386,7 @@ fn properties(payload: &[u8], faults: &mut Vec<String>) -> Option<Vec<u8>> {
     let mut to = Vec::with_capacity(payload.len());
     to.extend_from_slice(from.take(12)?);
     let flags = from.u16()?;
-    // The last two bits are no property's, and the last says that more flags follow.
+    // The last two bits stand for no property; the last one means that more flags follow.
     if flags & 0b11 != 0 {
         return None;
     }
@@ -425,7 +425,7 @@ fn properties(payload: &[u8], faults: &mut Vec<String>) -> Option<Vec<u8>> {
     from.0.is_empty().then_some(to)
 }
 
-/// The entries of a table; nothing where they can't be read.
+/// Checks the entries of a table; `None` if they can't be read.
 fn copy_table(table: &[u8], to: &mut Vec<u8>, depth: usize, changed: &mut bool) -> Option<()> {
     with_length(to, |to| {
         let mut from = Reader(table);
@@ -476,7 +476,7 @@ fn copy_value(
     Some(())
 }
 
-/// Puts the length of what is written before it.
+/// Writes the length of the following bytes in front of them.
 fn with_length(to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> Option<()> {
     let begin = to.len();
     to.extend_from_slice(&[0; 4]);
@@ -486,7 +486,7 @@ fn with_length(to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Option<()>)
     Some(())
 }
 
-/// A short string, with replacement characters where it is not UTF-8; says whether that was so.
+/// A short string with replacement characters for what is not UTF-8, and whether there were any.
 fn copy_short(from: &mut Reader<'_>, to: &mut Vec<u8>) -> Option<bool> {
     let length = from.take(1)?[0];
     let text = from.take(length.into())?;
@@ -523,7 +523,7 @@ impl<'a> Reader<'a> {
         Some(u64::from_be_bytes(self.take(8)?.try_into().ok()?))
     }
 
-    /// What a length of four bytes stands before.
+    /// Bytes behind a length of four bytes.
     fn long(&mut self) -> Option<&'a [u8]> {
         let length = u32::from_be_bytes(self.take(4)?.try_into().ok()?);
         self.take(usize::try_from(length).ok()?)
@@ -572,8 +572,8 @@ mod tests {
         [&(entries.len() as u32).to_be_bytes(), entries].concat()
     }
 
-    /// What comes out, and what is known of each message, when the input comes in pieces.
-    fn sift(input: &[u8], piece: usize) -> (Vec<u8>, Vec<Arrived>) {
+    /// The output and the messages, for input that comes in pieces.
+    fn filtered_in_pieces(input: &[u8], piece: usize) -> (Vec<u8>, Vec<Arrived>) {
         let mut filter = FrameFilter::new(1000);
         let (mut output, mut arrived) = (Vec::new(), Vec::new());
         for piece in input.chunks(piece) {
@@ -583,16 +583,16 @@ mod tests {
             }
             output.extend_from_slice(filter.output());
             filter.consume(filter.output().len());
-            arrived.extend(filter.swallowed());
+            arrived.extend(filter.discarded());
         }
         arrived.sort_by_key(|one: &Arrived| (one.channel, one.tag));
         (output, arrived)
     }
 
     fn filtered(input: &[u8]) -> (Vec<u8>, Vec<Arrived>) {
-        let whole = sift(input, input.len());
+        let whole = filtered_in_pieces(input, input.len());
         for piece in [1, 7, 13] {
-            assert_eq!(sift(input, piece), whole, "in pieces of {piece}");
+            assert_eq!(filtered_in_pieces(input, piece), whole, "in pieces of {piece}");
         }
         whole
     }

@@ -1,4 +1,5 @@
-//! lapin's connection with a [`FrameFilter`] in it, and what is known of the messages that went through.
+//! lapin's connection with a [`FrameFilter`] in between, and the faults and memory of the messages that pass
+//! through it.
 
 use std::{
     collections::HashMap,
@@ -27,26 +28,26 @@ use tokio::{
 use super::frame_filter::{Arrived, FrameFilter};
 use crate::event::{Fault, MAX_EVENT_BYTES};
 
-/// Memory for messages that were received and are not done with, in bytes. Whoever sends more waits:
-/// the prefetch counts messages, whatever their size, and the broker knows no other measure.
+/// Memory for messages that were received and are not settled, in bytes. Beyond it, usher stops reading: the
+/// prefetch bounds the number of messages, not their size.
 pub const RECEIVED_BYTES: usize = 32 * 1024 * 1024;
 
-/// How often lapin gets a heartbeat while a message waits for memory: less than the least heartbeat that
-/// `RABBITMQ_URL` can name.
+/// Interval of heartbeats to lapin while a message waits for memory. Shorter than the shortest heartbeat
+/// that `RABBITMQ_URL` can set, 1 s.
 const HEARTBEAT_WHILE_WAITING: Duration = Duration::from_millis(500);
 /// Bytes read at once.
 const READ: usize = 16 * 1024;
-/// Reads without anything for lapin, which has to look after its heartbeats in between.
+/// Reads without output before lapin gets its turn, for its heartbeats.
 const READS: usize = 64;
 
-/// What is known of the messages of one connection beside what lapin tells.
+/// Faults and memory of one connection's messages, by channel and delivery tag.
 #[derive(Debug)]
 pub(super) struct Intake {
     budget: Option<Arc<Semaphore>>,
     arrivals: Mutex<HashMap<(u16, u64), Arrival>>,
 }
 
-/// What is known of one message; its memory is counted until this is dropped.
+/// Fault and memory of one message. The memory counts until this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Arrival {
     pub(super) fault: Option<Fault>,
@@ -54,12 +55,12 @@ pub(super) struct Arrival {
 }
 
 impl Intake {
-    /// With the memory that messages may take, where that is counted.
+    /// `budget` is the memory for messages; `None` for no bound.
     pub(super) fn new(budget: Option<Arc<Semaphore>>) -> Arc<Self> {
         Arc::new(Self { budget, arrivals: Mutex::default() })
     }
 
-    /// What is known of the message with this tag on this channel; asked once.
+    /// Takes out the arrival of this message.
     pub(super) fn take(&self, channel: u16, tag: u64) -> Arrival {
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         arrivals.remove(&(channel, tag)).unwrap_or_default()
@@ -75,7 +76,7 @@ impl Intake {
     }
 }
 
-/// Connects with this filter in between.
+/// Connects through the filter.
 pub(super) async fn connect(
     uri: AMQPUri,
     properties: ConnectionProperties,
@@ -96,7 +97,7 @@ pub(super) async fn connect(
 
 type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
-/// tokio's reactor, whose streams are filtered: this is how lapin is told the type of its stream.
+/// tokio's reactor with filtered streams. lapin takes the type of its stream from the reactor.
 #[derive(Debug, Clone)]
 struct FilteringReactor {
     tokio: Tokio,
@@ -131,7 +132,7 @@ impl Reactor for FilteringReactor {
     }
 }
 
-/// A connection to the broker, encrypted or not, from which lapin reads only what it can take.
+/// A connection to the broker, encrypted or not, that passes through the filter.
 struct FilteredStream {
     stream: Socket,
     filter: FrameFilter,
@@ -150,7 +151,7 @@ impl FilteredStream {
         Self { stream, filter, intake, buffer, admission: None, heartbeat: None }
     }
 
-    /// Waits until there is memory for a message of so many bytes.
+    /// Waits for this much memory.
     fn poll_memory(
         &mut self,
         context: &mut Context<'_>,
@@ -169,8 +170,8 @@ impl FilteredStream {
         Poll::Ready(memory.ok())
     }
 
-    /// Waits until lapin needs a heartbeat. It ends a connection from which it reads nothing for two of
-    /// them, and what the broker sends stands behind the message that waits for memory.
+    /// Waits until lapin needs a heartbeat. lapin closes a connection from which it reads nothing for two
+    /// heartbeats, and those of the broker come after the message that waits for memory.
     fn poll_heartbeat(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let heartbeat = self
             .heartbeat
@@ -215,7 +216,7 @@ impl AsyncRead for FilteredStream {
                 }
                 this.filter.push(&this.buffer[..read]);
             }
-            for arrived in this.filter.swallowed() {
+            for arrived in this.filter.discarded() {
                 this.intake.put(arrived, None);
             }
         }
