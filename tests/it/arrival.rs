@@ -91,6 +91,12 @@ async fn a_record_refused_for_its_content_leaves_a_stub() {
     let usher = world.usher().smtp(&smtp).start().await;
     world.broker.publish(BOOKINGS, booking("first", "first@example.com").to_string()).await;
     world.until_records(1).await;
+    // Or usher's own validator would take the place of this one.
+    eventually("usher's validator", async || {
+        let set: Vec<Value> = usher.find_log("the validator of deliveries is set");
+        (!set.is_empty()).then_some(())
+    })
+    .await;
     let change = doc! {
         "collMod": "deliveries", "validator": {"data.movie_title": {"$ne": "Stalker"}},
         "validationLevel": "strict", "validationAction": "error",

@@ -85,7 +85,8 @@ fn starttls() -> Vec<Row> {
     vec![
         // nodemailer/nodemailer#1835.
         tls("a line behind the reply to STARTTLS", "waits: STARTTLS: ATTACK")
-            .at(StartTls, b"220 go ahead\r\n250 evil\r\n"),
+            .at(StartTls, b"220 go ahead\r\n250 evil\r\n")
+            .whole(),
         tls("half a line behind the reply to STARTTLS", "waits: STARTTLS: ATTACK")
             .at(StartTls, b"220 go ahead\r\n250-PIPE")
             .whole(),
