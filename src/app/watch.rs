@@ -12,8 +12,8 @@ use crate::{
     broker::amqp::AmqpBroker,
     config::Settings,
     health::{Dependency, State},
-    metrics::Metrics,
-    scheduler::{OVERDUE, Scheduler},
+    metrics::{InternalEvent, Metrics},
+    scheduler::{Backlog, OVERDUE, Scheduler},
     supervisor::{Supervisor, Task},
     tls::{Pem, TlsFiles},
 };
@@ -71,11 +71,9 @@ async fn planned(scheduler: Arc<dyn Scheduler>, metrics: Metrics) {
         ticks.tick().await;
         // Tasks that need the database report that it is down.
         let Ok(backlog) = scheduler.backlog(Timestamp::now()).await else { continue };
-        metrics.planned(&backlog.hours, backlog.overdue);
-        if backlog.overdue > 0 && backlog.overdue != known {
-            tracing::error!(overdue = backlog.overdue, "planned mail is overdue");
-        }
-        known = backlog.overdue;
+        let overdue = backlog.overdue;
+        PlannedCounted { backlog, known }.emit(&metrics);
+        known = overdue;
     }
 }
 
@@ -97,11 +95,41 @@ async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
     loop {
         ticks.tick().await;
         let Ok(overdue) = audit.overdue_retries(Timestamp::now() - OVERDUE).await else { continue };
-        metrics.overdue_retries(overdue.len());
-        if !overdue.is_empty() && overdue.len() != known {
-            tracing::error!(overdue = overdue.len(), "retries are overdue");
+        let overdue = overdue.len();
+        RetriesCounted { overdue, known }.emit(&metrics);
+        known = overdue;
+    }
+}
+
+/// Planned mail was counted; this many were overdue the last time.
+struct PlannedCounted {
+    backlog: Backlog,
+    known: u64,
+}
+
+impl InternalEvent for PlannedCounted {
+    fn emit(self, metrics: &Metrics) {
+        let Backlog { hours, overdue } = self.backlog;
+        metrics.planned(&hours, overdue);
+        if overdue > 0 && overdue != self.known {
+            tracing::error!(overdue, "planned mail is overdue");
         }
-        known = overdue.len();
+    }
+}
+
+/// Overdue retries were counted; there were this many the last time.
+struct RetriesCounted {
+    overdue: usize,
+    known: usize,
+}
+
+impl InternalEvent for RetriesCounted {
+    fn emit(self, metrics: &Metrics) {
+        let Self { overdue, known } = self;
+        metrics.overdue_retries(overdue);
+        if overdue > 0 && overdue != known {
+            tracing::error!(overdue, "retries are overdue");
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     context::DeliveryContext,
     decide::{Decision, decide},
     erased_recipient,
-    instrument::{ClaimLost, InternalEvent, KnownDelivery, TemplateFellBack},
+    instrument::{ClaimLost, KnownDelivery, TemplateFellBack},
     record::millis,
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     broker::DEFER,
     channel::{Outcome, Outgoing, Slot},
     ledger::{Admission, Input, Reply},
+    metrics::InternalEvent,
     routing::{ChannelKind, Recipient},
 };
 

@@ -14,7 +14,7 @@ use crate::{
     audit::{Record, Status},
     broker::Message,
     event::Event,
-    metrics::Metrics,
+    metrics::{InternalEvent, Metrics},
     redaction::{mask_address, mask_addresses},
     routing::{ChannelKind, Delivery, Priority},
     trace::Span,
@@ -29,11 +29,6 @@ macro_rules! log {
             _ => tracing::info!($($fields)*),
         }
     };
-}
-
-/// Something that happens.
-pub(super) trait InternalEvent {
-    fn emit(self, metrics: &Metrics);
 }
 
 /// All deliveries of a message are settled.

@@ -27,7 +27,7 @@ use tokio::sync::RwLock;
 
 use self::{
     context::DeliveryContext,
-    instrument::{EventIgnored, InternalEvent, MessageProcessed},
+    instrument::{EventIgnored, MessageProcessed},
 };
 use crate::{
     audit::{Audit, Status},
@@ -37,7 +37,7 @@ use crate::{
     event::{self, Event},
     health::Health,
     ledger::Ledger,
-    metrics::Metrics,
+    metrics::{InternalEvent, Metrics},
     routing::{ChannelKind, Delivery, Identity, Lookup, Priority, Recipient, RoutingTable},
     scheduler::Scheduler,
     trace::{Span, Tracer},

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     Pipeline,
-    instrument::{DeliveryRepublished, InternalEvent, RecordWritten},
+    instrument::{DeliveryRepublished, RecordWritten},
 };
 use crate::{
     audit::{AuditError, Record},
@@ -15,6 +15,7 @@ use crate::{
     config::RateLimit,
     health::{Backoff, Dependency},
     ledger::{Admission, Input, LedgerError, Reply},
+    metrics::InternalEvent,
     routing::DeliveryId,
     scheduler::{Added, Booking, Planned, SchedulerError},
     trace::Span,

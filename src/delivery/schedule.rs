@@ -7,13 +7,11 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Pipeline, Settlement,
-    context::DeliveryContext,
-    erased_recipient,
-    instrument::{DeliveryPlanned, InternalEvent},
+    Pipeline, Settlement, context::DeliveryContext, erased_recipient, instrument::DeliveryPlanned,
 };
 use crate::{
     audit::Status,
+    metrics::InternalEvent,
     routing::Recipient,
     scheduler::{Added, Planned, State, Version},
     trace::NONE,

@@ -10,7 +10,7 @@ use super::{
     Pipeline, Settlement,
     context::DeliveryContext,
     decide::Decision,
-    instrument::{ClaimLost, DeliveryPutOff, DeliveryRecorded, DeliverySent, InternalEvent},
+    instrument::{ClaimLost, DeliveryPutOff, DeliveryRecorded, DeliverySent},
     record::to_json,
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     broker::{DeliveryHeaders, Destination, Message, Republish},
     event::{Event, Fault},
     ledger::{Input, NextStep, Reply},
+    metrics::InternalEvent,
     trace::Span,
 };
 

@@ -31,6 +31,11 @@ use crate::{
     routing::Priority,
 };
 
+/// Something that happens: it emits its metric, its log line and its span together.
+pub(crate) trait InternalEvent {
+    fn emit(self, metrics: &Metrics);
+}
+
 /// All metrics; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
@@ -83,28 +88,11 @@ impl Drop for InFlight<'_> {
 }
 
 /// Counts a request as active until it is dropped.
-pub struct ActiveRequest<'m> {
-    metrics: &'m Metrics,
-    method: &'static str,
-    route: &'m str,
-    began: Instant,
-}
-
-impl ActiveRequest<'_> {
-    pub fn finished(self, status: StatusCode) {
-        let labels = HttpLabels {
-            http_request_method: self.method,
-            http_route: self.route.to_owned(),
-            http_response_status_code: status.as_u16(),
-        };
-        let took = self.began.elapsed().as_secs_f64();
-        self.metrics.0.all.http_duration.get_or_create(&labels).observe(took);
-    }
-}
+pub struct ActiveRequest<'m>(&'m Metrics);
 
 impl Drop for ActiveRequest<'_> {
     fn drop(&mut self) {
-        self.metrics.0.all.http_active.dec();
+        self.0.0.all.http_active.dec();
     }
 }
 
@@ -160,13 +148,28 @@ impl Metrics {
         InFlight { metrics: self, process_duration: known.process_duration, began: Instant::now() }
     }
 
-    /// A request for this route has started. It counts as active until the guard is dropped.
-    pub fn request_started<'m>(&'m self, method: &Method, route: &'m str) -> ActiveRequest<'m> {
+    /// A request has started. It counts as active until the guard is dropped.
+    pub fn request_started(&self) -> ActiveRequest<'_> {
+        self.0.all.http_active.inc();
+        ActiveRequest(self)
+    }
+
+    pub fn request_finished(
+        &self,
+        method: &Method,
+        route: &str,
+        status: StatusCode,
+        took: Duration,
+    ) {
         // Clients can invent methods.
         const KNOWN: [&str; 5] = ["GET", "POST", "DELETE", "HEAD", "OPTIONS"];
         let method = KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER");
-        self.0.all.http_active.inc();
-        ActiveRequest { metrics: self, method, route, began: Instant::now() }
+        let labels = HttpLabels {
+            http_request_method: method,
+            http_route: route.to_owned(),
+            http_response_status_code: status.as_u16(),
+        };
+        self.0.all.http_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// The broker has confirmed a republish to this queue.

@@ -22,7 +22,10 @@ use super::{
     source::{Markup, Source, SourceKind, clean},
 };
 use crate::{
-    clients::mongo::is_duplicate_key, event::snake_case, health::Backoff, metrics::Metrics,
+    clients::mongo::is_duplicate_key,
+    event::snake_case,
+    health::Backoff,
+    metrics::{InternalEvent, Metrics},
 };
 
 /// The collection of templates.
@@ -343,14 +346,27 @@ impl Watcher {
         }
         let (accepted, refused) = templates.choose(&active, trial);
         for (place, reason) in &refused {
-            self.metrics.template_refused();
-            tracing::error!(template = place, reason, "template in the database refused");
+            TemplateRefused { place, reason }.emit(&self.metrics);
         }
         tracing::info!(active = accepted.len(), "templates in the database loaded");
         templates.override_with(accepted);
         self.seen = active;
         self.versions_kept = false;
         Ok(())
+    }
+}
+
+/// A template in the database was refused.
+struct TemplateRefused<'a> {
+    place: &'a str,
+    reason: &'a str,
+}
+
+impl InternalEvent for TemplateRefused<'_> {
+    fn emit(self, metrics: &Metrics) {
+        metrics.template_refused();
+        let Self { place, reason } = self;
+        tracing::error!(template = place, reason, "template in the database refused");
     }
 }
 

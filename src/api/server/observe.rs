@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use crate::{api::problem::Problem, metrics::Metrics};
+use crate::{
+    api::problem::Problem,
+    metrics::{InternalEvent, Metrics},
+};
 
 /// Identifies a request in logs.
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,26 +35,48 @@ pub(crate) async fn observe(
     let id = request_id(&request);
     let trace = request.headers().get("traceparent").and_then(|parent| parent.to_str().ok());
     let trace_id = trace.and_then(crate::trace::trace_id);
-    let active = metrics.request_started(&method, &route);
+    let _active = metrics.request_started();
     let mut response = match tokio::time::timeout(TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             Problem::new(StatusCode::GATEWAY_TIMEOUT, "the request took too long").into_response()
         }
     };
-    active.finished(response.status());
-    let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
+    let status = response.status();
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Most responses contain personal data.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     let id = headers.entry(&REQUEST_ID).or_insert(id).to_str().unwrap_or_default();
-    // Probes come all the time.
-    match crate::api::health::PATHS.contains(&route.as_str()) {
-        true => tracing::debug!(%method, route, status, ms, request_id = id, "request"),
-        false => tracing::info!(%method, route, status, ms, request_id = id, trace_id, "request"),
-    }
+    let request =
+        Answered { method, route: &route, id, trace_id: trace_id.as_deref(), status, began };
+    request.emit(&metrics);
     response
+}
+
+/// A request was answered.
+struct Answered<'a> {
+    method: Method,
+    route: &'a str,
+    id: &'a str,
+    trace_id: Option<&'a str>,
+    status: StatusCode,
+    began: Instant,
+}
+
+impl InternalEvent for Answered<'_> {
+    fn emit(self, metrics: &Metrics) {
+        let Self { method, route, id, trace_id, status, began } = self;
+        metrics.request_finished(&method, route, status, began.elapsed());
+        let (status, ms) = (status.as_u16(), began.elapsed().as_millis());
+        // Probes come all the time.
+        match crate::api::health::PATHS.contains(&route) {
+            true => tracing::debug!(%method, route, status, ms, request_id = id, "request"),
+            false => {
+                tracing::info!(%method, route, status, ms, request_id = id, trace_id, "request");
+            }
+        }
+    }
 }
 
 /// The caller's own request id if it is safe to log.

@@ -8,7 +8,7 @@ use crate::{
     audit::Record,
     batcher::Batcher,
     clients::mongo::{InsertError, insert_all},
-    metrics::Metrics,
+    metrics::{InternalEvent, Metrics},
     supervisor::{Supervisor, Task},
 };
 
@@ -46,9 +46,26 @@ impl Writer {
         let InsertError::Unstorable(reason) = &refused else { return Err(refused.into()) };
         // If the stub is refused as well, the record is not at fault.
         self.batches.submit(Arc::new(record.stub(reason))).await??;
-        self.metrics.record_unstorable();
-        let (delivery_id, event_id) = (&record.delivery_id, &record.event.id);
-        tracing::error!(%delivery_id, event.id = event_id, reason, "a record can't be stored, a stub is in its place");
+        RecordUnstorable { record: &record, reason }.emit(&self.metrics);
         Ok(())
+    }
+}
+
+/// A stub took the place of a record that MongoDB can't store.
+struct RecordUnstorable<'a> {
+    record: &'a Record,
+    reason: &'a str,
+}
+
+impl InternalEvent for RecordUnstorable<'_> {
+    fn emit(self, metrics: &Metrics) {
+        metrics.record_unstorable();
+        let Self { record, reason } = self;
+        tracing::error!(
+            delivery_id = %record.delivery_id,
+            event.id = record.event.id,
+            reason,
+            "a record can't be stored, a stub is in its place"
+        );
     }
 }
