@@ -20,7 +20,7 @@ const EVENT: &[u8] = br#"{"event_id": "7d0f7b6e-50b2-5e0c-9a39-0f6e0f3f2c11", "e
     "total_amount": 51.25, "currency": "USD"}"#;
 
 /// Name and body of a stage.
-type Stage<'a> = (&'static str, Box<dyn Fn() + 'a>);
+type Stage<'a> = (String, Box<dyn Fn() + 'a>);
 
 /// Everything that does not depend on the event.
 struct Line {
@@ -82,44 +82,54 @@ impl Line {
         let (event2, delivery2) = (event.clone(), delivery.clone());
         let routed = event.clone();
         vec![
-            ("parse", Box::new(move || drop(black_box(parse())))),
-            ("route", Box::new(move || drop(black_box(self.deliveries(&routed))))),
-            ("variables", Box::new(move || drop(black_box(variables(&event, &delivery))))),
-            ("render", Box::new(move || drop(black_box(render(&event2, &delivery2, &bound))))),
+            ("parse".to_owned(), Box::new(move || drop(black_box(parse())))),
+            ("route".to_owned(), Box::new(move || drop(black_box(self.deliveries(&routed))))),
             (
-                "compose",
+                "variables".to_owned(),
+                Box::new(move || drop(black_box(variables(&event, &delivery)))),
+            ),
+            (
+                "render".to_owned(),
+                Box::new(move || drop(black_box(render(&event2, &delivery2, &bound)))),
+            ),
+            (
+                "compose".to_owned(),
                 Box::new(move || drop(black_box(self.sender.compose(&outgoing).expect("a mail")))),
             ),
         ]
+    }
+
+    /// Renders every template with its first sample.
+    fn renders(&self) -> impl Iterator<Item = Stage<'_>> {
+        self.routing.routes().into_iter().filter_map(move |route| {
+            let sample = |text| usher::template::sample(text).ok();
+            let mut event = source::samples(&self.files, &route.template)
+                .filter_map(|(_, text)| sample(text))
+                .find(|event| event.kind == route.event)?;
+            self.routing.normalize(&mut event);
+            let variables = route.variables(&event, &self.sources, "en").expect("complete");
+            let render = move || drop(self.templates.render(route, &variables, &event));
+            Some((format!("render {}", route.name), Box::new(render) as Box<dyn Fn()>))
+        })
     }
 }
 
 fn main() {
     let line = Line::new();
+    let work: Vec<_> = line.stages(EVENT).into_iter().chain(line.renders()).collect();
     let mut arguments = std::env::args().skip_while(|argument| argument != "--loop").skip(1);
-    if let (Some(stage), Some(times)) = (arguments.next(), arguments.next()) {
-        let stages = line.stages(EVENT);
-        let (_, work) = stages.iter().find(|(name, _)| *name == stage).expect("a stage");
+    if let (Some(name), Some(times)) = (arguments.next(), arguments.next()) {
+        let (_, work) = work.iter().find(|(known, _)| *known == name).expect("a stage");
         (0..times.parse().expect("a number")).for_each(|_: u32| work());
         return;
     }
-    let mut criterion = Criterion::default().configure_from_args();
-    for (stage, work) in line.stages(EVENT) {
-        criterion.bench_function(stage, |bench| bench.iter(&work));
+    if std::env::args().any(|argument| argument == "--names") {
+        work.iter().for_each(|(name, _)| println!("{name}"));
+        return;
     }
-    // Renders every template with its first sample.
-    for route in line.routing.routes() {
-        let Some((_, text)) = source::samples(&line.files, &route.template)
-            .find(|(_, text)| usher::template::sample(text).is_ok_and(|it| it.kind == route.event))
-        else {
-            continue;
-        };
-        let mut event = usher::template::sample(text).expect("a valid event");
-        line.routing.normalize(&mut event);
-        let variables = route.variables(&event, &line.sources, "en").expect("complete");
-        criterion.bench_function(&format!("render {}", route.name), |bench| {
-            bench.iter(|| line.templates.render(route, &variables, &event));
-        });
+    let mut criterion = Criterion::default().configure_from_args();
+    for (name, work) in &work {
+        criterion.bench_function(name, |bench| bench.iter(work));
     }
     criterion.final_summary();
 }
