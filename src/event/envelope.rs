@@ -1,6 +1,6 @@
 //! Parses the body of a message: plain JSON, or CloudEvents 1.0 in structured mode (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>).
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::{Map, Value};
 
 use super::{
@@ -241,17 +241,24 @@ fn name(fields: &Map<String, Value>, key: &'static str) -> Result<Option<String>
 fn time(fields: &Map<String, Value>, key: &'static str) -> Result<Option<Timestamp>, InvalidEvent> {
     match fields.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
-        Some(Value::String(text)) => {
-            let time: Timestamp = text
-                .trim()
-                .parse()
-                .map_err(|_| field(key, "is not an ISO 8601 time with an offset".into()))?;
-            Ok((time.as_second() >= DEFAULT_TIMES).then_some(time))
-        }
+        Some(Value::String(text)) if is_default_time(text.trim()) => Ok(None),
+        Some(Value::String(text)) => match text.trim().parse() {
+            Ok(time) => Ok(Some(time)),
+            Err(_) => Err(field(key, "is not an ISO 8601 time with an offset".into())),
+        },
         Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(None),
         Some(other) => Err(field(key, format!("is a JSON {}, not a time", json_type(other)))),
     }
+}
+
+/// Whether a text is what programs write for no time: nothing, MySQL's zero, or a time in or before 1970
+/// with or without an offset (.NET writes `0001-01-01T00:00:00`).
+fn is_default_time(text: &str) -> bool {
+    let local = || text.parse::<DateTime>().and_then(|time| time.to_zoned(TimeZone::UTC));
+    let time = text.parse().or_else(|_| local().map(|time| time.timestamp()));
+    text.is_empty()
+        || text.starts_with("0000-00-00")
+        || time.is_ok_and(|time: Timestamp| time.as_second() < DEFAULT_TIMES)
 }
 
 fn seconds(since_1970: u64) -> Option<Timestamp> {
@@ -385,6 +392,9 @@ mod tests {
             "\"0\"",
             "\"null\"",
             "\"undefined\"",
+            "\"<nil>\"",
+            "\"(null)\"",
+            "\"[object Object]\"",
             "\"00000000-0000-0000-0000-000000000000\"",
         ] {
             let body = format!(r#"{{"event_type":"x","event_id":{id}}}"#);
@@ -402,6 +412,8 @@ mod tests {
             "\"\"",
             "0",
             "\"0001-01-01T00:00:00Z\"",
+            "\"0001-01-01T00:00:00\"",
+            "\"0000-00-00 00:00:00\"",
             "\"1970-01-01T00:00:00-05:00\"",
             "\"1969-12-31T23:59:59Z\"",
         ] {
@@ -414,6 +426,12 @@ mod tests {
                 (None, None, None)
             );
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_ignored() {
+        let plain = read(r#"{"event_type":"x"}"#).unwrap();
+        assert_eq!(read("\u{feff}{\"event_type\":\"x\"}").unwrap(), plain);
     }
 
     #[test]

@@ -13,11 +13,15 @@ use serde_json::{Number, Value};
 /// digits.
 const ALWAYS_EXACT: usize = 15;
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Parses JSON, with a text in place of each number that serde_json would round.
 ///
 /// # Errors
 /// The body is not JSON.
 pub fn from_slice(json: &[u8]) -> serde_json::Result<Value> {
+    // Programs of .NET write one; RFC 8259 8.1 allows to ignore it.
+    let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
     serde_json::from_slice(&exact(json))
 }
 

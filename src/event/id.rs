@@ -37,7 +37,10 @@ pub(super) fn is_stated(id: &str) -> bool {
     const NOTHING: [&str; 5] = ["null", "undefined", "none", "nil", "nan"];
     let id = id.trim();
     let is_zero = id.bytes().all(|byte| matches!(byte, b'0' | b'-' | b'.' | b'{' | b'}'));
-    !is_zero && !NOTHING.iter().any(|nothing| nothing.eq_ignore_ascii_case(id))
+    // Go prints nothing as `<nil>`, C as `(null)`, JavaScript any object as `[object Object]`.
+    let word = id.trim_matches(['<', '>', '(', ')']);
+    let is_object = id.starts_with("[object ") && id.ends_with(']');
+    !is_zero && !is_object && !NOTHING.iter().any(|nothing| nothing.eq_ignore_ascii_case(word))
 }
 
 fn absorb(hash: &mut Sha256, value: &Value) {

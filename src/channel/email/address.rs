@@ -7,6 +7,8 @@ use std::{
 
 use lettre::Address;
 
+use crate::text::is_invisible;
+
 /// Checks an address by RFC 5321 and RFC 6531: `local@domain`, without display name or brackets.
 ///
 /// # Errors
@@ -21,6 +23,13 @@ pub(super) fn parse(address: &str) -> Result<Address, String> {
     // The address is personal data and stays out of the reason.
     if address.chars().any(char::is_control) {
         return Err("invalid address: it has a control character".to_owned());
+    }
+    // Copied along from a web page or a document.
+    if let Some(c) = address.chars().find(|c| is_invisible(*c)) {
+        return Err(format!(
+            "invalid address: it has an invisible character (U+{:04X})",
+            u32::from(c)
+        ));
     }
     // RFC 5321 4.5.3.1: a path has at most 256 octets, its angle brackets included, and a local part
     // at most 64.
@@ -85,6 +94,8 @@ mod tests {
             "ñ\u{a0}@example.com",
             "ñ>@example.com",
             "ñ\u{85}@example.com",
+            "a\u{200b}@example.com",
+            "\u{feff}a@example.com",
             // Characters that look like an @ or become one.
             "a@b＠example.com",
             "a@b℀.example",
