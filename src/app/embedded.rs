@@ -25,6 +25,7 @@ use crate::{
         ledger::EmbeddedLedger,
         scheduler::EmbeddedScheduler,
     },
+    event::EventSplitter,
     failure::{EXIT_UNAVAILABLE, Failure},
     supervisor::{Supervisor, Task},
 };
@@ -181,13 +182,17 @@ async fn consume(
     }
 }
 
-/// Publishes each line of the input that is not blank.
+/// Publishes each event of the input.
 async fn feed(broker: EmbeddedBroker, input: Input, _ended: DropGuard) -> anyhow::Result<()> {
     let mut lines = BufReader::new(input).split(b'\n');
+    let mut splitter = EventSplitter::default();
     while let Some(line) = lines.next_segment().await.context("reading events")? {
-        if !line.trim_ascii().is_empty() {
-            broker.publish_event(line).await?;
+        for event in splitter.line(&line) {
+            broker.publish_event(event).await?;
         }
+    }
+    if let Some(event) = splitter.end() {
+        broker.publish_event(event).await?;
     }
     Ok(())
 }

@@ -8,7 +8,6 @@ use std::{
 
 use anyhow::anyhow;
 use clap::Args;
-use serde_json::value::RawValue;
 
 use super::{output::print, read_input};
 use crate::{
@@ -18,13 +17,13 @@ use crate::{
         amqp::{AmqpBroker, Topology},
     },
     event::{self, Properties},
-    failure::{EXIT_DATA, Failure},
+    failure::Failure,
     logging,
 };
 
 #[derive(Debug, Args)]
 pub(super) struct PublishArgs {
-    /// One event, an array of events or NDJSON; - is standard input.
+    /// Events as JSON: one, several one after the other, or an array; - is standard input.
     file: PathBuf,
     /// Queue to publish to, instead of the queue of each event's route.
     #[arg(long, value_name = "QUEUE")]
@@ -34,9 +33,9 @@ pub(super) struct PublishArgs {
 pub(super) async fn run(config: Option<&Path>, args: &PublishArgs) -> Result<ExitCode, Failure> {
     let loaded = configuration::load(config)?;
     logging::init_quiet(loaded.settings.log_format);
-    let events = split(&read_input(&args.file)?)?;
+    let events = event::split(&read_input(&args.file)?);
     let mut messages = Vec::new();
-    for (number, event) in (1..).zip(&events) {
+    for (number, event) in (1..).zip(events) {
         let message = message(&loaded, args.queue.as_deref(), event).map_err(|reason| {
             let hint = "nothing was published; --queue names a queue for any event";
             Failure::data(format!("event {number}: {reason}; {hint}"))
@@ -45,7 +44,7 @@ pub(super) async fn run(config: Option<&Path>, args: &PublishArgs) -> Result<Exi
     }
     let topology = Topology::new(loaded.routing.queues(), &loaded.settings.retry_schedule);
     let broker = AmqpBroker::new(loaded.settings.rabbitmq.clone(), Arc::new(topology));
-    for (published, message) in messages.iter().enumerate() {
+    for (published, (id, message)) in messages.iter().enumerate() {
         broker.publish_event(message).await.map_err(|error| {
             let number = published + 1;
             Failure::unavailable(anyhow!(
@@ -53,8 +52,10 @@ pub(super) async fn run(config: Option<&Path>, args: &PublishArgs) -> Result<Exi
                 error.0
             ))
         })?;
-        print(&format!("published to {}", message.queue));
+        print(&format!("published {id} to {}", message.queue));
     }
+    let total = messages.len();
+    print(&format!("{total} event{} published", if total == 1 { "" } else { "s" }));
     broker.close().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -62,29 +63,19 @@ pub(super) async fn run(config: Option<&Path>, args: &PublishArgs) -> Result<Exi
 fn message(
     loaded: &Configuration,
     queue: Option<&str>,
-    event: &RawValue,
-) -> Result<Message, String> {
-    let body = event.get().as_bytes().to_vec();
-    if let Some(queue) = queue {
-        return Ok(configuration::message(body, queue));
-    }
-    let event = event::parse(&body, &Properties::default(), "publish");
-    let kind = event.map_err(|invalid| invalid.to_string())?.kind;
-    let queue = loaded.routing.queue_of(&kind);
-    let queue = queue.ok_or_else(|| format!("no route for event type {kind:?}"))?;
-    Ok(configuration::message(body, queue))
-}
-
-/// The events as they were written, so that no number is rounded.
-fn split(text: &str) -> Result<Vec<Box<RawValue>>, Failure> {
-    let invalid = |error| Failure::new(EXIT_DATA, error);
-    let mut events = Vec::new();
-    for value in serde_json::Deserializer::from_str(text).into_iter::<Box<RawValue>>() {
-        let value = value.map_err(invalid)?;
-        match value.get().starts_with('[') {
-            true => events.extend(serde_json::from_str::<Vec<_>>(value.get()).map_err(invalid)?),
-            false => events.push(value),
+    body: Vec<u8>,
+) -> Result<(String, Message), String> {
+    let parse = |queue| event::parse(&body, &Properties::default(), queue);
+    let (id, queue) = match queue {
+        Some(queue) => {
+            (parse(queue).map_or_else(|_| "?".to_owned(), |event| event.id.value), queue)
         }
-    }
-    Ok(events)
+        None => {
+            let kind = parse("").map_err(|invalid| invalid.to_string())?.kind;
+            let queue = loaded.routing.queue_of(&kind);
+            let queue = queue.ok_or_else(|| format!("no route for event type {kind:?}"))?;
+            (parse(queue).map_err(|invalid| invalid.to_string())?.id.value, queue)
+        }
+    };
+    Ok((id, configuration::message(body, queue)))
 }

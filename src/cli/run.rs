@@ -17,7 +17,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// Folder for the embedded mode: one SQLite file instead of services, NDJSON events, mail as .eml files.
+    /// Folder for the embedded mode: one SQLite file instead of services, events from standard input, mail as .eml files.
     #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "usher-data")]
     embedded: Option<PathBuf>,
     /// File to read events from instead of standard input (embedded mode).

@@ -7,6 +7,7 @@ mod envelope;
 mod exact;
 mod id;
 mod properties;
+mod splitter;
 mod time;
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -20,6 +21,7 @@ pub(crate) use envelope::json_type;
 pub use envelope::{InvalidEvent, MAX_EVENT_BYTES, parse};
 pub use exact::{exact, from_slice as read_json, values};
 pub use properties::{Fault, Header, Headers, Properties, published_second};
+pub(crate) use splitter::{EventSplitter, split};
 pub(crate) use time::Time;
 
 /// Longest id, type or booking id in bytes. They become parts of keys and headers.
