@@ -28,6 +28,7 @@
 //! crash_points
 //! duration
 //! failure
+//! private_files
 //! text
 //! tls
 //! config         duration tls
@@ -46,15 +47,15 @@
 //! scheduler      batcher broker clients event redaction routing supervisor
 //! trace          audit broker event health routing
 //! template       audit clients config event health metrics routing text
-//! channel        audit config event health metrics redaction routing template tls
+//! channel        audit config event health metrics private_files redaction routing template text tls
 //! contract       broker duration event routing template
-//! embedded       audit broker config duration event ledger routing scheduler
+//! embedded       audit broker config duration event ledger private_files routing scheduler
 //! stream_source  broker clients config duration event health metrics routing tls
 //! delivery       audit broker channel config event health ledger metrics redaction routing scheduler template text trace
 //! api            audit broker channel clients config event health ledger metrics redaction routing stream_source trace
 //! erasure        api audit scheduler
-//! app            api audit broker channel clients config delivery embedded event failure health ledger logging metrics routing scheduler stream_source supervisor template tls trace
-//! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics redaction routing scheduler stream_source supervisor template text
+//! app            api audit broker channel clients config delivery embedded event failure health ledger logging metrics private_files routing scheduler stream_source supervisor template tls trace
+//! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics private_files redaction routing scheduler stream_source supervisor template text
 //! ```
 //!
 //! # Who knows which service
@@ -101,6 +102,7 @@ mod layers;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+mod private_files;
 pub mod redaction;
 pub mod routing;
 pub mod scheduler;

@@ -4,14 +4,15 @@
 //
 // Run it again to bring the roles up to date. Create users by hand, for example:
 //
-//   db.createUser({user: "usher", pwd: passwordPrompt(), roles: ["usherWriter", "usherSetup"]})
+//   db.createUser({user: "usher", pwd: passwordPrompt(), roles: ["usherWriter"]})
+//   db.createUser({user: "setup", pwd: passwordPrompt(), roles: ["usherSetup"]})
 //   db.createUser({user: "ops", pwd: passwordPrompt(), roles: ["usherOperator"]})
 //   db.createUser({user: "dpo", pwd: passwordPrompt(), roles: ["usherEraser"]})
 //   db.createUser({user: "auditor", pwd: passwordPrompt(), roles: ["usherAuditor"]})
 //
 // usherWriter   the daemon: adds records and never changes one. changeStream is for the live feed.
-// usherSetup    creates indexes, the validator and the view when usher starts. Without it usher warns and runs. A daemon
-//               needs it for one start after each new version only.
+// usherSetup    the command setup: creates indexes, the validator and the view, once for each new version. Never give it to
+//               the daemon: an index can delete records by their age, and a changed validator lets other records in.
 // usherOperator the commands dead-letters, poison, parked, scheduled and templates, and everything of usherAuditor.
 // usherEraser   the command audit erase; the only role that may change records.
 // usherAuditor  reads; the commands audit find, show, stats and export.
@@ -28,7 +29,8 @@ const ROLES = [
       ["erasures", "find"],
       ["email_templates", "find"],
       ["template_versions", "find", "insert"],
-      ["read_marks", "find", "insert"]
+      ["read_marks", "find", "insert"],
+      ["", "listCollections", "listIndexes"]
     ],
     "roles": []
   },

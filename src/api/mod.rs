@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    body::Bytes,
     extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::from_fn_with_state,
@@ -118,12 +119,14 @@ fn with_english_path(
 fn api_router(api: ApiState) -> Router {
     let guarded = guarded().split_for_parts().0;
     let guarded = guarded.route_layer(from_fn_with_state(api.clone(), auth::require));
-    let document = openapi();
+    // Anybody may ask for it, and making it takes a while.
+    let document = serde_json::to_vec(&openapi()).map(Bytes::from).unwrap_or_default();
+    let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     let cors = cors(&api.origins);
     let routes = public().split_for_parts().0.merge(guarded);
     let routes = routes
         .merge(support_page::routes())
-        .route("/openapi.json", get(async move || axum::Json(document)));
+        .route("/openapi.json", get(async move || (json, document)));
     let routes = routes
         .layer(from_fn_with_state(api.clone(), auth::require_loopback))
         .layer(DefaultBodyLimit::max(BODY_BYTES));

@@ -27,6 +27,7 @@ use crate::{
     },
     event::EventSplitter,
     failure::{EXIT_UNAVAILABLE, Failure},
+    private_files,
     supervisor::{Supervisor, Task},
 };
 
@@ -56,7 +57,7 @@ pub(crate) fn open(folder: &Path, settings: &Settings) -> Result<Embedded, Failu
     let unusable = |error: &dyn std::fmt::Display| {
         Failure::new(EXIT_UNAVAILABLE, anyhow::anyhow!("{}: {error}", folder.display()))
     };
-    std::fs::create_dir_all(folder).map_err(|error| unusable(&error))?;
+    private_files::create_folder(folder).map_err(|error| unusable(&error))?;
     let database = crate::embedded::Database::open(&folder.join("usher.db"))
         .map_err(|error| unusable(&error))?;
     let instance = uuid::Uuid::new_v4().simple().to_string();
@@ -91,7 +92,7 @@ pub(crate) async fn run(
         tracing::warn!("the HTTP API is off in the embedded mode");
     }
     let end = CancellationToken::new();
-    http::serve(listener, &telemetry, None, &supervisor, &end)?;
+    http::serve(listener, settings.http_limits, &telemetry, None, &supervisor, &end)?;
     let channels = Channels {
         email: email(&configuration, folder, &telemetry)?,
         sms: channels::sms(&configuration, &telemetry)?,

@@ -1,25 +1,64 @@
 //! The HTTP server: health and metrics, and the API where it is switched on.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use tokio::net::TcpListener;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::{configuration::Configuration, services::Services, telemetry::Telemetry};
 use crate::{
     api::{self, Api},
-    config::Settings,
+    config::{HttpLimits, Settings},
     failure::Failure,
     routing::Identity,
     supervisor::{Supervisor, Task},
 };
 
+/// Files that usher keeps for its own connections.
+const OWN_FILES: usize = 256;
+/// What the kernel keeps of a response for a client that does not read, in bytes; else megabytes.
+const SEND_BUFFER: u32 = 128 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
 pub(super) async fn bind(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
     let Some(address) = settings.http_listen else { return Ok(None) };
-    let listener = TcpListener::bind(address).await;
+    let listener = listen(address);
     let listener =
         listener.map_err(|error| Failure::config(format!("HTTP_LISTEN {address}: {error}")))?;
     Ok(Some(listener))
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Raises the limit of open files as far as allowed, and lets clients have what usher does not need.
+fn limits(wanted: HttpLimits) -> HttpLimits {
+    let mut files = getrlimit(Resource::Nofile);
+    if files.current < files.maximum || files.maximum.is_none() {
+        let raised = Rlimit { current: files.maximum, ..files };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            files = raised;
+        }
+    }
+    let Some(files) = files.current.and_then(|files| usize::try_from(files).ok()) else {
+        return wanted;
+    };
+    let connections = wanted.connections.min(files.saturating_sub(OWN_FILES).max(1));
+    if connections < wanted.connections {
+        tracing::warn!(
+            files,
+            connections,
+            "fewer HTTP connections than set: the process may open too few files"
+        );
+    }
+    HttpLimits { connections, ..wanted }
 }
 
 pub(super) fn api(configuration: &Configuration, services: &Services) -> Option<Api> {
@@ -44,6 +83,7 @@ pub(super) fn api(configuration: &Configuration, services: &Services) -> Option<
 /// Answers from now on, until `end` is cancelled.
 pub(super) fn serve(
     listener: Option<TcpListener>,
+    wanted: HttpLimits,
     telemetry: &Telemetry,
     api: Option<Api>,
     supervisor: &Supervisor,
@@ -52,7 +92,12 @@ pub(super) fn serve(
     let Some(listener) = listener else { return Ok(()) };
     tracing::info!(address = %listener.local_addr()?, api = api.is_some(), "listening");
     let (health, metrics) = (telemetry.health.clone(), telemetry.metrics.clone());
-    let server = Arc::new(api::Server::new(listener, api::ProbeState { health, metrics }, api));
+    let server = Arc::new(api::Server::new(
+        listener,
+        limits(wanted),
+        api::ProbeState { health, metrics },
+        api,
+    ));
     let ended = end.clone();
     supervisor.spawn_until_stopped(Task::HttpServer, end, move || {
         let (server, end) = (server.clone(), ended.clone());

@@ -8,7 +8,7 @@ pub(crate) mod embedded;
 mod heartbeat;
 mod http;
 pub(crate) mod pipeline;
-mod services;
+pub(crate) mod services;
 pub(crate) mod shutdown;
 mod telemetry;
 mod templates;
@@ -52,7 +52,7 @@ pub(crate) async fn run(
     let end = CancellationToken::new();
     services.prepare_database(&supervisor, &telemetry.health);
     services.feed_listeners(&supervisor, &end, &telemetry.metrics);
-    http::serve(listener, &telemetry, api, &supervisor, &end)?;
+    http::serve(listener, settings.http_limits, &telemetry, api, &supervisor, &end)?;
     watch::spawn(settings, &services, &telemetry, &supervisor, &end);
     services.sweep_outbox(&supervisor, &stop);
     // The first sign of life comes before the first claim, or the claim would look orphaned.

@@ -17,7 +17,7 @@ use crate::{
     },
     audit::store::MongoAudit,
     broker::amqp::{AmqpBroker, Topology},
-    clients::mongo::connect,
+    clients::mongo::{Refused, connect},
     failure::Failure,
     health::{Backoff, Health},
     ledger::redis::{ForeignLedger, RedisLedger},
@@ -184,15 +184,34 @@ async fn prepare_database(
     health: Health,
 ) {
     let mut backoff = Backoff::default();
-    let prepare = async || {
-        audit.prepare().await?;
-        scheduler.prepare().await?;
-        anyhow::Ok(outbox.requests().prepare().await?)
-    };
     let preparing = health.mongodb.when("preparing");
-    while let Err(error) = prepare().await {
-        preparing.down(&error);
+    loop {
+        match prepare(&audit, &scheduler, outbox.requests()).await {
+            Ok(refused) => {
+                for Refused { what, reason } in refused {
+                    tracing::warn!(
+                        what,
+                        reason,
+                        "MongoDB refuses to create it; usher setup does, as a user who may"
+                    );
+                }
+                break;
+            }
+            Err(error) => preparing.down(&error),
+        }
         tokio::time::sleep(backoff.step()).await;
     }
     preparing.up();
+}
+
+/// Creates indexes, views and validators that are missing; gives what usher's user may not create.
+pub(crate) async fn prepare(
+    audit: &MongoAudit,
+    scheduler: &MongoScheduler,
+    requests: &MongoRequests,
+) -> anyhow::Result<Vec<Refused>> {
+    let mut refused = audit.prepare().await?;
+    refused.extend(scheduler.prepare().await?);
+    refused.extend(requests.prepare().await?);
+    Ok(refused)
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{Channel, Outcome, Outgoing, Slot, email::Sender};
+use crate::private_files;
 
 pub struct FileChannel {
     sender: Sender,
@@ -13,12 +14,19 @@ pub struct FileChannel {
 }
 
 impl FileChannel {
-    /// Creates the folder if it is missing.
+    /// Creates the folder if it is missing. Mail in it becomes readable for this user alone; a folder that
+    /// exists keeps its own mode.
     ///
     /// # Errors
-    /// The folder can't be created.
+    /// The folder can't be created, or a mail in it is another user's.
     pub fn new(sender: Sender, folder: PathBuf) -> std::io::Result<Self> {
-        std::fs::create_dir_all(&folder)?;
+        private_files::create_folder(&folder)?;
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "eml" || extension == "part") {
+                private_files::close(&path)?;
+            }
+        }
         Ok(Self { sender, folder })
     }
 }
@@ -53,11 +61,12 @@ impl Slot for FileSlot {
         let name = message.message_id.trim_matches(['<', '>']).split('@').next().unwrap_or("mail");
         let part = self.folder.join(format!(".{name}.part"));
         let whole = self.folder.join(format!("{name}.eml"));
-        let written = async {
-            tokio::fs::write(&part, &mail.text).await?;
-            tokio::fs::rename(&part, &whole).await
-        };
-        match written.await {
+        let path = whole.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            private_files::write(&part, &mail.text)?;
+            std::fs::rename(&part, &path)
+        });
+        match written.await.unwrap_or_else(|error| Err(error.into())) {
             Ok(()) => Outcome::Sent(None),
             Err(error) => Outcome::Interrupted(format!("{}: {error}", whole.display()), None),
         }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{Channel, Outcome, Outgoing, Slot, email::Sender};
+use crate::text::printable;
 
 pub struct Simulated {
     sender: Sender,
@@ -52,7 +53,7 @@ impl Slot for SimulatedSlot {
             use std::io::Write;
             let mut out = std::io::stdout().lock();
             // A closed standard output does not fail the delivery.
-            let _ = out.write_all(mail.text.as_bytes()).and_then(|()| out.write_all(b"\n"));
+            let _ = writeln!(out, "{}", printable(&mail.text));
         }
         Outcome::Simulated
     }

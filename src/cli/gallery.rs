@@ -15,6 +15,7 @@ use crate::{
         email::{Sender, qr_png},
         sms,
     },
+    private_files,
     routing::ChannelKind,
     template::Rendered,
 };
@@ -60,7 +61,7 @@ pub(super) fn write(
     sender: &Sender,
     reload: bool,
 ) -> anyhow::Result<PathBuf> {
-    std::fs::create_dir_all(folder.join("gallery"))?;
+    private_files::create_folder(&folder.join("gallery"))?;
     let mut index = head(heading, reload);
     index.push_str("<main>\n");
     let mut sorted: Vec<&GalleryMessage> = messages.iter().collect();
@@ -74,19 +75,22 @@ pub(super) fn write(
         let name = format!("{number:03}-{}-{}", template.name, template.locale);
         let file = |ending: &str| folder.join("gallery").join(format!("{name}{ending}"));
         if entry.channel == ChannelKind::Sms {
-            std::fs::write(file(".txt"), &rendered.text)?;
+            private_files::write(&file(".txt"), &rendered.text)?;
             index.push_str(&text_message(entry));
             continue;
         }
         let html = with_images(&entry.message);
-        std::fs::write(file(".html"), &html)?;
+        private_files::write(&file(".html"), &html)?;
         // A browser shows one colour scheme at a time, so dark mode has a file of its own.
         let dark = html.replace("(prefers-color-scheme: dark)", "all");
-        std::fs::write(file(".dark.html"), dark)?;
-        std::fs::write(file(".txt"), &rendered.text)?;
+        private_files::write(&file(".dark.html"), dark)?;
+        private_files::write(&file(".txt"), &rendered.text)?;
         let mail = sender.compose(&entry.message).map_err(anyhow::Error::msg)?;
-        std::fs::write(file(".eml"), &mail.text)?;
-        std::fs::write(file(".page.html"), page(&name, entry, mail.text.as_bytes(), reload))?;
+        private_files::write(&file(".eml"), &mail.text)?;
+        private_files::write(
+            &file(".page.html"),
+            page(&name, entry, mail.text.as_bytes(), reload),
+        )?;
         let (subject, title) = (html_escape(&rendered.subject), html_escape(&entry.title));
         // Writing to a String can't fail.
         let _ = writeln!(
@@ -99,7 +103,7 @@ pub(super) fn write(
     }
     index.push_str("</main></body></html>\n");
     let path = folder.join("index.html");
-    std::fs::write(&path, index)?;
+    private_files::write(&path, index)?;
     Ok(path)
 }
 
@@ -134,7 +138,7 @@ fn page(name: &str, entry: &GalleryMessage, raw: &[u8], reload: bool) -> String 
     let mut page = head(&rendered.subject, reload);
     let _ = writeln!(
         page,
-        "<p>{} · {} ({}, version {}) · <a href=\"{name}.eml\">eml</a> · <a href=\"../index.html\">all mails</a></p>\n<div class=\"views\">",
+        "<p>{} · {} ({}, version {:.12}) · <a href=\"{name}.eml\">eml</a> · <a href=\"../index.html\">all mails</a></p>\n<div class=\"views\">",
         html_escape(&entry.title),
         rendered.template.name,
         rendered.template.locale,

@@ -14,6 +14,7 @@ mod publish;
 mod render;
 mod run;
 mod scheduled;
+mod setup;
 mod templates;
 mod time;
 
@@ -29,6 +30,7 @@ use self::output::print_err;
 use crate::{
     broker::amqp::DeadLetterQueue,
     failure::{EXIT_DATA, EXIT_SOFTWARE, Failure},
+    private_files,
     routing::DeliveryId,
 };
 
@@ -39,6 +41,9 @@ pub struct Cli {
     /// Settings file (TOML); environment variables override it.
     #[arg(long, global = true, env = "USHER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print control characters as they are, not as escapes; only into a pipe or a file.
+    #[arg(long, global = true)]
+    raw: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,6 +56,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Check settings, routes, templates, connections and the SMTP login.
     Check(check::CheckArgs),
+    /// Create indexes, views and validators in MongoDB, so that the daemon's user need not be allowed to.
+    Setup,
     /// Render the messages of an event without sending them.
     Render(render::RenderArgs),
     /// Publish events, each confirmed by the broker.
@@ -91,10 +98,16 @@ pub fn failed_to_start(error: &std::io::Error) -> ExitCode {
 pub async fn dispatch(cli: Cli) -> ExitCode {
     use DeadLetterQueue::{Dead, Parked, Poison};
     let config = cli.config.as_deref();
+    if cli.raw
+        && let Err(failure) = output::set_raw()
+    {
+        return failed(&failure);
+    }
     let result = match cli.command {
         Command::Run(args) => run::run(config, args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Check(args) => check::run(config, &args).await,
+        Command::Setup => setup::run(config).await,
         Command::Render(args) => render::run(config, &args).await,
         Command::Publish(args) => publish::run(config, &args).await,
         Command::DeadLetters(command) => dead_letters::run(config, Dead, command).await,
@@ -107,10 +120,12 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Openapi => openapi::run(),
         Command::Healthcheck => healthcheck::run(config).await,
     };
-    result.unwrap_or_else(|failure| {
-        print_err(&format!("usher: {failure}"));
-        ExitCode::from(failure.code)
-    })
+    result.unwrap_or_else(|failure| failed(&failure))
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    print_err(&format!("usher: {failure}"));
+    ExitCode::from(failure.code)
 }
 
 /// Reads a delivery id that was given as an argument.
@@ -130,10 +145,10 @@ fn read_input(path: &Path) -> Result<String, Failure> {
 
 /// Writes `name.extension` for each part into a folder, and prints the paths.
 fn write_parts(folder: &Path, name: &str, parts: &[(&str, &str)]) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    private_files::create_folder(folder).with_context(|| folder.display().to_string())?;
     for (extension, part) in parts {
         let path = folder.join(format!("{name}.{extension}"));
-        std::fs::write(&path, part).with_context(|| path.display().to_string())?;
+        private_files::write(&path, part).with_context(|| path.display().to_string())?;
         output::print(&path.display().to_string());
     }
     Ok(())

@@ -1,24 +1,111 @@
-//! Everything about printing: lines, tables, colours, bars, progress and confirmation.
+//! Everything about printing: lines, tables, colours, bars, progress and confirmation. Text comes from
+//! events, replies and files, so control characters are printed as escapes, unless `--raw` is given.
 
-use std::io::{IsTerminal, Write};
+use std::{
+    io::{IsTerminal, Write},
+    ops::Add,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, presets};
 use console::{Style, Term, truncate_str};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::{audit::Status, text::one_line};
+use crate::{
+    audit::Status,
+    failure::Failure,
+    text::{one_line, printable},
+};
 
 /// Blanks between two columns of a table.
 const GAP: u16 = 2;
 
+/// Whether standard output gets control characters as they are.
+static RAW: AtomicBool = AtomicBool::new(false);
+
+/// Prints control characters as they are from now on.
+pub(super) fn set_raw() -> Result<(), Failure> {
+    if std::io::stdout().is_terminal() {
+        return Err(Failure::data("--raw prints to a pipe or a file, not to a terminal"));
+    }
+    RAW.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Text that can be printed: control characters are escaped, except usher's own for colours.
+#[derive(Clone)]
+pub(super) struct Line(String);
+
+impl From<&str> for Line {
+    fn from(text: &str) -> Self {
+        match RAW.load(Ordering::Relaxed) {
+            true => Self(text.to_owned()),
+            false => Self(printable(text).into_owned()),
+        }
+    }
+}
+
+impl From<&String> for Line {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<&Self> for Line {
+    fn from(line: &Self) -> Self {
+        line.clone()
+    }
+}
+
+impl<T: Into<Self>> Add<T> for Line {
+    type Output = Self;
+
+    fn add(mut self, rest: T) -> Self {
+        self.0.push_str(&rest.into().0);
+        self
+    }
+}
+
 /// Prints a line to standard output. A reader that has left is no failure.
-pub(super) fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+pub(super) fn print(line: impl Into<Line>) {
+    let _ = writeln!(std::io::stdout(), "{}", line.into().0);
 }
 
 pub(super) fn print_err(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", printable(text));
+}
+
+/// Standard output for streams of UTF-8, which [`print`] would have to hold whole.
+pub(super) fn stdout() -> impl Write {
+    Escaping { output: std::io::stdout(), tail: Vec::new() }
+}
+
+struct Escaping<W: Write> {
+    output: W,
+    /// The first bytes of a character.
+    tail: Vec<u8>,
+}
+
+impl<W: Write> Write for Escaping<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.tail.extend_from_slice(bytes);
+        let (whole, rest) = match std::str::from_utf8(&self.tail) {
+            Ok(whole) => (whole, 0),
+            Err(error) if error.error_len().is_none() => {
+                let (whole, rest) = self.tail.split_at(error.valid_up_to());
+                (std::str::from_utf8(whole).unwrap_or_default(), rest.len())
+            }
+            Err(error) => return Err(std::io::Error::other(error)),
+        };
+        self.output.write_all(Line::from(whole).0.as_bytes())?;
+        self.tail.drain(..self.tail.len() - rest);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.output.flush()
+    }
 }
 
 /// Prints one JSON object on one line.
@@ -39,11 +126,11 @@ pub(super) fn fit(text: &str, width: usize) -> String {
 }
 
 /// Applies a style if standard output is a terminal with colours (`NO_COLOR` and `CLICOLOR` count).
-pub(super) fn paint(text: &str, style: &Style) -> String {
-    style.apply_to(text).to_string()
+pub(super) fn paint(text: &str, style: &Style) -> Line {
+    Line(style.apply_to(Line::from(text).0).to_string())
 }
 
-pub(super) fn faint(text: &str) -> String {
+pub(super) fn faint(text: &str) -> Line {
     paint(text, &Style::new().dim())
 }
 
@@ -105,13 +192,13 @@ impl Table {
         self.styles.push(style);
     }
 
-    pub(super) fn header(&self) -> String {
+    pub(super) fn header(&self) -> Line {
         let header = self.inner.lines().next();
         faint(header.unwrap_or_default().trim_end())
     }
 
     /// The rows, in the order in which they were added.
-    pub(super) fn rows(&self) -> Vec<String> {
+    pub(super) fn rows(&self) -> Vec<Line> {
         let lines = self.inner.lines().skip(1);
         lines.zip(&self.styles).map(|(line, style)| paint(line.trim_end(), style)).collect()
     }
@@ -119,9 +206,9 @@ impl Table {
     /// Prints the rows, on a terminal below the names of the columns; scripts read the rows alone.
     pub(super) fn print(&self) {
         if std::io::stdout().is_terminal() {
-            print(&self.header());
+            print(self.header());
         }
-        self.rows().iter().for_each(|row| print(row));
+        self.rows().iter().for_each(print);
     }
 }
 
@@ -155,7 +242,7 @@ pub(super) async fn confirm(question: String) -> bool {
         return false;
     }
     let answer = tokio::task::spawn_blocking(move || {
-        let _ = write!(std::io::stderr(), "{question} [y/N] ");
+        let _ = write!(std::io::stderr(), "{} [y/N] ", printable(&question));
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer).map(|_| answer)
     });
@@ -172,7 +259,34 @@ mod tests {
         let mut table = Table::new(&columns, width);
         table.add(&["1234567890", &"x".repeat(40), "7"], Style::new());
         table.add(&["1", "é\u{1b}[2J\n", "1234"], Style::new());
-        table.rows()
+        table.rows().into_iter().map(|row| row.0).collect()
+    }
+
+    #[test]
+    fn a_stream_is_escaped_wherever_its_writes_are_split() {
+        let text = "é\u{1b}[2J\u{9b}👩\u{202e}\n";
+        for at in 0..=text.len() {
+            let mut escaping = Escaping { output: Vec::new(), tail: Vec::new() };
+            let (first, rest) = text.as_bytes().split_at(at);
+            escaping.write_all(first).expect("written");
+            escaping.write_all(rest).expect("written");
+            assert_eq!(
+                escaping.output,
+                r"é\u001b[2J\u009b👩\u202e"
+                    .as_bytes()
+                    .iter()
+                    .chain(b"\n")
+                    .copied()
+                    .collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn colours_are_ushers_own_and_never_the_texts() {
+        let style = Style::new().red().force_styling(true);
+        let line = Line::from("a\u{1b}[31m ") + paint("b\u{1b}[2J", &style) + "\u{9b}c";
+        assert_eq!(line.0, "a\\u001b[31m \u{1b}[31mb\\u001b[2J\u{1b}[0m\\u009bc");
     }
 
     #[test]

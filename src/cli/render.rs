@@ -104,7 +104,7 @@ fn print_message(delivery: &Delivery, message: &Outgoing) {
         }
     };
     print(&format!(
-        "route: {route}\nto: {}\n{about}\ntemplate: {} ({}, {})\n\n{}{html}",
+        "route: {route}\nto: {}\n{about}\ntemplate: {} ({}, {:.12})\n\n{}{html}",
         message.recipient, template.name, template.locale, template.version, rendered.text
     ));
 }

@@ -211,21 +211,45 @@ pub async fn find_all(
     }
 }
 
-/// Turns a refusal for lack of permissions into a warning: usher works without the index or
-/// validator, and waiting would not help.
-pub fn unless_refused<T>(what: &str, made: Result<T, Error>) -> Result<(), Error> {
+/// What usher may not create. It works without the index, view or validator, and waiting would not help.
+#[derive(Debug)]
+pub struct Refused {
+    pub what: String,
+    pub reason: String,
+}
+
+/// Tells a refusal from a failure.
+pub fn unless_refused<T>(what: &str, made: Result<T, Error>) -> Result<Option<Refused>, Error> {
     // Unauthorized, CannotCreateIndex, IndexOptionsConflict, IndexKeySpecsConflict.
     const REFUSALS: [i32; 4] = [13, 67, 85, 86];
     match made {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(None),
         Err(error) => match *error.kind {
             ErrorKind::Command(ref refused) if REFUSALS.contains(&refused.code) => {
-                tracing::warn!(what, reason = refused.message, "MongoDB refuses to create it");
-                Ok(())
+                Ok(Some(Refused { what: what.to_owned(), reason: refused.message.clone() }))
             }
             _ => Err(error),
         },
     }
+}
+
+/// Creates missing indexes. Somebody who may not create them is told only if one is missing.
+pub async fn ensure_indexes(
+    collection: &Collection<Document>,
+    indexes: Vec<IndexModel>,
+) -> Result<Option<Refused>, Error> {
+    let names: Vec<String> = indexes.iter().map(|index| index_name(&index.keys)).collect();
+    let made = collection.create_indexes(indexes).await;
+    let refused = unless_refused(&format!("indexes of {}", collection.name()), made)?;
+    let Some(refused) = refused else { return Ok(None) };
+    let found = collection.list_index_names().await.unwrap_or_default();
+    Ok((!names.iter().all(|name| found.contains(name))).then_some(refused))
+}
+
+/// As the driver names it.
+fn index_name(keys: &Document) -> String {
+    let parts: Vec<String> = keys.iter().map(|(field, order)| format!("{field}_{order}")).collect();
+    parts.join("_")
 }
 
 pub fn date(time: Timestamp) -> bson::DateTime {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use sha2::{Digest, Sha256};
 
 use super::{
-    settings::{Api, ApiToken, Jwt, Secret},
-    validate::Reader,
+    settings::{Api, ApiToken, HttpLimits, Jwt, Secret},
+    validate::{HOUR, MILLISECOND, Reader},
     values::{self as v, Parsed},
 };
 
@@ -21,6 +21,20 @@ enum Switch {
     Auto,
     On,
     Off,
+}
+
+/// Smallest buffer that hyper accepts.
+const MIN_HEADER_BYTES: usize = 8_192;
+
+pub(super) fn http_limits(r: &mut Reader) -> HttpLimits {
+    let timeout = || v::duration_in(MILLISECOND..=HOUR);
+    let header_bytes = r.read("HTTP_MAX_HEADER_BYTES", v::number(MIN_HEADER_BYTES..=1 << 20));
+    HttpLimits {
+        connections: r.value("HTTP_MAX_CONNECTIONS", v::number(8..=1_000_000)),
+        header_bytes: header_bytes.unwrap_or(MIN_HEADER_BYTES),
+        header_timeout: r.value("HTTP_HEADER_TIMEOUT", timeout()),
+        write_timeout: r.value("HTTP_WRITE_TIMEOUT", timeout()),
+    }
 }
 
 /// `None` if the API is not served.

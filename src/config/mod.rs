@@ -21,8 +21,8 @@ pub use crate::tls::TlsFiles;
 pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
 pub use settings::{
-    Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, Jwt, LogFormat, OAuth, OAuthGrant,
-    PRE_SEND_BUDGET, RateLimit, Secret, Settings, Smtp, SmtpTls, Stream, Twilio,
+    Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, HttpLimits, Jwt, LogFormat, OAuth,
+    OAuthGrant, PRE_SEND_BUDGET, RateLimit, Secret, Settings, Smtp, SmtpTls, Stream, Twilio,
 };
 pub(crate) use values::amqp_urls;
 

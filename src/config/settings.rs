@@ -98,6 +98,7 @@ pub struct Settings {
     pub templates_dir: Option<PathBuf>,
     /// Address of health, metrics and API (`HTTP_LISTEN`); `None` for `off`.
     pub http_listen: Option<SocketAddr>,
+    pub http_limits: HttpLimits,
     /// The HTTP API (`HTTP_API`); `None`: it is not served.
     pub api: Option<Api>,
     pub log_format: LogFormat,
@@ -109,6 +110,19 @@ impl Settings {
         // An unknown name is a fault of the settings.
         self.timezone.as_deref().and_then(|name| TimeZone::get(name).ok())
     }
+}
+
+/// What clients of the HTTP server may use.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpLimits {
+    /// Connections at the same time (`HTTP_MAX_CONNECTIONS`).
+    pub connections: usize,
+    /// Size of a request's head (`HTTP_MAX_HEADER_BYTES`), at least 8 192, which hyper requires.
+    pub header_bytes: usize,
+    /// How long the head of the next request may take, and its body (`HTTP_HEADER_TIMEOUT`).
+    pub header_timeout: Duration,
+    /// How long a client may take to read a response or a message (`HTTP_WRITE_TIMEOUT`).
+    pub write_timeout: Duration,
 }
 
 /// At most this many mails to one recipient within a period.

@@ -80,6 +80,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         templates_dir: r.read("TEMPLATES_DIR", v::path),
         api: api::api(r, http_listen),
         http_listen,
+        http_limits: api::http_limits(r),
         log_format: r.value(
             "LOG_FORMAT",
             v::one_of(&[

@@ -13,6 +13,8 @@ use std::{
 
 use rusqlite::Connection;
 
+use crate::private_files;
+
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS messages (
         id INTEGER PRIMARY KEY,
@@ -61,6 +63,19 @@ const SCHEMA: &str = "
     ) WITHOUT ROWID;
 ";
 
+/// SQLite gives new files the mode of the first. Others may have been left by an older version.
+fn close_to_others(path: &Path) -> std::io::Result<()> {
+    if !path.exists() {
+        private_files::write(path, "")?;
+    }
+    for end in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        private_files::close(Path::new(&name))?;
+    }
+    Ok(())
+}
+
 /// A handle to the file; cheap to clone.
 #[derive(Clone)]
 pub struct Database {
@@ -70,6 +85,8 @@ pub struct Database {
 impl Database {
     /// Opens or creates the file and locks it against other processes.
     pub fn open(path: &Path) -> rusqlite::Result<Self> {
+        close_to_others(path)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -97,5 +114,27 @@ impl Database {
             work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await?
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_owner_reads_the_database_even_if_others_could_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("usher.db");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let database = Database::open(&path).unwrap();
+        database.call(|db| Ok(db.execute("DELETE FROM ledger", [])?)).await.unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let file = file.unwrap();
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{file:?}");
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use handlebars::Template;
-use sha2::{Digest, Sha256};
 
 use super::{
     ascii,
@@ -101,12 +100,7 @@ impl Compiled {
             let [subject, html, text] = [subject, html, text].map(|pieces| print(&pieces));
             Source { subject, html, text, markup, kind: SourceKind::Flat { is_stripped: true } }
         };
-        let mut hash = Sha256::new();
-        for part in [&flat.subject, &flat.html, &flat.text] {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part.as_bytes());
-        }
-        let version = hex::encode(&hash.finalize()[..6]);
+        let version = flat.version();
         Ok(Self { routes: parts, version, flat })
     }
 }

@@ -5,14 +5,14 @@ use serde_json::{Map, Value};
 
 use super::{
     Compiled, Rendered, TemplateError, Templates,
-    source::{Files, Source},
+    source::{Files, Source, is_version},
 };
 use crate::{audit::TemplateRef, event::Event, routing::Route};
 
 impl Templates {
     /// The text of this version, if it is still in use.
     pub fn in_use_as(&self, version: &str) -> Option<Source> {
-        let found = self.in_use().into_iter().find(|(_, _, it)| it.version == version);
+        let found = self.in_use().into_iter().find(|(_, _, it)| is_version(&it.version, version));
         found.map(|(_, _, compiled)| compiled.flat.clone())
     }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use rust_embed::RustEmbed;
+use sha2::{Digest, Sha256};
 
 use super::{
     include::{Includes, Piece, merged, print},
@@ -151,6 +152,15 @@ pub enum Markup {
     None,
 }
 
+/// Digits of a version. Older records have the first 12 of them.
+pub(super) const WHOLE_VERSION: usize = 64;
+pub(super) const SHORT_VERSION: usize = 12;
+
+/// Whether a record means this version.
+pub(super) fn is_version(version: &str, recorded: &str) -> bool {
+    version == recorded || recorded.len() == SHORT_VERSION && version.starts_with(recorded)
+}
+
 impl Source {
     /// Of a text message.
     pub fn text_message(text: String, kind: SourceKind) -> Self {
@@ -160,6 +170,16 @@ impl Source {
     /// Whether its MJML is a whole mail.
     pub(super) fn is_whole(&self) -> bool {
         mjml::first_element(&self.html).is_some_and(|name| name == "mjml")
+    }
+
+    /// Identifies the text: SHA-256 of its parts, in hex.
+    pub(super) fn version(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in [&self.subject, &self.html, &self.text] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        hex::encode(hash.finalize())
     }
 
     pub(super) fn is_flat(&self) -> bool {

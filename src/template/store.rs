@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Compiled, LANGUAGES, Templates, Trial, mjml,
-    source::{Markup, Source, SourceKind, clean},
+    source::{Markup, SHORT_VERSION, Source, SourceKind, WHOLE_VERSION, clean},
 };
 use crate::{
     clients::mongo::is_duplicate_key,
@@ -232,18 +232,26 @@ impl TemplateStore {
         Ok(self.templates.update_many(these, doc! {"$set": change}).await?.matched_count)
     }
 
-    /// The text that mails of this version were made from.
+    /// The text that mails of this version were made from. A stored text that has another version was
+    /// put there by somebody else.
     ///
     /// # Errors
     /// The server did not answer.
     pub async fn version(&self, version: &str) -> Result<Option<Source>, Error> {
-        let found = self.versions.find_one(doc! {"_id": version}).await?;
-        Ok(found.map(|found| {
+        // Whole, or the beginning that older records have; a `g` follows every hex digit.
+        let ids = match version.len() {
+            SHORT_VERSION => doc! {"$gte": version, "$lt": format!("{version}g")},
+            _ => doc! {"$eq": version},
+        };
+        let found = self.versions.find_one(doc! {"_id": ids}).sort(doc! {"_id": 1}).await?;
+        Ok(found.and_then(|found| {
             let text = |part| found.get_str(part).unwrap_or_default().to_owned();
             let (subject, html, text) = (text("subject"), text("html"), text("text"));
             let is_stripped = found.get_bool("is_stripped").unwrap_or_default();
             let kind = SourceKind::Flat { is_stripped };
-            Source { subject, html, text, markup: Markup::Html, kind }
+            let source = Source { subject, html, text, markup: Markup::Html, kind };
+            let id = found.get_str("_id").unwrap_or_default();
+            (id.len() < WHOLE_VERSION || source.version() == id).then_some(source)
         }))
     }
 

@@ -140,3 +140,55 @@ async fn more_mail_than_the_limit_per_recipient_waits_and_none_is_dropped() {
     assert!(all.iter().all(|record| text(record, "attempt") == "1"), "{:?}", brief(&all));
     smtp.until_accepted(4).await;
 }
+
+/// Clears the screen, sets its title, and reverses what follows.
+const HOSTILE: &str = "\u{1b}[2J\u{9b}31m\u{1b}]0;title\u{7}\u{202e}gpj";
+
+#[tokio::test]
+async fn no_command_lets_an_event_steer_the_terminal() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Rcpt).once().reply(&format!("550 5.1.1 {HOSTILE}"));
+    let settings = world.usher().smtp(&smtp);
+    let _usher = settings.start().await;
+    let mut refused = booking("e-1", "one@example.com");
+    refused["source"] = HOSTILE.into();
+    refused["data"]["customer_name"] = HOSTILE.into();
+    world.broker.publish(BOOKINGS, refused.to_string()).await;
+    world.broker.publish(BOOKINGS, format!("{{{HOSTILE}")).await;
+    let records = world.until_records(2).await;
+    let id = |status: &str| {
+        let record = records.iter().find(|record| text(record, "status") == status);
+        text(record.expect("its record"), "delivery_id")
+    };
+    let (failed, rejected) = (id("failed"), id("rejected"));
+    let sample = std::env::temp_dir().join(format!("usher-test-{failed}.json"));
+    std::fs::write(&sample, refused.to_string()).expect("a file");
+    let sample = sample.to_str().expect("a path");
+    let commands: [&[&str]; 12] = [
+        &["dead-letters", "list"],
+        &["dead-letters", "list", "--json"],
+        &["dead-letters", "show", &failed],
+        &["dead-letters", "show", &failed, "--event"],
+        &["poison", "show", &rejected, "--event"],
+        &["poison", "list"],
+        &["audit", "find"],
+        &["audit", "find", "--format", "csv"],
+        &["audit", "export", "--format", "csv"],
+        &["audit", "export"],
+        &["audit", "show", &failed, "--html"],
+        &["render", sample],
+    ];
+    let steers = |c: char| (c.is_control() && c != '\n' && c != '\t') || c == '\u{202e}';
+    for arguments in commands {
+        let printed = run(&settings, 0, arguments).await;
+        assert!(!printed.contains(steers), "{arguments:?}: {printed:?}");
+    }
+    let show = ["poison", "show", &rejected, "--event"];
+    assert!(run(&settings, 0, &show).await.contains(r"\u001b[2J\u009b31m"));
+    let raw = run(&settings, 0, &[&["--raw"], &show[..]].concat()).await;
+    assert_eq!(raw, format!("{{{HOSTILE}\n"));
+    std::fs::remove_file(sample).expect("a file");
+    let missing = run(&settings, 65, &["dead-letters", "show", HOSTILE]).await;
+    assert!(!missing.contains(steers), "{missing:?}");
+}

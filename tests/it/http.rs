@@ -312,10 +312,68 @@ async fn the_api_is_off_until_it_is_asked_for_and_without_tokens_it_answers_this
 #[tokio::test]
 async fn a_client_that_never_ends_its_request_is_disconnected() {
     let (world, smtp) = (World::new().await, SmtpServer::start().await);
-    let usher = settings(&world, &smtp).start().await;
+    let usher = settings(&world, &smtp).set("HTTP_HEADER_TIMEOUT", "1s").start().await;
     let mut stream = std::net::TcpStream::connect(usher.address()).expect("it listens");
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(120))).expect("a timeout");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("a timeout");
     stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n").expect("it takes that");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("the end of the connection");
+}
+
+/// Open files and resident memory in kB of a process.
+fn used(usher: &Usher) -> (usize, u64) {
+    let folder = format!("/proc/{}", usher.pid());
+    let files = std::fs::read_dir(format!("{folder}/fd")).expect("its files").count();
+    let status = std::fs::read_to_string(format!("{folder}/status")).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    (files, line.trim().trim_end_matches(" kB").parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn two_thousand_hostile_clients_keep_nobody_out_and_are_disconnected() {
+    let (world, smtp) = (World::new().await, SmtpServer::start().await);
+    let limits = [
+        ("HTTP_MAX_CONNECTIONS", "600"),
+        ("HTTP_HEADER_TIMEOUT", "4s"),
+        ("HTTP_WRITE_TIMEOUT", "4s"),
+    ];
+    let builder = settings(&world, &smtp);
+    let builder = limits.iter().fold(builder, |builder, (name, value)| builder.set(name, *value));
+    let usher = builder.start().await;
+    let before = used(&usher);
+    let half = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(15_000));
+    let body = "POST /api/contact/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{";
+    let unread = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(50);
+    let mut clients = Vec::new();
+    let mut slowest = std::time::Duration::ZERO;
+    for number in 0..2_000 {
+        let mut client = std::net::TcpStream::connect(usher.address()).expect("it listens");
+        let sent = ["", &half, body, &unread][number % 4];
+        // It may have been disconnected already.
+        let _ = client.write_all(sent.as_bytes());
+        clients.push(client);
+        if number % 100 == 0 {
+            let began = std::time::Instant::now();
+            assert_eq!(usher.get("/livez").status, 200);
+            slowest = slowest.max(began.elapsed());
+        }
+    }
+    let during = used(&usher);
+    assert!(during.0 < before.0 + 900, "{before:?} {during:?}");
+    assert!(during.1 < before.1 + 64 * 1024, "{before:?} {during:?}");
+    assert!(slowest < std::time::Duration::from_secs(3), "{slowest:?}");
+    eventually("every hostile client is disconnected", async || {
+        (used(&usher).0 < before.0 + 20).then_some(())
+    })
+    .await;
+    drop(clients);
+}
+
+#[tokio::test]
+async fn headers_beyond_the_limit_are_refused() {
+    let (world, smtp) = (World::new().await, SmtpServer::start().await);
+    let usher = settings(&world, &smtp).start().await;
+    let padded = |bytes| usher.ask("GET", "/livez", &[("X-Padding", &"x".repeat(bytes))], None);
+    assert_eq!(padded(15_000).status, 200);
+    assert_eq!(padded(20_000).status, 431);
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mongodb::{
-    Client,
+    Client, IndexModel,
     bson::{Bson, Document, doc},
 };
 use serde_json::Value;
@@ -112,9 +112,12 @@ async fn create(uri: &str) {
             .await
             .expect("it is made");
     }
-    for (user, role) in
-        [("daemon", "usherWriter"), ("auditor", "usherAuditor"), ("dpo", "usherEraser")]
-    {
+    for (user, role) in [
+        ("daemon", "usherWriter"),
+        ("setup", "usherSetup"),
+        ("auditor", "usherAuditor"),
+        ("dpo", "usherEraser"),
+    ] {
         let user = doc! {"createUser": user, "pwd": "secret", "roles": [role]};
         database.run_command(user).await.expect("it is made");
     }
@@ -133,6 +136,18 @@ fn only_the_eraser_may_change_a_record_and_nobody_may_remove_one() {
     }
 }
 
+#[test]
+fn the_daemon_may_only_look_at_indexes() {
+    let writer = roles().into_iter().find(|role| role["role"] == "usherWriter").unwrap();
+    for granted in writer["privileges"].as_array().unwrap() {
+        for action in &texts(granted)[1..] {
+            let is_change = ["createIndex", "dropIndex", "collMod", "dropCollection"];
+            assert!(!is_change.contains(action), "{granted}");
+        }
+    }
+    assert!(ROLES.contains(r#"{user: "usher", pwd: passwordPrompt(), roles: ["usherWriter"]}"#));
+}
+
 #[tokio::test]
 async fn the_daemon_runs_with_the_writers_role_and_auditors_only_read() {
     let world = World::new().await;
@@ -146,7 +161,17 @@ async fn the_daemon_runs_with_the_writers_role_and_auditors_only_read() {
     let settings = world.usher().set("MONGODB_URI", server.uri("daemon")).set("HTTP_API", "on");
     let usher = settings.start().await;
     Listener::start(&usher, "").await.ready().await;
-    assert!(!usher.find_log("MongoDB refuses to create it").is_empty());
+    let refused = "MongoDB refuses to create it; usher setup does, as a user who may";
+    eventually("it warns", async || usher.find_log(refused).pop()).await;
+    let setup = settings.clone().set("MONGODB_URI", server.uri("setup"));
+    assert!(run(&setup, 0, &["setup"]).await.contains("in place"));
+    assert!(run(&settings, 0, &["setup"]).await.contains("in place"), "nothing is missing");
+    let auditor = settings.clone().set("MONGODB_URI", server.uri("auditor"));
+    assert!(run(&auditor, 69, &["setup"]).await.contains("MongoDB refused"));
+    let daemon = Client::with_uri_str(server.uri("daemon")).await.unwrap().database("usher");
+    let ttl = IndexModel::builder().keys(doc! {"at": 1}).build();
+    let refused = daemon.collection::<Document>("deliveries").create_index(ttl).await.unwrap_err();
+    assert!(refused.to_string().contains("not authorized"), "{refused}");
     world.broker.publish(BOOKINGS, booking("evt-1", "ana@example.com").to_string()).await;
     usher.until_processed(1).await;
     let contact = r#"{"name": "Bob", "email": "bob@example.com", "message": "Hello"}"#;
@@ -167,7 +192,6 @@ async fn the_daemon_runs_with_the_writers_role_and_auditors_only_read() {
         let refused = refused.unwrap_or_else(|| panic!("{user} may {what}")).to_string();
         assert!(refused.contains("not authorized"), "{refused}");
     }
-    let auditor = settings.clone().set("MONGODB_URI", server.uri("auditor"));
     assert!(run(&auditor, 0, &["audit", "find"]).await.contains("ana@example.com"));
     let erase = ["audit", "erase", "--recipient", "ana@example.com", "--reason", "asked", "--yes"];
     assert!(run(&auditor, 69, &erase).await.contains("not authorized"));

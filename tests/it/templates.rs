@@ -307,3 +307,27 @@ async fn text_messages_come_from_the_database_as_well() {
     let reason = refused[0]["reason"].as_str().unwrap();
     assert!(reason.contains("is for text messages, this is a mail"), "{reason}");
 }
+
+#[tokio::test]
+async fn a_record_with_a_short_version_finds_its_text_and_a_forged_text_is_not_believed() {
+    let world = World::new().await;
+    let settings = world.usher();
+    let usher = settings.start().await;
+    world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
+    let record = world.until_records(1).await.remove(0);
+    let (id, version) = (text(&record, "delivery_id"), text(&record, "template.version"));
+    assert_eq!(version.len(), 64);
+    let versions = world.collection("template_versions");
+    let kept = doc! {"_id": &version};
+    eventually("it is kept", async || versions.find_one(kept.clone()).await.unwrap()).await;
+    drop(usher);
+
+    let show = ["audit", "show", &id];
+    // As an older version of usher wrote it.
+    let older = doc! {"$set": {"template.version": &version[..12]}};
+    world.collection("deliveries").update_one(doc! {}, older).await.unwrap();
+    assert!(run(&settings, &show, 0).await.contains("Booking confirmed"));
+    let changed = doc! {"$set": {"subject": "Forged", "text": "Forged"}};
+    versions.update_one(kept, changed).await.unwrap();
+    assert!(!run(&settings, &show, 0).await.contains("Forged"));
+}

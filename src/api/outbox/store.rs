@@ -16,8 +16,8 @@ use super::{
 use crate::{
     audit::store::DELIVERIES,
     clients::mongo::{
-        date, from_document, index, is_duplicate_key, purge_index, to_document, unless_refused,
-        with_ids,
+        Refused, date, ensure_indexes, from_document, index, is_duplicate_key, purge_index,
+        to_document, with_ids,
     },
     redaction::AddressMatcher,
 };
@@ -53,17 +53,16 @@ impl MongoRequests {
     }
 
     /// Creates missing indexes.
-    pub async fn prepare(&self) -> Result<(), RequestError> {
+    pub async fn prepare(&self) -> Result<Option<Refused>, RequestError> {
         // Nearly all requests are queued, so this index stays small.
         let pending = doc! {"state": State::Pending.as_str()};
         let pending = IndexOptions::builder().partial_filter_expression(pending).build();
-        let indexes = [
+        let indexes = vec![
             index(doc! {"kind": 1, "number": -1}),
             IndexModel::builder().keys(doc! {"claim_at": 1}).options(pending).build(),
             purge_index("purge_at"),
         ];
-        let made = self.requests.create_indexes(indexes).await;
-        unless_refused("indexes of requests", made).map_err(failed)
+        ensure_indexes(&self.requests, indexes).await.map_err(failed)
     }
 
     /// Stores a request; durable when this returns. Nobody else publishes it during `lease`. The

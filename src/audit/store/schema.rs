@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     audit::{AuditError, Status},
-    clients::mongo::{index, purge_index, unless_refused},
+    clients::mongo::{Refused, ensure_indexes, index, purge_index, unless_refused},
 };
 
 /// JSON Schema of a record, for every client that writes one.
@@ -23,27 +23,26 @@ pub(super) const SCHEMA: &str = include_str!("deliveries.schema.json");
 const NAMESPACE_EXISTS: i32 = 48;
 
 impl MongoAudit {
-    /// Creates indexes, validator and view if they are missing or differ. If the server refuses for
-    /// lack of permissions, that is only a warning, since records can be written without them.
-    pub async fn prepare(&self) -> Result<(), AuditError> {
-        let deliveries = self.database.collection::<Document>(DELIVERIES);
-        let made = deliveries.create_indexes(delivery_indexes()).await;
-        unless_refused("indexes of deliveries", made).map_err(failed)?;
-        let actions = self.database.collection::<Document>(ACTIONS);
-        let indexes = [index(doc! {"target": 1, "at": 1}), index(doc! {"at": 1})];
-        let made = actions.create_indexes(indexes).await;
-        unless_refused("indexes of actions", made).map_err(failed)?;
-        let erasures = self.database.collection::<Document>(ERASURES);
-        let made = erasures.create_index(purge_index("purge_at")).await;
-        unless_refused("index of erasures", made).map_err(failed)?;
-        let marks = self.database.collection::<Document>(READ_MARKS);
-        let made = marks.create_index(purge_index("purge_at")).await;
-        unless_refused("index of read_marks", made).map_err(failed)?;
-        self.prepare_view().await.map_err(failed)?;
-        self.prepare_validator().await
+    /// Creates indexes, validator and view if they are missing or differ, and gives what the server
+    /// refused for lack of permissions: records can be written without it.
+    pub async fn prepare(&self) -> Result<Vec<Refused>, AuditError> {
+        let by_target = vec![index(doc! {"target": 1, "at": 1}), index(doc! {"at": 1})];
+        let mut refused = Vec::new();
+        for (name, indexes) in [
+            (DELIVERIES, delivery_indexes()),
+            (ACTIONS, by_target),
+            (ERASURES, vec![purge_index("purge_at")]),
+            (READ_MARKS, vec![purge_index("purge_at")]),
+        ] {
+            let collection = self.database.collection::<Document>(name);
+            refused.extend(ensure_indexes(&collection, indexes).await.map_err(failed)?);
+        }
+        refused.extend(self.prepare_view().await.map_err(failed)?);
+        refused.extend(self.prepare_validator().await?);
+        Ok(refused)
     }
 
-    async fn prepare_view(&self) -> Result<(), Error> {
+    async fn prepare_view(&self) -> Result<Option<Refused>, Error> {
         let made = self
             .database
             .create_collection(DELIVERY_STATUS)
@@ -55,14 +54,16 @@ impl MongoAudit {
                 doc! {"$replaceRoot": {"newRoot": {"$mergeObjects": ["$last", {"_id": "$_id", "records": "$records"}]}}},
             ])
             .await;
-        match made {
-            Err(error) if already_exists(&error) => Ok(()),
-            made => unless_refused("view delivery_status", made),
+        if made.as_ref().is_err_and(already_exists) {
+            return Ok(None);
         }
+        let Some(refused) = unless_refused("view delivery_status", made)? else { return Ok(None) };
+        let found = self.database.list_collection_names().await.unwrap_or_default();
+        Ok((!found.iter().any(|name| name == DELIVERY_STATUS)).then_some(refused))
     }
 
     /// `collMod` locks the collection, so it is called only if the validator differs.
-    async fn prepare_validator(&self) -> Result<(), AuditError> {
+    async fn prepare_validator(&self) -> Result<Option<Refused>, AuditError> {
         let schema: serde_json::Value = serde_json::from_str(SCHEMA).map_err(failed)?;
         let validator = doc! {"$jsonSchema": bson::serialize_to_bson(&schema).map_err(failed)?};
         let this = doc! {"name": DELIVERIES};
@@ -77,7 +78,7 @@ impl MongoAudit {
         if known
             .is_some_and(|known| equal(&Bson::Document(known), &Bson::Document(validator.clone())))
         {
-            return Ok(());
+            return Ok(None);
         }
         let change = doc! {
             "collMod": DELIVERIES,

@@ -72,10 +72,14 @@ fn cells(record: &Record) -> [String; 31] {
     ]
 }
 
-/// Subjects and ids come from outside: marks as text what a spreadsheet would run as a formula.
+/// Subjects and ids come from outside: marks as text what a spreadsheet would run as a formula, by the
+/// list of OWASP. Some skip blanks before it.
 fn no_formula(text: String) -> String {
-    let is_number = text.parse::<f64>().is_ok();
-    match text.starts_with(['=', '+', '-', '@', '\t', '\r']) && !is_number {
+    let is_number =
+        |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let signs = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+    let is_formula = text.starts_with(['\t', '\r', '\n']) || text.trim_start().starts_with(signs);
+    match is_formula && !text.strip_prefix(['+', '-']).is_some_and(is_number) {
         true => format!("'{text}"),
         false => text,
     }
@@ -92,6 +96,11 @@ mod tests {
             ("=1+1", "'=1+1"),
             ("@SUM(A1,A2)", "'@SUM(A1,A2)"),
             ("\t=1", "'\t=1"),
+            ("\n=1", "'\n=1"),
+            (" =1", "' =1"),
+            ("＝1+1", "'＝1+1"),
+            ("-infinity", "'-infinity"),
+            ("+34600111222", "+34600111222"),
             ("-12", "-12"),
             ("+1.5", "+1.5"),
         ] {

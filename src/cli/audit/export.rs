@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use futures_util::TryStreamExt;
 
 use super::{AuditCli, AuditFilter, csv::CsvWriter};
-use crate::{audit::Record, failure::Failure};
+use crate::{audit::Record, cli::output::stdout, failure::Failure};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExportArgs {
@@ -37,7 +37,7 @@ impl AuditCli {
     pub(super) async fn export(&self, args: &ExportArgs) -> Result<ExitCode, Failure> {
         let records = self.audit.records(&self.filter(&args.filter)).await;
         let mut records = std::pin::pin!(records.map_err(Failure::unavailable)?);
-        let stdout = BufWriter::new(std::io::stdout());
+        let stdout = BufWriter::new(stdout());
         let mut output = match args.format {
             ExportFormat::Ndjson => Output::Ndjson(stdout),
             ExportFormat::Csv => Output::Csv(Box::new(CsvWriter::new(stdout).map_err(io_error)?)),

@@ -8,7 +8,7 @@ use console::Style;
 use super::{AuditCli, AuditFilter, csv::CsvWriter, recipient};
 use crate::{
     audit::{Record, Status},
-    cli::output::{Column, Table, faint, fit, print, print_json, status_style, width},
+    cli::output::{Column, Table, faint, fit, print, print_json, status_style, stdout, width},
     failure::Failure,
 };
 
@@ -71,7 +71,7 @@ impl AuditCli {
 }
 
 fn print_csv(records: &[Record]) -> Result<(), Failure> {
-    let mut csv = CsvWriter::new(std::io::stdout())?;
+    let mut csv = CsvWriter::new(stdout())?;
     records.iter().try_for_each(|record| csv.write(record))?;
     Ok(csv.flush()?)
 }
@@ -114,13 +114,13 @@ fn print_table(records: &[Record], limit: usize) {
         let style = if is_sent { Style::new() } else { status_style(record.status) };
         table.add(&cells[..columns.len()], style);
     }
-    print(&table.header());
+    print(table.header());
     for (row, record) in table.rows().iter().zip(records) {
         print(row);
         let about = subject_or_reason(record);
         if let Some(width) = width.filter(|width| *width < WIDE && !about.is_empty()) {
             let about = fit(about, width.saturating_sub(INDENT.len()));
-            print(&faint(&format!("{INDENT}{about}")));
+            print(faint(&format!("{INDENT}{about}")));
         }
     }
     if records.len() == limit {

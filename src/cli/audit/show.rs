@@ -10,7 +10,7 @@ use crate::{
     app::configuration::Configuration,
     audit::{Record, Smtp, Status, store::actions::RecordedAction},
     cli::{
-        output::{faint, paint, print, status_style, width},
+        output::{Line, faint, paint, print, status_style, width},
         write_parts,
     },
     failure::Failure,
@@ -70,7 +70,7 @@ impl AuditCli {
         actions.iter().for_each(print_action);
         print("");
         match (mail, &args.out) {
-            (Err(reason), _) => print(&faint(&format!("no mail: {reason}"))),
+            (Err(reason), _) => print(faint(&format!("no mail: {reason}"))),
             (Ok(mail), None) => print_mail(&mail, args.html),
             (Ok(mail), Some(folder)) => {
                 let parts =
@@ -109,7 +109,7 @@ fn print_delivery(last: &Record, rendered: &Record) {
     let about: Vec<String> =
         last.correlation.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let template = rendered.template.as_ref().map(|template| {
-        format!("{} in {}, version {}", template.name, template.locale, template.version)
+        format!("{} in {}, version {:.12}", template.name, template.locale, template.version)
     });
     let lines = [
         ("delivery", last.delivery_id.to_string()),
@@ -124,7 +124,7 @@ fn print_delivery(last: &Record, rendered: &Record) {
         ("erased", last.erased_at.map(|at| at.to_string()).unwrap_or_default()),
     ];
     for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
-        print(&format!("{}{}", faint(&format!("{name:10}")), one_line(&value)));
+        print(faint(&format!("{name:10}")) + &one_line(&value));
     }
     print("");
 }
@@ -136,7 +136,7 @@ fn print_attempt(record: &Record) {
     let kind = error.map(|error| error.kind.as_str());
     let kind = kind.filter(|kind| *kind != record.status.as_str());
     let kind = kind.map(|kind| format!(" ({kind})")).unwrap_or_default();
-    print(&format!("{at}  attempt {}  {status}{kind}", record.attempt));
+    print(Line::from(&format!("{at}  attempt {}  ", record.attempt)) + status + &kind);
     let answer = match (&record.smtp, error) {
         (Some(smtp), _) => reply(smtp),
         (None, Some(error)) => error.message.clone(),
@@ -182,7 +182,7 @@ fn print_mail(mail: &Rendered, with_html: bool) {
     let heading = |name: &str| {
         let line = format!("── {name} ");
         let rest = width().unwrap_or(80).min(80).saturating_sub(line.chars().count());
-        print(&faint(&format!("{line}{}", "─".repeat(rest))));
+        print(faint(&format!("{line}{}", "─".repeat(rest))));
     };
     let print_lines = |part: &str| part.lines().for_each(|line| print(&one_line(line)));
     heading("subject");

@@ -14,7 +14,7 @@ use crate::{
         statistics::{Group, Outcomes, STEPS, Stats},
     },
     cli::{
-        output::{Column, Table, bar, faint, fit, paint, print, width},
+        output::{Column, Line, Table, bar, faint, fit, paint, print, width},
         time::past,
     },
     failure::Failure,
@@ -84,13 +84,13 @@ fn print_statistics(stats: &Stats, outcomes: Outcomes, by_hour: bool) {
     print_chart(&types);
     heading("by priority");
     print_chart(&stats.priorities);
-    print(&faint("  █ delivered   ░ failed, withheld, rejected or under way"));
+    print(faint("  █ delivered   ░ failed, withheld, rejected or under way"));
     print_steps(stats);
     print_errors(stats);
 }
 
 fn heading(text: &str) {
-    print(&format!("\n{}", faint(text)));
+    print(Line::from("\n") + faint(text));
 }
 
 fn print_statuses(stats: &Stats) {
@@ -99,13 +99,13 @@ fn print_statuses(stats: &Stats) {
     for (status, count) in statuses {
         let retried = match status.as_str() {
             "sent" if stats.sent_late > 0 => faint(&format!("  {} after a retry", stats.sent_late)),
-            _ => String::new(),
+            _ => Line::from(""),
         };
-        print(&format!("  {status:<12}{count:>9}{retried}"));
+        print(Line::from(&format!("  {status:<12}{count:>9}")) + retried);
     }
     if stats.duplicates > 0 {
         let note = faint("  events that were known already");
-        print(&format!("  {:<12}{:>9}{note}", "duplicate", stats.duplicates));
+        print(Line::from(&format!("  {:<12}{:>9}", "duplicate", stats.duplicates)) + note);
     }
 }
 
@@ -124,10 +124,10 @@ fn print_chart(groups: &[Group]) {
             // Another character, for terminals without colours.
             let cells = (others as f64 / longest as f64 * width as f64).round().max(1.0) as usize;
             let room = width.saturating_sub(delivered.chars().count()).max(1);
-            bars += &paint(&"░".repeat(cells.min(room)), &Style::new().red());
+            bars = bars + paint(&"░".repeat(cells.min(room)), &Style::new().red());
         }
         let (name, count, rate) = (fit(name, 25), outcomes.total(), rate(outcomes));
-        print(&format!("  {name:<26}{count:>7}{rate:>8}  {bars}"));
+        print(Line::from(&format!("  {name:<26}{count:>7}{rate:>8}  ")) + bars);
     }
 }
 
@@ -161,8 +161,8 @@ fn print_steps(stats: &Stats) {
         let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
         table.add(&cells, Style::new());
     }
-    print(&table.header());
-    table.rows().iter().for_each(|row| print(row));
+    print(table.header());
+    table.rows().iter().for_each(print);
 }
 
 fn print_errors(stats: &Stats) {

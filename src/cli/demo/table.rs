@@ -31,8 +31,8 @@ pub(super) fn print_outcomes(events: &[PublishedEvent], records: &[Record]) {
             table.add(&cells.map(String::as_str), Style::new());
         }
     }
-    print(&table.header());
-    table.rows().iter().for_each(|row| print(row));
+    print(table.header());
+    table.rows().iter().for_each(print);
 }
 
 /// In the order of the deliveries' first records.

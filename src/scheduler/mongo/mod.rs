@@ -19,8 +19,8 @@ use super::{
 use crate::{
     batcher::Batcher,
     clients::mongo::{
-        InsertError, date, find_all, from_document, index, insert_all, is_duplicate_key,
-        purge_index, to_document, unless_refused,
+        InsertError, Refused, date, ensure_indexes, find_all, from_document, index, insert_all,
+        is_duplicate_key, purge_index, to_document,
     },
     routing::DeliveryId,
     supervisor::{Supervisor, Task},
@@ -102,17 +102,20 @@ impl MongoScheduler {
     }
 
     /// Creates missing indexes.
-    pub async fn prepare(&self) -> Result<(), SchedulerError> {
-        let indexes = [
+    pub async fn prepare(&self) -> Result<Vec<Refused>, SchedulerError> {
+        let planned = vec![
             index(doc! {"state": 1, "claim_at": 1}),
             index(doc! {"state": 1, "due": 1}),
             index(doc! {"booking_id": 1, "planned_at": -1}),
             purge_index("purge_at"),
         ];
-        let made = self.planned.create_indexes(indexes).await;
-        unless_refused("indexes of planned", made).map_err(failed)?;
-        let made = self.bookings.create_index(purge_index("purge_at")).await;
-        unless_refused("indexes of bookings", made).map_err(failed)
+        let mut refused = Vec::new();
+        for (collection, indexes) in
+            [(&self.planned, planned), (&self.bookings, vec![purge_index("purge_at")])]
+        {
+            refused.extend(ensure_indexes(collection, indexes).await.map_err(failed)?);
+        }
+        Ok(refused)
     }
 
     /// Scheduled mail that matches, soonest first. A limit of 0 means no limit.
