@@ -46,7 +46,7 @@
 //! broker         config crash_points duration event health metrics routing tls
 //! scheduler      batcher broker clients event redaction routing supervisor
 //! trace          audit broker event health routing
-//! template       audit clients config event health metrics routing text
+//! template       audit clients config event health metrics routing
 //! channel        audit config event health metrics private_files redaction routing template text tls
 //! contract       broker duration event routing template
 //! embedded       audit broker config duration event ledger private_files routing scheduler

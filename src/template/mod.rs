@@ -46,7 +46,6 @@ use crate::{
     config::{Brand, Settings},
     event::Event,
     routing::{Route, RoutingTable},
-    text::one_line,
 };
 
 pub use crate::event::LANGUAGES;
@@ -323,5 +322,6 @@ fn render(
 
 /// A header is one line: whatever a value holds, no line break and no control character gets in.
 fn header(text: &str) -> String {
-    one_line(text).split_whitespace().collect::<Vec<_>>().join(" ")
+    let is_blank = |c: char| c.is_whitespace() || c.is_control();
+    text.split(is_blank).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
