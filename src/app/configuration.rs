@@ -198,5 +198,6 @@ pub(crate) fn message(body: Vec<u8>, queue: &str) -> Message {
         redelivered: false,
         received_at: jiff::Timestamp::now(),
         delivery_headers: None,
+        is_authentic: true,
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     },
     config::{EmailBackend, Settings},
     health::Dependency,
+    routing::Identity,
     supervisor::{Supervisor, Task},
 };
 
@@ -25,6 +26,7 @@ pub(super) fn build(
     Consumers {
         server: settings.rabbitmq.clone(),
         topology,
+        identity: Identity::new(settings.pepper.expose()),
         prefetch: settings.prefetch,
         prefetch_low: low_prefetch(settings),
         health,

@@ -53,7 +53,9 @@ impl Services {
         let ledger = configuration::open_ledger(settings, supervisor)?;
         let audit = configuration::open_audit(settings, metrics.clone(), supervisor).await?;
         let scheduler = MongoScheduler::new(audit.database(), supervisor);
-        let broker = AmqpBroker::new(settings.rabbitmq.clone(), topology).with_metrics(metrics);
+        let identity = Identity::new(settings.pepper.expose());
+        let broker =
+            AmqpBroker::new(settings.rabbitmq.clone(), topology, identity).with_metrics(metrics);
         let broker = Arc::new(broker);
         let outbox = Outbox::new(
             MongoRequests::new(audit.database(), settings.audit_retention),

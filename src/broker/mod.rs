@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    event::{Fault, Properties},
-    routing::{DeliveryId, Priority},
+    event::{self, Fault, Properties},
+    routing::{DeliveryId, Identity, Priority, RoutingTable},
 };
 
 /// How long a delivery waits that another owner holds, or that could not be tried.
@@ -32,15 +32,29 @@ pub struct Message {
     /// Whether it may have been delivered before.
     pub redelivered: bool,
     pub received_at: Timestamp,
-    /// The delivery that it stands for, on usher's own queues. Headers on source queues are
-    /// ignored, since a publisher could forge them.
+    /// The delivery that it stands for, on usher's own queues. Headers on other queues are ignored, since a
+    /// publisher could forge them.
     pub delivery_headers: Option<DeliveryHeaders>,
+    /// Whether the delivery headers are certainly usher's own. Those of older versions have no MAC; they
+    /// count if [`Self::is_caused_by_its_event`].
+    pub is_authentic: bool,
 }
 
 impl Message {
     /// Whether it is upstream's message itself, and no copy of usher's.
     pub fn is_from_upstream(&self) -> bool {
         self.delivery_headers.is_none()
+    }
+
+    /// Whether the event in the body causes the delivery that the headers name.
+    pub fn is_caused_by_its_event(&self, routing: &RoutingTable, identity: &Identity) -> bool {
+        let Some(headers) = &self.delivery_headers else { return false };
+        let Ok(mut event) = event::parse(&self.body, &self.properties, &headers.origin) else {
+            return false;
+        };
+        routing.normalize(&mut event);
+        let named = (headers.route.as_str(), headers.recipient.as_str(), &headers.delivery_id);
+        routing.causes(&event, identity, named)
     }
 
     /// What tells it from others where it is no event: its body, or the body's hash where it was not
@@ -99,6 +113,20 @@ pub struct DeliveryHeaders {
 const REASON_BYTES: usize = 1024;
 
 impl DeliveryHeaders {
+    /// What is left of headers that may be forged: the event starts again in the queue of its type.
+    #[must_use]
+    pub fn doubted(self) -> Self {
+        Self {
+            event_id: String::new(),
+            route: String::new(),
+            channel: String::new(),
+            recipient: String::new(),
+            origin: String::new(),
+            attempt: 0,
+            ..self
+        }
+    }
+
     pub fn to_headers(&self) -> BTreeMap<&'static str, String> {
         let mut reason = self.reason.as_str();
         while reason.len() > REASON_BYTES {

@@ -9,6 +9,8 @@ use crate::{duration, routing::Priority};
 pub(crate) const EVENTS: &str = "usher.events";
 /// The direct exchange that delay queues expire into; the routing key is the priority.
 pub(crate) const DUE: &str = "usher.due";
+/// What no binding of [`EVENTS`] takes, until usher has judged it.
+pub(crate) const UNROUTABLE: &str = "usher.unroutable";
 /// Deliveries that failed for good.
 pub(crate) const DEAD: &str = "usher.dead";
 /// Messages that can't be parsed or that crash their process.
@@ -31,9 +33,9 @@ pub(crate) fn delay(wait: Duration) -> String {
     format!("usher.delay.{}", duration::format(wait))
 }
 
-/// Whether usher owns this queue, so that its delivery headers can be trusted.
+/// Whether only usher publishes to this queue, so that it can have delivery headers.
 pub(crate) fn is_own(queue: &str) -> bool {
-    queue.starts_with("usher.")
+    queue.starts_with("usher.") && queue != UNROUTABLE
 }
 
 impl Destination {

@@ -19,6 +19,7 @@ use crate::{
     event::{self, Properties},
     failure::Failure,
     logging,
+    routing::Identity,
 };
 
 #[derive(Debug, Args)]
@@ -43,7 +44,11 @@ pub(super) async fn run(config: Option<&Path>, args: &PublishArgs) -> Result<Exi
         messages.push(message);
     }
     let topology = Topology::new(loaded.routing.queues(), &loaded.settings.retry_schedule);
-    let broker = AmqpBroker::new(loaded.settings.rabbitmq.clone(), Arc::new(topology));
+    let broker = AmqpBroker::new(
+        loaded.settings.rabbitmq.clone(),
+        Arc::new(topology),
+        Identity::new(loaded.settings.pepper.expose()),
+    );
     for (published, (id, message)) in messages.iter().enumerate() {
         broker.publish_event(message).await.map_err(|error| {
             let number = published + 1;

@@ -93,6 +93,7 @@ impl Pipeline {
             redelivered: false,
             received_at: Timestamp::now(),
             delivery_headers: Some(planned.delivery_headers.clone()),
+            is_authentic: true,
         };
         let event = event::parse(&message.body, &message.properties, message.origin());
         if let (true, Ok(event)) = (voided, event) {
@@ -135,6 +136,7 @@ impl Pipeline {
             redelivered: false,
             received_at: Timestamp::now(),
             delivery_headers: None,
+            is_authentic: true,
         };
         let Ok(mut event) = event::parse(last.body.as_bytes(), &last.properties, message.origin())
         else {
@@ -177,6 +179,7 @@ impl Pipeline {
             redelivered: false,
             received_at: Timestamp::now(),
             delivery_headers: None,
+            is_authentic: true,
         };
         let Ok(event) = event::parse(&message.body, &message.properties, message.origin()) else {
             return false;

@@ -104,6 +104,8 @@ impl Settlement {
     }
 }
 
+const NOT_AUTHENTIC: &str = "its headers are not usher's: they have no valid MAC, and its event does not ask for this delivery";
+
 /// Deliveries of a quorum queue after which a message is put away unread.
 const MOST_DELIVERIES: u64 = 10;
 
@@ -120,6 +122,15 @@ impl Pipeline {
             );
             let span = self.tracer.process(&mut message, None);
             self.reject(&message, None, &reason, &span).await;
+            return;
+        }
+        if message.delivery_headers.is_some()
+            && !message.is_authentic
+            && !message.is_caused_by_its_event(&self.routing, &self.identity)
+        {
+            message.delivery_headers = None;
+            let span = self.tracer.process(&mut message, None);
+            self.reject(&message, None, NOT_AUTHENTIC, &span).await;
             return;
         }
         let parsed = event::parse(&message.body, &message.properties, message.origin());

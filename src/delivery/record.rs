@@ -12,7 +12,7 @@ use super::{Pipeline, context::DeliveryContext};
 use crate::{
     audit::{DeliveryError, EventRef, Record, Status, Timings},
     broker::Message,
-    event::Event,
+    event::{Event, Fault},
     redaction::mask_secrets,
 };
 
@@ -106,6 +106,10 @@ impl Pipeline {
             Some(delivery_headers) => delivery_headers.delivery_id.clone(),
             None => self.identity.rejected(message.fingerprint(), &message.queue),
         };
+        let kind = match &message.properties.fault {
+            Some(Fault::Unroutable { .. }) => "unroutable",
+            _ => "rejected",
+        };
         let event = match event {
             Some(event) => event_ref(event, message),
             None => EventRef {
@@ -134,7 +138,7 @@ impl Pipeline {
             is_final: true,
             smtp: None,
             message_id: None,
-            error: Some(DeliveryError { kind: "rejected".to_owned(), message: cut(reason) }),
+            error: Some(DeliveryError { kind: kind.to_owned(), message: cut(reason) }),
             correlation: BTreeMap::new(),
             timings: Timings::default(),
             worker: self.policy.instance.clone(),

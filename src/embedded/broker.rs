@@ -143,6 +143,7 @@ impl EmbeddedBroker {
                 let message = Message {
                     queue: row.get(1)?,
                     redelivered: row.get(2)?,
+                    is_authentic: true,
                     received_at: Timestamp::now(),
                     properties: serde_json::from_str(&properties)?,
                     delivery_headers: delivery_headers

@@ -38,6 +38,8 @@ pub enum InvalidEvent {
     /// The properties of the message can't be read.
     #[error("the message can't be taken as it is: {0}")]
     Unreadable(String),
+    #[error("exchange {exchange:?} has no queue for the routing key {key:?}")]
+    Unroutable { exchange: String, key: String },
     #[error("the content encoding {0:?} is not supported")]
     Encoding(String),
     #[error("the body is not JSON: {0}")]
@@ -59,6 +61,10 @@ pub fn parse(body: &[u8], properties: &Properties, queue: &str) -> Result<Event,
     match &properties.fault {
         None => {}
         Some(Fault::Unreadable(reason)) => return Err(InvalidEvent::Unreadable(reason.clone())),
+        Some(Fault::Unroutable { exchange, key }) => {
+            let (exchange, key) = (exchange.clone(), key.clone());
+            return Err(InvalidEvent::Unroutable { exchange, key });
+        }
         Some(Fault::TooLarge { bytes, hash }) => {
             return Err(InvalidEvent::NotKept { bytes: *bytes, hash: hash.clone() });
         }

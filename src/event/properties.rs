@@ -70,6 +70,8 @@ pub enum Fault {
         /// Such as `sha256:…`.
         hash: String,
     },
+    /// No queue was bound to the exchange with this routing key.
+    Unroutable { exchange: String, key: String },
 }
 
 impl Header {

@@ -120,6 +120,18 @@ impl RoutingTable {
         Some(&self.by_event.get(kind)?.first()?.queue)
     }
 
+    /// Whether this event causes this delivery. Its id is keyed, so nobody else can name another recipient.
+    pub fn causes(
+        &self,
+        event: &Event,
+        identity: &Identity,
+        (route, recipient, id): (&str, &str, &DeliveryId),
+    ) -> bool {
+        let Some(route) = self.route(route) else { return false };
+        let deliveries = self.deliveries(std::slice::from_ref(route), event, identity);
+        deliveries.iter().any(|one| one.id == *id && one.recipient.as_str() == recipient)
+    }
+
     /// The deliveries that an event causes: one for each recipient of each route.
     pub fn deliveries(
         &self,

@@ -199,6 +199,7 @@ impl StreamSource {
             redelivered: false,
             received_at: Timestamp::now(),
             delivery_headers: None,
+            is_authentic: true,
         };
         (id, message)
     }

@@ -5,7 +5,9 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
+use crate::dead_letters::run;
 use crate::support::{
+    broker::Letter,
     events::{BOOKINGS, SEED_BOOKING, booking},
     eventually,
     smtp::{Phase, SmtpServer},
@@ -50,24 +52,111 @@ async fn a_queue_of_usher_with_other_arguments_makes_it_unready_and_stays() {
     assert_eq!(world.broker.take_one("usher.dead").await.body, b"precious");
 }
 
+/// Headers that name another recipient than the event.
+fn forged(origin: &str) -> BasicProperties {
+    let headers = table([
+        ("usher-delivery-id", long(&"0".repeat(32))),
+        ("usher-event-id", long("e-1")),
+        ("usher-route", long("booking-confirmed")),
+        ("usher-channel", long("email")),
+        ("usher-recipient", long("victim@example.com")),
+        ("usher-attempt", long("1")),
+        ("usher-origin", long(origin)),
+        ("usher-reason", long("forged")),
+        ("usher-masked", long("false")),
+        ("usher-mac", long(&"0".repeat(64))),
+    ]);
+    BasicProperties::default().with_headers(headers)
+}
+
+fn changed(letter: &Letter, name: &str, value: Option<&str>) -> BasicProperties {
+    let mut headers = letter.properties.headers().clone().expect("headers").inner().clone();
+    match value {
+        Some(value) => drop(headers.insert(name.into(), long(value))),
+        None => drop(headers.remove(name).expect("the header")),
+    }
+    letter.properties.clone().with_headers(headers.into())
+}
+
+#[tokio::test]
+async fn only_headers_with_a_mac_or_of_the_events_own_delivery_count() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Rcpt).once().reply("451 4.3.0 later");
+    let settings = world.usher().smtp(&smtp).set("RETRY_SCHEDULE", "1h");
+    let mut usher = settings.start().await;
+    world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
+    let retry = world.broker.take_one("usher.delay.1h").await;
+    usher.terminate().await;
+    assert_eq!(retry.header("usher-recipient"), "ana@example.com");
+    assert_eq!(retry.header("usher-mac").len(), 64);
+
+    let other = booking("e-1", "eva@example.com").to_string().into_bytes();
+    for (body, properties) in [
+        (retry.body.clone(), changed(&retry, "usher-recipient", Some("victim@example.com"))),
+        (retry.body.clone(), forged(BOOKINGS)),
+        (other, retry.properties.clone()),
+        // As the version before wrote it.
+        (retry.body.clone(), changed(&retry, "usher-mac", None)),
+    ] {
+        world.broker.publish_to("", "usher.due.high", [(body, properties)]).await;
+    }
+    let _usher = settings.start().await;
+    let poison = world.broker.take("usher.poison", 3).await;
+    for letter in &poison {
+        assert!(letter.reason().contains("not usher's"), "{}", letter.reason());
+        assert_eq!(letter.header("usher-recipient"), "");
+    }
+    let mails = smtp.until_accepted(1).await;
+    assert_eq!(mails.iter().map(|mail| mail.to.as_str()).collect::<Vec<_>>(), ["ana@example.com"]);
+    // Two of the forged messages have the same body.
+    let sent = world.until_records(4).await;
+    assert_eq!(brief(&sent).iter().filter(|record| record.ends_with(" sent ")).count(), 1);
+}
+
+#[tokio::test]
+async fn what_the_exchange_cannot_route_is_judged_and_its_headers_are_never_believed() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let settings = world.usher().smtp(&smtp);
+    let _usher = settings.start().await;
+    let event = booking("e-1", "user@example.com").to_string();
+    let message = [(event.clone(), forged(BOOKINGS))];
+    world.broker.publish_to("usher.events", "no.such.key", message).await;
+    let record = world.until_records(1).await.remove(0);
+    assert_eq!(brief(std::slice::from_ref(&record)), [" 0 rejected unroutable"]);
+    let id = text(&record, "delivery_id");
+    assert_ne!(id, "0".repeat(32));
+    let replay = ["poison", "replay", &id, "--reason", "wrong key", "--yes"];
+    run(&settings, 0, &replay).await;
+    assert_eq!(smtp.until_accepted(1).await[0].to, "user@example.com");
+
+    // A copy that a running instance of the version before let through.
+    let event = booking("e-2", "eva@example.com").to_string();
+    world.broker.publish_to("", "usher.poison", [(event, forged(BOOKINGS))]).await;
+    let id = "0".repeat(32);
+    let replay = ["poison", "replay", &id, "--reason", "wrong key", "--yes"];
+    run(&settings, 0, &replay).await;
+    assert_eq!(smtp.until_accepted(2).await[1].to, "eva@example.com");
+
+    let secret = serde_json::json!({
+        "event_id": "e-3", "event_type": "auth.two_factor_code", "email": "eva@example.com",
+        "full_name": "Eva", "verification_code": "918273",
+    });
+    let message = [(secret.to_string(), BasicProperties::default())];
+    world.broker.publish_to("usher.events", "no.such.key", message).await;
+    let letter = world.broker.take_one("usher.poison").await;
+    assert!(!String::from_utf8_lossy(&letter.body).contains("918273"), "{letter:?}");
+    assert_eq!(letter.header("usher-masked"), "true");
+}
+
 #[tokio::test]
 async fn forged_hand_off_headers_are_ignored() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     let _usher = world.usher().smtp(&smtp).start().await;
-    let headers = table([
-        ("usher-delivery-id", long(&"0".repeat(32))),
-        ("usher-event-id", long("forged")),
-        ("usher-route", long("booking-cancelled")),
-        ("usher-channel", long("email")),
-        ("usher-recipient", long("victim@example.com")),
-        ("usher-attempt", long("7")),
-        ("usher-origin", long("forged")),
-        ("usher-reason", long("forged")),
-    ]);
-    let properties = BasicProperties::default().with_headers(headers);
     let event = booking("e-1", "user@example.com").to_string();
-    world.broker.publish_with(BOOKINGS, event, properties).await;
+    world.broker.publish_with(BOOKINGS, event, forged("forged")).await;
     assert_eq!(smtp.until_accepted(1).await[0].to, "user@example.com");
     let records = world.until_records(1).await;
     assert_eq!(brief(&records), ["user@example.com 1 sent "]);

@@ -201,7 +201,6 @@ async fn poison_is_corrected_and_what_no_binding_took_is_found() {
     })
     .await;
 
-    // Not through usher, so no record mentions it.
     let lost = booking("e-2", "bob@example.com").to_string();
     let message = [(lost, BasicProperties::default())];
     world.broker.publish_to("usher.events", "bookings.confirmed", message).await;

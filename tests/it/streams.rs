@@ -209,7 +209,8 @@ async fn a_request_forwards_as_many_as_asked_for_and_first_those_of_dead_instanc
     let settings = ["ADMIN_EMAILS", "CONTACT_EMAILS"].map(|name| (name.to_owned(), team.clone()));
     let routing = Arc::new(RoutingTable::parse(EMBEDDED_ROUTES, &settings.into()).unwrap());
     let topology = Arc::new(Topology::new(routing.queues(), &[]));
-    let broker = Arc::new(AmqpBroker::new(endpoint(world.amqp_url()), topology));
+    let broker =
+        Arc::new(AmqpBroker::new(endpoint(world.amqp_url()), topology, Identity::new("pepper")));
     let bridge = |left_after| {
         let (routing, broker) = (routing.clone(), broker.clone());
         let (identity, health) = (Identity::new(world.name()), Dependency::new("stream"));

@@ -118,6 +118,7 @@ impl Request {
             redelivered: false,
             received_at: self.created_at,
             delivery_headers: None,
+            is_authentic: true,
         }
     }
 }

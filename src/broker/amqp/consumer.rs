@@ -35,6 +35,7 @@ use crate::{
     config::Endpoint,
     event,
     health::{Backoff, Dependency},
+    routing::Identity,
 };
 
 /// How long a message that panicked waits before it goes back to its queue.
@@ -44,6 +45,8 @@ const PANIC_DELAY: Duration = Duration::from_secs(5);
 pub struct Consumers {
     pub server: Endpoint,
     pub topology: Arc<Topology>,
+    /// Tells usher's own messages from forged ones.
+    pub identity: Identity,
     /// Prefetch of each queue.
     pub prefetch: u16,
     /// Prefetch of queues with mail that must not delay other mail.
@@ -221,7 +224,7 @@ impl Consumers {
         acks: Acks,
     ) {
         let tag = delivery.delivery_tag;
-        let message = headers::message(&mut delivery, &mut arrival, queue);
+        let message = headers::message(&mut delivery, &mut arrival, queue, &self.identity);
         let (handler, abandon, queue) = (handler.clone(), self.abandon.clone(), queue.to_owned());
         self.tasks.spawn(async move {
             let _memory = (permit, arrival);

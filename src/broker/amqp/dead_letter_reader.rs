@@ -75,7 +75,7 @@ impl DeadLetterReader {
         let got = self.channel.basic_get(self.queue.into(), BasicGetOptions::default()).await?;
         let Some(mut got) = got else { return Ok(None) };
         let mut arrival = self.intake.take(self.channel.id(), got.delivery.delivery_tag);
-        let mut message = headers::message(&mut got.delivery, &mut arrival, self.queue);
+        let mut message = headers::message(&mut got.delivery, &mut arrival, self.queue, identity);
         if message.delivery_headers.is_none() {
             message.delivery_headers = Some(unrouted_headers(identity, &message, &got.delivery));
         }

@@ -5,11 +5,13 @@ use lapin::{
     message::Delivery,
     types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, ShortString},
 };
+use subtle::ConstantTimeEq;
 
 use super::intake::Arrival;
 use crate::{
     broker::{DeliveryHeaders, Message, Republish, queue_names},
     event::{Fault, Header, Headers, Properties, published_second},
+    routing::Identity,
 };
 
 /// How much of upstream's headers is copied, in bytes: all headers have to fit into one frame.
@@ -30,7 +32,12 @@ const NOT_COPIED_PREFIXES: [&str; 3] = ["usher-", "x-first-death-", "x-last-deat
 
 /// A received message. Takes the body out of the delivery, and what is wrong with it out of the
 /// arrival.
-pub(super) fn message(delivery: &mut Delivery, arrival: &mut Arrival, queue: &str) -> Message {
+pub(super) fn message(
+    delivery: &mut Delivery,
+    arrival: &mut Arrival,
+    queue: &str,
+    identity: &Identity,
+) -> Message {
     let headers = delivery.properties.headers();
     let header = |name: &str| match headers.as_ref()?.inner().get(name)? {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
@@ -39,6 +46,17 @@ pub(super) fn message(delivery: &mut Delivery, arrival: &mut Arrival, queue: &st
     };
     let delivery_headers =
         queue_names::is_own(queue).then(|| DeliveryHeaders::from_headers(header)).flatten();
+    let is_authentic = delivery_headers.is_some()
+        && header(CODE).is_some_and(|stated| {
+            let code = message_code(identity, &delivery.properties, &delivery.data);
+            bool::from(code.as_bytes().ct_eq(stated.as_bytes()))
+        });
+    let unroutable = || {
+        (queue == queue_names::UNROUTABLE).then(|| Fault::Unroutable {
+            exchange: delivery.exchange.to_string(),
+            key: delivery.routing_key.to_string(),
+        })
+    };
     let text = |property: &Option<ShortString>| property.as_ref().map(ToString::to_string);
     let properties = Properties {
         content_type: text(delivery.properties.content_type()),
@@ -49,17 +67,52 @@ pub(super) fn message(delivery: &mut Delivery, arrival: &mut Arrival, queue: &st
         timestamp: delivery.properties.timestamp().and_then(published_second),
         traceparent: header("traceparent").map(ToOwned::to_owned),
         headers: headers.as_ref().map(copied).unwrap_or_default(),
-        fault: arrival.fault.take().or_else(|| header(TOO_LARGE).and_then(read_too_large)),
+        fault: arrival
+            .fault
+            .take()
+            .or_else(|| header(TOO_LARGE).and_then(read_too_large))
+            .or_else(unroutable),
         deliveries_before: headers.as_ref().map_or(0, deliveries_before),
     };
     Message {
         properties,
         delivery_headers,
+        is_authentic,
         queue: queue.to_owned(),
         redelivered: delivery.redelivered,
         received_at: jiff::Timestamp::now(),
         body: std::mem::take(&mut delivery.data),
     }
+}
+
+/// The MAC of a message in usher's own queues.
+const CODE: &str = "usher-mac";
+
+/// Covers the body, usher's headers and the properties that name the event. Other headers are not covered:
+/// brokers add some and change the types of others.
+fn message_code(identity: &Identity, properties: &BasicProperties, body: &[u8]) -> String {
+    let named = [
+        ("content-type", properties.content_type()),
+        ("content-encoding", properties.content_encoding()),
+        ("message-id", properties.message_id()),
+        ("correlation-id", properties.correlation_id()),
+        ("type", properties.kind()),
+    ];
+    let named = named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_ref()?.as_str().as_bytes())));
+    let headers = properties.headers().as_ref().map(FieldTable::inner).into_iter().flatten();
+    let headers = headers.filter_map(|(name, value)| {
+        let name = name.as_str();
+        let is_covered = name.starts_with("usher-") && name != CODE;
+        match value {
+            AMQPValue::LongString(text) if is_covered => Some((name, text.as_bytes())),
+            AMQPValue::ShortString(text) if is_covered => Some((name, text.as_str().as_bytes())),
+            _ => None,
+        }
+    });
+    let parts = named.chain(headers).flat_map(|(name, value)| [name.as_bytes(), value]);
+    identity.message_code([body].into_iter().chain(parts))
 }
 
 /// What stands for a body that was too large to be taken where it came from.
@@ -174,14 +227,18 @@ fn table(headers: &Headers) -> FieldTable {
 /// The properties of a republish. They are built anew: the broker would refuse a copied user id, an
 /// expiration would drop the message, CC and BCC would route it elsewhere, and x-death belongs to
 /// the broker.
-pub(super) fn republish_properties(republish: &Republish) -> BasicProperties {
+pub(super) fn republish_properties(republish: &Republish, identity: &Identity) -> BasicProperties {
     let mut table = table(&republish.properties.headers);
     for (name, value) in republish.delivery_headers.to_headers() {
         table.insert(name.into(), AMQPValue::LongString(value.into()));
     }
     let at = jiff::Timestamp::now().to_string();
     table.insert("usher-at".into(), AMQPValue::LongString(at.into()));
-    with_headers(&republish.properties, table)
+    let properties = with_headers(&republish.properties, table);
+    let code = message_code(identity, &properties, &republish.body);
+    let mut table = properties.headers().clone().unwrap_or_default();
+    table.insert(CODE.into(), AMQPValue::LongString(code.into()));
+    properties.with_headers(table)
 }
 
 /// The properties of an event as upstream sends it.

@@ -35,7 +35,7 @@ use super::{Broker, BrokerError, Message, Republish, queue_names::HELD};
 use crate::{
     config::{Endpoint, amqp_urls},
     metrics::Metrics,
-    routing::SourceQueue,
+    routing::{Identity, SourceQueue},
     tls::Pem,
 };
 
@@ -56,8 +56,8 @@ pub struct AmqpBroker {
 
 impl AmqpBroker {
     /// Connects lazily.
-    pub fn new(server: Endpoint, topology: Arc<Topology>) -> Self {
-        Self { publisher: Publisher::new(server, topology) }
+    pub fn new(server: Endpoint, topology: Arc<Topology>, identity: Identity) -> Self {
+        Self { publisher: Publisher::new(server, topology, identity) }
     }
 
     /// Reports the use of the channel pool.

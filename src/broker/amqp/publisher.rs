@@ -19,7 +19,7 @@ use super::{
     ANSWER_TIMEOUT, CLOSE_TIMEOUT, Message, Topology, close_gracefully, connect, headers,
     with_timeout,
 };
-use crate::{broker::Republish, config::Endpoint};
+use crate::{broker::Republish, config::Endpoint, routing::Identity};
 
 /// Publishes in progress at once.
 const CHANNELS: usize = 16;
@@ -30,6 +30,7 @@ const PUBLISHED_BYTES: usize = 12 * 1024 * 1024;
 
 pub(super) struct Publisher {
     channels: Pool<Channels>,
+    identity: Identity,
     memory: Semaphore,
 }
 
@@ -40,18 +41,18 @@ struct Channels {
 }
 
 impl Publisher {
-    pub(super) fn new(server: Endpoint, topology: Arc<Topology>) -> Self {
+    pub(super) fn new(server: Endpoint, topology: Arc<Topology>, identity: Identity) -> Self {
         let manager = Channels { server, topology, connection: Mutex::new(None) };
         // Building can only fail if timeouts are set without a runtime.
         let channels = Pool::builder(manager).max_size(CHANNELS).build();
         let channels = channels.unwrap_or_else(|_| unreachable!());
-        Self { channels, memory: Semaphore::new(PUBLISHED_BYTES) }
+        Self { channels, identity, memory: Semaphore::new(PUBLISHED_BYTES) }
     }
 
     pub(super) async fn republish(&self, republish: &Republish) -> anyhow::Result<()> {
         let (exchange, key) = Topology::address(republish.destination);
-        self.publish(&exchange, &key, &republish.body, headers::republish_properties(republish))
-            .await
+        let properties = headers::republish_properties(republish, &self.identity);
+        self.publish(&exchange, &key, &republish.body, properties).await
     }
 
     pub(super) async fn publish_event(&self, message: &Message) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use lapin::{
 use crate::{
     broker::{
         DEFER, Destination,
-        queue_names::{DEAD, DUE, EVENTS, HELD, LOW, PARKED, POISON, delay, due},
+        queue_names::{DEAD, DUE, EVENTS, HELD, LOW, PARKED, POISON, UNROUTABLE, delay, due},
     },
     routing::{Priority, SourceQueue},
 };
@@ -38,7 +38,7 @@ impl Topology {
     pub(crate) fn consumed(&self) -> impl Iterator<Item = (String, bool)> {
         let sources = self.sources.iter().map(|source| (source.name.clone(), false));
         let due = Priority::ALL.map(|priority| (due(priority), priority == Priority::Low));
-        sources.chain(due).chain([(LOW.to_owned(), true)])
+        sources.chain(due).chain([LOW, UNROUTABLE].map(|queue| (queue.to_owned(), true)))
     }
 
     pub(super) fn queues(&self) -> impl Iterator<Item = String> {
@@ -67,7 +67,7 @@ impl Topology {
             ensure_source(connection, &source.name).await?;
         }
         let channel = connection.create_channel().await?;
-        for queue in [DEAD, POISON, PARKED, LOW] {
+        for queue in [DEAD, POISON, PARKED, LOW, UNROUTABLE] {
             declare_queue(&channel, queue, []).await?;
         }
         declare_exchange(&channel, DUE, ExchangeKind::Direct, None).await?;
@@ -79,9 +79,13 @@ impl Topology {
         for wait in &self.waits {
             self.declare_delay(&channel, *wait).await?;
         }
-        // Unroutable messages go to the poison queue instead of being dropped.
+        // The alternate exchange of an existing exchange can't be changed, so it keeps its name. Older
+        // versions bind the poison queue to it, and bind it again at each connection while they run.
         declare_exchange(&channel, POISON, ExchangeKind::Fanout, None).await?;
-        bind(&channel, POISON, POISON, "").await?;
+        bind(&channel, UNROUTABLE, POISON, "").await?;
+        channel
+            .queue_unbind(POISON.into(), POISON.into(), "".into(), FieldTable::default())
+            .await?;
         declare_exchange(&channel, EVENTS, ExchangeKind::Topic, Some(POISON)).await?;
         for source in &self.sources {
             for key in &source.bind {

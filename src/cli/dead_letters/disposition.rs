@@ -63,6 +63,10 @@ impl DeadLettersCli {
         reason: &str,
     ) -> Result<Result<Disposition, String>, Failure> {
         let delivery = headers.delivery_id.clone();
+        // Not whom forged headers name, but whom the event does.
+        let is_believed = message.is_authentic
+            || message.is_caused_by_its_event(&self.loaded.routing, &self.identity);
+        let headers = if is_believed { headers } else { headers.doubted() };
         if headers.masked {
             return Ok(Err("its secrets are masked, so it can't be sent again".to_owned()));
         }

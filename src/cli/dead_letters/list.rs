@@ -68,7 +68,10 @@ impl DeadLettersCli {
     async fn queued(&self) -> anyhow::Result<HashMap<String, DeliveryHeaders>> {
         let (taken, messages) = self.take(|_| true).await?;
         taken.close().await;
-        let headers = messages.into_iter().filter_map(|(message, _)| message.delivery_headers);
+        let headers = messages.into_iter().filter_map(|(message, _)| {
+            let is_authentic = message.is_authentic;
+            message.delivery_headers.map(|it| if is_authentic { it } else { it.doubted() })
+        });
         Ok(headers.map(|headers| (headers.delivery_id.to_string(), headers)).collect())
     }
 

@@ -69,7 +69,7 @@ impl DeadLettersCli {
         message: &Message,
         headers: &DeliveryHeaders,
     ) -> Result<String, String> {
-        if !headers.origin.is_empty() {
+        if self.loaded.routing.queues().iter().any(|queue| queue.name == headers.origin) {
             return Ok(headers.origin.clone());
         }
         let event = event::parse(&message.body, &message.properties, "");

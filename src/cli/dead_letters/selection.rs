@@ -138,7 +138,8 @@ impl DeadLettersCli {
     ) -> Result<(), Failure> {
         let settings = &self.loaded.settings;
         let topology = Topology::new(self.loaded.routing.queues(), &settings.retry_schedule);
-        let broker = AmqpBroker::new(settings.rabbitmq.clone(), Arc::new(topology));
+        let broker =
+            AmqpBroker::new(settings.rabbitmq.clone(), Arc::new(topology), self.identity.clone());
         let total = selected.len();
         let progress = progress(decision.done(), total as u64);
         for (number, (selection, handle)) in selected.into_iter().enumerate() {

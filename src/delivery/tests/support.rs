@@ -134,6 +134,7 @@ impl TestBench {
             redelivered: false,
             received_at: Timestamp::now(),
             delivery_headers: Some(republish.delivery_headers),
+            is_authentic: true,
         };
         self.receive(message).await;
     }
@@ -511,6 +512,7 @@ pub(super) fn raw_message(body: impl Into<Vec<u8>>) -> Message {
         redelivered: false,
         received_at: Timestamp::now(),
         delivery_headers: None,
+        is_authentic: true,
     }
 }
 

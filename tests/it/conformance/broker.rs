@@ -19,7 +19,7 @@ use usher::{
     embedded::broker::EmbeddedBroker,
     event::Properties,
     health::Dependency,
-    routing::Priority,
+    routing::{Identity, Priority},
 };
 
 use super::{Backend, database, delivery_id, endpoint, on_both};
@@ -60,7 +60,7 @@ impl TestBroker {
             }
             Backend::Service => {
                 let world = World::new().await;
-                let broker = AmqpBroker::new(endpoint(world.amqp_url()), topology());
+                let broker = AmqpBroker::new(endpoint(world.amqp_url()), topology(), identity());
                 Self { world: Some(world), embedded: None, broker: Box::new(broker) }
             }
         }
@@ -85,6 +85,7 @@ impl TestBroker {
                 let consumers = Consumers {
                     server: endpoint(world.amqp_url()),
                     topology: topology(),
+                    identity: identity(),
                     prefetch: 10,
                     prefetch_low: 10,
                     health: Dependency::new("rabbitmq"),
@@ -130,6 +131,10 @@ impl Consumer {
         self.abandon.cancel();
         self.stop().await;
     }
+}
+
+fn identity() -> Identity {
+    Identity::new("pepper")
 }
 
 fn topology() -> Arc<Topology> {
