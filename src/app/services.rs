@@ -31,6 +31,9 @@ use crate::{
 /// How long the start waits for Redis to say whose ledger it has.
 const FOREIGN_LEDGER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// An index of a large collection takes minutes to build.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Each connects when it is needed: a service that is down is waited for.
 pub(super) struct Services {
     pub(super) ledger: Arc<RedisLedger>,
@@ -188,8 +191,9 @@ async fn prepare_database(
     let mut backoff = Backoff::default();
     let preparing = health.mongodb.when("preparing");
     loop {
-        match prepare(&audit, &scheduler, outbox.requests()).await {
-            Ok(refused) => {
+        let prepared = prepare(&audit, &scheduler, outbox.requests());
+        match timeout(PREPARE_TIMEOUT, prepared).await {
+            Ok(Ok(refused)) => {
                 for Refused { what, reason } in refused {
                     tracing::warn!(
                         what,
@@ -199,7 +203,8 @@ async fn prepare_database(
                 }
                 break;
             }
-            Err(error) => preparing.down(&error),
+            Ok(Err(error)) => preparing.down(&error),
+            Err(late) => preparing.down(&late),
         }
         tokio::time::sleep(backoff.step()).await;
     }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{services::Services, telemetry::Telemetry};
@@ -20,6 +21,9 @@ use crate::{
 
 /// Interval of the checks.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// A check that takes longer is given up.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Looks until `end` is cancelled.
 pub(super) fn spawn(
@@ -94,7 +98,8 @@ async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
         ticks.tick().await;
-        let Ok(overdue) = audit.overdue_retries(Timestamp::now() - OVERDUE).await else { continue };
+        let overdue = audit.overdue_retries(Timestamp::now() - OVERDUE);
+        let Ok(Ok(overdue)) = timeout(LOOK_TIMEOUT, overdue).await else { continue };
         let overdue = overdue.len();
         RetriesCounted { overdue, known }.emit(&metrics);
         known = overdue;

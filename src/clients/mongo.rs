@@ -1,6 +1,6 @@
 //! MongoDB: connecting, and what every store there needs.
 
-use std::{borrow::Borrow, collections::HashMap, time::Duration};
+use std::{borrow::Borrow, collections::HashMap, io, time::Duration};
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use mongodb::{
     options::{ClientOptions, IndexOptions, Tls, TlsOptions, WriteConcern},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use crate::{config::Endpoint, tls::TlsFiles};
 
@@ -18,6 +19,28 @@ const SERVER_SELECTION: Duration = Duration::from_secs(5);
 
 /// MongoDB's code for a duplicate key.
 const DUPLICATE_KEY: i32 = 11000;
+
+/// How long a command may take. The driver waits for ever for an answer that a connection has lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Gives up a command that is not answered. The driver closes its connection, so the next try has
+/// another one. Whether the command had an effect is unknown: what writes must be safe to repeat.
+pub(crate) trait InTime<T>: IntoFuture<Output = Result<T, Error>, IntoFuture: Send> {
+    fn in_time(self) -> impl Future<Output = Result<T, Error>> + Send
+    where
+        Self: Sized,
+    {
+        let answer = timeout(ANSWER_TIMEOUT, self.into_future());
+        async move {
+            answer.await.unwrap_or_else(|_| {
+                let reason = format!("no answer within {ANSWER_TIMEOUT:?}");
+                Err(io::Error::new(io::ErrorKind::TimedOut, reason).into())
+            })
+        }
+    }
+}
+
+impl<T, C> InTime<T> for C where C: IntoFuture<Output = Result<T, Error>, IntoFuture: Send> {}
 
 /// A database handle with a connection pool of its own, which connects lazily.
 pub async fn connect(server: &Endpoint, database: &str) -> Result<Database, Error> {
@@ -148,7 +171,7 @@ async fn insert_batch(
         return Ok(Vec::new());
     }
     let mut answers: Vec<_> = documents.iter().map(|_| Ok(true)).collect();
-    let Err(error) = collection.insert_many(documents).ordered(false).await else {
+    let Err(error) = collection.insert_many(documents).ordered(false).in_time().await else {
         return Ok(answers);
     };
     let ErrorKind::InsertMany(ref failure) = *error.kind else { return Err(error) };
@@ -198,8 +221,8 @@ pub async fn find_all(
     ids: Vec<String>,
 ) -> Vec<anyhow::Result<Option<Document>>> {
     let found = async {
-        let found = collection.find(bson::doc! {"_id": {"$in": &ids}}).await?;
-        found.try_collect::<Vec<Document>>().await
+        let found = collection.find(bson::doc! {"_id": {"$in": &ids}}).in_time().await?;
+        found.try_collect::<Vec<Document>>().in_time().await
     };
     match found.await {
         Err(error) => ids.iter().map(|_| Err(error.clone().into())).collect(),

@@ -22,7 +22,7 @@ use super::{
     source::{Markup, SHORT_VERSION, Source, SourceKind, WHOLE_VERSION, clean},
 };
 use crate::{
-    clients::mongo::is_duplicate_key,
+    clients::mongo::{InTime, is_duplicate_key},
     event::snake_case,
     health::Backoff,
     metrics::{InternalEvent, Metrics},
@@ -181,8 +181,8 @@ impl TemplateStore {
 
     async fn find(&self, filter: Document) -> Result<Vec<Stored>, Error> {
         let order = doc! {"name": 1, "locale": 1, "version": 1};
-        let found = self.templates.find(filter).sort(order).await?;
-        found.map_ok(|document| Stored::read(&document)).try_collect().await
+        let found = self.templates.find(filter).sort(order).in_time().await?;
+        found.map_ok(|document| Stored::read(&document)).try_collect().in_time().await
     }
 
     /// The active ones; of several for one place, the one that was made active last comes last.
@@ -212,7 +212,8 @@ impl TemplateStore {
             let locale = stored.locale.as_deref().unwrap_or("any");
             // The id makes the number unique.
             document.insert("_id", format!("{}/{locale}/{}", stored.name, stored.version));
-            match self.templates.clone_with_type::<Document>().insert_one(document).await {
+            match self.templates.clone_with_type::<Document>().insert_one(document).in_time().await
+            {
                 Ok(_) => return Ok(stored.version),
                 Err(error) if is_duplicate_key(&error) => {}
                 Err(error) => return Err(error),
@@ -229,7 +230,7 @@ impl TemplateStore {
             "is_active": active, "last_modified_at": DateTime::now(), "last_modified_by": by,
         };
         let these = doc! {"_id": {"$in": ids}};
-        Ok(self.templates.update_many(these, doc! {"$set": change}).await?.matched_count)
+        Ok(self.templates.update_many(these, doc! {"$set": change}).in_time().await?.matched_count)
     }
 
     /// The text that mails of this version were made from. A stored text that has another version was
@@ -243,7 +244,8 @@ impl TemplateStore {
             SHORT_VERSION => doc! {"$gte": version, "$lt": format!("{version}g")},
             _ => doc! {"$eq": version},
         };
-        let found = self.versions.find_one(doc! {"_id": ids}).sort(doc! {"_id": 1}).await?;
+        let found =
+            self.versions.find_one(doc! {"_id": ids}).sort(doc! {"_id": 1}).in_time().await?;
         Ok(found.and_then(|found| {
             let text = |part| found.get_str(part).unwrap_or_default().to_owned();
             let (subject, html, text) = (text("subject"), text("html"), text("text"));
@@ -262,7 +264,7 @@ impl TemplateStore {
             in_use.iter().map(|(_, _, compiled)| compiled.version.as_str()).collect();
         let ids: Vec<&str> = ids.into_iter().collect();
         let known = self.versions.find(doc! {"_id": {"$in": &ids}}).projection(doc! {"_id": 1});
-        let known: Vec<Document> = known.await?.try_collect().await?;
+        let known: Vec<Document> = known.in_time().await?.try_collect().in_time().await?;
         let mut known: HashSet<&str> =
             known.iter().filter_map(|it| it.get_str("_id").ok()).collect();
         for (name, language, compiled) in &in_use {
@@ -275,7 +277,7 @@ impl TemplateStore {
                 "subject": &flat.subject, "html": &flat.html, "text": &flat.text,
                 "is_stripped": true, "first_loaded_at": DateTime::now(),
             };
-            match self.versions.insert_one(document).await {
+            match self.versions.insert_one(document).in_time().await {
                 Err(error) if !is_duplicate_key(&error) => return Err(error),
                 _ => {}
             }

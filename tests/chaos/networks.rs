@@ -1,7 +1,7 @@
 //! The network to each of the four services in turn delays, falls silent, resets, cuts and half
 //! closes, while events come in. usher recovers by itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -150,4 +150,40 @@ async fn all_connections_to_redis_fall_silent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_connections_to_mongodb_fall_silent() {
     all_silent("MONGODB_URI").await;
+}
+
+/// One answer is lost on its connection, and everything else is well and stays so: all recording, and
+/// then all mail, once waited for it for ever.
+async fn one_answer_is_lost(setting: &str, request: &[u8]) {
+    let mut stage = Stage::new().await;
+    let proxy = stage.behind_a_proxy(setting).await;
+    let published = batch(&TRAFFIC, 8 * TRAFFIC.len(), &stage.smtp);
+    let (first, more) = published.split_at(2 * TRAFFIC.len());
+    let instances = vec![stage.start(&[])];
+    stage.publish(first).await;
+    eventually("some are over", async || (stage.over().await > 0).then_some(())).await;
+    proxy.swallow_answer_to(request);
+    stage.publish(more).await;
+    eventually("an answer is lost", async || proxy.has_swallowed().then_some(())).await;
+    let began = Instant::now();
+    let wanted: usize = published.iter().map(|event| event.deliveries.len()).sum();
+    eventually("all are over", async || (stage.over().await == wanted).then_some(())).await;
+    crate::say(format_args!("{setting}: recovered from a lost answer in {:?}", began.elapsed()));
+    let judgement = stage.verdict(&published, instances, Limits::default()).await;
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_never_answers_one_write_of_records() {
+    one_answer_is_lost("MONGODB_URI", b"\x02insert\0\x0b\0\0\0deliveries\0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_never_answers_one_read_of_bookings() {
+    one_answer_is_lost("MONGODB_URI", b"\x02find\0\x09\0\0\0bookings\0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_never_answers_one_call_of_the_ledger() {
+    one_answer_is_lost("REDIS_URL", b"EVALSHA").await;
 }

@@ -4,8 +4,8 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -49,11 +49,15 @@ enum Stranded {
     All(Instant),
 }
 
+/// A request whose answer is swallowed, once; see [`Proxy::swallow_answer_to`].
+type Unanswered = Arc<Mutex<Option<Vec<u8>>>>;
+
 /// A running proxy in front of one server.
 pub(crate) struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
     stranded: watch::Sender<Stranded>,
+    unanswered: Unanswered,
     open: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -67,9 +71,10 @@ impl Proxy {
         let stranded = watch::Sender::new(Stranded::None);
         let open = Arc::<AtomicUsize>::default();
         let server = server.to_owned();
-        let all = (weather.subscribe(), stranded.subscribe());
+        let unanswered = Unanswered::default();
+        let all = (weather.subscribe(), stranded.subscribe(), unanswered.clone());
         let task = tokio::spawn(accept(listener, server, all, open.clone()));
-        Self { address, weather, stranded, open, task }
+        Self { address, weather, stranded, unanswered, open, task }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -85,6 +90,17 @@ impl Proxy {
     /// error, and others continue.
     pub(crate) fn strand(&self, port: u16) {
         self.stranded.send_replace(Stranded::One(port));
+    }
+
+    /// The next request that contains these bytes reaches the server, but its connection never brings
+    /// anything back again. All others, old and new, are well.
+    pub(crate) fn swallow_answer_to(&self, request: &[u8]) {
+        *self.unanswered.lock().expect("not poisoned") = Some(request.to_vec());
+    }
+
+    /// Whether the answer was swallowed.
+    pub(crate) fn has_swallowed(&self) -> bool {
+        self.unanswered.lock().expect("not poisoned").is_none()
     }
 
     /// Silences all open connections.
@@ -110,15 +126,19 @@ impl Drop for Proxy {
 async fn accept(
     listener: TcpListener,
     server: String,
-    (weather, stranded): (watch::Receiver<Weather>, watch::Receiver<Stranded>),
+    (weather, stranded, unanswered): (
+        watch::Receiver<Weather>,
+        watch::Receiver<Stranded>,
+        Unanswered,
+    ),
     open: Arc<AtomicUsize>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
         let (server, weather, open) = (server.clone(), weather.clone(), open.clone());
-        let stranded = stranded.clone();
+        let (stranded, unanswered) = (stranded.clone(), unanswered.clone());
         open.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            connection(client, &server, weather, stranded).await.ok();
+            connection(client, &server, weather, stranded, unanswered).await.ok();
             open.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -129,6 +149,7 @@ async fn connection(
     server: &str,
     weather: watch::Receiver<Weather>,
     mut stranded: watch::Receiver<Stranded>,
+    unanswered: Unanswered,
 ) -> io::Result<()> {
     // A connection that ends without a shutdown ends with a reset.
     client.set_zero_linger()?;
@@ -143,8 +164,9 @@ async fn connection(
     let (port, opened) = (server.local_addr()?.port(), Instant::now());
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let up = pump(from_client, to_server, weather.clone(), Way::ToServer);
-    let down = pump(from_server, to_client, weather, Way::ToClient);
+    let mute = Mute { unanswered, is_mute: AtomicBool::new(false) };
+    let up = pump(from_client, to_server, weather.clone(), Way::ToServer, &mute);
+    let down = pump(from_server, to_client, weather, Way::ToClient, &mute);
     // An error ends both directions; an end of file only its own.
     let both = std::pin::pin!(async { tokio::try_join!(up, down) });
     let mine = |stranded: &Stranded| match *stranded {
@@ -161,6 +183,25 @@ async fn connection(
     std::future::pending().await
 }
 
+/// Whether a connection brings nothing back any more.
+struct Mute {
+    unanswered: Unanswered,
+    is_mute: AtomicBool,
+}
+
+impl Mute {
+    fn swallows(&self, way: Way, bytes: &[u8]) -> bool {
+        if way == Way::ToServer {
+            let mut request = self.unanswered.lock().expect("not poisoned");
+            let holds = |wanted: &mut Vec<u8>| bytes.windows(wanted.len()).any(|it| it == wanted);
+            if request.take_if(holds).is_some() {
+                self.is_mute.store(true, Ordering::Relaxed);
+            }
+        }
+        way == Way::ToClient && self.is_mute.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     ToServer,
@@ -172,6 +213,7 @@ async fn pump(
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
     way: Way,
+    mute: &Mute,
 ) -> io::Result<()> {
     let mut passed = 0;
     let mut buffer = vec![0; 16 * 1024];
@@ -197,6 +239,9 @@ async fn pump(
         };
         if read == 0 {
             return to.shutdown().await;
+        }
+        if mute.swallows(way, &buffer[..read]) {
+            continue;
         }
         match now {
             Weather::Latency(by) => tokio::time::sleep(by).await,

@@ -20,7 +20,10 @@ use super::{
     hub::{Hub, Subscription},
     message::{FIELDS, FeedRecord},
 };
-use crate::audit::{Status, store::DELIVERIES};
+use crate::{
+    audit::{Status, store::DELIVERIES},
+    clients::mongo::InTime,
+};
 
 /// How long the server waits for a batch, and so how soon it is noticed that no listener is left.
 const MAX_AWAIT: Duration = Duration::from_secs(1);
@@ -154,7 +157,7 @@ impl ChangeStreams {
         if let Some(resume) = resume {
             watch = watch.start_after(resume);
         }
-        let stream = watch.await?;
+        let stream = watch.in_time().await?;
         let position = stream.resume_token().as_ref().and_then(from_resume_token);
         let position = position.or(after.cloned());
         let position = position.ok_or_else(|| Error::custom("the server gives no resume token"))?;
@@ -163,7 +166,7 @@ impl ChangeStreams {
 
     /// The next message, if there is one now. Not cancel-safe: a batch would be lost.
     async fn next(&self, open: &mut Open) -> Result<Option<Message>, StreamError> {
-        let Some(event) = open.stream.next_if_any().await? else {
+        let Some(event) = open.stream.next_if_any().in_time().await? else {
             if !open.stream.is_alive() {
                 return Err(StreamError::Dropped);
             }

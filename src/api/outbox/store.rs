@@ -16,7 +16,7 @@ use super::{
 use crate::{
     audit::store::DELIVERIES,
     clients::mongo::{
-        Refused, date, ensure_indexes, from_document, index, is_duplicate_key, purge_index,
+        InTime, Refused, date, ensure_indexes, from_document, index, is_duplicate_key, purge_index,
         to_document, with_ids,
     },
     redaction::AddressMatcher,
@@ -93,7 +93,7 @@ impl MongoRequests {
                 traceparent: new.traceparent.clone(),
             };
             let document = to_document(&request, &DATES).map_err(failed)?;
-            match self.requests.insert_one(document).await {
+            match self.requests.insert_one(document).in_time().await {
                 Ok(_) => return Ok(Ok(request)),
                 // The same request was submitted at the same time.
                 Err(error) if is_duplicate_key(&error) && new.id.is_some() => {}
@@ -110,6 +110,7 @@ impl MongoRequests {
                 .find_one_and_update(doc! {"_id": kind.as_str()}, doc! {"$inc": {"last": 1_i64}})
                 .upsert(true)
                 .return_document(ReturnDocument::After)
+                .in_time()
                 .await;
             match counted {
                 Ok(counted) => {
@@ -135,7 +136,7 @@ impl MongoRequests {
             "state": State::Queued.as_str(), "updated_at": date(now), "purge_at": date(purge_at),
         };
         let pending = doc! {"_id": id, "state": State::Pending.as_str()};
-        self.requests.update_one(pending, doc! {"$set": set}).await.map_err(failed)?;
+        self.requests.update_one(pending, doc! {"$set": set}).in_time().await.map_err(failed)?;
         Ok(())
     }
 
@@ -143,7 +144,7 @@ impl MongoRequests {
     pub(super) async fn release(&self, id: &str) -> Result<(), RequestError> {
         let set = doc! {"$set": {"claim_at": date(Timestamp::now())}};
         let pending = doc! {"_id": id, "state": State::Pending.as_str()};
-        self.requests.update_one(pending, set).await.map_err(failed)?;
+        self.requests.update_one(pending, set).in_time().await.map_err(failed)?;
         Ok(())
     }
 
@@ -152,14 +153,20 @@ impl MongoRequests {
         let now = Timestamp::now();
         let due = doc! {"state": State::Pending.as_str(), "claim_at": {"$lte": date(now)}};
         let found = self.requests.find(due.clone()).projection(doc! {"_id": 1});
-        let found = found.sort(doc! {"claim_at": 1}).limit(BATCH).await.map_err(failed)?;
-        let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
+        let found =
+            found.sort(doc! {"claim_at": 1}).limit(BATCH).in_time().await.map_err(failed)?;
+        let found: Vec<Document> = found.try_collect().in_time().await.map_err(failed)?;
         let mut claimed = Vec::new();
         for id in found.iter().filter_map(|one| one.get("_id")) {
             let mut still_due = due.clone();
             still_due.insert("_id", id);
             let set = doc! {"$set": {"claim_at": date(now + lease)}};
-            let one = self.requests.find_one_and_update(still_due, set).await.map_err(failed)?;
+            let one = self
+                .requests
+                .find_one_and_update(still_due, set)
+                .in_time()
+                .await
+                .map_err(failed)?;
             claimed.extend(one.map(read).transpose()?);
         }
         Ok(claimed)
@@ -168,7 +175,7 @@ impl MongoRequests {
     /// Number of unpublished requests.
     pub async fn waiting(&self) -> Result<u64, RequestError> {
         let pending = doc! {"state": State::Pending.as_str()};
-        self.requests.count_documents(pending).await.map_err(failed)
+        self.requests.count_documents(pending).in_time().await.map_err(failed)
     }
 
     /// Requests of a kind with their progress, newest first, and their total number.
@@ -179,10 +186,11 @@ impl MongoRequests {
         limit: i64,
     ) -> Result<(u64, Vec<(Request, Progress)>), RequestError> {
         let of_kind = doc! {"kind": kind.as_str()};
-        let count = self.requests.count_documents(of_kind.clone()).await.map_err(failed)?;
+        let count =
+            self.requests.count_documents(of_kind.clone()).in_time().await.map_err(failed)?;
         let found = self.requests.find(of_kind).sort(doc! {"number": -1}).skip(skip).limit(limit);
         let found: Vec<Document> =
-            found.await.map_err(failed)?.try_collect().await.map_err(failed)?;
+            found.in_time().await.map_err(failed)?.try_collect().in_time().await.map_err(failed)?;
         let found = found.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok((count, self.with_progress(found).await?))
     }
@@ -204,9 +212,9 @@ impl MongoRequests {
     /// The requests that hold the address.
     pub async fn find_person(&self, matcher: &AddressMatcher) -> Result<Vec<String>, RequestError> {
         let requests = self.requests.find(doc! {}).projection(doc! {"body": 1});
-        let mut requests = requests.await.map_err(failed)?;
+        let mut requests = requests.in_time().await.map_err(failed)?;
         let mut found = Vec::new();
-        while let Some(request) = requests.try_next().await.map_err(failed)? {
+        while let Some(request) = requests.try_next().in_time().await.map_err(failed)? {
             let body = request.get_str("body").unwrap_or_default();
             if matcher.is_in_body(body.as_bytes()) {
                 found.push(request.get_str("_id").unwrap_or_default().to_owned());
@@ -218,13 +226,13 @@ impl MongoRequests {
     /// Deletes requests by their ids.
     pub async fn delete(&self, ids: &[String]) -> Result<(), RequestError> {
         for chunk in ids.chunks(CHUNK) {
-            self.requests.delete_many(with_ids(chunk)).await.map_err(failed)?;
+            self.requests.delete_many(with_ids(chunk)).in_time().await.map_err(failed)?;
         }
         Ok(())
     }
 
     async fn find_one(&self, filter: Document) -> Result<Option<Request>, RequestError> {
-        self.requests.find_one(filter).await.map_err(failed)?.map(read).transpose()
+        self.requests.find_one(filter).in_time().await.map_err(failed)?.map(read).transpose()
     }
 
     async fn with_progress(
@@ -236,8 +244,9 @@ impl MongoRequests {
             "event.id": 1, "delivery_id": 1, "attempt": 1, "status": 1, "error.message": 1, "at": 1,
         };
         let records = self.deliveries.find(doc! {"event.id": {"$in": ids}}).projection(fields);
-        let records = records.sort(doc! {"at": 1}).await.map_err(failed)?;
-        let records: Vec<RecordedAttempt> = records.try_collect().await.map_err(failed)?;
+        let records = records.sort(doc! {"at": 1}).in_time().await.map_err(failed)?;
+        let records: Vec<RecordedAttempt> =
+            records.try_collect().in_time().await.map_err(failed)?;
         let with_progress = |request: Request| {
             let progress = Progress::from_records(&request, &records);
             (request, progress)

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::{ACTIONS, DELIVERIES, DELIVERY_STATUS, MongoAudit, failed};
 use crate::{
     audit::{AuditError, Record, Status},
-    clients::{bson_time, mongo::date},
+    clients::{
+        bson_time,
+        mongo::{InTime, date},
+    },
     routing::DeliveryId,
 };
 
@@ -186,7 +189,7 @@ impl MongoAudit {
         if let Some(became) = correction.became {
             document.insert("became", became.as_str());
         }
-        self.database.collection(ACTIONS).insert_one(document).await.map_err(failed)?;
+        self.database.collection(ACTIONS).insert_one(document).in_time().await.map_err(failed)?;
         Ok(())
     }
 }

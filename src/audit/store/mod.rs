@@ -24,7 +24,7 @@ use self::write::Writer;
 use super::{Audit, AuditError, Record};
 use crate::{
     batcher::Batcher,
-    clients::mongo::{connect, find_all},
+    clients::mongo::{InTime, connect, find_all},
     config::Endpoint,
     metrics::Metrics,
     routing::DeliveryId,
@@ -70,7 +70,7 @@ impl MongoAudit {
     }
 
     pub async fn ping(&self) -> Result<(), AuditError> {
-        self.database.run_command(doc! {"ping": 1}).await.map_err(failed)?;
+        self.database.run_command(doc! {"ping": 1}).in_time().await.map_err(failed)?;
         Ok(())
     }
 }
@@ -86,13 +86,14 @@ impl Audit for MongoAudit {
             .collection::<Record>(DELIVERIES)
             .find_one(doc! {"delivery_id": delivery.as_str(), "status": {"$ne": "duplicate"}})
             .sort(doc! {"at": -1})
+            .in_time()
             .await
             .map_err(failed)
     }
 
     async fn is_empty(&self) -> Result<bool, AuditError> {
         let deliveries = self.database.collection::<Document>(DELIVERIES);
-        let any = deliveries.find_one(doc! {}).projection(doc! {"_id": 1}).await;
+        let any = deliveries.find_one(doc! {}).projection(doc! {"_id": 1}).in_time().await;
         Ok(any.map_err(failed)?.is_none())
     }
 

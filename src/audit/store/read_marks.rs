@@ -6,7 +6,7 @@ use mongodb::bson::{Document, doc};
 use super::{DELIVERIES, MongoAudit, failed, search::Filter};
 use crate::{
     audit::{AuditError, Status},
-    clients::mongo::insert_all,
+    clients::mongo::{InTime, insert_all},
     routing::DeliveryId,
 };
 
@@ -62,7 +62,8 @@ impl MongoAudit {
         matching.insert("status", doc! {"$ne": Status::Duplicate.as_str()});
         let deliveries = self.database.collection::<Document>(DELIVERIES);
         let fields = doc! {"_id": 0, "delivery_id": 1, "purge_at": 1};
-        let records = deliveries.find(matching).projection(fields).await.map_err(failed)?;
+        let records =
+            deliveries.find(matching).projection(fields).in_time().await.map_err(failed)?;
         let mut chunks = records.try_chunks(CHUNK);
         let mut new = 0;
         while let Some(chunk) = chunks.try_next().await.map_err(|error| failed(error.1))? {

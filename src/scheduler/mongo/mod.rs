@@ -19,8 +19,8 @@ use super::{
 use crate::{
     batcher::Batcher,
     clients::mongo::{
-        InsertError, Refused, date, ensure_indexes, find_all, from_document, index, insert_all,
-        is_duplicate_key, purge_index, to_document,
+        InTime, InsertError, Refused, date, ensure_indexes, find_all, from_document, index,
+        insert_all, is_duplicate_key, purge_index, to_document,
     },
     routing::DeliveryId,
     supervisor::{Supervisor, Task},
@@ -153,8 +153,9 @@ impl MongoScheduler {
         order: Document,
         limit: i64,
     ) -> Result<Vec<Planned>, SchedulerError> {
-        let found = self.planned.find(filter).sort(order).limit(limit).await.map_err(failed)?;
-        let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
+        let found =
+            self.planned.find(filter).sort(order).limit(limit).in_time().await.map_err(failed)?;
+        let found: Vec<Document> = found.try_collect().in_time().await.map_err(failed)?;
         found.into_iter().map(|one| from_document(one, &DATES).map_err(failed)).collect()
     }
 
@@ -165,7 +166,7 @@ impl MongoScheduler {
         fields: Document,
     ) -> Result<bool, SchedulerError> {
         let filter = doc! {"_id": delivery.as_str(), "state": State::Planned.as_str()};
-        let updated = self.planned.update_one(filter, doc! {"$set": fields}).await;
+        let updated = self.planned.update_one(filter, doc! {"$set": fields}).in_time().await;
         Ok(updated.map_err(failed)?.matched_count > 0)
     }
 }
@@ -181,7 +182,7 @@ impl Scheduler for MongoScheduler {
                 return Ok(Added::New);
             }
             let id = planned.delivery_id.as_str();
-            let known = self.planned.find_one(doc! {"_id": id}).await.map_err(failed)?;
+            let known = self.planned.find_one(doc! {"_id": id}).in_time().await.map_err(failed)?;
             // It was deleted in between, so the insert can succeed now.
             let Some(known) = known else { continue };
             let known: Planned = from_document(known, &DATES).map_err(failed)?;
@@ -191,7 +192,7 @@ impl Scheduler for MongoScheduler {
             let as_found = doc! {
                 "_id": id, "state": known.state.as_str(), "ticket.event_id": known.delivery_headers.event_id,
             };
-            let replaced = self.planned.replace_one(as_found, document.clone()).await;
+            let replaced = self.planned.replace_one(as_found, document.clone()).in_time().await;
             if replaced.map_err(failed)?.matched_count > 0 {
                 return Ok(Added::New);
             }
@@ -201,9 +202,13 @@ impl Scheduler for MongoScheduler {
     async fn claim_due(&self, now: Timestamp) -> Result<Vec<Planned>, SchedulerError> {
         let due = doc! {"state": {"$in": WAITING}, "claim_at": {"$lte": date(now)}};
         let only_ids = self.planned.find(due.clone()).projection(doc! {"_id": 1, BYTES: 1});
-        let found =
-            only_ids.sort(doc! {"claim_at": 1}).limit(BATCH as i64).await.map_err(failed)?;
-        let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
+        let found = only_ids
+            .sort(doc! {"claim_at": 1})
+            .limit(BATCH as i64)
+            .in_time()
+            .await
+            .map_err(failed)?;
+        let found: Vec<Document> = found.try_collect().in_time().await.map_err(failed)?;
         if found.is_empty() {
             return Ok(Vec::new());
         }
@@ -217,7 +222,11 @@ impl Scheduler for MongoScheduler {
         let claim = doc! {
             "state": State::Claimed.as_str(), "claim_at": date(lease_from(now)), "claimed_by": &token,
         };
-        self.planned.update_many(still_due, doc! {"$set": claim}).await.map_err(failed)?;
+        self.planned
+            .update_many(still_due, doc! {"$set": claim})
+            .in_time()
+            .await
+            .map_err(failed)?;
         let mine = doc! {"_id": {"$in": ids}, "claimed_by": token};
         self.read(mine, doc! {"due": 1}, 0).await
     }
@@ -227,7 +236,7 @@ impl Scheduler for MongoScheduler {
         let filter = doc! {"_id": {"$in": ids}, "state": State::Claimed.as_str()};
         let purge_at = date(after(Timestamp::now(), KEPT));
         let mark = doc! {"$set": {"state": State::Published.as_str(), "purge_at": purge_at}};
-        self.planned.update_many(filter, mark).await.map_err(failed)?;
+        self.planned.update_many(filter, mark).in_time().await.map_err(failed)?;
         Ok(())
     }
 
@@ -252,15 +261,15 @@ impl Scheduler for MongoScheduler {
             doc! {"$match": {"state": &waiting, "due": {"$gte": date(now), "$lt": tomorrow}}},
             doc! {"$group": {"_id": hour, "count": {"$sum": 1}}},
         ];
-        let mut found = self.planned.aggregate(groups).await.map_err(failed)?;
-        while let Some(group) = found.try_next().await.map_err(failed)? {
+        let mut found = self.planned.aggregate(groups).in_time().await.map_err(failed)?;
+        while let Some(group) = found.try_next().in_time().await.map_err(failed)? {
             let hour = number(&group, "_id").and_then(|hour| usize::try_from(hour).ok());
             if let Some(hour) = hour.and_then(|hour| backlog.hours.get_mut(hour)) {
                 *hour = number(&group, "count").unwrap_or(0).unsigned_abs();
             }
         }
         let overdue = doc! {"state": waiting, "due": {"$lt": date(after(now, -OVERDUE))}};
-        backlog.overdue = self.planned.count_documents(overdue).await.map_err(failed)?;
+        backlog.overdue = self.planned.count_documents(overdue).in_time().await.map_err(failed)?;
         Ok(backlog)
     }
 
@@ -273,9 +282,14 @@ impl Scheduler for MongoScheduler {
     async fn change(&self, booking: Booking) -> Result<Booking, SchedulerError> {
         let document = to_document(&booking, &DATES).map_err(failed)?;
         loop {
-            let known = self.bookings.find_one(doc! {"_id": &booking.id}).await.map_err(failed)?;
+            let known = self
+                .bookings
+                .find_one(doc! {"_id": &booking.id})
+                .in_time()
+                .await
+                .map_err(failed)?;
             let Some(known) = known else {
-                match self.bookings.insert_one(&document).await {
+                match self.bookings.insert_one(&document).in_time().await {
                     Ok(_) => return Ok(booking),
                     // Another instance was faster: compare again.
                     Err(error) if is_duplicate_key(&error) => continue,
@@ -287,7 +301,8 @@ impl Scheduler for MongoScheduler {
                 return Ok(known);
             }
             let as_found = doc! {"_id": &booking.id, "event_id": known.event_id};
-            let replaced = self.bookings.replace_one(as_found, &document).await.map_err(failed)?;
+            let replaced =
+                self.bookings.replace_one(as_found, &document).in_time().await.map_err(failed)?;
             if replaced.matched_count > 0 {
                 return Ok(booking);
             }
