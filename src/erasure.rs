@@ -50,8 +50,10 @@ impl Erasure<'_> {
     }
 
     /// Finds records of mail to the person that was under way during the erasure.
-    pub(crate) async fn find_late(&self) -> anyhow::Result<Found> {
-        let records = self.audit.find_late_records(self.person.hash).await?;
+    pub(crate) async fn find_late(&self, found: &Found) -> anyhow::Result<Found> {
+        let linked = found.records.linked_hashes.iter().map(String::as_str);
+        let hashes: Vec<&str> = linked.chain([self.person.hash]).collect();
+        let records = self.audit.find_late_records(&hashes).await?;
         Ok(Found { records, ..Found::default() })
     }
 

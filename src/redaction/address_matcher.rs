@@ -1,36 +1,41 @@
-//! Finds a mail address in texts, JSON and message bodies.
+//! Finds a mail address or a phone number in texts, JSON and message bodies.
+
+use std::ops::Range;
 
 use serde_json::Value;
 
 use super::ERASED;
 
-/// Matches an address regardless of case.
+/// Matches an address regardless of case, or a number however its digits are grouped.
 #[derive(Debug, Clone)]
-pub struct AddressMatcher(String);
+pub struct AddressMatcher(Wanted);
+
+#[derive(Debug, Clone)]
+enum Wanted {
+    /// In lower case.
+    Address(String),
+    /// The digits after the plus sign.
+    Number(String),
+}
+
+/// Digits from which on a number is found without its plus sign. Shorter ones may be anything.
+const MIN_BARE_DIGITS: usize = 10;
 
 impl AddressMatcher {
-    pub fn new(address: &str) -> Self {
-        Self(address.trim().to_lowercase())
+    pub fn new(recipient: &str) -> Self {
+        let recipient = recipient.trim();
+        Self(match recipient.strip_prefix('+') {
+            Some(number) => Wanted::Number(number.chars().filter(char::is_ascii_digit).collect()),
+            None => Wanted::Address(recipient.to_lowercase()),
+        })
     }
 
-    /// Whether the text contains the address. It does not match as part of a longer address.
+    /// Whether the text contains the address or number. It does not match as part of a longer one.
     pub fn is_in(&self, text: &str) -> bool {
-        // Most texts contain no address.
-        if self.0.is_empty() || text.len() < self.0.len() || !text.contains('@') {
-            return false;
+        match &self.0 {
+            Wanted::Address(address) => is_address_in(address, text),
+            Wanted::Number(digits) => !numbers_in(digits, text).is_empty(),
         }
-        let text = text.to_lowercase();
-        text.match_indices(&self.0).any(|(at, found)| {
-            let before = text[..at].chars().next_back();
-            let mut after = text[at + found.len()..].chars();
-            let next = after.next();
-            // A full stop at the end of a sentence is not part of the domain.
-            let goes_on = match next {
-                Some('.' | '-') => after.next().is_some_and(char::is_alphanumeric),
-                other => other.is_some_and(|c| c.is_alphanumeric() || c == '_'),
-            };
-            !before.is_some_and(is_of_a_name) && !goes_on
-        })
     }
 
     pub fn is_within(&self, value: &Value) -> bool {
@@ -40,6 +45,7 @@ impl AddressMatcher {
             Value::Object(fields) => {
                 fields.iter().any(|(name, value)| self.is_in(name) || self.is_within(value))
             }
+            Value::Number(number) => self.is_in(&number.to_string()),
             _ => false,
         }
     }
@@ -51,13 +57,71 @@ impl AddressMatcher {
         }
     }
 
-    /// The text with the address replaced by [`ERASED`].
+    /// The text with the address or number replaced by [`ERASED`].
     pub fn cut_from(&self, text: &str) -> String {
+        if let Wanted::Number(digits) = &self.0 {
+            let mut kept = text.to_owned();
+            for found in numbers_in(digits, text).into_iter().rev() {
+                kept.replace_range(found, ERASED);
+            }
+            return kept;
+        }
         let words = text.split_inclusive(char::is_whitespace);
         let kept =
             words.map(|word| if self.is_in(word) { format!("{ERASED} ") } else { word.to_owned() });
         kept.collect::<String>().trim_end().to_owned()
     }
+}
+
+fn is_address_in(address: &str, text: &str) -> bool {
+    // Most texts contain no address.
+    if address.is_empty() || text.len() < address.len() || !text.contains('@') {
+        return false;
+    }
+    let text = text.to_lowercase();
+    text.match_indices(address).any(|(at, found)| {
+        let before = text[..at].chars().next_back();
+        let mut after = text[at + found.len()..].chars();
+        let next = after.next();
+        // A full stop at the end of a sentence is not part of the domain.
+        let goes_on = match next {
+            Some('.' | '-') => after.next().is_some_and(char::is_alphanumeric),
+            other => other.is_some_and(|c| c.is_alphanumeric() || c == '_'),
+        };
+        !before.is_some_and(is_of_a_name) && !goes_on
+    })
+}
+
+/// Where a number stands: with a plus sign or 00 before it, or bare if it is long.
+fn numbers_in(digits: &str, text: &str) -> Vec<Range<usize>> {
+    if digits.is_empty() || text.len() < digits.len() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut end = 0;
+    while let Some(from) = text[end..].find(|c: char| c == '+' || c.is_ascii_digit()) {
+        let start = end + from;
+        let mut group = String::new();
+        end = start + 1;
+        for (at, c) in text[start..].char_indices() {
+            match c {
+                '+' if at == 0 => {}
+                _ if c.is_ascii_digit() => {
+                    group.push(c);
+                    end = start + at + 1;
+                }
+                ' ' | '-' | '.' | '(' | ')' | '/' | '\u{a0}' | '\u{2011}' => {}
+                _ => break,
+            }
+        }
+        let is_marked = text[start..].starts_with('+');
+        let bare = if is_marked { &group } else { group.strip_prefix("00").unwrap_or(&group) };
+        let is_long = is_marked || bare.len() < group.len() || digits.len() >= MIN_BARE_DIGITS;
+        if bare == digits && is_long {
+            found.push(start..end);
+        }
+    }
+    found
 }
 
 /// Characters allowed before the @ (RFC 5322 section 3.2.3), except those that often surround an
@@ -71,6 +135,30 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_number_is_found_however_it_is_grouped_and_is_no_part_of_another() {
+        let ana = AddressMatcher::new("+57 300 123 4567");
+        for text in [
+            "+573001234567",
+            "call +57 (300) 123-4567 today",
+            "0057 300.123.4567",
+            "573001234567",
+            "The 'To' number +573001234567, is not valid",
+        ] {
+            assert!(ana.is_in(text), "{text}");
+        }
+        for text in ["", "+57300123456", "+5730012345678", "9573001234567", "ana@example.com"] {
+            assert!(!ana.is_in(text), "{text}");
+        }
+        assert!(ana.is_within(&json!({"phone": 573_001_234_567_u64})));
+        assert_eq!(
+            ana.cut_from("ñ +57 300 1234567, twice: 573001234567."),
+            "ñ (erased), twice: (erased)."
+        );
+        let short = AddressMatcher::new("+1234567");
+        assert!(short.is_in("+1234567") && !short.is_in("order 1234567"));
+    }
 
     #[test]
     fn an_address_is_found_wherever_it_stands_and_is_no_part_of_another() {

@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 
 use crate::{
     dead_letters::run,
+    sms::{cancelled, with_gateway},
     support::{
         events::{BOOKINGS, booking, rescheduled, with},
         eventually,
+        gateway::Gateway,
         smtp::{Phase, SmtpServer},
         usher::{Builder, Usher},
         world::{World, text},
@@ -255,4 +257,43 @@ async fn a_person_who_comes_back_gets_mail_again() {
     assert!(mails.iter().all(|mail| mail.to == "Ana@example.com"), "{mails:?}");
     let kept = ana.world.collection("erasures").count_documents(doc! {}).await.unwrap();
     assert_eq!(kept, 1);
+}
+
+#[tokio::test]
+async fn a_number_of_the_same_event_goes_with_the_address_and_the_other_way_round() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let gateway = Gateway::start().await;
+    let settings = with_gateway(world.usher().smtp(&smtp), &gateway.url());
+    let _usher = settings.start().await;
+    let number = "+573001234567";
+    let erase = async |recipient: &str| {
+        let erase = ["audit", "erase", "--reason", "letter", "--yes", "--recipient", recipient];
+        run(&settings, 0, &erase).await
+    };
+    let left = async || {
+        let records = world.records().await;
+        let stored = records.iter().map(ToString::to_string);
+        let stored: Vec<String> = stored.chain(world.ledger_entries(&records).await).collect();
+        assert!(stored.len() > records.len(), "the ledger has entries");
+        let holds = |word: &str| stored.iter().any(|one| one.contains(word));
+        (holds("573001234567"), holds("a@example.com"), holds("b@example.com"))
+    };
+    for event in [cancelled("a", number), cancelled("b", "+573007654321")] {
+        world.broker.publish(BOOKINGS, event.to_string()).await;
+    }
+    world.until_records(4).await;
+    assert_eq!(left().await, (true, true, true));
+    let done = erase("A@example.com").await;
+    assert!(done.contains("to linked recipients           1"), "{done}");
+    assert_eq!(left().await, (false, false, true));
+
+    let done = erase("+57 300 765-4321").await;
+    assert!(done.contains("records to the recipient       1"), "{done}");
+    assert!(done.contains("to linked recipients           1"), "{done}");
+    assert_eq!(left().await, (false, false, false));
+    let hashes = world.all("erasures").await.len();
+    assert_eq!(hashes, 4, "no late copy goes to either");
+    let neither = ["audit", "erase", "--reason", "letter", "--recipient", "555"];
+    assert!(run(&settings, 65, &neither).await.contains("neither an address nor a number"));
 }

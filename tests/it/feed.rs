@@ -8,6 +8,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, client::IntoClientRequest, http::HeaderValue},
 };
 
+use crate::dead_letters::run;
 use crate::dkim::{RSA, make_key};
 use crate::http::{jwt, taking_jwt};
 use crate::roles::Server;
@@ -150,6 +151,34 @@ async fn a_reschedule_reaches_the_listeners_of_every_instance_in_the_documented_
     all.sort();
     let copies = "booking.rescheduled";
     assert_eq!(all, ["booking.confirmed", copies, copies, "reprogramacion", "reprogramacion"]);
+}
+
+#[tokio::test]
+async fn who_was_erased_has_no_name_in_the_memory_of_the_feed() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let settings = settings(&world, &smtp);
+    let usher = settings.start().await;
+    let mut listener = Listener::start(&usher, "").await;
+    let in_oplog = listener.ready().await;
+    world.broker.publish(BOOKINGS, about("evt-0").to_string()).await;
+    let in_memory = token(&listener.next().await);
+    world.broker.publish(BOOKINGS, rescheduled("evt-1", "grace@example.com").to_string()).await;
+    assert_eq!(listener.next().await["cliente_nombre"], "Grace O'Kafor");
+    let erase =
+        ["audit", "erase", "--recipient", "grace@example.com", "--reason", "asked", "--yes"];
+    run(&settings, 0, &erase).await;
+    for since in [in_memory, in_oplog] {
+        eventually("the name is forgotten", async || {
+            let mut late = Listener::start(&usher, &format!("?since={since}")).await;
+            let mut message = late.next().await;
+            while message["reserva_id"] != "BOOK-2" {
+                message = late.next().await;
+            }
+            message["cliente_nombre"].is_null().then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

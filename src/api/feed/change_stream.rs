@@ -7,7 +7,7 @@ use mongodb::{
     bson::{self, Bson, RawDocumentBuf, doc},
     change_stream::{
         ChangeStream,
-        event::{ChangeStreamEvent, ResumeToken},
+        event::{ChangeStreamEvent, OperationType, ResumeToken},
     },
     error::{Error, ErrorKind},
     options::{ReadPreference, SelectionCriteria},
@@ -16,7 +16,7 @@ use mongodb::{
 use tokio::sync::mpsc;
 
 use super::{
-    CatchUp, Message, Token,
+    CatchUp, Message, RESCHEDULED, Token,
     hub::{Hub, Subscription},
     message::{FIELDS, FeedRecord},
 };
@@ -70,6 +70,13 @@ impl From<Error> for StreamError {
     }
 }
 
+/// What a stream tells.
+enum News {
+    Message(Message),
+    /// The record with this id was erased.
+    Erased(String),
+}
+
 /// An open stream and its position.
 struct Open {
     stream: ChangeStream<ChangeStreamEvent<RawDocumentBuf>>,
@@ -101,7 +108,11 @@ impl ChangeStreams {
         while wanted() {
             let message = self.next(&mut open).await?;
             match message {
-                Some(message) => hub.publish(message),
+                Some(News::Message(message)) => hub.publish(message),
+                Some(News::Erased(record)) => {
+                    hub.erased(&record);
+                    hub.reached(open.position.clone());
+                }
                 None => hub.reached(open.position.clone()),
             }
             *after = Some(open.position.clone());
@@ -121,7 +132,11 @@ impl ChangeStreams {
         let mut is_caught_up = false;
         loop {
             let step = match self.next(&mut open).await? {
-                Some(message) => Some(CatchUp::Message(Arc::new(message))),
+                Some(News::Message(message)) => {
+                    let message = self.unless_erased(message).await?;
+                    Some(CatchUp::Message(Arc::new(message)))
+                }
+                Some(News::Erased(_)) => continue,
                 None if std::mem::replace(&mut is_caught_up, true) => None,
                 None => Some(CatchUp::CaughtUp(open.position.clone())),
             };
@@ -137,14 +152,32 @@ impl ChangeStreams {
         }
     }
 
+    /// The oplog keeps what was erased since.
+    async fn unless_erased(&self, message: Message) -> Result<Message, Error> {
+        // No other message has personal data.
+        if message.kind != RESCHEDULED {
+            return Ok(message);
+        }
+        let erased = doc! {"_id": &message.record, "erased_at": {"$exists": true}};
+        let deliveries = self.database.collection::<RawDocumentBuf>(DELIVERIES);
+        let is_erased =
+            deliveries.find_one(erased).projection(doc! {"_id": 1}).in_time().await?.is_some();
+        Ok(if is_erased { message.erased() } else { message })
+    }
+
     async fn open(&self, after: Option<&Token>) -> Result<Open, StreamError> {
-        let mut fields = doc! {"operationType": 1, "fullDocument.at": 1};
+        let mut fields = doc! {"operationType": 1, "documentKey": 1, "fullDocument.at": 1};
         fields.extend(FIELDS.map(|field| (format!("fullDocument.{field}"), 1.into())));
-        let news = doc! {
+        let inserted = doc! {
             "operationType": "insert",
             // A duplicate says nothing new.
             "fullDocument.status": {"$ne": Status::Duplicate.as_str()},
         };
+        let erased = doc! {
+            "operationType": "update",
+            "updateDescription.updatedFields.erased_at": {"$exists": true},
+        };
+        let news = doc! {"$or": [inserted, erased]};
         let resume = after.map(to_resume_token).transpose().map_err(Error::custom)?;
         let deliveries = self.database.collection::<RawDocumentBuf>(DELIVERIES);
         let mut watch = deliveries
@@ -165,7 +198,7 @@ impl ChangeStreams {
     }
 
     /// The next message, if there is one now. Not cancel-safe: a batch would be lost.
-    async fn next(&self, open: &mut Open) -> Result<Option<Message>, StreamError> {
+    async fn next(&self, open: &mut Open) -> Result<Option<News>, StreamError> {
         let Some(event) = open.stream.next_if_any().in_time().await? else {
             if !open.stream.is_alive() {
                 return Err(StreamError::Dropped);
@@ -179,13 +212,17 @@ impl ChangeStreams {
         let token = from_resume_token(&event.id);
         let token = token.ok_or_else(|| Error::custom("the server gives no resume token"))?;
         open.position = token.clone();
+        if event.operation_type == OperationType::Update {
+            let key = event.document_key.and_then(|key| Some(key.get_str("_id").ok()?.to_owned()));
+            return Ok(key.map(News::Erased));
+        }
         let document = event.full_document.unwrap_or_default();
         let record = bson::deserialize_from_slice::<FeedRecord>(document.as_bytes());
         if let Err(error) = &record {
             // It was written by another version or by hand.
             tracing::warn!(%error, "a record can't be read and is left out of the feed");
         }
-        Ok(record.ok().map(|record| record.message(token, &self.to_customers)))
+        Ok(record.ok().map(|record| News::Message(record.message(token, &self.to_customers))))
     }
 }
 

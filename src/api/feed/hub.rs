@@ -84,6 +84,14 @@ impl Hub {
         let _ = state.sender.send(message);
     }
 
+    /// A record was erased: a message about it is told without its personal data from now on.
+    pub(super) fn erased(&self, record: &str) {
+        let mut state = self.state();
+        for message in state.buffer.iter_mut().filter(|message| message.record == record) {
+            *message = Arc::new(message.erased());
+        }
+    }
+
     /// The stream has disconnect and may have a gap: disconnects every listener.
     pub(super) fn end(&self) {
         self.availability.send_replace(Availability::Opening);
@@ -130,7 +138,12 @@ mod tests {
     }
 
     fn message(number: usize) -> Message {
-        Message { token: token(number), kind: String::new(), text: number.to_string() }
+        Message {
+            record: String::new(),
+            token: token(number),
+            kind: String::new(),
+            text: number.to_string(),
+        }
     }
 
     fn backlog(hub: &Hub, since: usize) -> Option<Vec<String>> {

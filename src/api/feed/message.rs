@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Token;
 
@@ -14,6 +14,8 @@ pub const RESCHEDULED: &str = "reprogramacion";
 /// An audit record as a message of the feed.
 #[derive(Debug)]
 pub struct Message {
+    /// The id of its record.
+    pub record: String,
     /// The position after it.
     pub token: Token,
     /// [`RESCHEDULED`], else the event's type.
@@ -22,9 +24,27 @@ pub struct Message {
     pub text: String,
 }
 
+impl Message {
+    /// What is left of it once its record was erased.
+    pub(super) fn erased(&self) -> Self {
+        let mut fields: Map<String, Value> = serde_json::from_str(&self.text).unwrap_or_default();
+        for personal in ["cliente_nombre", "fecha_anterior", "fecha_nueva"] {
+            fields.remove(personal);
+        }
+        Self {
+            record: self.record.clone(),
+            token: self.token.clone(),
+            kind: self.kind.clone(),
+            text: Value::Object(fields).to_string(),
+        }
+    }
+}
+
 /// The fields of a record that a message needs; see [`FIELDS`].
 #[derive(Debug, Deserialize)]
 pub(super) struct FeedRecord {
+    #[serde(rename = "_id")]
+    id: String,
     delivery_id: String,
     event: Event,
     route: String,
@@ -65,7 +85,8 @@ struct Data {
 }
 
 /// The fields of a record that are requested from the server.
-pub(super) const FIELDS: [&str; 11] = [
+pub(super) const FIELDS: [&str; 12] = [
+    "_id",
     "delivery_id",
     "event.type",
     "route",
@@ -132,7 +153,7 @@ impl FeedRecord {
         };
         // Plain values always serialize.
         let text = serde_json::to_string(&json).unwrap_or_default();
-        Message { kind: kind.to_owned(), text, token }
+        Message { record: self.id.clone(), kind: kind.to_owned(), text, token }
     }
 }
 
@@ -143,7 +164,7 @@ mod tests {
 
     fn record(changes: &Value) -> Value {
         let mut record = json!({
-            "delivery_id": "d1", "event": {"id": "e1", "type": "booking.rescheduled"}, "route": "booking-rescheduled",
+            "_id": "d1/1/sent", "delivery_id": "d1", "event": {"id": "e1", "type": "booking.rescheduled"}, "route": "booking-rescheduled",
             "channel": "email", "attempt": 1, "status": "sent", "correlation": {"booking_id": "123"},
             "data": {
                 "customer_name": "Juan Pérez", "previous_date": "2024-01-15T10:00:00Z",

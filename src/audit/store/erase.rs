@@ -34,10 +34,14 @@ pub struct Person<'a> {
 pub struct FoundRecords {
     /// Records of mail to them.
     pub own: Vec<String>,
+    /// Records to other addresses and numbers of theirs: those that their events name beside them.
+    pub linked: Vec<String>,
     /// Records of mail to others that is about them.
     pub others: Vec<String>,
-    /// The deliveries of both.
+    /// The deliveries of all these.
     pub deliveries: BTreeSet<String>,
+    /// Keyed hashes of the addresses and numbers of `linked`.
+    pub linked_hashes: BTreeSet<String>,
     /// The bookings of their own mail.
     pub bookings: BTreeSet<String>,
     /// Actions whose reason names them, with the reason that remains.
@@ -88,14 +92,16 @@ impl MongoAudit {
         Ok(found)
     }
 
-    /// Finds mail to others that the person's events caused: it has the same content.
+    /// Finds what else the person's events caused: it has the same content. A recipient that the event
+    /// names, not the settings, is another address or number of theirs.
     async fn find_siblings(
         &self,
         person: &Person<'_>,
         events: &HashSet<(String, String)>,
         found: &mut FoundRecords,
     ) -> Result<(), AuditError> {
-        let known: HashSet<String> = found.own.iter().chain(&found.others).cloned().collect();
+        let own: HashSet<String> = found.own.iter().cloned().collect();
+        let known: HashSet<String> = found.others.iter().cloned().collect();
         let events: Vec<&(String, String)> = events.iter().collect();
         let deliveries = self.collection(DELIVERIES);
         for chunk in events.chunks(CHUNK) {
@@ -103,18 +109,31 @@ impl MongoAudit {
             let siblings = doc! {
                 "event.id": {"$in": ids},
                 "recipient_hash": {"$ne": person.hash},
-                "erased_at": {"$exists": false},
+                "$or": [{"erased_at": {"$exists": false}}, {"recipient": {"$ne": ""}}],
             };
-            let fields = doc! {"delivery_id": 1, "event": 1};
+            let fields = doc! {
+                "delivery_id": 1, "event": 1, "route": 1, "recipient_hash": 1, "erased_at": 1,
+            };
             let siblings = deliveries.find(siblings).projection(fields);
             let mut siblings = siblings.await.map_err(failed)?;
             while let Some(record) = siblings.try_next().await.map_err(failed)? {
                 let text = |field| record.get_str(field).unwrap_or_default().to_owned();
                 let is_of_them = event_of(&record).is_some_and(|event| chunk.contains(&&event));
-                if is_of_them && !known.contains(&text("_id")) {
-                    found.others.push(text("_id"));
-                    found.deliveries.insert(text("delivery_id"));
+                if !is_of_them || own.contains(&text("_id")) {
+                    continue;
                 }
+                let is_linked = !person.fixed_routes.contains(&text("route"))
+                    && !text("recipient_hash").is_empty();
+                if is_linked {
+                    found.others.retain(|id| *id != text("_id"));
+                    found.linked.push(text("_id"));
+                    found.linked_hashes.insert(text("recipient_hash"));
+                } else if !known.contains(&text("_id")) && !record.contains_key("erased_at") {
+                    found.others.push(text("_id"));
+                } else {
+                    continue;
+                }
+                found.deliveries.insert(text("delivery_id"));
             }
         }
         Ok(())
@@ -136,8 +155,8 @@ impl MongoAudit {
     }
 
     /// Finds records of mail to the person that was under way during the erasure.
-    pub async fn find_late_records(&self, hash: &str) -> Result<FoundRecords, AuditError> {
-        let late = doc! {"recipient_hash": hash, "erased_at": {"$exists": false}};
+    pub async fn find_late_records(&self, hashes: &[&str]) -> Result<FoundRecords, AuditError> {
+        let late = doc! {"recipient_hash": {"$in": hashes}, "erased_at": {"$exists": false}};
         let deliveries = self.collection(DELIVERIES);
         let late = deliveries.find(late).projection(doc! {"delivery_id": 1});
         let mut late = late.await.map_err(failed)?;
@@ -170,7 +189,7 @@ impl MongoAudit {
         found: &FoundRecords,
         at: Timestamp,
     ) -> Result<(), AuditError> {
-        for (own, ids) in [(true, &found.own), (false, &found.others)] {
+        for (own, ids) in [(true, &found.own), (true, &found.linked), (false, &found.others)] {
             for chunk in ids.chunks(CHUNK) {
                 self.erase_fields(with_ids(chunk), at, own).await?;
             }

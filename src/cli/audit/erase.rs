@@ -17,6 +17,7 @@ use crate::{
         Message,
         amqp::{AckHandle, DeadLetterQueue, DeadLetterReader},
     },
+    channel::sms,
     cli::{
         decision::{DecisionArgs, NOTHING_DONE},
         output::print,
@@ -37,8 +38,8 @@ const DEAD_LETTER_QUEUES: [DeadLetterQueue; 3] =
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EraseArgs {
-    /// Address to erase, in upper or lower case.
-    #[arg(long, value_name = "ADDRESS")]
+    /// Address to erase, in upper or lower case, or phone number with its plus sign.
+    #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
     recipient: String,
     #[command(flatten)]
     decision: DecisionArgs,
@@ -58,10 +59,8 @@ impl AuditCli {
         loaded: &Configuration,
     ) -> Result<ExitCode, Failure> {
         let matcher = AddressMatcher::new(&args.recipient);
-        if !args.recipient.contains('@') {
-            return Err(Failure::data(format!("{:?} is not an address", args.recipient)));
-        }
-        let hash = self.identity.recipient_hash(&args.recipient);
+        let recipient = recipient(&args.recipient)?;
+        let hash = self.identity.recipient_hash(&recipient);
         let fixed_routes = fixed_routes(loaded);
         let supervisor = Supervisor::default();
         let database = self.audit.database();
@@ -85,6 +84,11 @@ impl AuditCli {
             self.put_tombstone(&hash, started, loaded.settings.audit_retention).await?;
         }
         let found = erasure.find().await.map_err(Failure::unavailable)?;
+        if args.decision.yes {
+            for linked in &found.records.linked_hashes {
+                self.put_tombstone(linked, started, loaded.settings.audit_retention).await?;
+            }
+        }
         let ledger_records = self
             .ledger_records(&ledger, &found, &erasure.person, started, args.decision.yes)
             .await?;
@@ -111,7 +115,7 @@ impl AuditCli {
             return Ok(ExitCode::SUCCESS);
         }
         erasure.erase(&found, started).await.map_err(Failure::unavailable)?;
-        let late = self.erase_late(&ledger, &erasure, started).await?;
+        let late = self.erase_late(&ledger, &erasure, &found, started).await?;
         let late = match late {
             0 => String::new(),
             count => format!(", and {count} that were written meanwhile"),
@@ -138,12 +142,13 @@ impl AuditCli {
         &self,
         ledger: &RedisLedger,
         erasure: &Erasure<'_>,
+        found: &Found,
         started: Timestamp,
     ) -> Result<usize, Failure> {
         let elapsed = Timestamp::now().duration_since(started);
         let wait = Duration::try_from(RECENT - elapsed).unwrap_or_default();
         tokio::time::sleep(wait).await;
-        let late = erasure.find_late().await.map_err(Failure::unavailable)?;
+        let late = erasure.find_late(found).await.map_err(Failure::unavailable)?;
         self.ledger_records(ledger, &late, &erasure.person, started, true).await?;
         erasure.erase(&late, started).await.map_err(Failure::unavailable)?;
         Ok(late.records.own.len())
@@ -167,6 +172,7 @@ impl AuditCli {
                     return None;
                 }
                 match record.recipient_hash == person.hash
+                    || found.records.linked_hashes.contains(&record.recipient_hash)
                     || person.matcher.is_in(&record.recipient)
                 {
                     true => record.erase(at),
@@ -205,6 +211,17 @@ impl AuditCli {
     }
 }
 
+/// The address as it is, or the number in E.164 form.
+fn recipient(text: &str) -> Result<String, Failure> {
+    let text = text.trim();
+    if text.contains('@') {
+        return Ok(text.to_owned());
+    }
+    let number: String = text.chars().filter(|c| *c == '+' || c.is_ascii_digit()).collect();
+    let reason = format!("{text:?} is neither an address nor a number such as +573001234567");
+    sms::check_recipient(&number).map(|()| number).map_err(|_| Failure::data(reason))
+}
+
 /// Names of the routes whose recipients stand in the settings.
 fn fixed_routes(loaded: &Configuration) -> HashSet<String> {
     let routes = loaded.routing.routes().into_iter();
@@ -213,12 +230,17 @@ fn fixed_routes(loaded: &Configuration) -> HashSet<String> {
 }
 
 fn print_found(hash: &str, found: &Found, ledger_records: u64, queues: &[QueueMatches]) {
-    print(&format!("hash of the address: {hash}\n"));
+    print(&format!("hash of the recipient: {hash}\n"));
     let line = |what: &str, count: u64, note: &str| {
         print(format!("  {what:<24}{count:>8}  {note}").trim_end());
     };
     for (what, count, note) in [
         ("records to the recipient", found.records.own.len(), "address and content are erased"),
+        (
+            "to linked recipients",
+            found.records.linked.len(),
+            "named by the same events; erased too",
+        ),
         ("records that mention it", found.records.others.len(), "only the content is erased"),
         ("planned mails", found.planned.len(), ""),
         ("requests by HTTP", found.requests.len(), "the records of their mails stay"),
