@@ -1,5 +1,7 @@
 //! No message stops or affects the messages beside it.
 
+use std::time::Duration;
+
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
@@ -13,7 +15,7 @@ use crate::support::{
     raw_amqp::{
         APP_ID, CORRELATION_ID, HEADERS, MESSAGE_ID, RawPublisher, TIMESTAMP, TYPE, long, short,
     },
-    smtp::{ClosedPort, Offers, SmtpServer},
+    smtp::{ClosedPort, Offers, Phase, SmtpServer},
     world::{World, brief, text},
 };
 
@@ -201,6 +203,26 @@ async fn a_body_of_any_size_costs_no_memory_and_leaves_its_hash() {
     world.until_records(3).await;
     let peak = peak_mib(usher.pid());
     assert!(peak < 200, "{peak} MiB");
+    assert_eq!(usher.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn more_bytes_than_memory_for_messages_wait_and_the_connection_stays() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Mail).delay(Duration::from_millis(300));
+    let mut usher = world.usher().smtp(&smtp).start().await;
+    let reason = "x".repeat(3_900_000);
+    let events = (0..12).map(|index| {
+        let event = booking(&format!("e-{index}"), &format!("u{index}@example.com"));
+        with(event, &json!({"upstream": reason})).to_string()
+    });
+    world.broker.publish_all(BOOKINGS, events.map(|event| (event, <_>::default()))).await;
+    // `RECEIVED_BYTES` holds eight.
+    smtp.until_accepted(12).await;
+    world.until_records(12).await;
+    let log = usher.log();
+    assert!(!log.contains("dependency is down") && !log.contains("panicked"), "{log}");
     assert_eq!(usher.terminate().await.code(), Some(0));
 }
 

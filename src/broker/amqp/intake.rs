@@ -20,10 +20,7 @@ use lapin::{
     tcp::{AMQPUriTcpExt, AsyncTcpStream, OwnedTLSConfig},
     uri::AMQPUri,
 };
-use tokio::{
-    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
-    time::Sleep,
-};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::frame_filter::{Arrived, FrameFilter};
 use crate::event::{Fault, MAX_EVENT_BYTES};
@@ -83,14 +80,12 @@ pub(super) async fn connect(
     tls: OwnedTLSConfig,
     intake: Arc<Intake>,
 ) -> lapin::Result<Connection> {
-    let tokio = lapin::runtime::default_runtime()?;
-    let kit = RuntimeParts::new(
-        Tokio::current(),
-        FilteringReactor { tokio: Tokio::current(), intake: intake.clone() },
-    );
+    let runtime = lapin::runtime::default_runtime()?;
+    let reactor = FilteringReactor { tokio: Tokio::current(), intake };
+    let kit = RuntimeParts::new(Tokio::current(), reactor.clone());
     let open = async move |uri: AMQPUri, _| {
-        let stream = uri.connect_with_config_async(tls.as_ref(), &tokio).await?;
-        Ok(AsyncTcpStream::Plain(FilteredStream::new(stream, intake.clone())))
+        let stream = uri.connect_with_config_async(tls.as_ref(), &runtime).await?;
+        Ok(AsyncTcpStream::Plain(FilteredStream::new(stream, reactor.clone())))
     };
     Connection::connector(uri, Runtime::new(kit), open, properties).await
 }
@@ -127,8 +122,8 @@ impl Reactor for FilteringReactor {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<FilteredStream>> + Send + 'static {
-        let (stream, intake) = (self.tokio.tcp_connect_addr(address), self.intake.clone());
-        async move { Ok(FilteredStream::new(AsyncTcpStream::Plain(stream.await?), intake)) }
+        let (stream, reactor) = (self.tokio.tcp_connect_addr(address), self.clone());
+        async move { Ok(FilteredStream::new(AsyncTcpStream::Plain(stream.await?), reactor)) }
     }
 }
 
@@ -137,18 +132,21 @@ struct FilteredStream {
     stream: Socket,
     filter: FrameFilter,
     intake: Arc<Intake>,
+    /// lapin reads on a thread of its own, where `tokio::time` has no runtime.
+    tokio: Tokio,
     buffer: Box<[u8]>,
     /// The wait for the memory of the next message.
     admission: Option<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>,
     /// The next heartbeat for lapin during that wait.
-    heartbeat: Option<Pin<Box<Sleep>>>,
+    heartbeat: Option<Pin<Box<<Tokio as Reactor>::Sleep>>>,
 }
 
 impl FilteredStream {
-    fn new(stream: Socket, intake: Arc<Intake>) -> Self {
+    fn new(stream: Socket, reactor: FilteringReactor) -> Self {
+        let FilteringReactor { tokio, intake } = reactor;
         let filter = FrameFilter::new(MAX_EVENT_BYTES);
         let buffer = vec![0; READ].into();
-        Self { stream, filter, intake, buffer, admission: None, heartbeat: None }
+        Self { stream, filter, intake, tokio, buffer, admission: None, heartbeat: None }
     }
 
     /// Waits for this much memory.
@@ -175,7 +173,7 @@ impl FilteredStream {
     fn poll_heartbeat(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let heartbeat = self
             .heartbeat
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(HEARTBEAT_WHILE_WAITING)));
+            .get_or_insert_with(|| Box::pin(self.tokio.sleep(HEARTBEAT_WHILE_WAITING)));
         ready!(heartbeat.as_mut().poll(context));
         self.heartbeat = None;
         Poll::Ready(())
