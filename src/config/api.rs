@@ -74,7 +74,13 @@ fn token(text: &str) -> Parsed<ApiToken> {
     if let Some(digest) = text.strip_prefix("sha256:") {
         let digest: Option<[u8; 32]> =
             hex::decode(digest).ok().and_then(|bytes| bytes.try_into().ok());
-        return digest.map(ApiToken).ok_or_else(|| "must have 64 hex digits after sha256:".into());
+        let digest = digest.ok_or("must have 64 hex digits after sha256:")?;
+        // What `sha256sum` prints for a variable that is not set.
+        let of_nothing = ["", "\n"].map(|nothing| <[u8; 32]>::from(Sha256::digest(nothing)));
+        return match of_nothing.contains(&digest) {
+            true => Err("is the hash of an empty token".to_owned()),
+            false => Ok(ApiToken(digest)),
+        };
     }
     // The characters of RFC 6750, 2.1; a cookie can hold them too.
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);

@@ -144,7 +144,7 @@ fn read_secret(path: &Path) -> Result<String, String> {
         .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     let content = content.strip_suffix('\n').unwrap_or(&content);
     match content.strip_suffix('\r').unwrap_or(content) {
-        "" => Err(format!("{} is empty", path.display())),
+        blank if blank.trim().is_empty() => Err(format!("{} is empty", path.display())),
         secret => Ok(secret.to_owned()),
     }
 }

@@ -357,6 +357,15 @@ mod tests {
         let two = format!("a-token-of-20-letters, {hash}");
         let (settings, _) = from_env(&[("API_TOKENS", &two)]).unwrap();
         assert_eq!(settings.api.unwrap().tokens.len(), 2);
+        let of_nothing = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert!(faults(&[("API_TOKENS", of_nothing)]).contains("hash of an empty token"));
+        let mut blank = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut blank, &b" \n".repeat(20)).unwrap();
+        let blank = blank.path().display().to_string();
+        for name in ["API_TOKENS_FILE", "JWT_SECRET_FILE", "USHER_PEPPER_FILE"] {
+            let text = faults(&[(name, &blank), ("HTTP_API", "on"), elsewhere]);
+            assert!(text.contains("is empty"), "{name}: {text}");
+        }
         for bad in ["hunter2", "sha256:00", "a-token-of-20-letters;hunter2"] {
             let text = faults(&[("API_TOKENS", bad)]);
             assert!(text.starts_with("API_TOKENS") && !text.contains("hunter2"), "{text}");
