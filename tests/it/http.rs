@@ -377,3 +377,101 @@ async fn headers_beyond_the_limit_are_refused() {
     assert_eq!(padded(15_000).status, 200);
     assert_eq!(padded(20_000).status, 431);
 }
+
+/// Sends bytes as they are, and reads until the server closes or answers.
+fn raw(usher: &Usher, request: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(usher.address()).expect("it listens");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(2))).expect("a timeout");
+    // It may be refused before it is complete.
+    let _ = stream.write_all(request.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn attacks_that_succeeded_elsewhere_fail_here() {
+    let (world, smtp) = (World::new().await, SmtpServer::start().await);
+    let usher = settings(&world, &smtp).set("API_TOKENS", TOKEN).start().await;
+    let status = |answer: &str| answer.split(' ').nth(1).unwrap_or_default().to_owned();
+
+    // A WebSocket from a stranger's page, by the path and by one that decodes to it (GHSA-8r62-w5wh-fc5m).
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for path in [
+        "/ws/notifications/",
+        "/%77s/notifications/",
+        "/ws/notifications%2f",
+        "//ws/notifications/",
+    ] {
+        let answer = raw(
+            &usher,
+            &format!(
+                "GET {path} HTTP/1.1\r\nHost: usher.example.com\r\nOrigin: https://evil.example.com\r\nCookie: usher_token={TOKEN}\r\n{upgrade}\r\n"
+            ),
+        );
+        assert!(["403", "404"].contains(&status(&answer).as_str()), "{path}: {answer}");
+    }
+    for path in [
+        "/%61pi/notify/",
+        "/api/notify%2f",
+        "/api//notify/",
+        "/api/./notify/",
+        "/api/contact/../notify/",
+    ] {
+        let answer =
+            raw(&usher, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+        assert!(["401", "404"].contains(&status(&answer).as_str()), "{path}: {answer}");
+    }
+
+    // Two requests in one, for a proxy that counts the body in another way (RUSTSEC-2021-0078, hyper#4123).
+    let smuggled = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    for framing in [
+        "Content-Length: +5\r\n".to_owned(),
+        "Content-Length: 5\r\nContent-Length: 6\r\n".to_owned(),
+        format!("Content-Length: {}\r\nTransfer-Encoding: chunked\r\n", 5 + smuggled.len()),
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n".to_owned(),
+        "Transfer-Encoding : chunked\r\n".to_owned(),
+    ] {
+        let answer = raw(
+            &usher,
+            &format!(
+                "POST /api/contact/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{framing}\r\n0\r\n\r\n{smuggled}"
+            ),
+        );
+        assert!(
+            !answer.contains("usher_build_info") && !answer.contains("# TYPE"),
+            "{framing}: {answer}"
+        );
+    }
+
+    // Bodies and headers without end (RUSTSEC-2022-0055, CVE-2023-46118, CVE-2023-43669).
+    let large = format!(r#"{{"name": "{}"}}"#, "x".repeat(70_000));
+    assert_eq!(usher.ask("POST", "/api/contact/", &[], Some(&large)).status, 413);
+    let endless = format!(
+        "POST /api/contact/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        format!("10000\r\n{}\r\n", "x".repeat(65_536)).repeat(20)
+    );
+    assert_eq!(status(&raw(&usher, &endless)), "413");
+    let many = format!(
+        "GET /ws/notifications/ HTTP/1.1\r\nHost: x\r\n{upgrade}{}\r\n",
+        "A: b\r\n".repeat(2_000)
+    );
+    assert_eq!(status(&raw(&usher, &many)), "431");
+
+    // A second header or recipient in an address or a subject (CVE-2026-23829).
+    for to in [
+        "a@example.com\r\nRCPT TO:<victim@example.com>",
+        "a@example.com>, <victim@example.com",
+        "a@example.com,victim@example.com",
+    ] {
+        let body = json!({"to": to, "subject": "s", "body": "b"}).to_string();
+        assert_eq!(usher.ask("POST", "/api/notify/", &[BEARER], Some(&body)).status, 422, "{to}");
+    }
+    let body = json!({"to": "ana@example.com", "subject": "s\r\nBcc: victim@example.com", "body": "b\n.\nMAIL FROM:<x>\r\n.\r\nRCPT TO:<victim@example.com>\n.\r\n{{env 'PATH'}}{{constructor}}"}).to_string();
+    assert_eq!(usher.ask("POST", "/api/notify/", &[BEARER], Some(&body)).status, 202);
+    let mails = smtp.until_accepted(1).await;
+    assert_eq!(mails.len(), 1);
+    assert_eq!(mails[0].to, "ana@example.com");
+    // Texts of requests are values and no templates (GHSA-jc7g-x28f-3v3h).
+    assert!(mails[0].text().contains("{{env 'PATH'}}{{constructor}}"), "{}", mails[0].text());
+}
