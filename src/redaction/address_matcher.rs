@@ -92,36 +92,58 @@ fn is_address_in(address: &str, text: &str) -> bool {
     })
 }
 
-/// Where a number stands: with a plus sign or 00 before it, or bare if it is long.
+/// Where a number stands: with a plus sign or 00 before it, or bare if it is long. Its digits may be grouped.
 fn numbers_in(digits: &str, text: &str) -> Vec<Range<usize>> {
-    if digits.is_empty() || text.len() < digits.len() {
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    let mut end = 0;
-    while let Some(from) = text[end..].find(|c: char| c == '+' || c.is_ascii_digit()) {
-        let start = end + from;
-        let mut group = String::new();
-        end = start + 1;
-        for (at, c) in text[start..].char_indices() {
-            match c {
-                '+' if at == 0 => {}
-                _ if c.is_ascii_digit() => {
-                    group.push(c);
-                    end = start + at + 1;
-                }
-                ' ' | '-' | '.' | '(' | ')' | '/' | '\u{a0}' | '\u{2011}' => {}
-                _ => break,
-            }
+    let runs = digit_runs(text);
+    let mut found: Vec<Range<usize>> = Vec::new();
+    for (first, run) in runs.iter().enumerate() {
+        if found.last().is_some_and(|last| run.start < last.end) {
+            continue;
         }
-        let is_marked = text[start..].starts_with('+');
-        let bare = if is_marked { &group } else { group.strip_prefix("00").unwrap_or(&group) };
-        let is_long = is_marked || bare.len() < group.len() || digits.len() >= MIN_BARE_DIGITS;
-        if bare == digits && is_long {
-            found.push(start..end);
+        let is_marked = text[..run.start].ends_with('+');
+        for prefix in ["", "00"] {
+            let is_long = digits.len() >= MIN_BARE_DIGITS;
+            if let Some(rest) = text[run.clone()].strip_prefix(prefix)
+                && (is_marked || !prefix.is_empty() || is_long)
+                && let Some(end) = end_of_number(digits, rest, &runs[first..], text)
+            {
+                found.push(run.start - usize::from(is_marked)..end);
+                break;
+            }
         }
     }
     found
+}
+
+fn digit_runs(text: &str) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (at, _) in text.bytes().enumerate().filter(|(_, byte)| byte.is_ascii_digit()) {
+        match runs.last_mut().filter(|run| run.end == at) {
+            Some(run) => run.end += 1,
+            None => runs.push(at..at + 1),
+        }
+    }
+    runs
+}
+
+/// Where the number ends that begins with `start`, the first of these runs.
+fn end_of_number(digits: &str, start: &str, runs: &[Range<usize>], text: &str) -> Option<usize> {
+    let mut rest = digits.strip_prefix(start)?;
+    let mut last = runs.first()?;
+    for run in &runs[1..] {
+        let between = &text[last.end..run.start];
+        if rest.is_empty() || !between.chars().all(is_of_a_number) {
+            break;
+        }
+        let Some(after) = rest.strip_prefix(&text[run.clone()]) else { break };
+        (rest, last) = (after, run);
+    }
+    rest.is_empty().then_some(last.end)
+}
+
+/// Characters that group digits.
+fn is_of_a_number(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '-' | '.' | '(' | ')' | '/' | '\u{2010}'..='\u{2013}')
 }
 
 /// Characters allowed before the @ (RFC 5322 section 3.2.3), except those that often surround an
@@ -145,6 +167,9 @@ mod tests {
             "0057 300.123.4567",
             "573001234567",
             "The 'To' number +573001234567, is not valid",
+            "573001234567 573007654321",
+            "+573007654321/+57 300-1234567",
+            "2 tickets, 57 300 123 4567",
         ] {
             assert!(ana.is_in(text), "{text}");
         }
@@ -158,6 +183,36 @@ mod tests {
         );
         let short = AddressMatcher::new("+1234567");
         assert!(short.is_in("+1234567") && !short.is_in("order 1234567"));
+    }
+
+    /// The fuzz target `forget` without a fuzzer.
+    #[test]
+    fn what_was_cut_out_is_not_found_any_more() {
+        let pieces =
+            ["+", "0", "57", "3", "1", " ", "-", "(", "/", "00", "x", "@", "ñ", "\n", "a@b.c", "."];
+        let mut seed = 1_u64;
+        let mut next = |below: usize| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        for _ in 0..20_000 {
+            let mut text =
+                |most| (0..next(most)).map(|_| pieces[next(pieces.len())]).collect::<String>();
+            let (before, after, digits) = (text(12), text(12), text(8));
+            let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
+            if digits.is_empty() {
+                continue;
+            }
+            for person in [format!("+{digits}"), "a@b.c".to_owned()] {
+                let matcher = AddressMatcher::new(&person);
+                let about = format!("{before}\n<{person}>\n{after}");
+                assert!(matcher.is_in(&about), "{person} in {about:?}");
+                let cut = matcher.cut_from(&about);
+                assert!(!matcher.is_in(&cut), "{person} in {about:?}: {cut:?}");
+            }
+        }
     }
 
     #[test]
