@@ -100,14 +100,16 @@ fn numbers_in(digits: &str, text: &str) -> Vec<Range<usize>> {
         if found.last().is_some_and(|last| run.start < last.end) {
             continue;
         }
-        let is_marked = text[..run.start].ends_with('+');
+        let before = text[..run.start].trim_end_matches(is_of_a_number);
+        let is_marked = before.ends_with('+');
+        let start = if is_marked { before.len() - 1 } else { run.start };
         for prefix in ["", "00"] {
             let is_long = digits.len() >= MIN_BARE_DIGITS;
             if let Some(rest) = text[run.clone()].strip_prefix(prefix)
                 && (is_marked || !prefix.is_empty() || is_long)
                 && let Some(end) = end_of_number(digits, rest, &runs[first..], text)
             {
-                found.push(run.start - usize::from(is_marked)..end);
+                found.push(start..end);
                 break;
             }
         }
@@ -165,6 +167,7 @@ mod tests {
             "+573001234567",
             "call +57 (300) 123-4567 today",
             "0057 300.123.4567",
+            "+ 57 300 1234567",
             "573001234567",
             "The 'To' number +573001234567, is not valid",
             "573001234567 573007654321",

@@ -8,7 +8,7 @@ use lapin::{
 use crate::dead_letters::run;
 use crate::support::{
     broker::Letter,
-    events::{BOOKINGS, SEED_BOOKING, booking},
+    events::{BOOKINGS, SEED_BOOKING, booking, rescheduled},
     eventually,
     smtp::{Phase, SmtpServer},
     world::{World, brief, text},
@@ -112,6 +112,35 @@ async fn only_headers_with_a_mac_or_of_the_events_own_delivery_count() {
     // Two of the forged messages have the same body.
     let sent = world.until_records(4).await;
     assert_eq!(brief(&sent).iter().filter(|record| record.ends_with(" sent ")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_letter_of_the_version_before_is_replayed_and_a_changed_one_starts_with_its_event() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Rcpt).once().reply("550 5.1.1 no such user");
+    let settings = world.usher().smtp(&smtp).set("ADMIN_EMAILS", "team@cine.test");
+    let _usher = settings.start().await;
+    world.broker.publish(BOOKINGS, rescheduled("e-1", "ana@example.com").to_string()).await;
+    world.until_records(2).await;
+    let dead = world.broker.take_one("usher.dead").await;
+    let (id, to) = (dead.header("usher-delivery-id"), dead.header("usher-recipient"));
+    let replay = ["dead-letters", "replay", id, "--reason", "mailbox made", "--yes"];
+    let before = changed(&dead, "usher-mac", None);
+    world.broker.publish_to("", "usher.dead", [(dead.body.clone(), before)]).await;
+    run(&settings, 0, &replay).await;
+    let mails = smtp.until_accepted(2).await;
+    assert_eq!(mails[1].to, to);
+    let records = world.until_records(3).await;
+    assert!(brief(&records).contains(&format!("{to} 2 sent ")), "{:?}", brief(&records));
+
+    let event = booking("e-2", "eva@example.com").to_string().into_bytes();
+    let forged = changed(&dead, "usher-delivery-id", Some(&"7".repeat(32)));
+    world.broker.publish_to("", "usher.dead", [(event, forged)]).await;
+    let id = "7".repeat(32);
+    let replay = ["dead-letters", "replay", &id, "--reason", "?", "--yes"];
+    run(&settings, 0, &replay).await;
+    assert_eq!(smtp.until_accepted(3).await[2].to, "eva@example.com");
 }
 
 #[tokio::test]
