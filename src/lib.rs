@@ -25,6 +25,7 @@
 //! Each module may use those on its right. They all stand above it, so there are no cycles. A test in
 //! `layers.rs` holds the code against this table and the next one.
 //! ```text
+//! clock
 //! crash_points
 //! duration
 //! failure
@@ -34,27 +35,27 @@
 //! config         duration tls
 //! logging        config
 //! clients        config tls
-//! event          config
+//! event          clock config
 //! redaction      event
 //! health         redaction
 //! supervisor     crash_points health
 //! batcher        supervisor
 //! routing        duration event
 //! metrics        health routing
-//! audit          batcher clients config event metrics redaction routing supervisor
-//! ledger         batcher clients config duration routing supervisor tls
-//! broker         config crash_points duration event health metrics routing tls
-//! scheduler      batcher broker clients event redaction routing supervisor
+//! audit          batcher clients clock config event metrics redaction routing supervisor
+//! ledger         batcher clients clock config duration routing supervisor tls
+//! broker         clock config crash_points duration event health metrics routing tls
+//! scheduler      batcher broker clients clock event redaction routing supervisor
 //! trace          audit broker event health routing
 //! template       audit clients config event health metrics routing
-//! channel        audit config event health metrics private_files redaction routing template text tls
+//! channel        audit clock config event health metrics private_files redaction routing template text tls
 //! contract       broker duration event routing template
 //! embedded       audit broker config duration event ledger private_files routing scheduler
-//! stream_source  broker clients config duration event health metrics routing tls
-//! delivery       audit broker channel config event health ledger metrics redaction routing scheduler template text trace
-//! api            audit broker channel clients config event health ledger metrics redaction routing stream_source trace
+//! stream_source  broker clients clock config duration event health metrics routing tls
+//! delivery       audit broker channel clock config event health ledger metrics redaction routing scheduler template text trace
+//! api            audit broker channel clients clock config event health ledger metrics redaction routing stream_source trace
 //! erasure        api audit scheduler
-//! app            api audit broker channel clients config delivery embedded event failure health ledger logging metrics private_files routing scheduler stream_source supervisor template tls trace
+//! app            api audit broker channel clients clock config delivery embedded event failure health ledger logging metrics private_files routing scheduler stream_source supervisor template tls trace
 //! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics private_files redaction routing scheduler stream_source supervisor template text
 //! ```
 //!
@@ -88,6 +89,7 @@ pub mod broker;
 pub mod channel;
 pub mod cli;
 pub mod clients;
+mod clock;
 pub mod config;
 mod contract;
 pub mod delivery;

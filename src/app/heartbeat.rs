@@ -1,21 +1,34 @@
-//! Renews this instance's key in Redis, and keeps the ledger's epoch.
+//! Renews this instance's key in Redis, keeps the ledger's epoch, and compares clocks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::{
     task::JoinHandle,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::services::Services;
+use super::{services::Services, telemetry::Telemetry};
 use crate::{
     audit::{Audit, store::MongoAudit},
+    clock::{Clocks, Skew, Store},
     config::Settings,
     health::Health,
     ledger::{Ledger, LedgerError, redis::RedisLedger},
+    metrics::{InternalEvent, Metrics},
     supervisor::{Supervisor, Task},
 };
+
+/// How long the start waits for the stores' clocks.
+const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a renewal waits for one: what it renews must not expire meanwhile.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// A clock that is further off is wrong.
+const WRONG: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub(super) struct Heartbeat {
@@ -24,6 +37,8 @@ pub(super) struct Heartbeat {
     instance: String,
     renewal: Duration,
     health: Health,
+    metrics: Metrics,
+    clocks: ClockWatch,
 }
 
 impl Heartbeat {
@@ -31,14 +46,16 @@ impl Heartbeat {
         settings: &Settings,
         services: &Services,
         instance: String,
-        health: &Health,
+        telemetry: &Telemetry,
     ) -> Self {
         Self {
             ledger: services.ledger.clone(),
             audit: services.audit.clone(),
             instance,
             renewal: settings.instance_renewal,
-            health: health.clone(),
+            health: telemetry.health.clone(),
+            metrics: telemetry.metrics.clone(),
+            clocks: ClockWatch::default(),
         }
     }
 
@@ -46,13 +63,20 @@ impl Heartbeat {
         supervisor.spawn_forever(Task::InstanceHeartbeat, end, move || self.clone().run())
     }
 
+    /// Compares clocks before anything is done by them. A store that is down is not waited for.
+    pub(super) async fn first_look_at_clocks(&self) {
+        let look = self.clocks.look(&self.ledger, &self.audit, &self.metrics);
+        let _ = timeout(FIRST_LOOK_TIMEOUT, look).await;
+    }
+
     async fn run(self) {
-        let Self { ledger, audit, instance, renewal, health } = self;
+        let Self { ledger, audit, instance, renewal, health, metrics, clocks } = self;
         let mut ticks = interval(renewal);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (renewing, asking) = (health.redis.when("renewing"), health.mongodb.when("asking"));
         loop {
             ticks.tick().await;
+            clocks.look(&ledger, &audit, &metrics).await;
             let renewed = async {
                 ledger.renew(&instance).await?;
                 if ledger.has_epoch().await? {
@@ -70,6 +94,58 @@ impl Heartbeat {
                 Ok(()) => renewing.up(),
                 Err(error) => renewing.down(&error),
             }
+        }
+    }
+}
+
+/// What is known of the clocks, and which of them were wrong at the last look.
+#[derive(Clone, Default)]
+struct ClockWatch(Arc<Mutex<(Clocks, BTreeMap<&'static str, bool>)>>);
+
+impl ClockWatch {
+    /// Asks the stores for their time. One that does not answer keeps the clock that it had.
+    async fn look(&self, ledger: &RedisLedger, audit: &MongoAudit, metrics: &Metrics) {
+        let (redis, mongodb) = tokio::join!(timed(ledger.time()), timed(audit.time()));
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (clocks, wrong) = &mut *known;
+        for (store, answer) in [(Store::Redis, redis), (Store::MongoDb, mongodb)] {
+            if let Some((asked, answered, time)) = answer {
+                clocks.heard(store, asked..answered, time);
+            }
+        }
+        let Skew { host, redis, mongodb } = clocks.agree();
+        for (clock, skew) in [("host", Some(host)), ("redis", redis), ("mongodb", mongodb)] {
+            if let Some(skew_ms) = skew {
+                ClockCompared { clock, skew_ms, wrong }.emit(metrics);
+            }
+        }
+    }
+}
+
+/// A store's time, and when it was asked for and came.
+async fn timed<E>(time: impl Future<Output = Result<i64, E>>) -> Option<(Instant, Instant, i64)> {
+    let asked = Instant::now();
+    let time = timeout(LOOK_TIMEOUT, time).await.ok()?.ok()?;
+    Some((asked, Instant::now(), time))
+}
+
+struct ClockCompared<'a> {
+    clock: &'static str,
+    skew_ms: i64,
+    /// The clocks that were compared before, and whether they were wrong.
+    wrong: &'a mut BTreeMap<&'static str, bool>,
+}
+
+impl InternalEvent for ClockCompared<'_> {
+    fn emit(self, metrics: &Metrics) {
+        let Self { clock, skew_ms, wrong } = self;
+        metrics.clock_skew(clock, skew_ms as f64 / 1000.0);
+        let is_wrong = u128::from(skew_ms.unsigned_abs()) > WRONG.as_millis();
+        let was_wrong = wrong.insert(clock, is_wrong).unwrap_or(false);
+        if is_wrong && !was_wrong {
+            tracing::error!(clock, skew_ms, "this clock is wrong: usher goes by the others");
+        } else if was_wrong && !is_wrong {
+            tracing::info!(clock, skew_ms, "this clock is right again");
         }
     }
 }

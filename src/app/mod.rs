@@ -56,7 +56,8 @@ pub(crate) async fn run(
     watch::spawn(settings, &services, &telemetry, &supervisor, &end);
     services.sweep_outbox(&supervisor, &stop);
     // The first sign of life comes before the first claim, or the claim would look orphaned.
-    let heartbeat = Heartbeat::build(settings, &services, instance, &telemetry.health);
+    let heartbeat = Heartbeat::build(settings, &services, instance, &telemetry);
+    heartbeat.first_look_at_clocks().await;
     let heartbeat = heartbeat.spawn(&supervisor, &end);
     channels.check(&supervisor);
     let loaded =

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +73,7 @@ async fn planned(scheduler: Arc<dyn Scheduler>, metrics: Metrics) {
     loop {
         ticks.tick().await;
         // Tasks that need the database report that it is down.
-        let Ok(backlog) = scheduler.backlog(Timestamp::now()).await else { continue };
+        let Ok(backlog) = scheduler.backlog(crate::clock::now()).await else { continue };
         let overdue = backlog.overdue;
         PlannedCounted { backlog, known }.emit(&metrics);
         known = overdue;
@@ -98,7 +97,7 @@ async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
         ticks.tick().await;
-        let overdue = audit.overdue_retries(Timestamp::now() - OVERDUE);
+        let overdue = audit.overdue_retries(crate::clock::now() - OVERDUE);
         let Ok(Ok(overdue)) = timeout(LOOK_TIMEOUT, overdue).await else { continue };
         let overdue = overdue.len();
         RetriesCounted { overdue, known }.emit(&metrics);

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::{join, time::timeout};
 
 use super::{
@@ -128,7 +127,7 @@ impl Pipeline {
     /// Whether the settings, the route and the event still want it to be sent.
     fn check_is_wanted(&self, ctx: &mut DeliveryContext<'_>) -> Result<(), Decision> {
         let (event, route) = (ctx.event, &ctx.delivery.route);
-        let (happened_at, now) = (event.happened_at(), Timestamp::now());
+        let (happened_at, now) = (event.happened_at(), crate::clock::now());
         let is_too_old = |max_age: &Duration| {
             happened_at < now && now.duration_since(happened_at).unsigned_abs() > *max_age
         };

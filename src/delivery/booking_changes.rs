@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{Pipeline, context::DeliveryContext};
@@ -38,7 +37,7 @@ impl Pipeline {
                 version: Version::from_event(event, message),
                 showtime: showtime.map(ToOwned::to_owned),
                 timezone: event.text("timezone").map(ToOwned::to_owned),
-                purge_at: self.purge_at(Timestamp::now(), None),
+                purge_at: self.purge_at(crate::clock::now(), None),
             };
             let booking = self.change_booking(booking).await;
             crash_point!("after_lifecycle");
@@ -91,7 +90,7 @@ impl Pipeline {
             properties: planned.properties.clone(),
             queue: planned.delivery_headers.origin.clone(),
             redelivered: false,
-            received_at: Timestamp::now(),
+            received_at: crate::clock::now(),
             delivery_headers: Some(planned.delivery_headers.clone()),
             is_authentic: true,
         };
@@ -134,7 +133,7 @@ impl Pipeline {
             properties: last.properties.clone(),
             queue: last.delivery_headers.origin.clone(),
             redelivered: false,
-            received_at: Timestamp::now(),
+            received_at: crate::clock::now(),
             delivery_headers: None,
             is_authentic: true,
         };
@@ -177,7 +176,7 @@ impl Pipeline {
             },
             queue: message.origin().to_owned(),
             redelivered: false,
-            received_at: Timestamp::now(),
+            received_at: crate::clock::now(),
             delivery_headers: None,
             is_authentic: true,
         };
@@ -185,7 +184,7 @@ impl Pipeline {
             return false;
         };
         let zone = event.zone().or_else(|| self.composer.zone.clone());
-        let due = match remind_at(showtime, zone.as_ref(), before, Timestamp::now()) {
+        let due = match remind_at(showtime, zone.as_ref(), before, crate::clock::now()) {
             Ok(due) => due,
             Err(NoReminder::Past) => return false,
             Err(reason) => {

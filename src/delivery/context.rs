@@ -190,5 +190,5 @@ pub(super) fn published_at(message: &Message) -> Option<Timestamp> {
 
 fn queued_ms(message: &Message) -> Option<i64> {
     let published = published_at(message)?;
-    Some(Timestamp::now().as_millisecond() - published.as_millisecond())
+    Some(crate::clock::now().as_millisecond() - published.as_millisecond())
 }

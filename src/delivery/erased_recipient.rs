@@ -14,7 +14,7 @@ impl Pipeline {
     /// Whether the recipient was erased since this was published, as far as it can be a copy.
     pub(super) async fn is_late_copy(&self, ctx: &DeliveryContext<'_>) -> bool {
         let is_first = ctx.message.delivery_headers.is_none() && !ctx.message.redelivered;
-        let age = Timestamp::now().duration_since(published_at(ctx));
+        let age = crate::clock::now().duration_since(published_at(ctx));
         !(is_first && age < RECENT) && self.is_erased(ctx).await
     }
 

@@ -45,7 +45,7 @@ impl DeliveryContext<'_> {
         if status == Status::Duplicate {
             id = format!("{id}/{}", event.id.value);
         }
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         let mut record = Record {
             id,
             delivery_id: delivery.id.clone(),
@@ -120,7 +120,7 @@ impl Pipeline {
                 time: None,
             },
         };
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         Record {
             id: format!("{delivery_id}/0/{}", Status::Rejected.as_str()),
             delivery_id,

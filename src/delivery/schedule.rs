@@ -30,7 +30,7 @@ impl DeliveryContext<'_> {
         let is_new = self.message.delivery_headers.is_none();
         let can_wait = self.delivery.route.secrets.is_empty()
             && matches!(self.delivery.recipient, Recipient::Address(_));
-        self.event.deliver_at.filter(|due| is_new && can_wait && *due > Timestamp::now())
+        self.event.deliver_at.filter(|due| is_new && can_wait && *due > crate::clock::now())
     }
 }
 
@@ -58,7 +58,7 @@ impl Pipeline {
             event_type: event.kind.clone(),
             priority: delivery.priority,
             version: Version::from_event(event, ctx.message),
-            planned_at: Timestamp::now(),
+            planned_at: crate::clock::now(),
             purge_at: None,
             delivery_headers: ctx.delivery_headers(delivery.attempt, "planned"),
             properties: ctx.message.properties.clone(),
@@ -90,7 +90,7 @@ impl Pipeline {
 
     /// Republishes a batch of planned mail that is due; returns its size.
     pub async fn publish_due(&self) -> usize {
-        let due = self.claim_due(Timestamp::now()).await;
+        let due = self.claim_due(crate::clock::now()).await;
         if due.is_empty() {
             return 0;
         }

@@ -64,7 +64,8 @@ impl Audit for EmbeddedAudit {
                 .query_row(
                     "SELECT record FROM deliveries
                      WHERE delivery_id = ?1 AND json_extract(record, '$.status') <> 'duplicate'
-                     ORDER BY at_ms DESC, rowid DESC LIMIT 1",
+                     ORDER BY json_extract(record, '$.status') IN ('sent', 'simulated') DESC,
+                         json_extract(record, '$.attempt') DESC, at_ms DESC, rowid DESC LIMIT 1",
                     [id],
                     |row| row.get(0),
                 )

@@ -206,7 +206,7 @@ fn event(
     let deliver_at = time(&fields, "deliver_at")?;
     let deliver_before = time(&fields, "deliver_before")?;
     Ok(Event {
-        arrived_at: Timestamp::now(),
+        arrived_at: crate::clock::now(),
         id,
         kind,
         source,

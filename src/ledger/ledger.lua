@@ -101,19 +101,23 @@ local function is_owner_gone(instance, grace)
   end
   local absent = 'usher:absent:' .. o
   local since = redis.call('GET', absent)
-  if not since then
+  -- Redis's clock may have jumped back.
+  if not since or tonumber(since) > now() then
     redis.call('SET', absent, now(), 'EX', 86400)
     return false
   end
   return now() - since >= tonumber(grace)
 end
 
--- The epoch holds the time up to which the audit has to be asked; it is absent after a loss.
+-- The epoch holds the time up to which the audit has to be asked; it is absent after a loss. The clock
+-- holds the time of the last renewal by any instance. If that is long ago, either no instance ran or
+-- Redis's clock has jumped, and outcomes have expired before their time: the next renewal tells which.
 local intact
 local function is_intact()
   if intact == nil then
     local epoch = redis.call('GET', 'usher:ledger:epoch')
-    intact = epoch and now() > tonumber(epoch)
+    local seen = string.match(redis.call('GET', 'usher:ledger:clock') or '', '^%d+')
+    intact = epoch and now() > tonumber(epoch) and not (seen and now() - seen > 60000)
   end
   return intact
 end

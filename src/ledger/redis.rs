@@ -15,6 +15,7 @@ use super::{Admission, Input, Ledger, LedgerError, MAX_CLAIMS, NextStep, Reply, 
 use crate::{
     batcher::Batcher,
     clients::redis::{again_where_useless, connect},
+    clock,
     config::{Endpoint, RateLimit},
     duration::millis,
     routing::DeliveryId,
@@ -24,6 +25,12 @@ use crate::{
 
 /// The key whose absence shows that the ledger lost data; see [`RedisLedger::keep_epoch`].
 const EPOCH: &str = "usher:ledger:epoch";
+
+/// Redis's time and the time that instances agree on, at the last renewal.
+const CLOCK: &str = "usher:ledger:clock";
+
+/// A jump of Redis's clock up to this is none: clocks are compared over a network.
+const STEADY: Duration = Duration::from_secs(60);
 
 const SCRIPT: &str = include_str!("ledger.lua");
 
@@ -72,6 +79,7 @@ pub struct RedisLedger {
     connection: Arc<Renewed<ConnectionManager>>,
     inputs: Batcher<(DeliveryId, Input), RedisResult<String>>,
     rate: Script,
+    renew: Script,
     windows: Windows,
 }
 
@@ -97,8 +105,9 @@ impl RedisLedger {
             }
         });
         let rate = Script::new(include_str!("rate.lua"));
+        let renew = Script::new(include_str!("renew.lua"));
         let is_ours = AtomicBool::new(false);
-        Ok(Self { deployment: None, is_ours, connection, inputs, rate, windows })
+        Ok(Self { deployment: None, is_ours, connection, inputs, rate, renew, windows })
     }
 
     /// The ledger of this deployment and of no other.
@@ -162,20 +171,30 @@ impl RedisLedger {
     /// After a loss, the audit is consulted before every first claim for one dedup window.
     pub async fn keep_epoch(&self, audit_is_empty: bool) -> Result<(), LedgerError> {
         let mut connection = self.connection.last();
-        let ask_until = if audit_is_empty { 0 } else { now_ms() + millis(self.windows.dedup) };
-        let made: Option<String> = redis::cmd("SET")
-            .arg(EPOCH)
-            .arg(ask_until)
-            .arg("NX")
-            .query_async(&mut connection)
-            .await
-            .map_err(failed)?;
+        // By Redis's own clock, which the script goes by.
+        let make = Script::new(
+            "local until_asked = tonumber(ARGV[1])
+             if until_asked > 0 then until_asked = until_asked + redis.call('TIME')[1] * 1000 end
+             return redis.call('SET', KEYS[1], string.format('%.0f', until_asked), 'NX')",
+        );
+        let ask_for = if audit_is_empty { 0 } else { millis(self.windows.dedup) };
+        let mut make = make.key(EPOCH);
+        let made: Option<String> =
+            make.arg(ask_for).invoke_async(&mut connection).await.map_err(failed)?;
         if made.is_some() && !audit_is_empty {
             tracing::warn!(
                 "the ledger has no epoch: the audit is consulted before each first claim"
             );
         }
         Ok(())
+    }
+
+    /// Redis's time, in Unix milliseconds.
+    pub async fn time(&self) -> Result<i64, LedgerError> {
+        let mut connection = self.connection.last();
+        let time: (i64, i64) =
+            redis::cmd("TIME").query_async(&mut connection).await.map_err(failed)?;
+        Ok(time.0 * 1000 + time.1 / 1000)
     }
 
     pub async fn has_epoch(&self) -> Result<bool, LedgerError> {
@@ -254,21 +273,20 @@ impl Ledger for RedisLedger {
     async fn renew(&self, instance: &str) -> Result<(), LedgerError> {
         // Renewals are frequent enough to check the certificates, and rare enough.
         let mut connection = self.connection.current();
-        let renewed = redis::pipe()
-            .cmd("SET")
-            .arg(format!("usher:instance:{instance}"))
-            .arg(now_ms())
-            .arg("PX")
-            .arg(millis(self.windows.instance_ttl))
-            .ignore()
-            // The instance was seen, so an earlier observation of its absence is void.
-            .cmd("DEL")
-            .arg(format!("usher:absent:{instance}"))
-            .ignore()
-            .query_async(&mut connection)
-            .await;
-        again_where_useless(&self.connection, &renewed);
-        renewed.map_err(failed)
+        let mut call = self.renew.key(format!("usher:instance:{instance}"));
+        call.key(format!("usher:absent:{instance}")).key(CLOCK).key(EPOCH);
+        call.arg(millis(self.windows.instance_ttl)).arg(clock::now().as_millisecond());
+        call.arg(millis(STEADY)).arg(millis(self.windows.dedup));
+        let jump = call.invoke_async(&mut connection).await;
+        again_where_useless(&self.connection, &jump);
+        let jump: i64 = jump.map_err(failed)?;
+        if jump.unsigned_abs() > STEADY.as_millis() as u64 {
+            tracing::error!(
+                jump_s = jump / 1000,
+                "Redis's clock has jumped: the audit is consulted before each first claim"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -397,8 +415,4 @@ fn failed(error: impl Into<anyhow::Error>) -> LedgerError {
 
 fn flag(set: bool) -> u8 {
     u8::from(set)
-}
-
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }

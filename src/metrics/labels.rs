@@ -47,6 +47,11 @@ pub(super) struct DependencyLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ClockLabels {
+    pub(super) clock: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct TaskLabels {
     pub(super) task: &'static str,
 }

@@ -20,9 +20,9 @@ use prometheus_client::{
 
 use self::{
     labels::{
-        DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels, HttpLabels, MessagingLabels,
-        PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels, StepLabels, StreamLabels,
-        TaskLabels,
+        ClockLabels, DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels, HttpLabels,
+        MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels, StepLabels,
+        StreamLabels, TaskLabels,
     },
     registered::Registered,
 };
@@ -268,6 +268,10 @@ impl Metrics {
 
     pub fn requests_waiting(&self, count: u64) {
         self.0.all.requests_waiting.set(gauge(count));
+    }
+
+    pub fn clock_skew(&self, clock: &'static str, seconds: f64) {
+        self.0.all.clock_skew.get_or_create(&ClockLabels { clock }).set(seconds);
     }
 
     pub fn listeners(&self, count: usize) {

@@ -1,5 +1,7 @@
 //! Every metric with its name and help text.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::{
     metrics::{
         counter::Counter,
@@ -12,9 +14,9 @@ use prometheus_client::{
 };
 
 use super::labels::{
-    BuildLabels, DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels, HttpLabels,
-    MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels, StepLabels,
-    StreamLabels, TaskLabels,
+    BuildLabels, ClockLabels, DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels,
+    HttpLabels, MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels,
+    StepLabels, StreamLabels, TaskLabels,
 };
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -51,6 +53,7 @@ pub(super) struct Registered {
     pub(super) http_active: Gauge,
     pub(super) requests_waiting: Gauge,
     pub(super) feed_listeners: Gauge,
+    pub(super) clock_skew: Family<ClockLabels, Gauge<f64, AtomicU64>>,
 }
 
 impl Registered {
@@ -197,6 +200,12 @@ impl Registered {
                 "Requests by HTTP that wait to be published; every instance reports the same number",
             ),
             feed_listeners: register(&mut r, "feed_listeners", "Clients of the live feed"),
+            clock_skew: {
+                let metric = Family::<ClockLabels, Gauge<f64, AtomicU64>>::default();
+                let help = "How far the clock of this host, of Redis and of MongoDB is ahead of the time that usher goes by, their median";
+                r.register_with_unit("clock_skew", help, Unit::Seconds, metric.clone());
+                metric
+            },
             registry: r,
         }
     }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::iter};
-use jiff::Timestamp;
 use redis::RedisError;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -197,7 +196,7 @@ impl StreamSource {
             body,
             properties,
             redelivered: false,
-            received_at: Timestamp::now(),
+            received_at: crate::clock::now(),
             delivery_headers: None,
             is_authentic: true,
         };

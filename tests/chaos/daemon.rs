@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::dice::Dice;
+use super::{clocks::WrongClock, dice::Dice};
 use crate::support::{exported, http::request, python::script_path};
 
 /// How long a service may take to start on a loaded machine.
@@ -23,11 +23,13 @@ const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 /// Erlang cookie of RabbitMQ's node, which listens on the loopback only.
 const COOKIE: &str = "ushertestscookie";
 
+pub(crate) type Environment = Vec<(&'static str, String)>;
+
 /// One service.
 pub(crate) struct Daemon {
     name: &'static str,
     command: Vec<String>,
-    environment: Vec<(&'static str, String)>,
+    environment: Environment,
     ready: Box<dyn Fn() -> bool + Send + Sync>,
     folder: TempDir,
     child: Option<Child>,
@@ -44,6 +46,15 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Redis with an append-only file, synced at each write.
     pub(crate) async fn redis() -> Self {
+        Self::redis_in(Vec::new()).await
+    }
+
+    /// The same, with this clock.
+    pub(crate) async fn redis_with(clock: &WrongClock) -> Self {
+        Self::redis_in(clock.environment()).await
+    }
+
+    async fn redis_in(environment: Environment) -> Self {
         let port = free_port();
         let folder = folder();
         let options = ["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always"];
@@ -52,7 +63,7 @@ impl Daemon {
         command.push(folder.path().display().to_string());
         command.extend(options.map(|word| (*word).to_owned()));
         let url = format!("redis://127.0.0.1:{port}/0");
-        Self::started("redis", command, folder, port, url).await
+        Self::started("redis", command, environment, folder, port, url).await
     }
 
     /// The MongoDB stand-in.
@@ -83,7 +94,7 @@ impl Daemon {
             "--sync-on-commit",
         ];
         let url = format!("mongodb://127.0.0.1:{port}");
-        Self::started("mongodb", words(&command), folder, port, url).await
+        Self::started("mongodb", words(&command), Vec::new(), folder, port, url).await
     }
 
     /// RabbitMQ with a private epmd, which stays when the broker is killed.
@@ -91,7 +102,8 @@ impl Daemon {
         let [port, management, dist, epmd] = [(); 4].map(|()| free_port());
         let address = ["epmd", "-address", "127.0.0.1", "-port", &epmd.to_string()];
         let epmd_url = String::new();
-        let companion = Self::started("epmd", words(&address), folder(), epmd, epmd_url).await;
+        let companion =
+            Self::started("epmd", words(&address), Vec::new(), folder(), epmd, epmd_url).await;
         let folder = folder();
         let home = folder.path();
         let at = |name: &str| home.join(name).display().to_string();
@@ -147,12 +159,13 @@ impl Daemon {
     async fn started(
         name: &'static str,
         command: Vec<String>,
+        environment: Environment,
         folder: TempDir,
         port: u16,
         url: String,
     ) -> Self {
         let ready = Box::new(move || listens(port));
-        let (environment, management) = (Vec::new(), String::new());
+        let management = String::new();
         let mut daemon = Self {
             name,
             command,

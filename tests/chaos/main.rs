@@ -10,6 +10,7 @@
 mod support;
 
 mod batch;
+mod clocks;
 mod crash_loop;
 mod daemon;
 mod dice;

@@ -122,7 +122,7 @@ impl Connection {
         let mut ping = tokio::time::interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard_at = tokio::time::Instant::now();
-        let until = self.until.map(|until| until.duration_since(Timestamp::now()));
+        let until = self.until.map(|until| until.duration_since(crate::clock::now()));
         let end = async move {
             match until {
                 Some(rest) => tokio::time::sleep(rest.try_into().unwrap_or_default()).await,

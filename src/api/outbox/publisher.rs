@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +74,7 @@ impl Outbox {
             Err(known) if known.kind != new.kind || known.body != new.body => {
                 return Ok(Submitted::Conflict);
             }
-            Err(known) if known.state == State::Pending && known.claim_at > Timestamp::now() => {
+            Err(known) if known.state == State::Pending && known.claim_at > crate::clock::now() => {
                 return Ok(Submitted::InProgress);
             }
             Err(known) => return Ok(Submitted::Known(known)),

@@ -79,7 +79,7 @@ impl MongoRequests {
             {
                 return Ok(Err(known));
             }
-            let now = Timestamp::now();
+            let now = crate::clock::now();
             let request = Request {
                 id: id.clone(),
                 kind: new.kind,
@@ -130,7 +130,7 @@ impl MongoRequests {
 
     /// The broker has its event.
     pub(super) async fn mark_queued(&self, id: &str) -> Result<(), RequestError> {
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         let purge_at = now.saturating_add(self.kept).unwrap_or(Timestamp::MAX);
         let set = doc! {
             "state": State::Queued.as_str(), "updated_at": date(now), "purge_at": date(purge_at),
@@ -142,7 +142,7 @@ impl MongoRequests {
 
     /// Ends the lease, so that any instance may publish the request.
     pub(super) async fn release(&self, id: &str) -> Result<(), RequestError> {
-        let set = doc! {"$set": {"claim_at": date(Timestamp::now())}};
+        let set = doc! {"$set": {"claim_at": date(crate::clock::now())}};
         let pending = doc! {"_id": id, "state": State::Pending.as_str()};
         self.requests.update_one(pending, set).in_time().await.map_err(failed)?;
         Ok(())
@@ -150,7 +150,7 @@ impl MongoRequests {
 
     /// Claims unpublished requests for `lease`. Other instances do the same at the same time.
     pub(super) async fn claim(&self, lease: SignedDuration) -> Result<Vec<Request>, RequestError> {
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         let due = doc! {"state": State::Pending.as_str(), "claim_at": {"$lte": date(now)}};
         let found = self.requests.find(due.clone()).projection(doc! {"_id": 1});
         let found =

@@ -177,7 +177,7 @@ impl MongoAudit {
         correction: Correction,
     ) -> Result<(), AuditError> {
         let mut document = doc! {
-            "at": date(Timestamp::now()),
+            "at": date(crate::clock::now()),
             "by": &action.by,
             "action": action.action,
             "target": &action.target,

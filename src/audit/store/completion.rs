@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
 
-use super::{DELIVERIES, MongoAudit, failed};
+use super::{DELIVERIES, MongoAudit, failed, schema::in_order};
 use crate::audit::AuditError;
 
 /// Progress of some events.
@@ -21,9 +21,11 @@ impl MongoAudit {
     /// The progress of events, by their ids.
     pub async fn completion(&self, events: &[String]) -> Result<Completion, AuditError> {
         let deliveries = self.database.collection::<Document>(DELIVERIES);
+        let [rank, sort] = in_order();
         let stages = [
             doc! {"$match": {"event.id": {"$in": events}}},
-            doc! {"$sort": {"at": 1}},
+            rank,
+            sort,
             doc! {"$group": {
                 "_id": {"event": "$event.id", "delivery": "$delivery_id"},
                 "final": {"$last": "$final"},

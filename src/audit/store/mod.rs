@@ -13,6 +13,7 @@ mod write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
     Database,
@@ -69,6 +70,12 @@ impl MongoAudit {
         &self.database
     }
 
+    /// The server's time, in Unix milliseconds.
+    pub async fn time(&self) -> Result<i64, AuditError> {
+        let hello = self.database.run_command(doc! {"hello": 1}).in_time().await.map_err(failed)?;
+        Ok(hello.get_datetime("localTime").map_err(failed)?.timestamp_millis())
+    }
+
     pub async fn ping(&self) -> Result<(), AuditError> {
         self.database.run_command(doc! {"ping": 1}).in_time().await.map_err(failed)?;
         Ok(())
@@ -82,13 +89,16 @@ impl Audit for MongoAudit {
     }
 
     async fn last(&self, delivery: &DeliveryId) -> Result<Option<Record>, AuditError> {
-        self.database
-            .collection::<Record>(DELIVERIES)
-            .find_one(doc! {"delivery_id": delivery.as_str(), "status": {"$ne": "duplicate"}})
-            .sort(doc! {"at": -1})
-            .in_time()
-            .await
-            .map_err(failed)
+        let mut stages = vec![
+            doc! {"$match": {"delivery_id": delivery.as_str(), "status": {"$ne": "duplicate"}}},
+        ];
+        stages.extend(schema::in_order());
+        stages.push(doc! {"$group": {"_id": null, "last": {"$last": "$$ROOT"}}});
+        stages.push(doc! {"$replaceRoot": {"newRoot": "$last"}});
+        let deliveries = self.database.collection::<Record>(DELIVERIES);
+        let found = deliveries.aggregate(stages).with_type::<Record>().in_time().await;
+        let mut found = found.map_err(failed)?;
+        found.try_next().in_time().await.map_err(failed)
     }
 
     async fn is_empty(&self) -> Result<bool, AuditError> {

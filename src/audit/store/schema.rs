@@ -43,19 +43,27 @@ impl MongoAudit {
     }
 
     async fn prepare_view(&self) -> Result<Option<Refused>, Error> {
-        let made = self
-            .database
-            .create_collection(DELIVERY_STATUS)
-            .view_on(DELIVERIES.to_owned())
-            .pipeline([
-                doc! {"$match": {"status": {"$ne": "duplicate"}}},
-                doc! {"$sort": {"at": 1}},
-                doc! {"$group": {"_id": "$delivery_id", "last": {"$last": "$$ROOT"}, "records": {"$sum": 1}}},
-                doc! {"$replaceRoot": {"newRoot": {"$mergeObjects": ["$last", {"_id": "$_id", "records": "$records"}]}}},
-            ])
-            .await;
+        let [rank, sort] = in_order();
+        let pipeline = [
+            doc! {"$match": {"status": {"$ne": "duplicate"}}},
+            rank,
+            sort,
+            doc! {"$group": {"_id": "$delivery_id", "last": {"$last": "$$ROOT"}, "records": {"$sum": 1}}},
+            doc! {"$replaceRoot": {"newRoot": {"$mergeObjects": ["$last", {"_id": "$_id", "records": "$records"}]}}},
+            doc! {"$project": {"is_sent": 0}},
+        ];
+        let view = self.database.create_collection(DELIVERY_STATUS);
+        let mut made = view.view_on(DELIVERIES.to_owned()).pipeline(pipeline.clone()).await;
         if made.as_ref().is_err_and(already_exists) {
-            return Ok(None);
+            let this = doc! {"name": DELIVERY_STATUS};
+            let found: Vec<_> =
+                self.database.list_collections().filter(this).await?.try_collect().await?;
+            if found.iter().any(|known| known.options.pipeline.as_deref() == Some(&pipeline[..])) {
+                return Ok(None);
+            }
+            // It is as an earlier version made it.
+            let change = doc! {"collMod": DELIVERY_STATUS, "viewOn": DELIVERIES, "pipeline": pipeline.to_vec()};
+            made = self.database.run_command(change).await.map(drop);
         }
         let Some(refused) = unless_refused("view delivery_status", made)? else { return Ok(None) };
         let found = self.database.list_collection_names().await.unwrap_or_default();
@@ -112,6 +120,16 @@ fn delivery_indexes() -> Vec<IndexModel> {
         index(doc! {"at": 1}),
         IndexModel::builder().keys(doc! {"due": 1}).options(retries).build(),
         purge_index("purge_at"),
+    ]
+}
+
+/// Stages that sort the records of each delivery: by attempt, for clocks differ, and `sent` last, for
+/// nothing comes after it.
+pub(super) fn in_order() -> [Document; 2] {
+    let sent = [Status::Sent.as_str(), Status::Simulated.as_str()].map(Bson::from);
+    [
+        doc! {"$addFields": {"is_sent": {"$in": ["$status", sent.to_vec()]}}},
+        doc! {"$sort": {"is_sent": 1, "attempt": 1, "at": 1}},
     ]
 }
 

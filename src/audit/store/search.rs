@@ -3,16 +3,31 @@ use std::collections::{HashMap, HashSet};
 use futures_util::{Stream, TryStreamExt};
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
+use serde::Deserialize;
 
 use super::{DELIVERIES, MongoAudit, failed};
 use crate::{
     audit::{AuditError, Record, Status},
-    clients::mongo::date,
+    clients::{bson_time, mongo::date},
     routing::{ChannelKind, DeliveryId},
 };
 
 /// Deliveries whose latest records are looked up together.
 const CHUNK: usize = 200;
+
+/// What says which record of a delivery is its latest; see [`super::schema::in_order`].
+#[derive(Deserialize)]
+struct Order {
+    delivery_id: DeliveryId,
+    status: Status,
+    attempt: u32,
+    #[serde(with = "bson_time")]
+    at: Timestamp,
+}
+
+fn order(status: Status, attempt: u32, at: Timestamp) -> (bool, u32, Timestamp) {
+    (matches!(status, Status::Sent | Status::Simulated), attempt, at)
+}
 
 /// Selects records; fields that are `None` or empty match everything.
 #[derive(Debug, Clone, Default)]
@@ -123,17 +138,20 @@ impl MongoAudit {
         let ids: Vec<&str> = records.iter().map(|record| record.delivery_id.as_str()).collect();
         // A `duplicate` record says nothing about the delivery itself.
         let all = doc! {"delivery_id": {"$in": ids}, "status": {"$ne": Status::Duplicate.as_str()}};
-        let deliveries = self.database.collection::<Document>(DELIVERIES);
-        let all = deliveries.find(all).projection(doc! {"_id": 0, "delivery_id": 1, "at": 1});
+        let fields = doc! {"_id": 0, "delivery_id": 1, "status": 1, "attempt": 1, "at": 1};
+        let deliveries = self.database.collection::<Order>(DELIVERIES);
+        let all = deliveries.find(all).projection(fields);
         let mut all = all.await.map_err(failed)?;
         let mut last = HashMap::new();
         while let Some(record) = all.try_next().await.map_err(failed)? {
-            let id = record.get_str("delivery_id").map_err(failed)?.to_owned();
-            let at = *record.get_datetime("at").map_err(failed)?;
-            last.entry(id).and_modify(|last| *last = at.max(*last)).or_insert(at);
+            let order = order(record.status, record.attempt, record.at);
+            last.entry(record.delivery_id)
+                .and_modify(|last| *last = order.max(*last))
+                .or_insert(order);
         }
         records.retain(|record| {
-            last.get(record.delivery_id.as_str()).is_none_or(|last| *last <= date(record.at))
+            let order = order(record.status, record.attempt, record.at);
+            last.get(&record.delivery_id).is_none_or(|last| *last <= order)
         });
         Ok(records)
     }

@@ -80,7 +80,7 @@ pub(super) fn message(
         is_authentic,
         queue: queue.to_owned(),
         redelivered: delivery.redelivered,
-        received_at: jiff::Timestamp::now(),
+        received_at: crate::clock::now(),
         body: std::mem::take(&mut delivery.data),
     }
 }
@@ -232,7 +232,7 @@ pub(super) fn republish_properties(republish: &Republish, identity: &Identity) -
     for (name, value) in republish.delivery_headers.to_headers() {
         table.insert(name.into(), AMQPValue::LongString(value.into()));
     }
-    let at = jiff::Timestamp::now().to_string();
+    let at = crate::clock::now().to_string();
     table.insert("usher-at".into(), AMQPValue::LongString(at.into()));
     let properties = with_headers(&republish.properties, table);
     let code = message_code(identity, &properties, &republish.body);

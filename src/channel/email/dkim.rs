@@ -3,7 +3,6 @@
 //! It signs mail that usher composed: relaxed canonicalisation, the whole body.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use jiff::Timestamp;
 use ring::{
     rand::SystemRandom,
     signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
@@ -49,7 +48,7 @@ impl Signer {
             self.key.algorithm(),
             self.domain,
             self.selector,
-            Timestamp::now().as_second(),
+            crate::clock::now().as_second(),
             STANDARD.encode(body_hash(body)),
         );
         // RFC 6376 3.7: the signature's own field comes last, without a signature and a line end.

@@ -143,7 +143,7 @@ impl MongoScheduler {
 
     /// Makes a delivery due now. Returns whether it was still waiting.
     pub async fn send_now(&self, delivery: &DeliveryId) -> Result<bool, SchedulerError> {
-        let now = date(Timestamp::now());
+        let now = date(crate::clock::now());
         self.update(delivery, doc! {"due": now, "claim_at": now}).await
     }
 
@@ -234,14 +234,14 @@ impl Scheduler for MongoScheduler {
     async fn published(&self, deliveries: &[DeliveryId]) -> Result<(), SchedulerError> {
         let ids: Vec<&str> = deliveries.iter().map(DeliveryId::as_str).collect();
         let filter = doc! {"_id": {"$in": ids}, "state": State::Claimed.as_str()};
-        let purge_at = date(after(Timestamp::now(), KEPT));
+        let purge_at = date(after(crate::clock::now(), KEPT));
         let mark = doc! {"$set": {"state": State::Published.as_str(), "purge_at": purge_at}};
         self.planned.update_many(filter, mark).in_time().await.map_err(failed)?;
         Ok(())
     }
 
     async fn cancel(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError> {
-        let purge_at = date(after(Timestamp::now(), KEPT));
+        let purge_at = date(after(crate::clock::now(), KEPT));
         let cancel =
             doc! {"state": State::Cancelled.as_str(), "reason": reason, "purge_at": purge_at};
         self.update(delivery, cancel).await

@@ -24,6 +24,7 @@ on_both! { mongodb:
     a_record_with_nothing_in_it_is_read_as_it_was_written,
     the_same_record_again_changes_nothing,
     the_last_record_is_the_latest,
+    a_later_attempt_is_later_whatever_the_clock_says,
     duplicates_are_nobodys_last_word,
     of_another_delivery_nothing_is_known,
     it_is_empty_until_something_is_written,
@@ -172,6 +173,17 @@ async fn the_last_record_is_the_latest(backend: Backend) {
     }
     let last = audit.last_of(&delivery).await.expect("a record");
     assert_eq!(last.status, Status::Sent);
+}
+
+async fn a_later_attempt_is_later_whatever_the_clock_says(backend: Backend) {
+    let (audit, delivery) = (audit(backend).await, delivery_id());
+    audit.keep(&empty_record(&delivery, Status::Retrying, 5)).await;
+    for (status, millisecond) in [(Status::Failed, 1), (Status::Sent, 0)] {
+        let id = format!("{delivery}/2/{}", status.as_str());
+        let second = Record { id, attempt: 2, ..empty_record(&delivery, status, millisecond) };
+        audit.keep(&second).await;
+        assert_eq!(audit.last_of(&delivery).await, Some(second));
+    }
 }
 
 async fn duplicates_are_nobodys_last_word(backend: Backend) {
