@@ -11,7 +11,7 @@ use crate::{
     broker::{DEFER, DeliveryHeaders, Destination, Republish},
     event::snake_case,
     ledger::{Input, NextStep},
-    redaction::ERASED,
+    redaction::{ERASED, mask_named},
     routing::collect_texts,
 };
 
@@ -103,11 +103,16 @@ impl Pipeline {
     /// The body with its secrets masked; `None` if it has none. A message that was not understood has no
     /// route yet, so the secret fields of all routes count.
     pub(super) fn mask_secret_fields(&self, body: &[u8]) -> Option<Vec<u8>> {
-        let value: Value = crate::event::read_json(body).ok()?;
-        let mut secrets = Vec::new();
         let is_secret = |name: &str| self.routing.is_secret(&snake_case(name));
+        let Ok(value) = crate::event::read_json(body) else {
+            let text = String::from_utf8_lossy(body);
+            return mask_named(&text, is_secret).map(String::into_bytes);
+        };
+        let mut secrets = Vec::new();
         collect_secrets(&value, &is_secret, &mut secrets);
-        (!secrets.is_empty()).then(|| mask(&value, &secrets).to_string().into_bytes())
+        let mut masked = mask(&value, &secrets);
+        let in_texts = mask_in_texts(&mut masked, &is_secret);
+        (in_texts || !secrets.is_empty()).then(|| masked.to_string().into_bytes())
     }
 }
 
@@ -127,6 +132,32 @@ impl DeliveryContext<'_> {
             masked: false,
             arrived_at: Some(self.message.arrived_at()),
         }
+    }
+}
+
+/// Masks secrets by name within texts, such as JSON in a string; whether there were any.
+fn mask_in_texts(value: &mut Value, is_secret: &impl Fn(&str) -> bool) -> bool {
+    match value {
+        Value::String(text) => match mask_named(text, is_secret) {
+            Some(masked) => {
+                *text = masked;
+                true
+            }
+            None => false,
+        },
+        // All of them, not only up to the first.
+        Value::Array(items) => {
+            items.iter_mut().filter_map(|item| mask_in_texts(item, is_secret).then_some(())).count()
+                > 0
+        }
+        Value::Object(fields) => {
+            fields
+                .values_mut()
+                .filter_map(|value| mask_in_texts(value, is_secret).then_some(()))
+                .count()
+                > 0
+        }
+        _ => false,
     }
 }
 
