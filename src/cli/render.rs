@@ -79,6 +79,11 @@ fn render_event(
     }
     let deliveries = deliveries(loaded, &event)
         .ok_or_else(|| Failure::data(format!("no route for event type {:?}", event.kind)))?;
+    if let Lookup::Routes(routes) = loaded.routing.lookup(&event.kind) {
+        for reason in loaded.routing.ignored_in(routes, &event) {
+            print_err(&format!("usher: ignored: {reason}"));
+        }
+    }
     for delivery in &deliveries {
         let message = outgoing(loaded, delivery, &event)?;
         match out {

@@ -64,7 +64,9 @@ fn type_name(kind: &VariableType) -> Option<&'static str> {
         VariableType::Integer => "Integer",
         VariableType::Duration => "Duration",
         VariableType::Object => "Object",
-        VariableType::ListOf(_) | VariableType::Record(_) => return None,
+        VariableType::ListOf(_) | VariableType::Record(_) | VariableType::AtMost(..) => {
+            return None;
+        }
     })
 }
 
@@ -102,11 +104,25 @@ fn type_schema(kind: &VariableType) -> Value {
             "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
             "description": "Names with plain values.",
         }),
+        VariableType::AtMost(max, kind) => {
+            let limit = match **kind {
+                VariableType::List | VariableType::ListOf(_) => "maxItems",
+                VariableType::Object => "maxProperties",
+                _ => "maxLength",
+            };
+            json!({"allOf": [typed(kind, true), {limit: max}]})
+        }
         VariableType::ListOf(kind) => json!({"type": "array", "items": typed(kind, true)}),
         VariableType::Record(fields) => {
             let required = fields.iter().filter(|(_, field)| !field.is_optional);
             let required: Vec<_> = required.map(|(name, _)| name).collect();
-            let schema = |field: &Field| typed(&field.kind, !field.is_optional);
+            let schema = |field: &Field| {
+                let schema = typed(&field.kind, !field.is_optional);
+                match &field.default {
+                    Some(default) => json!({"allOf": [schema], "default": default}),
+                    None => schema,
+                }
+            };
             let fields = fields.iter().map(|(name, field)| (name.clone(), schema(field)));
             let properties: Map<_, _> = fields.collect();
             json!({"type": "object", "required": required, "properties": properties})

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::blocks::{link, typed};
-use crate::routing::{ChannelKind, EventKind, FieldMapping, Priority, Recipients, Route, Variable};
+use crate::routing::{
+    ChannelKind, EventKind, FieldMapping, MAX_RECIPIENTS, Priority, Recipients, Route, Variable,
+};
 
 /// The subject that an event may bring along. It is not nested in a dialect's fields.
 const SUBJECT: &str = "subject";
@@ -36,11 +38,15 @@ pub(super) fn event_schema(kind: &EventKind<'_>) -> Value {
     }
     for route in kind.routes {
         match &route.recipients {
-            Recipients::Field(path) => outer.insert(path, link(recipient(route.channel))),
+            Recipients::Field(path) => {
+                let address = link(recipient(route.channel));
+                outer.insert(path, one_or_several(kind, path, address, route.channel));
+            }
             // In a path, only the last part can be missing.
             Recipients::Optional(path) if !path.contains('.') => {
                 let name = format!("Optional{}", recipient(route.channel));
-                outer.properties.insert(path.clone(), link(&name));
+                let schema = one_or_several(kind, path, link(&name), route.channel);
+                outer.properties.insert(path.clone(), schema);
             }
             Recipients::Optional(_) | Recipients::Fixed(_) => {}
         }
@@ -172,6 +178,19 @@ fn priority(route: &Route) -> Option<(String, Value)> {
 fn reply_to(route: &Route) -> Option<(String, Value)> {
     let name = route.reply_to.clone().filter(|path| !path.contains('.'))?;
     Some((name, json!({"type": ["string", "null"], "description": "Address for replies."})))
+}
+
+/// An address or a list of them. A field that is also a variable has one.
+fn one_or_several(kind: &EventKind<'_>, path: &str, one: Value, channel: ChannelKind) -> Value {
+    if kind.routes.iter().any(|route| route.variables.contains_key(path)) {
+        return one;
+    }
+    let items = link(recipient(channel));
+    let several = json!({
+        "type": "array", "minItems": 1, "maxItems": MAX_RECIPIENTS, "items": items,
+        "description": "One message each.",
+    });
+    json!({"anyOf": [one, several]})
 }
 
 fn recipient(channel: ChannelKind) -> &'static str {

@@ -71,6 +71,24 @@ impl InternalEvent for EventIgnored {
     }
 }
 
+/// A field of an event asks for something that is not done.
+pub(super) struct FieldIgnored<'a> {
+    pub(super) event: &'a Event,
+    pub(super) reason: String,
+}
+
+impl InternalEvent for FieldIgnored<'_> {
+    fn emit(self, _: &Metrics) {
+        let Self { event, reason } = self;
+        tracing::warn!(
+            event.id = event.id.value,
+            event.r#type = event.kind,
+            reason,
+            "a field of the event is ignored"
+        );
+    }
+}
+
 /// A delivery came to this record. Its names are the record's; nothing of what the mail says is among
 /// them.
 pub(super) struct DeliveryRecorded<'a> {

@@ -27,7 +27,7 @@ use tokio::sync::RwLock;
 
 use self::{
     context::DeliveryContext,
-    instrument::{EventIgnored, MessageProcessed},
+    instrument::{EventIgnored, FieldIgnored, MessageProcessed},
 };
 use crate::{
     audit::{Audit, Status},
@@ -154,6 +154,13 @@ impl Pipeline {
         };
         if message.delivery_headers.is_none() {
             self.follow_booking(message, &event).await;
+        }
+        if message.delivery_headers.is_none()
+            && let Lookup::Routes(routes) = self.routing.lookup(&event.kind)
+        {
+            for reason in self.routing.ignored_in(routes, &event) {
+                FieldIgnored { event: &event, reason }.emit(&self.metrics);
+            }
         }
         let settlements = deliveries.iter().map(|delivery| {
             let span = span.delivery(delivery);

@@ -26,7 +26,7 @@ pub enum Derived {
     Location(String),
     /// `until(lockout_end)`: seconds from the event to that time.
     Until(String),
-    /// `days_until(expiration_date)`: whole days from the event's day to that day.
+    /// `days_until(expiration_date)`: whole days from the event's day to that day, negative after it.
     DaysUntil(String),
 }
 
@@ -131,7 +131,7 @@ impl Sources {
             Derived::DaysUntil(field) => {
                 let end = moment(field)?;
                 let today = event.happened_at().to_zoned(end.time_zone().clone()).date();
-                i64::from((end.date() - today).get_days()).max(0).into()
+                i64::from((end.date() - today).get_days()).into()
             }
         })
     }
@@ -218,7 +218,7 @@ mod tests {
             |text: &str| Sources::default().derive(&Derived::parse(text).unwrap(), &event, "en");
         assert_eq!(derive("until(end)"), Some(900.into()));
         assert_eq!(derive("days_until(date)"), Some(7.into()));
-        assert_eq!(derive("days_until(past)"), Some(0.into()));
+        assert_eq!(derive("days_until(past)"), Some((-335).into()));
         assert_eq!(derive("occurred_at"), Some("2024-12-01T10:00:00Z".into()));
         assert_eq!(derive("until(nothing)"), None);
         assert_eq!(derive("location(end)"), None);

@@ -18,11 +18,14 @@ pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
 pub(crate) use event_kinds::EventKind;
 pub(crate) use field_mapping::FieldMapping;
 pub use lifecycle::{Lifecycle, ReminderRule};
+pub(crate) use route::MAX_RECIPIENTS;
 pub use route::{ChannelKind, OnUnknown, Priority, Recipients, Route, Variable};
 pub use routes_file::RouteFaults;
 pub use variable_type::{Field, VariableType};
 pub use variables::VariableFault;
 pub(crate) use variables::collect_texts;
+
+use serde_json::Value;
 
 use crate::event::Event;
 
@@ -130,6 +133,32 @@ impl RoutingTable {
         let Some(route) = self.route(route) else { return false };
         let deliveries = self.deliveries(std::slice::from_ref(route), event, identity);
         deliveries.iter().any(|one| one.id == *id && one.recipient.as_str() == recipient)
+    }
+
+    /// What the event asks for and these routes do not do: a copy to others, a time zone that there is not.
+    pub fn ignored_in(&self, routes: &[Arc<Route>], event: &Event) -> Vec<String> {
+        let is_taken = |field: &str, route: &Arc<Route>| {
+            let (Recipients::Field(path) | Recipients::Optional(path)) = &route.recipients else {
+                return route.variables.contains_key(field);
+            };
+            path == field || route.variables.contains_key(field)
+        };
+        let mut ignored = Vec::new();
+        for field in ["cc", "bcc"] {
+            let empty = event.fields.get(field).is_none_or(|value| match value {
+                Value::String(text) => text.trim().is_empty(),
+                Value::Array(items) => items.is_empty(),
+                value => value.is_null(),
+            });
+            if !empty && !routes.iter().any(|route| is_taken(field, route)) {
+                ignored.push(format!("{field}: no route sends copies; a route of its own can"));
+            }
+        }
+        if let Some(name) = event.text("timezone").filter(|_| event.zone().is_none()) {
+            let name: String = name.chars().take(64).collect();
+            ignored.push(format!("timezone: there is no {name:?}"));
+        }
+        ignored
     }
 
     /// The deliveries that an event causes: one for each recipient of each route.

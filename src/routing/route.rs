@@ -11,6 +11,9 @@ use crate::event::{Derived, Event};
 /// Longest accepted recipient, in bytes; longer than any valid address.
 const MAX_RECIPIENT_BYTES: usize = 1024;
 
+/// Most recipients in one field of an event; the schema has it.
+pub(crate) const MAX_RECIPIENTS: usize = 100;
+
 /// Defines what is sent to whom when an event arrives.
 #[derive(Debug)]
 pub struct Route {
@@ -140,11 +143,12 @@ impl Route {
             Recipients::Fixed(addresses) => {
                 addresses.iter().map(|address| Recipient::Address(address.clone())).collect()
             }
-            Recipients::Field(path) => vec![recipient(event, path)],
+            Recipients::Field(path) => in_field(event, path),
             Recipients::Optional(path) => match find(event, path) {
                 None | Some(Value::Null) => Vec::new(),
                 Some(Value::String(text)) if text.trim().is_empty() => Vec::new(),
-                Some(_) => vec![recipient(event, path)],
+                Some(Value::Array(items)) if items.is_empty() => Vec::new(),
+                Some(_) => in_field(event, path),
             },
         };
         recipients
@@ -195,8 +199,26 @@ fn find<'a>(event: &'a Event, path: &str) -> Option<&'a Value> {
     parts.try_fold(first, |value, part| value.get(part))
 }
 
-fn recipient(event: &Event, path: &str) -> Recipient {
+/// The recipients in a field: an address, or a list of them.
+fn in_field(event: &Event, path: &str) -> Vec<Recipient> {
     match find(event, path) {
+        Some(Value::Array(items)) if items.len() > MAX_RECIPIENTS => {
+            vec![Recipient::Missing(format!(
+                "recipient field {path:?} has {} addresses, more than {MAX_RECIPIENTS}",
+                items.len()
+            ))]
+        }
+        Some(Value::Array(items)) if !items.is_empty() => {
+            let recipient = |(index, item)| recipient(Some(item), &format!("{path}[{index}]"));
+            items.iter().enumerate().map(recipient).collect()
+        }
+        Some(Value::Array(_)) => vec![recipient(None, path)],
+        value => vec![recipient(value, path)],
+    }
+}
+
+fn recipient(value: Option<&Value>, path: &str) -> Recipient {
+    match value {
         // The recipient becomes a header, and headers have to fit into one frame.
         Some(Value::String(text)) if text.len() > MAX_RECIPIENT_BYTES => {
             Recipient::Missing(format!(
@@ -221,7 +243,7 @@ fn recipient(event: &Event, path: &str) -> Recipient {
 mod tests {
     use crate::{
         event::{Properties, parse},
-        routing::RoutingTable,
+        routing::{Identity, RoutingTable},
     };
 
     const ROUTES: &str = r#"
@@ -238,6 +260,32 @@ mod tests {
         reply_to = { field = "sender.email" }
         priority = "medium"
     "#;
+
+    #[test]
+    fn a_list_of_recipients_gives_one_delivery_each() {
+        let routes = ROUTES.replace("{ literal = \"team@example.com\" }", "{ field = \"to\" }");
+        let routing = RoutingTable::parse(&routes, &Default::default()).unwrap();
+        let many = serde_json::json!(vec!["a@x.org"; 101]).to_string();
+        for (to, recipients) in [
+            (r#""a@x.org""#, vec!["a@x.org"]),
+            (r#"["a@x.org", " b@x.org ", "A@x.org"]"#, vec!["a@x.org", "b@x.org"]),
+            (
+                r#"["a@x.org", null]"#,
+                vec!["a@x.org", "recipient field \"to[1]\" is missing or empty"],
+            ),
+            ("[]", vec!["recipient field \"to\" is missing or empty"]),
+            (&many, vec!["recipient field \"to\" has 101 addresses, more than 100"]),
+        ] {
+            let body = format!(r#"{{"event_type": "contact.form", "to": {to}}}"#);
+            let event = parse(body.as_bytes(), &Properties::default(), "q").unwrap();
+            let identity = Identity::new("pepper");
+            let route = routing.route("contact").unwrap();
+            let found = routing.deliveries(std::slice::from_ref(route), &event, &identity);
+            let found = found.iter().map(|it| it.recipient.address());
+            let found: Vec<_> = found.map(|it| it.map_or_else(|e| e, str::to_owned)).collect();
+            assert_eq!(found, recipients);
+        }
+    }
 
     #[test]
     fn answers_go_to_a_field_of_the_event() {

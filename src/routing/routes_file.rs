@@ -116,6 +116,7 @@ enum OptionalEntry {
 struct DetailedEntry {
     #[serde(rename = "type")]
     kind: VariableType,
+    max: Option<i64>,
     default: Option<Value>,
     from: Option<String>,
 }
@@ -229,10 +230,14 @@ impl RouteEntry {
         }
         for (name, entry) in self.optional {
             let name = snake_case(&name);
-            let DetailedEntry { kind, default, from } = match entry {
-                OptionalEntry::Type(kind) => DetailedEntry { kind, default: None, from: None },
-                OptionalEntry::Detailed(entry) => entry,
+            let (kind, max, default, from) = match entry {
+                OptionalEntry::Type(kind) => (kind, None, None, None),
+                OptionalEntry::Detailed(it) => (it.kind, it.max, it.default, it.from),
             };
+            let kind = kind.at_most(max).unwrap_or_else(|fault| {
+                faults.push(format!("variable {name:?}: {fault}"));
+                VariableType::Text
+            });
             let derived = from.as_deref().map(Derived::parse).transpose().unwrap_or_else(|fault| {
                 faults.push(format!("variable {name:?}: from: {fault}"));
                 None
@@ -253,7 +258,10 @@ impl RouteEntry {
             // The name becomes a Content-ID and part of URLs (RFC 2392).
             let is_plain =
                 name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-            if !is_plain || variables.get(name).is_none_or(|found| found.kind != VariableType::Text)
+            if !is_plain
+                || variables
+                    .get(name)
+                    .is_none_or(|found| *found.kind.unlimited() != VariableType::Text)
             {
                 faults.push(format!(
                     "inline_qr: {name:?} is not a text variable of this route with a plain name"
@@ -262,7 +270,9 @@ impl RouteEntry {
         }
         let calendar = self.calendar.map(|table| table.build(&variables, &mut faults));
         if let Some(rule) = &self.reminder
-            && variables.get(&rule.showtime).is_none_or(|found| found.kind != VariableType::Time)
+            && variables
+                .get(&rule.showtime)
+                .is_none_or(|found| *found.kind.unlimited() != VariableType::Time)
         {
             let name = &rule.showtime;
             faults.push(format!("reminder: {name:?} is not a time variable of this route"));

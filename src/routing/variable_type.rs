@@ -32,6 +32,8 @@ pub enum VariableType {
     ListOf(Arc<VariableType>),
     /// An object with these fields.
     Record(Arc<BTreeMap<String, Field>>),
+    /// A text of at most so many characters, or a list or an object of at most so many entries.
+    AtMost(usize, Arc<VariableType>),
 }
 
 /// A field of an object.
@@ -39,8 +41,17 @@ pub enum VariableType {
 pub struct Field {
     /// What its value must look like.
     pub kind: VariableType,
-    /// Whether an object may lack it: its type ends with `?`.
+    /// Whether an object may lack it: its name or its type ends with `?`, or it has a default.
     pub is_optional: bool,
+    /// Its value where an object lacks it.
+    pub default: Option<Value>,
+}
+
+/// What is wrong with a value, by its path: `items[2].price`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ValueFault {
+    Missing(String),
+    Wrong { path: String, reason: String },
 }
 
 /// The types that have a name.
@@ -57,6 +68,9 @@ const NAMED: [(&str, VariableType); 8] = [
 
 /// Deepest nesting of a declared type.
 const MAX_DEPTH: usize = 8;
+
+/// Most faults of an event that are named.
+const MAX_FAULTS: usize = 20;
 
 impl VariableType {
     /// All that have a name.
@@ -79,58 +93,84 @@ impl VariableType {
                 [item] => Ok(Self::ListOf(Arc::new(Self::read(item, depth + 1)?))),
                 _ => Err("a list has the one type of its items: [\"text\"]".to_owned()),
             },
-            toml::Value::Table(fields) => {
-                let field = |(name, kind): (&String, &toml::Value)| {
-                    let optional = kind.as_str().and_then(|kind| kind.strip_suffix('?'));
-                    let kind = match optional {
-                        Some(kind) => Self::read(&kind.into(), depth + 1)?,
-                        None => Self::read(kind, depth + 1)?,
-                    };
-                    Ok((name.clone(), Field { kind, is_optional: optional.is_some() }))
-                };
-                let fields =
-                    fields.iter().map(field).collect::<Result<BTreeMap<_, _>, String>>()?;
-                Ok(Self::Record(Arc::new(fields)))
-            }
+            toml::Value::Table(fields) => match detailed(fields) {
+                Some((kind, max, _)) => Self::read(kind, depth + 1)?.at_most(max),
+                None => {
+                    let field = |(name, kind): (&String, _)| Field::read(name, kind, depth + 1);
+                    let fields = fields.iter().map(field).collect::<Result<_, String>>()?;
+                    Ok(Self::Record(Arc::new(fields)))
+                }
+            },
             other => Err(format!("a type is a name, a list or a table, not {other}")),
+        }
+    }
+
+    /// The same with a limit of length.
+    pub(super) fn at_most(self, max: Option<i64>) -> Result<Self, String> {
+        let Some(max) = max else { return Ok(self) };
+        let max = usize::try_from(max).map_err(|_| format!("max = {max} is no length"))?;
+        match self {
+            Self::Text | Self::Url | Self::Time | Self::List | Self::ListOf(_) | Self::Object => {
+                Ok(Self::AtMost(max, Arc::new(self)))
+            }
+            _ => Err("max is for texts, lists and objects".to_owned()),
+        }
+    }
+
+    /// The type without its limit of length.
+    pub(crate) fn unlimited(&self) -> &Self {
+        match self {
+            Self::AtMost(_, kind) => kind.unlimited(),
+            kind => kind,
         }
     }
 
     /// The empty value of this type.
     pub(crate) fn empty_value(&self) -> Value {
-        match self {
+        match self.unlimited() {
             Self::List | Self::ListOf(_) => Value::Array(Vec::new()),
             Self::Object | Self::Record(_) => Value::Object(Map::new()),
             _ => Value::String(String::new()),
         }
     }
 
-    /// # Errors
-    /// What is wrong with a value.
-    pub(super) fn check(&self, value: &Value) -> Result<(), String> {
+    /// Whether a value is of this type.
+    pub(super) fn fits(&self, value: &Value) -> bool {
+        let mut faults = Vec::new();
+        self.check("", value, &mut faults);
+        faults.is_empty()
+    }
+
+    /// Adds what is wrong with the value at a path, and within it.
+    pub(super) fn check(&self, path: &str, value: &Value, faults: &mut Vec<ValueFault>) {
+        if faults.len() >= MAX_FAULTS {
+            return;
+        }
         let nested = |value: &&Value| value.is_object() || value.is_array();
+        let wrong = |path: String, reason: String| ValueFault::Wrong { path, reason };
         let fits = match (self, value) {
             (Self::Text, Value::String(_) | Value::Number(_) | Value::Bool(_))
             | (Self::Time, Value::String(_))
             | (Self::Amount, Value::Number(_)) => true,
             (Self::List, Value::Array(items)) => {
-                match items.iter().find(|item| nested(item) || item.is_null()) {
-                    Some(item) => {
-                        return Err(format!("has a JSON {} in its list", json_type(item)));
-                    }
-                    None => true,
+                let other = |(_, item): &(usize, &Value)| nested(item) || item.is_null();
+                if let Some((index, item)) = items.iter().enumerate().find(other) {
+                    let reason = format!("is a JSON {}, not a text", json_type(item));
+                    faults.push(wrong(format!("{path}[{index}]"), reason));
                 }
+                true
             }
             (Self::ListOf(kind), Value::Array(items)) => {
                 for (index, item) in items.iter().enumerate() {
-                    kind.check(item).map_err(|reason| format!("[{index}] {reason}"))?;
+                    kind.check(&format!("{path}[{index}]"), item, faults);
                 }
                 true
             }
             (Self::Amount, Value::String(text)) => text.trim().parse::<Decimal>().is_ok(),
             (Self::Object, Value::Object(fields)) => {
                 if fields.values().any(|value| nested(&value)) {
-                    return Err("has objects or lists in it".to_owned());
+                    let reason = "has objects or lists in it".to_owned();
+                    faults.push(wrong(path.to_owned(), reason));
                 }
                 true
             }
@@ -138,29 +178,40 @@ impl VariableType {
                 for (name, field) in kinds.iter() {
                     match find(fields, name) {
                         None if field.is_optional => {}
-                        None => return Err(format!(".{name} is missing")),
+                        None => faults.push(ValueFault::Missing(format!("{path}.{name}"))),
                         Some(value) => {
-                            field
-                                .kind
-                                .check(value)
-                                .map_err(|reason| format!(".{name} {reason}"))?;
+                            field.kind.check(&format!("{path}.{name}"), value, faults);
                         }
                     }
                 }
                 true
             }
-            (Self::Duration, Value::Number(number)) => number.is_u64(),
-            (Self::Integer, Value::Number(number)) => number.is_i64() || number.is_u64(),
-            (Self::Integer, Value::String(text)) => text.trim().parse::<i64>().is_ok(),
+            (Self::AtMost(max, kind), value) => {
+                let (length, what) = match value {
+                    Value::String(text) => (text.chars().count(), "characters"),
+                    Value::Array(items) => (items.len(), "items"),
+                    Value::Object(fields) => (fields.len(), "entries"),
+                    _ => (0, ""),
+                };
+                if length > *max {
+                    let reason = format!("has {length} {what}, more than {max}");
+                    faults.push(wrong(path.to_owned(), reason));
+                } else {
+                    kind.check(path, value, faults);
+                }
+                true
+            }
+            (Self::Duration, value) => value.is_number() && whole(value).is_some_and(|it| it >= 0),
+            (Self::Integer, value) => whole(value).is_some(),
             (Self::Url, Value::String(text)) => url::Url::parse(text.trim())
                 .is_ok_and(|url| matches!(url.scheme(), "http" | "https")),
             _ => false,
         };
         if fits {
-            return Ok(());
+            return;
         }
-        let wanted = match self {
-            Self::Text => "a text",
+        let wanted = match self.unlimited() {
+            Self::Text | Self::AtMost(..) => "a text",
             Self::Amount => "an amount",
             Self::Time => "a time",
             Self::List | Self::ListOf(_) => "a list",
@@ -169,10 +220,11 @@ impl VariableType {
             Self::Duration => "a number of seconds",
             Self::Object | Self::Record(_) => "an object",
         };
-        Err(match value {
+        let reason = match value {
             Value::String(_) | Value::Number(_) => format!("is not {wanted}"),
             other => format!("is a JSON {}, not {wanted}", json_type(other)),
-        })
+        };
+        faults.push(wrong(path.to_owned(), reason));
     }
 
     /// A value as conditions see it: numbers are numbers, objects have their declared fields and no others.
@@ -180,9 +232,10 @@ impl VariableType {
     pub(crate) fn typed(&self, value: &Value) -> Value {
         match (self, value) {
             (Self::Amount, Value::String(text)) => exact(text).unwrap_or_else(|| value.clone()),
-            (Self::Integer, Value::String(text)) => {
-                text.trim().parse::<i64>().map_or_else(|_| value.clone(), Value::from)
+            (Self::Integer | Self::Duration, value) => {
+                whole(value).map_or_else(|| value.clone(), Value::from)
             }
+            (Self::AtMost(_, kind), value) => kind.typed(value),
             (Self::ListOf(kind), Value::Array(items)) => {
                 items.iter().map(|item| kind.typed(item)).collect()
             }
@@ -191,13 +244,71 @@ impl VariableType {
             }
             (Self::Record(kinds), Value::Object(fields)) => {
                 let typed = |(name, field): (&String, &Field)| {
-                    Some((name.clone(), field.kind.typed(find(fields, name)?)))
+                    let value = find(fields, name).or(field.default.as_ref())?;
+                    Some((name.clone(), field.kind.typed(value)))
                 };
                 Value::Object(kinds.iter().filter_map(typed).collect())
             }
             _ => value.clone(),
         }
     }
+}
+
+impl Field {
+    fn read(name: &str, kind: &toml::Value, depth: usize) -> Result<(String, Self), String> {
+        let (name, mut is_optional) = without_mark(name);
+        let (kind, max, default) = match kind.as_table().and_then(detailed) {
+            Some((kind, max, default)) => (kind, max, default.cloned()),
+            None => (kind, None, None),
+        };
+        let kind = match kind.as_str().map(without_mark) {
+            Some((kind, has_mark)) => {
+                is_optional |= has_mark;
+                VariableType::read(&kind.into(), depth)
+            }
+            None => VariableType::read(kind, depth),
+        };
+        let at = |fault| format!("{name}: {fault}");
+        let kind = kind.and_then(|kind| kind.at_most(max)).map_err(at)?;
+        let default = default.map(Value::deserialize).transpose();
+        let default = default.map_err(|error| at(error.to_string()))?;
+        if default.as_ref().is_some_and(|default| !kind.fits(default)) {
+            return Err(at("its default is not of its type".to_owned()));
+        }
+        let is_optional = is_optional || default.is_some();
+        Ok((name.to_owned(), Self { kind, is_optional, default }))
+    }
+}
+
+fn without_mark(name: &str) -> (&str, bool) {
+    name.strip_suffix('?').map_or((name, false), |name| (name, true))
+}
+
+/// A type with `max` or `default`, which no object of fields can be: `{ type = "text", max = 40 }`.
+fn detailed(table: &toml::Table) -> Option<(&toml::Value, Option<i64>, Option<&toml::Value>)> {
+    let known = |name: &String| matches!(name.as_str(), "type" | "max" | "default");
+    if table.len() < 2 || !table.keys().all(known) {
+        return None;
+    }
+    let max = table.get("max").map(toml::Value::as_integer);
+    // Without a number it is a field of that name.
+    let max = max.map_or(Some(None), |max| max.map(Some))?;
+    Some((table.get("type")?, max, table.get("default")))
+}
+
+/// A whole number, also written as `30.0` or as text.
+fn whole(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) if number.is_i64() || number.is_u64() => number.as_i64(),
+        Value::Number(number) => whole_text(&number.to_string()),
+        Value::String(text) => whole_text(text),
+        _ => None,
+    }
+}
+
+fn whole_text(text: &str) -> Option<i64> {
+    let number: Decimal = text.trim().parse().ok()?;
+    if number.fract().is_zero() { number.trunc().try_into().ok() } else { None }
 }
 
 /// A field of an object, which may be written in Pascal case; `null` and an empty text say nothing.
@@ -240,22 +351,66 @@ mod tests {
 
     #[test]
     fn types_nest() {
-        let items = kind(r#"[{ name = "text", price = "amount", note = "text?" }]"#).unwrap();
-        let good = json!([{"name": "a", "price": "25.50", "x": 1}, {"Name": "b", "Price": 0, "note": null}]);
-        items.check(&good).unwrap();
+        let items = kind(
+            r#"[{ name = { type = "text", max = 5 }, price = "amount", note = "text?",
+            "to?" = { city = "text" }, count = { type = "integer", default = 1 } }]"#,
+        )
+        .unwrap();
+        let good = json!([
+            {"name": "a", "price": "25.50", "x": 1, "count": 3.0},
+            {"Name": "b", "Price": 0, "note": null, "to": {"City": "Cali"}},
+        ]);
+        assert!(items.fits(&good));
         assert_eq!(
             items.typed(&good),
-            json!([{"name": "a", "price": 25.5}, {"name": "b", "price": 0}])
+            json!([
+                {"name": "a", "price": 25.5, "count": 3},
+                {"name": "b", "price": 0, "count": 1, "to": {"city": "Cali"}},
+            ])
         );
+        let faults = |value: Value| {
+            let mut faults = Vec::new();
+            items.check("items", &value, &mut faults);
+            let written = faults.iter().map(|fault| match fault {
+                ValueFault::Missing(path) => format!("{path} is missing"),
+                ValueFault::Wrong { path, reason } => format!("{path} {reason}"),
+            });
+            written.collect::<Vec<_>>()
+        };
         for (value, reason) in [
-            (json!([{"name": "a"}]), "[0] .price is missing"),
-            (json!([{"name": [], "price": 1}]), "[0] .name is a JSON array, not a text"),
-            (json!([1]), "[0] is not an object"),
-            (json!({}), "is a JSON object, not a list"),
+            (json!([{"name": "a"}]), "items[0].price is missing"),
+            (json!([{"name": [], "price": 1}]), "items[0].name is a JSON array, not a text"),
+            (
+                json!([{"name": "abcdef", "price": 1}]),
+                "items[0].name has 6 characters, more than 5",
+            ),
+            (json!([{"name": "a", "price": 1, "to": {}}]), "items[0].to.city is missing"),
+            (
+                json!([{"name": "a", "price": 1, "count": 1.5}]),
+                "items[0].count is not a whole number",
+            ),
+            (json!([1]), "items[0] is not an object"),
+            (json!({}), "items is a JSON object, not a list"),
         ] {
-            assert_eq!(items.check(&value).unwrap_err(), reason);
+            assert_eq!(faults(value), [reason]);
         }
-        for wrong in ["\"txt\"", "[]", "[\"text\", \"text\"]", "1", "{ a = \"nothing\" }"] {
+        let two = faults(json!([{"name": "a"}, {"price": "x"}]));
+        let all = [
+            "items[0].price is missing",
+            "items[1].name is missing",
+            "items[1].price is not an amount",
+        ];
+        assert_eq!(two, all);
+        assert_eq!(faults(vec![Value::Null; 1000].into()).len(), MAX_FAULTS);
+        for wrong in [
+            "\"txt\"",
+            "[]",
+            "[\"text\", \"text\"]",
+            "1",
+            "{ a = \"nothing\" }",
+            "{ type = \"amount\", max = 3 }",
+            "[{ a = { type = \"integer\", default = \"x\" } }]",
+        ] {
             assert!(kind(wrong).is_err(), "{wrong}");
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Route;
+use super::{Route, variable_type::ValueFault};
 use crate::event::{Event, Sources};
 
 /// The largest value of a variable, in bytes.
@@ -11,10 +11,10 @@ const MAX_VARIABLE_BYTES: usize = 2 * 1024 * 1024;
 /// Faults in an event's variables. Retrying can't help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VariableFault {
-    /// Required variables that the event lacks.
+    /// Required variables that the event lacks, and required fields of objects by their path.
     #[error("missing variable{}: {}", if .0.len() == 1 { "" } else { "s" }, .0.join(", "))]
     Missing(Vec<String>),
-    /// A value of the wrong type.
+    /// A value of the wrong type, by its path.
     #[error("variable {name} {reason}")]
     Type { name: String, reason: String },
 }
@@ -33,6 +33,7 @@ impl Route {
     ) -> Result<Map<String, Value>, VariableFault> {
         let mut found = Map::new();
         let mut missing = Vec::new();
+        let mut wrong = None;
         for (name, variable) in &self.variables {
             let given = event.fields.get(name).filter(|value| match value {
                 Value::Null => false,
@@ -42,8 +43,21 @@ impl Route {
             });
             let value = match (given, &variable.default) {
                 (Some(value), _) => {
-                    let checked = check_size(value).and_then(|()| variable.kind.check(value));
-                    checked.map_err(|reason| VariableFault::Type { name: name.clone(), reason })?;
+                    let mut faults = Vec::new();
+                    match check_size(value) {
+                        Ok(()) => variable.kind.check(name, value, &mut faults),
+                        Err(reason) => {
+                            faults.push(ValueFault::Wrong { path: name.clone(), reason });
+                        }
+                    }
+                    for fault in faults {
+                        match fault {
+                            ValueFault::Missing(path) => missing.push(path),
+                            ValueFault::Wrong { path: name, reason } => {
+                                wrong.get_or_insert(VariableFault::Type { name, reason });
+                            }
+                        }
+                    }
                     value.clone()
                 }
                 (None, None) => {
@@ -53,13 +67,17 @@ impl Route {
                 (None, Some(default)) => {
                     let derived = variable.derived.as_ref();
                     let derived = derived.and_then(|from| sources.derive(from, event, language));
-                    let derived = derived.filter(|value| variable.kind.check(value).is_ok());
+                    let derived = derived.filter(|value| variable.kind.fits(value));
                     derived.unwrap_or_else(|| default.clone())
                 }
             };
             found.insert(name.clone(), value);
         }
-        if missing.is_empty() { Ok(found) } else { Err(VariableFault::Missing(missing)) }
+        match wrong {
+            _ if !missing.is_empty() => Err(VariableFault::Missing(missing)),
+            Some(fault) => Err(fault),
+            None => Ok(found),
+        }
     }
 
     /// The values of the route's secrets, for masking.

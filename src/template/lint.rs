@@ -70,6 +70,7 @@ impl From<&VariableType> for Type {
             VariableType::List => Self::List(Rc::new(Self::Text)),
             VariableType::Object => Self::Map,
             VariableType::ListOf(kind) => Self::List(Rc::new((&**kind).into())),
+            VariableType::AtMost(_, kind) => (&**kind).into(),
             VariableType::Record(fields) => {
                 let fields =
                     fields.iter().map(|(name, field)| (name.clone(), (&field.kind).into()));
