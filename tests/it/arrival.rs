@@ -218,7 +218,7 @@ async fn more_bytes_than_memory_for_messages_wait_and_the_connection_stays() {
         with(event, &json!({"upstream": reason})).to_string()
     });
     world.broker.publish_all(BOOKINGS, events.map(|event| (event, <_>::default()))).await;
-    // `RECEIVED_BYTES` holds eight.
+    // `RECEIVED_BYTES` holds four.
     smtp.until_accepted(12).await;
     world.until_records(12).await;
     let log = usher.log();

@@ -26,8 +26,9 @@ use super::frame_filter::{Arrived, FrameFilter};
 use crate::event::{Fault, MAX_EVENT_BYTES};
 
 /// Memory for messages that were received and are not settled, in bytes. Beyond it, usher stops reading: the
-/// prefetch bounds the number of messages, not their size.
-pub const RECEIVED_BYTES: usize = 32 * 1024 * 1024;
+/// prefetch bounds the number of messages, not their size. While its mail is made, a large message takes about
+/// ten times its size.
+pub const RECEIVED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Interval of heartbeats to lapin while a message waits for memory. Shorter than the shortest heartbeat
 /// that `RABBITMQ_URL` can set, 1 s.

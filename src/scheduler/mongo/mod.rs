@@ -35,10 +35,11 @@ pub const BOOKINGS: &str = "bookings";
 const BATCH_DELAY: Duration = Duration::from_millis(2);
 /// How large the body is.
 const BYTES: &str = "bytes";
-/// What is read at once has at most so many bytes, unless a single one has more.
-const BATCH_BYTES: i64 = 8 * 1024 * 1024;
+/// What is read at once has at most so many bytes, unless a single one has more. On its way to the broker each
+/// takes about seven times its size.
+const BATCH_BYTES: i64 = 2 * 1024 * 1024;
 /// What counts where nobody has said how large it is, and at least.
-const UNKNOWN_BYTES: i64 = 16 * 1024;
+const UNKNOWN_BYTES: i64 = 4 * 1024;
 /// The states of mail that is still to be sent.
 const WAITING: [&str; 2] = ["planned", "claimed"];
 /// Fields that are stored as dates.
@@ -338,7 +339,7 @@ mod tests {
     fn what_is_read_at_once_is_bounded_by_bytes_and_never_nothing() {
         let found =
             |sizes: &[i64]| sizes.iter().map(|bytes| doc! {BYTES: *bytes}).collect::<Vec<_>>();
-        let large = 4 * 1024 * 1024;
+        let large = BATCH_BYTES / 2;
         assert_eq!(within_budget(&found(&[large; 5])).len(), 2);
         assert_eq!(within_budget(&found(&[100 * large, 1])).len(), 1);
         assert_eq!(within_budget(&found(&[1; 500])).len(), 500);
