@@ -170,7 +170,7 @@ impl Session {
         let size = mail.text.len() as u64;
         if let Some(limit) = offers.size.filter(|limit| size > *limit) {
             let reason = format!("the mail has {size} bytes, and the server takes {limit}");
-            return Err(Outcome::Unreachable(reason).into());
+            return Err(Outcome::Impossible(reason).into());
         }
         if offers.has_size {
             parameters.push_str(&format!(" SIZE={size}"));

@@ -335,7 +335,7 @@ fn blame() -> Vec<Row> {
 fn needs() -> Vec<Row> {
     vec![
         row("SIZE is said", "sent 250").offering(&["SIZE 1000000"]),
-        row("a SIZE that is too small", "unreachable_recipient").offering(&["SIZE 100"]),
+        row("a SIZE that is too small", "invalid_message").offering(&["SIZE 100"]),
         row("a SIZE without limit", "sent 250").offering(&["SIZE 0"]),
         row("an international recipient without SMTPUTF8", "unreachable_recipient")
             .to("ñandú@example.com"),
