@@ -223,7 +223,7 @@ impl Status {
 }
 
 /// A reply of an SMTP server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Smtp {
     pub server: String,
     pub command: String,
@@ -233,6 +233,9 @@ pub struct Smtp {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enhanced: Option<String>,
     pub reply: String,
+    /// The server's own name for the mail, if the reply has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_id: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -89,7 +89,7 @@ mod tests {
             command: "RCPT".into(),
             code: if permanent { 550 } else { 451 },
             enhanced: None,
-            reply: String::new(),
+            ..Smtp::default()
         };
         Outcome::Refused { reply, permanent }
     }

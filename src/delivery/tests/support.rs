@@ -140,7 +140,8 @@ impl TestBench {
     }
 
     pub(super) async fn receive(&self, message: Message) {
-        in_time("a message is processed", self.pipeline.process(message)).await;
+        // Large, and each test would hold it on its own.
+        in_time("a message is processed", Box::pin(self.pipeline.process(message))).await;
     }
 
     /// This process dies while it waits at the gate.
@@ -524,6 +525,7 @@ pub(super) fn refused(code: u16) -> Outcome {
         code,
         enhanced: None,
         reply: "no".to_owned(),
+        queue_id: None,
     };
     Outcome::Refused { reply, permanent: code >= 500 }
 }

@@ -122,6 +122,7 @@ fn full_record(delivery: &DeliveryId) -> Record {
             code: 451,
             enhanced: Some("4.3.0".to_owned()),
             reply: "later".to_owned(),
+            queue_id: Some("4F1B2C".to_owned()),
         }),
         message_id: Some("<m@example.com>".to_owned()),
         error: Some(DeliveryError { kind: "deferred".to_owned(), message: "later".to_owned() }),

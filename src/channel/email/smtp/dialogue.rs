@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::{
     capabilities::Capabilities,
     classify::{Classification, Command, classify},
+    queue_id::queue_id,
     reply::Reply,
     wire::{NoReply, Wire, Written},
 };
@@ -300,6 +301,7 @@ impl Session {
             code: reply.code,
             enhanced: reply.enhanced().map(|code| code.to_string()),
             reply: reply.text(),
+            queue_id: if command == Command::Dot { queue_id(reply) } else { None },
         }
     }
 }

@@ -9,6 +9,7 @@ mod login;
 mod oauth;
 mod policy;
 mod pool;
+mod queue_id;
 mod reply;
 mod server;
 mod tls;
