@@ -82,6 +82,9 @@ fn print_report(loaded: &Configuration, connections: &[Connection]) {
     for warning in &loaded.warnings {
         print(&format!("warning  {warning}"));
     }
+    for note in loaded.templates.lacking() {
+        print(&format!("note     templates: {note}; their mail is in DEFAULT_LOCALE"));
+    }
     let routes = loaded.routing.routes().len();
     print(&format!("ok       configuration: {routes} routes, every template renders its samples"));
     for (name, result) in connections {

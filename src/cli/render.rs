@@ -26,7 +26,7 @@ use crate::{
     logging,
     routing::{ChannelKind, Delivery, Identity, Lookup},
     supervisor::Supervisor,
-    template::{LANGUAGES, sample, source},
+    template::{sample, source},
 };
 
 /// How often `--watch` compares the files.
@@ -130,7 +130,7 @@ fn render_gallery(loaded: &Configuration, out: &Path, reload: bool) -> Result<()
     let mut messages = Vec::new();
     for (path, text) in loaded.files.iter().filter(|(path, _)| path.ends_with(".json")) {
         let Some((template, sample_name)) = path.split_once("/samples/") else { continue };
-        for language in LANGUAGES {
+        for language in source::languages(&loaded.files, template) {
             let mut event = sample(text).map_err(|invalid| Failure::new(EXIT_CONFIG, invalid))?;
             loaded.routing.normalize(&mut event);
             // A sample of a region, such as es-MX, is shown in that region's spelling.

@@ -80,7 +80,7 @@ pub struct Settings {
     pub instance_renewal: Duration,
     /// HMAC key of delivery ids and address hashes (`USHER_PEPPER`); the default is public.
     pub pepper: Secret,
-    /// Locale of mail whose event has none (`DEFAULT_LOCALE`): `es`, `en` or a tag such as `es-MX`.
+    /// Locale of mail whose event has none (`DEFAULT_LOCALE`): a tag such as `es` or `es-MX`.
     pub locale: String,
     /// ISO 4217 code of amounts whose event has none (`DEFAULT_CURRENCY`).
     pub currency: String,

@@ -263,14 +263,10 @@ pub(super) fn listen(text: &str) -> Parsed<Option<SocketAddr>> {
 }
 
 pub(super) fn locale(text: &str) -> Parsed<String> {
-    let mut tags = text.split('-');
-    let known = matches!(tags.next(), Some("es" | "en"));
-    match known
-        && tags.all(|tag| {
-            (1..=8).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_alphanumeric())
-        }) {
+    let tag = text.parse::<icu_locale_core::Locale>();
+    match tag.is_ok() && !text.contains('_') {
         true => Ok(text.to_owned()),
-        false => Err("must be es, en or a tag such as es-MX".to_owned()),
+        false => Err("must be a language tag such as es or es-MX".to_owned()),
     }
 }
 
@@ -359,8 +355,8 @@ mod tests {
         assert!(host("mx:25").is_err() && host("smtp://mx").is_err());
         assert!(locale("es").is_ok() && locale("en-GB").is_ok());
         assert!(
-            locale("est").is_err()
-                && locale("fr").is_err()
+            locale("español").is_err()
+                && locale("fr").is_ok()
                 && locale("es_MX").is_err()
                 && locale("es-").is_err()
         );

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    event::{MAX_ATTACHMENT_NAME_BYTES, MAX_ATTACHMENTS},
+    event::{MAX_ATTACHMENT_NAME_BYTES, MAX_ATTACHMENTS, currency},
     routing::{Field, VariableType},
 };
 
@@ -58,6 +58,7 @@ fn type_name(kind: &VariableType) -> Option<&'static str> {
     Some(match kind {
         VariableType::Text => "Text",
         VariableType::Amount => "Amount",
+        VariableType::Currency => "Currency",
         VariableType::Time => "Time",
         VariableType::List => "List",
         VariableType::Url => "Url",
@@ -98,6 +99,9 @@ fn type_schema(kind: &VariableType) -> Value {
         }),
         VariableType::Duration => json!({
             "type": "integer", "minimum": 0, "description": "Seconds.",
+        }),
+        VariableType::Currency => json!({
+            "enum": currency::codes().collect::<Vec<_>>(), "description": "An ISO 4217 code.",
         }),
         VariableType::Object => json!({
             "type": "object",
@@ -148,7 +152,7 @@ fn envelope() -> Value {
                 "description": "Position among the events about one booking.",
             },
             "dedup_key": text("Events with the same key give one mail."),
-            "locale": text("es, en or a regional variant such as es-CO."),
+            "locale": text("A language tag such as es or es-CO."),
             "timezone": text("IANA time zone of times without an offset."),
             "deliver_at": moment("Not sent before this time."),
             "deliver_before": moment("Not sent after this time."),

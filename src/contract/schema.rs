@@ -40,12 +40,12 @@ pub(super) fn event_schema(kind: &EventKind<'_>) -> Value {
         match &route.recipients {
             Recipients::Field(path) => {
                 let address = link(recipient(route.channel));
-                outer.insert(path, one_or_several(kind, path, address, route.channel));
+                outer.insert(path, one_or_several(kind, path, address, (route.channel, true)));
             }
             // In a path, only the last part can be missing.
             Recipients::Optional(path) if !path.contains('.') => {
                 let name = format!("Optional{}", recipient(route.channel));
-                let schema = one_or_several(kind, path, link(&name), route.channel);
+                let schema = one_or_several(kind, path, link(&name), (route.channel, false));
                 outer.properties.insert(path.clone(), schema);
             }
             Recipients::Optional(_) | Recipients::Fixed(_) => {}
@@ -181,15 +181,23 @@ fn reply_to(route: &Route) -> Option<(String, Value)> {
 }
 
 /// An address or a list of them. A field that is also a variable has one.
-fn one_or_several(kind: &EventKind<'_>, path: &str, one: Value, channel: ChannelKind) -> Value {
+fn one_or_several(
+    kind: &EventKind<'_>,
+    path: &str,
+    one: Value,
+    (channel, is_required): (ChannelKind, bool),
+) -> Value {
     if kind.routes.iter().any(|route| route.variables.contains_key(path)) {
         return one;
     }
     let items = link(recipient(channel));
-    let several = json!({
-        "type": "array", "minItems": 1, "maxItems": MAX_RECIPIENTS, "items": items,
+    let mut several = json!({
+        "type": "array", "maxItems": MAX_RECIPIENTS, "items": items,
         "description": "One message each.",
     });
+    if is_required {
+        several["minItems"] = 1.into();
+    }
     json!({"anyOf": [one, several]})
 }
 

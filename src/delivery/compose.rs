@@ -62,8 +62,8 @@ impl Composer {
         delivery: &Delivery,
         event: &Event,
     ) -> Result<Map<String, Value>, ComposeError> {
-        let language = self.templates.language(event);
-        Ok(delivery.route.variables(event, &self.sources, language)?)
+        let language = self.templates.language(&delivery.route, event);
+        Ok(delivery.route.variables(event, &self.sources, &language)?)
     }
 
     /// The message with its attachments, its QR code and its calendar entry.

@@ -142,7 +142,16 @@ impl Sources {
         let city: maxminddb::geoip2::City =
             self.places.as_ref()?.lookup(address).ok()?.decode().ok()??;
         let name = |names: &maxminddb::geoip2::Names| {
-            let local = if language == "es" { names.spanish } else { names.english };
+            let local = match language.split('-').next().unwrap_or_default() {
+                "es" => names.spanish,
+                "pt" => names.brazilian_portuguese,
+                "fr" => names.french,
+                "de" => names.german,
+                "ja" => names.japanese,
+                "ru" => names.russian,
+                "zh" => names.simplified_chinese,
+                _ => names.english,
+            };
             local.or(names.english).map(ToOwned::to_owned)
         };
         let parts = [name(&city.city.names), name(&city.country.names)];

@@ -2,6 +2,7 @@
 
 mod attachments;
 mod case;
+pub(crate) mod currency;
 mod enrich;
 mod envelope;
 mod exact;
@@ -26,9 +27,6 @@ pub(crate) use time::Time;
 
 /// Longest id, type or booking id in bytes. They become parts of keys and headers.
 const MAX_NAME_BYTES: usize = 255;
-
-/// Languages of the templates.
-pub const LANGUAGES: [&str; 2] = ["en", "es"];
 
 #[derive(Debug, Clone)]
 pub struct Event {

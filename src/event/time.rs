@@ -1,7 +1,7 @@
 //! Times as publishers write them.
 
 use jiff::{
-    Timestamp, Zoned,
+    Timestamp, ToSpan, Zoned,
     civil::{Date, DateTime},
     fmt::{strtime::BrokenDownTime, temporal::Pieces},
     tz::{Offset, TimeZone},
@@ -25,6 +25,15 @@ impl Time {
     /// date.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let text = text.trim();
+        if let Some(midnight) = end_of_day(text) {
+            return match Self::read(&midnight)? {
+                Self::Instant(time, offset) => {
+                    Some(Self::Instant(time.checked_add(24.hours()).ok()?, offset))
+                }
+                Self::Civil(time) => time.checked_add(1.day()).ok().map(Self::Civil),
+                Self::Date(_) => None,
+            };
+        }
         if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
             return text.parse().ok().map(Self::Date);
         }
@@ -39,7 +48,7 @@ impl Time {
         }
         let civil = text.parse().ok().or_else(|| {
             // CLDR 42 has a narrow no-break space before AM and PM.
-            let text = text.replace(['\u{a0}', '\u{202f}'], " ");
+            let text = twelve_hours(&text.replace(['\u{a0}', '\u{202f}'], " "));
             let read = |format| BrokenDownTime::parse(format, &text).ok()?.to_datetime().ok();
             TWELVE_HOURS.into_iter().find_map(read)
         });
@@ -60,6 +69,25 @@ impl Time {
             Self::Date(date) => date.to_zoned(zone.unwrap_or(TimeZone::UTC)).ok(),
         }
     }
+}
+
+/// A time at 24:00 as one at 00:00 of the same day.
+fn end_of_day(text: &str) -> Option<String> {
+    let (date, time) = (text.get(..11)?, text.get(11..)?);
+    let after = time.strip_prefix("24:00")?;
+    let after = after.strip_prefix(":00").unwrap_or(after);
+    (!after.starts_with([':', '.', ','])).then(|| format!("{date}00:00:00{after}"))
+}
+
+/// `7:30 p. m.` and `7:30 p.m.`, as Spanish has them, as `7:30 pm`.
+fn twelve_hours(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    for (suffix, short) in [("p. m.", "pm"), ("p.m.", "pm"), ("a. m.", "am"), ("a.m.", "am")] {
+        if let Some(time) = lower.strip_suffix(suffix) {
+            return format!("{}{short}", &text[..time.len()]);
+        }
+    }
+    text.to_owned()
 }
 
 #[cfg(test)]
@@ -87,6 +115,11 @@ mod tests {
             ("2024-12-15 7:30 PM", evening),
             ("2024-12-15 07:30pm", evening),
             ("2024-12-15 7:30:00\u{202f}PM", evening),
+            ("2024-12-15 7:30 p. m.", evening),
+            ("2024-12-15 7:30\u{a0}p.\u{a0}m.", evening),
+            ("2024-12-15 7:30 P.M.", evening),
+            ("2024-12-14 24:00", Some(Time::Civil(datetime(2024, 12, 15, 0, 0, 0, 0)))),
+            ("2024-12-31T24:00:00Z", instant("2025-01-01T00:00:00Z")),
             ("2024-12-15 12:05 AM", Some(Time::Civil(datetime(2024, 12, 15, 0, 5, 0, 0)))),
             ("2024-12-15 12:05 PM", Some(Time::Civil(datetime(2024, 12, 15, 12, 5, 0, 0)))),
             ("2024-12-15", Some(Time::Date(date(2024, 12, 15)))),
@@ -106,6 +139,8 @@ mod tests {
             "2024-02-30 10:00",
             "2024-12-15 13:30 PM",
             "2024-12-15 25:00",
+            "2024-12-15 24:01",
+            "2024-12-15T24:00:01Z",
             "2024-12-15T19:30[Mars/Olympus]",
             "15/12/2024 19:30",
             "1734305400",

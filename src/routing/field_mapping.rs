@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Route;
-use crate::event::{Event, LANGUAGES, snake_case};
+use crate::event::{Event, snake_case};
 
 /// The field names of some event types; `[[dialect]]` in the routes file.
 #[derive(Debug, Deserialize)]
@@ -74,8 +74,9 @@ impl FieldMapping {
                 faults.push(format!("rename: {theirs:?} to {ours:?}, which is no variable"));
             }
         }
-        if let Some(locale) = self.locale.as_deref().filter(|locale| !LANGUAGES.contains(locale)) {
-            faults.push(format!("locale: {locale:?} is none of {LANGUAGES:?}"));
+        let is_tag = |tag: &str| tag.parse::<icu_locale_core::LanguageIdentifier>().is_ok();
+        if let Some(locale) = self.locale.as_deref().filter(|locale| !is_tag(locale)) {
+            faults.push(format!("locale: {locale:?} is no language, such as es or pt-BR"));
         }
         faults
     }
@@ -233,7 +234,7 @@ mod tests {
         for (from, to, fault) in [
             ("[\"compra\"]", "[\"compra\", \"venta\"]", "dialect 1: no route is for \"venta\""),
             ("= \"seats\" }", "= \"chairs\" }", "rename: \"asientos\" to \"chairs\", which is no"),
-            ("locale = \"es\"", "locale = \"fr\"", "dialect 1: locale: \"fr\" is none of"),
+            ("locale = \"es\"", "locale = \"español\"", "dialect 1: locale: \"español\" is no"),
             ("[[route]]", mapping, "dialect 2: \"compra\" has a dialect already"),
             ("fields = ", "field = ", "unknown field `field`"),
         ] {

@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Number, Value};
 
-use crate::event::{json_type, snake_case};
+use crate::event::{currency, json_type, snake_case};
 
 /// What a variable's value must look like. In the routes file a name, a list with the type of its items,
 /// or a table with the types of its fields.
@@ -26,6 +26,8 @@ pub enum VariableType {
     Integer,
     /// A length of time in seconds.
     Duration,
+    /// A currency by its ISO 4217 code or number.
+    Currency,
     /// Names and plain values.
     Object,
     /// A list whose items are of one type.
@@ -55,7 +57,7 @@ pub(super) enum ValueFault {
 }
 
 /// The types that have a name.
-const NAMED: [(&str, VariableType); 8] = [
+const NAMED: [(&str, VariableType); 9] = [
     ("text", VariableType::Text),
     ("amount", VariableType::Amount),
     ("time", VariableType::Time),
@@ -63,6 +65,7 @@ const NAMED: [(&str, VariableType); 8] = [
     ("url", VariableType::Url),
     ("integer", VariableType::Integer),
     ("duration", VariableType::Duration),
+    ("currency", VariableType::Currency),
     ("object", VariableType::Object),
 ];
 
@@ -201,6 +204,7 @@ impl VariableType {
                 }
                 true
             }
+            (Self::Currency, value) => code(value).is_some(),
             (Self::Duration, value) => value.is_number() && whole(value).is_some_and(|it| it >= 0),
             (Self::Integer, value) => whole(value).is_some(),
             (Self::Url, Value::String(text)) => url::Url::parse(text.trim())
@@ -213,6 +217,7 @@ impl VariableType {
         let wanted = match self.unlimited() {
             Self::Text | Self::AtMost(..) => "a text",
             Self::Amount => "an amount",
+            Self::Currency => "an ISO 4217 currency",
             Self::Time => "a time",
             Self::List | Self::ListOf(_) => "a list",
             Self::Url => "an http or https address",
@@ -236,6 +241,7 @@ impl VariableType {
                 whole(value).map_or_else(|| value.clone(), Value::from)
             }
             (Self::AtMost(_, kind), value) => kind.typed(value),
+            (Self::Currency, value) => code(value).map_or_else(|| value.clone(), Value::from),
             (Self::ListOf(kind), Value::Array(items)) => {
                 items.iter().map(|item| kind.typed(item)).collect()
             }
@@ -294,6 +300,15 @@ fn detailed(table: &toml::Table) -> Option<(&toml::Value, Option<i64>, Option<&t
     // Without a number it is a field of that name.
     let max = max.map_or(Some(None), |max| max.map(Some))?;
     Some((table.get("type")?, max, table.get("default")))
+}
+
+/// A currency's code, from ` eur ` or 978.
+fn code(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::String(text) => currency::read(text),
+        Value::Number(number) => currency::read(&format!("{:0>3}", number.to_string())),
+        _ => None,
+    }
 }
 
 /// A whole number, also written as `30.0` or as text.
@@ -412,6 +427,18 @@ mod tests {
             "[{ a = { type = \"integer\", default = \"x\" } }]",
         ] {
             assert!(kind(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_currency_is_read_or_refused() {
+        let kind = kind("\"currency\"").unwrap();
+        for value in [json!(" eur "), json!(978), json!("978")] {
+            assert!(kind.fits(&value));
+            assert_eq!(kind.typed(&value), "EUR");
+        }
+        for value in [json!("$"), json!("XYZ"), json!(9780), json!(true), json!("euro")] {
+            assert!(!kind.fits(&value), "{value}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Globals, LANGUAGES, Templates, Trial, sample, source};
+use super::{Globals, Templates, Trial, sample, source};
 use crate::{
     config::{self, Environment},
     event::Sources,
@@ -41,7 +41,7 @@ fn every_mail_is_as_it_was_reviewed() {
     let _golden = golden.bind_to_scope();
     for route in routing.routes() {
         for (path, text) in source::samples(&files, &route.template) {
-            for language in LANGUAGES {
+            for language in source::languages(&files, &route.template) {
                 let mut event = sample(text).unwrap();
                 routing.normalize(&mut event);
                 if event.kind != route.event {

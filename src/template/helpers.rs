@@ -34,6 +34,8 @@ pub(super) struct Mail<'a> {
     pub(super) formatter: &'a LocaleFormatter,
     pub(super) zone: Option<&'a TimeZone>,
     pub(super) currency: &'a str,
+    /// The currency of events that name none, whose sign is the short one.
+    pub(super) house: &'a str,
     steps: AtomicUsize,
     /// What was written already: a mail shows most values twice.
     written: Mutex<Vec<Written>>,
@@ -51,9 +53,10 @@ impl<'a> Mail<'a> {
         formatter: &'a LocaleFormatter,
         zone: Option<&'a TimeZone>,
         currency: &'a str,
+        house: &'a str,
     ) -> Self {
         let (steps, written) = (AtomicUsize::new(0), Mutex::default());
-        Self { formatter, zone, currency, steps, written }
+        Self { formatter, zone, currency, house, steps, written }
     }
 
     fn step(&self, steps: usize) -> HelperResult {
@@ -72,7 +75,7 @@ impl<'a> Mail<'a> {
             return found.words.clone();
         }
         let words = match function {
-            Function::Money => self.formatter.money(value, with),
+            Function::Money => self.formatter.money(value, with, self.house),
             Function::Date => self.formatter.date(value, with, self.zone),
             Function::Time => self.formatter.clock(value, with, self.zone),
             Function::Number => self.formatter.number(value),

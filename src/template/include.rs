@@ -7,6 +7,7 @@
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use super::{
+    locale_formatter::fallbacks,
     source::{Files, Markup, SHARED, Source, SourceKind},
     syntax::{self, At, Block, Fault, How, Kind, MAX_NESTING, Node, Tag, Text},
 };
@@ -130,15 +131,12 @@ impl<'a> Includes<'a> {
 
     /// The template's own file goes before the shared one, a language's before one for all.
     fn find(&self, name: &str, kind: &str) -> Option<(String, &str)> {
-        let (template, language) = (self.template, self.language);
-        [
-            format!("{template}/{language}.{name}.hbs"),
-            format!("{template}/{name}.{kind}.hbs"),
-            format!("{SHARED}/{language}.{name}.hbs"),
-            format!("{SHARED}/{name}.{kind}.hbs"),
-        ]
-        .into_iter()
-        .find_map(|path| {
+        let places = [self.template, SHARED].into_iter().flat_map(|folder| {
+            let own = fallbacks(self.language);
+            let own = own.map(move |language| format!("{folder}/{language}.{name}.hbs"));
+            own.chain([format!("{folder}/{name}.{kind}.hbs")])
+        });
+        places.into_iter().find_map(|path| {
             let text = self.files.get(&path)?;
             Some((path, text.as_str()))
         })

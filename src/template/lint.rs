@@ -62,7 +62,7 @@ enum Type {
 impl From<&VariableType> for Type {
     fn from(kind: &VariableType) -> Self {
         match kind {
-            VariableType::Text | VariableType::Url => Self::Text,
+            VariableType::Text | VariableType::Url | VariableType::Currency => Self::Text,
             VariableType::Integer => Self::Integer,
             VariableType::Amount => Self::Amount,
             VariableType::Time => Self::Time,

@@ -23,12 +23,13 @@ use jiff::{Zoned, civil, tz::TimeZone};
 use jiff_icu::ConvertFrom as _;
 use rust_decimal::{Decimal, RoundingStrategy};
 
-use crate::event::Time;
+use crate::event::{Time, currency};
 
 /// The ways of writing of all locales that were asked for.
 pub(super) struct Locales {
-    default: Arc<LocaleFormatter>,
-    made: RwLock<HashMap<String, Arc<LocaleFormatter>>>,
+    default: String,
+    /// By language of the template and tag.
+    made: RwLock<HashMap<(String, String), Arc<LocaleFormatter>>>,
 }
 
 /// Most locales that are kept; a language has fewer regions.
@@ -41,51 +42,63 @@ impl Locales {
     /// `default` is a tag such as `es-CO`, for events that name none, or none that there are
     /// templates for.
     pub(super) fn new(default: &str) -> Self {
-        let english = || LocaleFormatter::new("en", "en");
-        let default =
-            supported(default).and_then(|language| LocaleFormatter::new(language, default));
-        // English is among the data that the binary carries.
-        let default = default.or_else(english).unwrap_or_else(|| unreachable!());
-        Self { default: Arc::new(default), made: RwLock::default() }
+        Self { default: default.to_owned(), made: RwLock::default() }
     }
 
-    /// The words for a tag. `es-CO`, `es_MX` and `ES` are all Spanish; a language without a region
-    /// takes the default's, if that is of the same language.
-    pub(super) fn of(&self, tag: Option<&str>) -> Arc<LocaleFormatter> {
-        let Some((tag, language)) = tag.and_then(|tag| Some((tag, supported(tag)?))) else {
-            return self.default.clone();
-        };
-        let tag = if tag.len() > MAX_TAG_BYTES { language } else { tag };
-        if tag == self.default.tag || (tag == language && language == self.default.language) {
-            return self.default.clone();
-        }
-        let made = self.made.read().unwrap_or_else(PoisonError::into_inner).get(tag).cloned();
+    /// The way of writing for a tag among the languages that there are: `pt-BR`, else `pt`, else the default's
+    /// (RFC 4647 section 3.4). A language without a region takes the default's, if that is of the same language.
+    pub(super) fn choose(
+        &self,
+        tag: Option<&str>,
+        exists: impl Fn(&str) -> bool,
+    ) -> Option<Arc<LocaleFormatter>> {
+        let asked = tag.and_then(canonical).map(|tag| {
+            let has_region = self.default.strip_prefix(&tag).is_some_and(|it| it.starts_with('-'));
+            if has_region { self.default.clone() } else { tag }
+        });
+        asked.iter().chain([&self.default]).find_map(|tag| {
+            let language = fallbacks(tag).find(|language| exists(language))?;
+            Some(self.formatter(language, tag))
+        })
+    }
+
+    /// The way of writing of a tag, for a template in this language.
+    pub(super) fn formatter(&self, language: &str, tag: &str) -> Arc<LocaleFormatter> {
+        let key = (language.to_owned(), tag.to_owned());
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(words) = made {
             return words;
         }
-        let whole = LocaleFormatter::new(language, &tag.replace('_', "-"));
-        let Some(words) = whole.or_else(|| LocaleFormatter::new(language, language)) else {
-            return self.default.clone();
-        };
-        let words = Arc::new(words);
+        let own = LocaleFormatter::new(language, tag);
+        let words = own.or_else(|| LocaleFormatter::new(language, language));
+        // English is among the data that the binary carries.
+        let words = words.or_else(|| LocaleFormatter::new(language, "en"));
+        let words = Arc::new(words.unwrap_or_else(|| unreachable!()));
         let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
         if made.len() < MAX_LOCALES {
-            made.insert(tag.to_owned(), words.clone());
+            made.insert(key, words.clone());
         }
         words
     }
 }
 
-/// The language of a tag, if there are templates in it.
-fn supported(tag: &str) -> Option<&'static str> {
+/// A tag as BCP 47 writes it: `es-MX` for `es_mx`. Of one that can't be read the language.
+pub(super) fn canonical(tag: &str) -> Option<String> {
     let language = tag.split(['-', '_']).next()?;
-    super::LANGUAGES.into_iter().find(|supported| supported.eq_ignore_ascii_case(language))
+    let whole = Some(tag).filter(|tag| tag.len() <= MAX_TAG_BYTES);
+    let whole = whole.and_then(|tag| tag.replace('_', "-").parse::<Locale>().ok());
+    whole.or_else(|| language.parse().ok()).map(|locale| locale.to_string())
+}
+
+/// `pt-BR`, `pt`.
+pub(super) fn fallbacks(tag: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(tag), |tag| tag.rsplit_once('-').map(|(shorter, _)| shorter))
 }
 
 /// One locale's ways of writing.
 pub(super) struct LocaleFormatter {
     /// The language of the templates.
-    pub(super) language: &'static str,
+    pub(super) language: String,
     /// The whole tag, such as `es-CO`.
     pub(super) tag: String,
     locale: Locale,
@@ -98,12 +111,12 @@ pub(super) struct LocaleFormatter {
 
 impl LocaleFormatter {
     /// For a tag whose language there are templates in.
-    pub(super) fn new(language: &'static str, tag: &str) -> Option<Self> {
+    pub(super) fn new(language: &str, tag: &str) -> Option<Self> {
         let locale: Locale = tag.parse().ok()?;
         let minutes = YMDET::long().with_time_precision(TimePrecision::Minute);
         let zoned = minutes.with_zone(LocalizedOffsetShort);
         Some(Self {
-            language,
+            language: language.to_owned(),
             tag: locale.to_string(),
             day: DateTimeFormatter::try_new((&locale).into(), YMD::long()).ok()?,
             time: DateTimeFormatter::try_new((&locale).into(), minutes).ok()?,
@@ -237,10 +250,7 @@ impl LocaleFormatter {
     pub(super) fn duration(&self, seconds: i64) -> String {
         let minutes = (seconds.max(0) + 59) / 60;
         let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
-        let names = match self.language {
-            "es" => [("día", "días"), ("hora", "horas"), ("minuto", "minutos")],
-            _ => [("day", "days"), ("hour", "hours"), ("minute", "minutes")],
-        };
+        let names = units(self.locale.id.language.as_str());
         // Whole days up to two are said in hours, as people do: 24 hours.
         let parts = if days <= 2 && minutes == 0 && hours == 0 {
             [0, days * 24, minutes]
@@ -248,57 +258,93 @@ impl LocaleFormatter {
             [days, hours, if days > 0 { 0 } else { minutes }]
         };
         let parts = parts.iter().zip(names).filter(|(number, _)| **number > 0);
-        let parts: Vec<String> = parts
-            .map(|(number, (one, many))| {
-                format!("{number} {}", if self.is_one(*number) { one } else { many })
-            })
-            .collect();
-        if parts.is_empty() { format!("0 {}", names[2].1) } else { self.list(&parts) }
+        let written = |number: i64, names: &[&str]| {
+            let (_, place) = self.plural(&number.to_string());
+            let name = match names {
+                [one, _] if self.is_one(number) => one,
+                [_, other] => other,
+                names => names.get(place).or(names.last()).unwrap_or(&""),
+            };
+            format!("{} {name}", self.number(&number.to_string()))
+        };
+        let parts: Vec<String> = parts.map(|(number, names)| written(*number, names)).collect();
+        if parts.is_empty() { written(0, names[2]) } else { self.list(&parts) }
     }
 
-    /// An amount: `$25.50`, `$45.000`, `12,00 €`. The digits of a text count as they
+    /// An amount: `$25.50`, `$45.000`, `12,00 €`, `US$25,50` where `$` is another currency. The digits of a text count as they
     /// stand, those of a JSON number as serde_json reads it, an `f64`. Text that is no number stays as it is.
-    pub(super) fn money(&self, amount: &str, currency: &str) -> String {
+    pub(super) fn money(&self, amount: &str, currency: &str, house: &str) -> String {
         let written = amount.trim();
         let number = written.parse().or_else(|_| Decimal::from_scientific(written));
         let Ok(amount) = number else { return amount.to_owned() };
-        let currency = currency.to_ascii_uppercase();
-        // ISO 4217 minor units; pesos of Colombia are written without cents.
-        let decimals = match currency.as_str() {
-            "BIF" | "CLP" | "COP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG"
-            | "RWF" | "UGX" | "UYI" | "VND" | "VUV" | "XAF" | "XOF" | "XPF" => 0,
-            "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
-            "CLF" | "UYW" => 4,
-            _ => 2,
-        };
+        let code = currency::read(currency);
+        let currency = code.map_or_else(|| currency.trim().to_ascii_uppercase(), str::to_owned);
         // Amounts with cents are shown with them, whatever is usual.
+        let decimals = currency::decimals(&currency);
         let decimals = if amount.fract().is_zero() { decimals } else { decimals.max(2) };
         let rounded =
             amount.round_dp_with_strategy(decimals, RoundingStrategy::MidpointAwayFromZero);
         let digits = format!("{:.*}", decimals as usize, rounded.abs());
-        let (whole, cents) = digits.split_once('.').unwrap_or((&digits, ""));
-        // Spanish groups with a dot, but for the countries that write as in English.
-        let english = self.language == "en" || matches!(currency.as_str(), "USD" | "MXN");
-        let (group, point) = if english { (',', '.') } else { ('.', ',') };
-        let mut number = String::new();
-        for (index, digit) in whole.chars().enumerate() {
-            if index > 0 && (whole.len() - index) % 3 == 0 {
-                number.push(group);
-            }
-            number.push(digit);
-        }
-        if !cents.is_empty() {
-            number.push(point);
-            number.push_str(cents);
-        }
+        let number = self.grouped(&digits, &currency);
         let sign = if rounded.is_sign_negative() && !rounded.is_zero() { "-" } else { "" };
-        match currency.as_str() {
-            "USD" | "COP" | "MXN" | "CLP" | "ARS" => format!("{sign}${number}"),
-            "EUR" if english => format!("{sign}€{number}"),
-            "EUR" => format!("{sign}{number} €"),
-            "GBP" => format!("{sign}£{number}"),
-            other => format!("{sign}{number} {other}"),
+        let symbol = self.symbol(&currency, house);
+        // A sign of dollars stands before the number in Spanish too.
+        let language = self.locale.id.language.as_str();
+        let is_before = matches!(language, "en" | "zh" | "ja" | "ko" | "hi" | "tr")
+            || language == "pt" && self.locale.id.region.is_none_or(|it| it.as_str() == "BR")
+            || language == "es" && symbol != "€" && symbol != currency;
+        let gap = if symbol == currency || language == "pt" { " " } else { "" };
+        if is_before && symbol != currency {
+            format!("{sign}{symbol}{gap}{number}")
+        } else {
+            format!("{sign}{number} {symbol}")
         }
+    }
+
+    /// Digits with the groups and the point of the locale; in Spanish without a region, of the country of the
+    /// currency: `$25.50`, `$45.000`.
+    fn grouped(&self, digits: &str, currency: &str) -> String {
+        let mut locale = self.locale.clone();
+        if locale.id.region.is_none() && locale.id.language.as_str() == "es" {
+            locale.id.region = currency.get(..2).and_then(|region| region.parse().ok());
+        }
+        let read = Digits::try_from_str(digits);
+        let formatter = DecimalFormatter::try_new((&locale).into(), Default::default());
+        match (read, formatter) {
+            (Ok(read), Ok(formatter)) => plain_spaces(&formatter.format(&read).to_string()),
+            _ => digits.to_owned(),
+        }
+    }
+
+    /// The sign of a currency, by CLDR: the short one where it is the locale's own, else one that can't be
+    /// taken for another's. A locale without a region has the currency of its events, `house`, as its own.
+    fn symbol<'a>(&self, currency: &'a str, house: &str) -> &'a str {
+        let is_own = match &self.locale.id.region {
+            Some(region) => currency::is_used_in(currency, region.as_str()),
+            None => currency == house,
+        };
+        currency::symbol(currency, is_own)
+    }
+}
+
+/// Days, hours and minutes: the word for one and for others, else those of each form beside numbers. Where they are
+/// not known, the signs of the SI, which all languages have.
+fn units(language: &str) -> [&'static [&'static str]; 3] {
+    match language {
+        "en" => [&["day", "days"], &["hour", "hours"], &["minute", "minutes"]],
+        "es" => [&["día", "días"], &["hora", "horas"], &["minuto", "minutos"]],
+        "pt" => [&["dia", "dias"], &["hora", "horas"], &["minuto", "minutos"]],
+        "fr" => [&["jour", "jours"], &["heure", "heures"], &["minute", "minutes"]],
+        "it" => [&["giorno", "giorni"], &["ora", "ore"], &["minuto", "minuti"]],
+        "ca" => [&["dia", "dies"], &["hora", "hores"], &["minut", "minuts"]],
+        "de" => [&["Tag", "Tage"], &["Stunde", "Stunden"], &["Minute", "Minuten"]],
+        "nl" => [&["dag", "dagen"], &["uur", "uur"], &["minuut", "minuten"]],
+        "ar" => [
+            &["يوم", "يوم", "يومان", "أيام", "يومًا", "يوم"],
+            &["ساعة", "ساعة", "ساعتان", "ساعات", "ساعة", "ساعة"],
+            &["دقيقة", "دقيقة", "دقيقتان", "دقائق", "دقيقة", "دقيقة"],
+        ],
+        _ => [&["d"], &["h"], &["min"]],
     }
 }
 
@@ -333,8 +379,7 @@ mod tests {
     use super::*;
 
     fn words(tag: &str) -> LocaleFormatter {
-        let language = if tag.starts_with("es") { "es" } else { "en" };
-        LocaleFormatter::new(language, tag).unwrap()
+        LocaleFormatter::new(tag, tag).unwrap()
     }
 
     #[test]
@@ -342,17 +387,26 @@ mod tests {
         let locales = Locales::new("es-CO");
         let long = format!("en-US-x-{}", "a-".repeat(40));
         let of = |tag| {
-            let words = locales.of(tag);
-            (words.language, words.tag.clone())
+            let exists = |language: &str| ["en", "es", "pt", "pt-PT"].contains(&language);
+            let words = locales.choose(tag, exists).unwrap();
+            (words.language.clone(), words.tag.clone())
         };
-        assert_eq!(of(None), ("es", "es-CO".to_owned()));
-        assert_eq!(of(Some("es")), ("es", "es-CO".to_owned()));
-        assert_eq!(of(Some("es_MX")), ("es", "es-MX".to_owned()));
-        assert_eq!(of(Some("en")), ("en", "en".to_owned()));
-        assert_eq!(of(Some("EN-us")), ("en", "en-US".to_owned()));
-        assert_eq!(of(Some(&long)), ("en", "en".to_owned()));
-        assert_eq!(of(Some("fr")), ("es", "es-CO".to_owned()));
-        assert_eq!(of(Some("es-<script>")), ("es", "es".to_owned()));
+        for (tag, language, written) in [
+            (None, "es", "es-CO"),
+            (Some("es"), "es", "es-CO"),
+            (Some("es_MX"), "es", "es-MX"),
+            (Some("en"), "en", "en"),
+            (Some("EN-us"), "en", "en-US"),
+            (Some(&*long), "en", "en"),
+            (Some("pt_br"), "pt", "pt-BR"),
+            (Some("pt-PT"), "pt-PT", "pt-PT"),
+            (Some("fr"), "es", "es-CO"),
+            (Some("es-<script>"), "es", "es-CO"),
+            (Some("<script>"), "es", "es-CO"),
+        ] {
+            assert_eq!(of(tag), (language.to_owned(), written.to_owned()), "{tag:?}");
+        }
+        assert!(locales.choose(Some("en"), |_| false).is_none());
     }
 
     #[test]
@@ -360,10 +414,21 @@ mod tests {
         for (amount, currency, locale, written) in [
             ("25.5", "USD", "en", "$25.50"),
             ("25.50", "USD", "es", "$25.50"),
-            ("45000", "COP", "es", "$45.000"),
-            ("45000", "COP", "en", "$45,000"),
-            ("45000.5", "COP", "es", "$45.000,50"),
+            ("45000", "COP", "es-CO", "$45.000"),
+            ("45000", "COP", "es", "45.000 COP"),
+            ("45000", "COP", "en", "45,000 COP"),
+            ("45000.5", "COP", "es-CO", "$45.000,50"),
+            ("500", "USD", "es-MX", "US$500.00"),
+            ("500", "MXN", "es-MX", "$500.00"),
+            ("500", "MXN", "en", "MX$500.00"),
+            ("500", "ARS", "es-MX", "500.00 ARS"),
+            ("500", "ARS", "es-AR", "$500,00"),
+            ("500", "USD", "en-CA", "US$500.00"),
+            ("500", "USD", "es-EC", "$500,00"),
             ("1234567.891", "EUR", "es", "1.234.567,89 €"),
+            ("12", " eur ", "fr", "12,00 €"),
+            ("12", "978", "en", "€12.00"),
+            ("1234.5", "BRL", "pt-BR", "R$ 1.234,50"),
             ("-3", "GBP", "en", "-£3.00"),
             ("0.005", "USD", "en", "$0.01"),
             ("12", "XYZ", "en", "12.00 XYZ"),
@@ -372,8 +437,9 @@ mod tests {
             ("1500", "XOF", "en", "1,500 XOF"),
             ("free", "USD", "en", "free"),
         ] {
-            assert_eq!(words(locale).money(amount, currency), written);
+            assert_eq!(words(locale).money(amount, currency, "USD"), written);
         }
+        assert_eq!(words("es").money("45000", "COP", "COP"), "$45.000");
     }
 
     #[test]
@@ -414,6 +480,9 @@ mod tests {
             (3 * 86_400 + 7_200, "en", "3 days and 2 hours"),
             (3 * 86_400, "es", "3 días"),
             (61, "en", "2 minutes"),
+            (3_660, "fr", "1 heure et 1 minute"),
+            (2 * 86_400 + 60 * 60, "pt-BR", "2 dias e 1 hora"),
+            (3_600, "fi", "1 h"),
             (-5, "en", "0 minutes"),
         ] {
             assert_eq!(words(tag).duration(seconds), written, "{seconds}");

@@ -22,12 +22,12 @@ mod tests;
 mod validate;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, LazyLock},
 };
 
 use arc_swap::ArcSwap;
-use handlebars::{Context, Handlebars, RenderContext, Renderable};
+use handlebars::{Context, Handlebars, JsonRender, RenderContext, Renderable};
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
@@ -37,7 +37,7 @@ use self::{
     compile::Parts,
     helpers::{Bounded, Mail},
     lint::Checked,
-    locale_formatter::{LocaleFormatter, Locales},
+    locale_formatter::{LocaleFormatter, Locales, canonical, fallbacks},
     source::Files,
     store::Overrides,
 };
@@ -48,7 +48,10 @@ use crate::{
     routing::{Route, RoutingTable},
 };
 
-pub use crate::event::LANGUAGES;
+/// A language as the files are named by it: `pt-BR` for `pt_br`.
+pub fn canonical_language(tag: &str) -> Option<String> {
+    canonical(tag).filter(|it| it.eq_ignore_ascii_case(&tag.replace('_', "-")))
+}
 
 /// A mail's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +133,7 @@ fn readable_on(colour: &str) -> &'static str {
 
 /// All templates, compiled.
 pub struct Templates {
-    shipped: HashMap<String, HashMap<&'static str, Arc<Compiled>>>,
+    shipped: HashMap<String, BTreeMap<String, Arc<Compiled>>>,
     overrides: ArcSwap<Overrides>,
     globals: Globals,
     locales: Arc<Locales>,
@@ -148,16 +151,29 @@ impl Templates {
     ) -> Result<Self, Vec<String>> {
         let locales = Arc::new(Locales::new(&globals.locale));
         let mut faults = Vec::new();
-        let mut shipped: HashMap<String, HashMap<&'static str, Arc<Compiled>>> = HashMap::new();
+        let mut shipped: HashMap<String, BTreeMap<String, Arc<Compiled>>> = HashMap::new();
         for template in source::names(files) {
-            for language in LANGUAGES {
+            let languages = source::languages(files, template);
+            if !fallbacks(&globals.locale).any(|language| languages.contains(&language)) {
+                let (default, has) = (&globals.locale, languages.join(", "));
+                faults.push(format!(
+                    "templates/{template} has no files in {default:?}, which is DEFAULT_LOCALE: it has {has:?}"
+                ));
+            }
+            for language in languages {
+                if canonical(language).as_deref() != Some(language) {
+                    faults.push(format!(
+                        "templates/{template}/{language}.*: the language is written {:?}",
+                        canonical(language).unwrap_or_default()
+                    ));
+                }
                 let compiled = source::Source::of_files(files, template, language)
                     .and_then(|source| Compiled::new(files, template, language, &source, routing));
                 match compiled {
                     Err(found) => faults.extend(found),
                     Ok(compiled) => {
                         let languages = shipped.entry(template.to_owned()).or_default();
-                        languages.insert(language, Arc::new(compiled));
+                        languages.insert(language.to_owned(), Arc::new(compiled));
                     }
                 }
             }
@@ -169,9 +185,47 @@ impl Templates {
         }
     }
 
-    /// The language of an event's mails: its own if there are templates in it, else the default.
-    pub fn language(&self, event: &Event) -> &'static str {
-        self.locales.of(event.text("locale")).language
+    /// The language of an event's mail: its own if the template has it, else the default.
+    pub fn language(&self, route: &Route, event: &Event) -> String {
+        let chosen = self.formatter_for(&route.template, event, &self.overrides.load());
+        chosen.map_or_else(|| self.globals.locale.clone(), |words| words.language.clone())
+    }
+
+    /// The languages that a template has, in files or in the database.
+    pub fn languages(&self, template: &str) -> BTreeSet<String> {
+        let shipped = self.shipped.get(template).into_iter().flat_map(BTreeMap::keys);
+        let overrides = self.overrides.load();
+        let overridden = overrides.keys().filter(|key| key.0 == template).map(|key| &key.1);
+        shipped.chain(overridden).cloned().collect()
+    }
+
+    /// Templates that lack a language which another has, one a line.
+    pub fn lacking(&self) -> Vec<String> {
+        let all: BTreeSet<&String> = self.shipped.values().flat_map(BTreeMap::keys).collect();
+        let mut lacking = Vec::new();
+        for language in all {
+            let without = self.shipped.iter().filter(|(_, has)| !has.contains_key(language));
+            let mut without: Vec<&str> = without.map(|(name, _)| name.as_str()).collect();
+            without.sort_unstable();
+            if !without.is_empty() {
+                lacking.push(format!("not in {language:?}: {}", without.join(", ")));
+            }
+        }
+        lacking
+    }
+
+    fn formatter_for(
+        &self,
+        template: &str,
+        event: &Event,
+        overrides: &Overrides,
+    ) -> Option<Arc<LocaleFormatter>> {
+        let shipped = self.shipped.get(template);
+        self.locales.choose(event.text("locale"), |language| {
+            shipped.is_some_and(|languages| languages.contains_key(language))
+                || (!overrides.is_empty()
+                    && overrides.contains_key(&(template.to_owned(), language.to_owned())))
+        })
     }
 
     /// Renders one mail. `variables` are the route's, complete with defaults.
@@ -184,23 +238,27 @@ impl Templates {
         variables: &Map<String, Value>,
         event: &Event,
     ) -> Result<Rendered, TemplateError> {
-        let words = self.locales.of(event.text("locale"));
-        let render =
-            |compiled: &Compiled| self.render_with(compiled, &words, route, variables, event);
+        let unknown = || TemplateError::Unknown(route.template.clone());
         let overrides = self.overrides.load();
+        let words = self.formatter_for(&route.template, event, &overrides).ok_or_else(unknown)?;
+        let render = |compiled: &Compiled, words: &LocaleFormatter| {
+            self.render_with(compiled, words, route, variables, event)
+        };
         let mut overridden = None;
         if !overrides.is_empty() {
-            let key = (route.template.clone(), words.language);
-            match overrides.get(&key).map(|compiled| render(compiled)) {
+            let key = (route.template.clone(), words.language.clone());
+            match overrides.get(&key).map(|compiled| render(compiled, &words)) {
                 Some(Ok(rendered)) => return Ok(rendered),
                 Some(Err(error)) => overridden = Some(error.to_string()),
                 None => {}
             }
         }
-        let languages = self.shipped.get(&route.template);
-        let shipped = languages.and_then(|languages| languages.get(words.language));
-        let shipped = shipped.ok_or_else(|| TemplateError::Unknown(route.template.clone()))?;
-        Ok(Rendered { instead_of: overridden, ..render(shipped)? })
+        // A language that only the database has leaves the one that the files have.
+        let words =
+            self.formatter_for(&route.template, event, &Overrides::new()).ok_or_else(unknown)?;
+        let languages = self.shipped.get(&route.template).ok_or_else(unknown)?;
+        let shipped = languages.get(&words.language).ok_or_else(unknown)?;
+        Ok(Rendered { instead_of: overridden, ..render(shipped, &words)? })
     }
 
     /// Puts templates before the files; those of before go.
@@ -209,14 +267,14 @@ impl Templates {
     }
 
     /// Everything that mails are made from: name, language and text.
-    fn in_use(&self) -> Vec<(String, &'static str, Arc<Compiled>)> {
+    fn in_use(&self) -> Vec<(String, String, Arc<Compiled>)> {
         let shipped = self.shipped.iter().flat_map(|(name, languages)| {
-            languages.iter().map(|(language, it)| (name.clone(), *language, it.clone()))
+            languages.iter().map(|(language, it)| (name.clone(), language.clone(), it.clone()))
         });
         let overrides = self.overrides.load();
         let overrides = overrides.iter();
         let overrides =
-            overrides.map(|((name, language), it)| (name.clone(), *language, it.clone()));
+            overrides.map(|((name, language), it)| (name.clone(), language.clone(), it.clone()));
         shipped.chain(overrides).collect()
     }
 
@@ -236,9 +294,11 @@ impl Templates {
             return Err(TemplateError::Unknown(route.template.clone()));
         };
         let zone = event.zone().or_else(|| self.globals.zone.clone());
-        let currency = variables.get("currency").and_then(Value::as_str);
-        let currency = currency.filter(|code| !code.is_empty()).unwrap_or(&self.globals.currency);
-        let mail = Mail::new(formatter, zone.as_ref(), currency);
+        let code = |value: &Value| Some(value.render()).filter(|code| !code.trim().is_empty());
+        let declared = route.variables.get("currency").and_then(|it| it.default.as_ref());
+        let house = declared.and_then(code).unwrap_or_else(|| self.globals.currency.clone());
+        let currency = variables.get("currency").and_then(code).unwrap_or_else(|| house.clone());
+        let mail = Mail::new(formatter, zone.as_ref(), &currency, &house);
         let mut context = Context::from(self.context(formatter, route, variables, event, &zone));
         let part = |name: &str, part: &Checked, context: &Context, is_markup: bool| {
             render(part, context, &mail, is_markup).map_err(|reason| fault(name, reason))

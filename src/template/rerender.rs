@@ -29,9 +29,11 @@ impl Templates {
         variables: &Map<String, Value>,
         event: &Event,
     ) -> Result<Rendered, TemplateError> {
-        let formatter = self.locales.of(Some(&template.locale));
+        let tag = &template.locale;
+        let language = tag.split('-').next().unwrap_or(tag);
+        let formatter = self.locales.formatter(language, tag);
         let compiled =
-            Compiled::for_routes(&Files::new(), &template.name, formatter.language, flat, &[route]);
+            Compiled::for_routes(&Files::new(), &template.name, language, flat, &[route]);
         let compiled = compiled.map_err(|faults| TemplateError::Render {
             name: template.name.clone(),
             reason: faults.join("; "),

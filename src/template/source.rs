@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     include::{Includes, Piece, merged, print},
+    locale_formatter::canonical,
     mjml,
 };
 
@@ -107,6 +108,32 @@ pub(super) fn names(files: &Files) -> Vec<&str> {
         .collect();
     names.dedup();
     names
+}
+
+/// The languages that a template has files in, sorted: the `pt-BR` of `pt-BR.subject.hbs`.
+pub fn languages<'a>(files: &'a Files, template: &str) -> Vec<&'a str> {
+    let folder = format!("{template}/");
+    let mut found: Vec<&str> = Vec::new();
+    for path in files.range(folder.clone()..).map(|(path, _)| path) {
+        let Some(name) = path.strip_prefix(&folder) else { break };
+        let mut parts = name.split('.');
+        let (Some(tag), Some(part), Some("hbs"), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        let language = tag.split('-').next().map_or(0, str::len);
+        // `row.txt.hbs` is an include.
+        let is_part = match part {
+            "subject" | "sms" => matches!(language, 2 | 3),
+            "mjml" | "html" | "txt" => language == 2,
+            _ => false,
+        };
+        if is_part && !found.contains(&tag) && canonical(tag).is_some() {
+            found.push(tag);
+        }
+    }
+    found
 }
 
 /// The folder of what templates include.

@@ -18,7 +18,9 @@ use mongodb::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Compiled, LANGUAGES, Templates, Trial, mjml,
+    Compiled, Templates, Trial,
+    locale_formatter::canonical,
+    mjml,
     source::{Markup, SHORT_VERSION, Source, SourceKind, WHOLE_VERSION, clean},
 };
 use crate::{
@@ -45,7 +47,7 @@ pub struct Stored {
     pub id: Bson,
     /// The template, in snake or Pascal case.
     pub name: String,
-    /// `es` or `en`; without one it is for both.
+    /// Such as `es`; without one it is for all languages that the files have.
     #[serde(default)]
     pub locale: Option<String>,
     /// Counted from 1 for each name and locale.
@@ -112,7 +114,8 @@ impl Stored {
 
     /// Whether it is a version of this template in this language.
     pub fn is_for(&self, name: &str, language: &str) -> bool {
-        snake_case(&self.name) == name && self.languages().contains(&language)
+        snake_case(&self.name) == name
+            && self.locale.as_deref().is_none_or(|locale| locale == language)
     }
 
     /// What is compiled.
@@ -142,11 +145,6 @@ impl Stored {
     /// When it was pushed.
     pub fn created(&self) -> Option<Timestamp> {
         Timestamp::from_millisecond(self.created_at?.timestamp_millis()).ok()
-    }
-
-    fn languages(&self) -> Vec<&'static str> {
-        let is_meant = |language: &&str| self.locale.as_deref().is_none_or(|it| it == *language);
-        LANGUAGES.into_iter().filter(is_meant).collect()
     }
 
     fn place(&self) -> String {
@@ -273,7 +271,7 @@ impl TemplateStore {
             }
             let flat = &compiled.flat;
             let document = doc! {
-                "_id": &compiled.version, "name": name, "locale": *language,
+                "_id": &compiled.version, "name": name, "locale": language,
                 "subject": &flat.subject, "html": &flat.html, "text": &flat.text,
                 "is_stripped": true, "first_loaded_at": DateTime::now(),
             };
@@ -381,7 +379,7 @@ impl InternalEvent for TemplateRefused<'_> {
 }
 
 /// Templates that go before the files, by name and language.
-pub(super) type Overrides = HashMap<(String, &'static str), Arc<Compiled>>;
+pub(super) type Overrides = HashMap<(String, String), Arc<Compiled>>;
 
 impl Templates {
     /// What of the active ones is accepted, and what is refused and why. Where one is refused, the
@@ -392,14 +390,27 @@ impl Templates {
         let mut refused = Vec::new();
         for stored in active {
             let name = snake_case(&stored.name);
-            let languages = stored.languages();
-            if languages.is_empty() {
-                refused.push((stored.place(), "its locale is neither es nor en".to_owned()));
-            }
+            let languages: Vec<String> = match &stored.locale {
+                Some(locale) if canonical(locale).as_ref() == Some(locale) => vec![locale.clone()],
+                Some(_) => {
+                    let reason = "its locale is no language, such as es or pt-BR".to_owned();
+                    refused.push((stored.place(), reason));
+                    continue;
+                }
+                None => match self.shipped.get(&name) {
+                    Some(languages) => languages.keys().cloned().collect(),
+                    None => {
+                        let reason = format!("there is no template {name:?} in the files");
+                        refused.push((stored.place(), stored.fault.clone().unwrap_or(reason)));
+                        continue;
+                    }
+                },
+            };
             let mut faults = Vec::new();
             for language in languages {
+                let accepted_here = self.accept_stored(&name, &language, stored, trial);
                 let key = (name.clone(), language);
-                match self.accept_stored(&name, language, stored, trial) {
+                match accepted_here {
                     Ok(compiled) => drop(accepted.insert(key, Arc::new(compiled))),
                     Err(found) => {
                         faults.extend(found);
@@ -421,7 +432,7 @@ impl Templates {
     fn accept_stored(
         &self,
         name: &str,
-        language: &'static str,
+        language: &str,
         stored: &Stored,
         trial: Trial<'_>,
     ) -> Result<Compiled, Vec<String>> {

@@ -1,7 +1,7 @@
 //! Which templates are accepted: those that render all their samples.
 
 use super::{
-    Compiled, LANGUAGES, Templates,
+    Compiled, Templates,
     source::{self, Files, Markup, Source},
 };
 use crate::{
@@ -30,10 +30,8 @@ impl Templates {
                 faults.push(format!("route {route:?}: there is no template {template:?}"));
                 continue;
             };
-            for language in LANGUAGES {
-                if let Some(compiled) = languages.get(language) {
-                    faults.extend(self.try_route(compiled, language, route, trial));
-                }
+            for (language, compiled) in languages {
+                faults.extend(self.try_route(compiled, language, route, trial));
             }
         }
         // A sample that is no event, say, is found once in each language.
@@ -48,7 +46,7 @@ impl Templates {
     pub fn accept(
         &self,
         template: &str,
-        language: &'static str,
+        language: &str,
         source: &Source,
         trial: Trial<'_>,
     ) -> Result<Compiled, Vec<String>> {
@@ -70,7 +68,7 @@ impl Templates {
     fn try_route(
         &self,
         compiled: &Compiled,
-        language: &'static str,
+        language: &str,
         route: &Route,
         trial: Trial<'_>,
     ) -> Vec<String> {
@@ -119,7 +117,9 @@ impl Templates {
         let variables = route
             .variables(&event, trial.sources, language)
             .map_err(|fault| format!("route {:?}: {fault}", route.name))?;
-        let words = self.locales.of(Some(language));
+        let exists = |other: &str| other == language;
+        let words = self.locales.choose(Some(language), exists);
+        let words = words.unwrap_or_else(|| self.locales.formatter(language, language));
         self.render_with(compiled, &words, route, &variables, &event)
             .map_err(|error| error.to_string())?;
         Ok(true)

@@ -21,7 +21,7 @@ impl TemplatesCli {
         // The routes may have changed since it was pushed.
         let (templates, trial) = (&self.loaded.templates, self.loaded.trial());
         let source = found.source().map_err(Failure::data)?;
-        let accepted = templates.accept(&template.name, template.language, &source, trial);
+        let accepted = templates.accept(&template.name, &template.language, &source, trial);
         accepted.map_err(|faults| Failure::data(faults.join("\n")))?;
         self.record("activate", template, Some(version), by).await?;
         // The new version first: of two active ones, the one that changed last is used.
@@ -53,7 +53,7 @@ impl TemplatesCli {
 
     async fn versions_of(&self, template: &TemplateId) -> Result<Vec<Stored>, Failure> {
         let mut versions = self.versions(&template.name).await?;
-        versions.retain(|stored| stored.is_for(&template.name, template.language));
+        versions.retain(|stored| stored.is_for(&template.name, &template.language));
         Ok(versions)
     }
 

@@ -8,10 +8,7 @@ use crate::{
     cli::output::{Column, Table, print, print_json, width},
     event::snake_case,
     failure::Failure,
-    template::{
-        LANGUAGES,
-        source::{Markup, Source},
-    },
+    template::source::{Markup, Source},
 };
 
 impl TemplatesCli {
@@ -24,7 +21,10 @@ impl TemplatesCli {
         let columns = [Column::Whole("TEMPLATE"), Column::Whole("LOCALE"), Column::Whole("SOURCE")];
         let mut table = Table::new(&columns, width());
         for name in names {
-            for language in LANGUAGES {
+            let own = active.iter().filter(|stored| snake_case(&stored.name) == *name);
+            let mut languages = self.loaded.templates.languages(name);
+            languages.extend(own.filter_map(|stored| stored.locale.clone()));
+            for language in &languages {
                 let mut newest_first = active.iter().rev();
                 let used = newest_first
                     .find(|stored| stored.fault.is_none() && stored.is_for(name, language));
@@ -58,14 +58,17 @@ impl TemplatesCli {
         };
         let found = candidates.into_iter().rev().find(|stored| {
             stored.fault.is_none()
-                && stored.is_for(&template.name, template.language)
+                && stored.is_for(&template.name, &template.language)
                 && version.is_none_or(|version| stored.version == version)
         });
         let source = match (found, version) {
             (Some(stored), _) => stored.source().map_err(Failure::data)?,
             (None, Some(version)) => return Err(unknown_version(version, template)),
-            (None, None) => Source::of_files(&self.loaded.files, &template.name, template.language)
-                .map_err(|_| Failure::data(format!("there is no template {:?}", template.name)))?,
+            (None, None) => {
+                Source::of_files(&self.loaded.files, &template.name, &template.language).map_err(
+                    |_| Failure::data(format!("there is no template {:?}", template.name)),
+                )?
+            }
         };
         let Source { subject, html, text, markup, .. } = source;
         print(&match markup {

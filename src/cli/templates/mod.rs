@@ -17,7 +17,7 @@ use crate::{
     event::snake_case,
     failure::Failure,
     template::{
-        LANGUAGES,
+        canonical_language,
         store::{Stored, TemplateStore},
     },
 };
@@ -85,7 +85,7 @@ pub(super) enum TemplatesCommand {
 pub(super) struct TemplateArgs {
     /// Template name, such as booking_confirmation or BookingConfirmation.
     name: String,
-    /// Language of the template: es or en.
+    /// Language of the template, such as es or pt-BR.
     #[arg(long, value_name = "LOCALE")]
     locale: String,
 }
@@ -101,16 +101,15 @@ pub(super) struct ByArgs {
 struct TemplateId {
     /// In snake case.
     name: String,
-    language: &'static str,
+    language: String,
 }
 
 impl TryFrom<&TemplateArgs> for TemplateId {
     type Error = Failure;
 
     fn try_from(args: &TemplateArgs) -> Result<Self, Failure> {
-        let language = LANGUAGES.into_iter().find(|language| *language == args.locale);
-        let language = language.ok_or_else(|| {
-            Failure::data(format!("locale {:?} is neither es nor en", args.locale))
+        let language = canonical_language(&args.locale).ok_or_else(|| {
+            Failure::data(format!("{:?} is no language, such as es or pt-BR", args.locale))
         })?;
         Ok(Self { name: snake_case(&args.name), language })
     }

@@ -31,7 +31,7 @@ impl TemplatesCli {
         };
         let stored = Stored {
             name: name.clone(),
-            locale: Some((*language).to_owned()),
+            locale: Some(language.clone()),
             subject: source.subject,
             html_content: source.html,
             text_content,
