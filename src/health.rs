@@ -120,6 +120,11 @@ impl Dependency {
         self.known().state()
     }
 
+    /// Whether it answers, or is not needed.
+    pub fn is_well(&self) -> bool {
+        matches!(self.state(), State::Up | State::Unused)
+    }
+
     /// How often it stopped answering.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
@@ -210,10 +215,16 @@ impl Health {
         [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp].into_iter().chain(more)
     }
 
-    /// Whether everything that is needed answers and every task runs.
+    /// Whether usher can take work and answer: its broker and its stores answer and every task runs. A
+    /// channel or stream that is away only makes it [degraded](Self::degraded).
     pub fn is_ready(&self) -> bool {
-        self.all().all(|one| matches!(one.state(), State::Up | State::Unused))
+        [&self.rabbitmq, &self.redis, &self.mongodb].into_iter().all(Dependency::is_well)
             && self.tasks.all().values().all(|task| task.failure.is_none())
+    }
+
+    /// The channels and the stream that don't answer: their mail waits, everything else goes on.
+    pub fn degraded(&self) -> impl Iterator<Item = &Dependency> {
+        [&self.smtp, &self.sms, &self.stream].into_iter().filter(|one| !one.is_well())
     }
 }
 
@@ -319,6 +330,25 @@ mod tests {
         redis.up();
         assert_eq!(redis.state(), State::Unused);
     }
+
+    #[test]
+    fn a_channel_that_is_away_degrades_and_a_store_that_is_away_makes_unready() {
+        let health = Health::default();
+        for needed in [&health.rabbitmq, &health.redis, &health.mongodb] {
+            assert!(!health.is_ready());
+            needed.up();
+        }
+        health.sms.unused();
+        health.stream.up();
+        health.smtp.down(&"535 5.7.8 wrong password");
+        assert!(health.is_ready());
+        assert_eq!(health.degraded().map(Dependency::name).collect::<Vec<_>>(), ["smtp"]);
+        health.smtp.up();
+        assert_eq!(health.degraded().count(), 0);
+        health.redis.down(&"gone");
+        assert!(!health.is_ready());
+    }
+
     #[test]
     fn what_succeeds_does_not_hide_what_fails() {
         let mongodb = Dependency::new("mongodb");

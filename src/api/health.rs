@@ -45,7 +45,9 @@ async fn livez() -> &'static str {
 
 /// Readiness
 ///
-/// Answers with one word; with `?verbose` a line for each check, as Kubernetes does.
+/// Whether usher can take work: RabbitMQ, Redis and MongoDB answer, and its tasks run. While only a
+/// channel (SMTP, SMS) or the stream is away it is ready and answers `degraded`, so that the API and the
+/// page stay. Answers with one word; with `?verbose` a line for each check, as Kubernetes does.
 #[utoipa::path(get, path = "/readyz", tag = "watch", responses(
     (status = 200, description = "It is", body = String),
     (status = 503, description = "It is not", body = String),
@@ -69,14 +71,18 @@ async fn readyz(State(app): State<ProbeState>, RawQuery(query): RawQuery) -> Res
             text.push_str(&format!("[{sign}] task {name} {word}\n"));
         }
     }
-    text.push_str(if ready { "ok\n" } else { "not ready\n" });
+    text.push_str(match (ready, app.health.degraded().next()) {
+        (false, _) => "not ready\n",
+        (true, Some(_)) => "degraded\n",
+        (true, None) => "ok\n",
+    });
     (status, text).into_response()
 }
 
 /// Health of usher and its dependencies.
 #[derive(Serialize, ToSchema)]
 struct Healthz {
-    /// `healthy` or `unhealthy`.
+    /// `healthy`, `degraded` (only a channel or the stream is away) or `unhealthy`.
     status: &'static str,
     /// State of each dependency.
     checks: BTreeMap<&'static str, Check>,
@@ -106,7 +112,7 @@ struct Check {
 
 /// Health with dependencies
 #[utoipa::path(get, path = "/healthz", tag = "watch", responses(
-    (status = 200, description = "Healthy", body = Healthz),
+    (status = 200, description = "Healthy or degraded", body = Healthz),
     (status = 503, description = "Unhealthy", body = Healthz),
 ))]
 async fn healthz(State(app): State<ProbeState>) -> Response {
@@ -125,10 +131,10 @@ async fn healthz(State(app): State<ProbeState>) -> Response {
         (name, TaskCheck { status, error: task.failure })
     });
     let tasks = tasks.collect();
-    let (code, status) = if app.health.is_ready() {
-        (StatusCode::OK, "healthy")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
+    let (code, status) = match (app.health.is_ready(), app.health.degraded().next()) {
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+        (true, Some(_)) => (StatusCode::OK, "degraded"),
+        (true, None) => (StatusCode::OK, "healthy"),
     };
     (code, Json(Healthz { status, checks, tasks })).into_response()
 }

@@ -8,6 +8,7 @@ mod decision;
 mod demo;
 mod gallery;
 mod healthcheck;
+mod listing;
 mod openapi;
 mod output;
 mod publish;

@@ -203,11 +203,9 @@ impl Table {
         lines.zip(&self.styles).map(|(line, style)| paint(line.trim_end(), style)).collect()
     }
 
-    /// Prints the rows, on a terminal below the names of the columns; scripts read the rows alone.
+    /// Prints the rows below the names of the columns.
     pub(super) fn print(&self) {
-        if std::io::stdout().is_terminal() {
-            print(self.header());
-        }
+        print(self.header());
         self.rows().iter().for_each(print);
     }
 }

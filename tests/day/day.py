@@ -60,6 +60,7 @@ class Usher:
             "INSTANCE_RENEWAL": "1s",
             "LOG_FORMAT": "json",
             "USHER_PEPPER": "day",
+            "USHER_OPERATOR": "the operator of the day",
         }
 
     def start(self, port: int) -> subprocess.Popen:

@@ -192,3 +192,48 @@ async fn no_command_lets_an_event_steer_the_terminal() {
     let missing = run(&settings, 65, &["dead-letters", "show", HOSTILE]).await;
     assert!(!missing.contains(steers), "{missing:?}");
 }
+
+#[tokio::test]
+async fn a_list_says_how_many_there_are_and_of_which_kinds() {
+    let world = World::new().await;
+    let settings = world.usher();
+    let _usher = settings.start().await;
+    for (id, kind) in [("e-1", "no.such.type"), ("e-2", "another.type")] {
+        let mut event = booking(id, "ana@example.com");
+        event["event_type"] = kind.into();
+        world.broker.publish(BOOKINGS, event.to_string()).await;
+    }
+    world.broker.publish(BOOKINGS, r#"{"event_id": "e-3""#).await;
+    world.until_records(3).await;
+    let list = |more: &[&str]| {
+        let settings = settings.clone();
+        let arguments: Vec<String> =
+            ["poison", "list"].iter().chain(more).map(|one| (*one).to_owned()).collect();
+        async move {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            run(&settings, 0, &arguments).await
+        }
+    };
+    let listed = list(&["--limit", "1"]).await;
+    assert!(listed.starts_with("AT (UTC)"), "{listed}");
+    assert!(listed.contains("1 of 3; --limit or --all lists more"), "{listed}");
+    let newest = listed.split_whitespace().find(|word| word.len() == 32).expect("an id");
+    assert!(list(&["--all"]).await.contains("3 of 3"));
+    let groups = list(&["--group-by", "error"]).await;
+    let first = groups.lines().nth(1).expect("a group");
+    assert!(first.trim().starts_with("2 ") && first.ends_with("unknown event type …"), "{groups}");
+    let groups = list(&["--group-by", "queue", "--json"]).await;
+    assert!(groups.contains(&format!(r#""queue":"{BOOKINGS}""#)), "{groups}");
+    assert!(groups.contains(r#""count":3"#), "{groups}");
+    let missed = list(&["--route", "booking-confirmed"]).await;
+    assert!(missed.contains("matches; without the filter there are 3"), "{missed}");
+
+    let drop = ["poison", "drop", newest, "--reason", "obsolete", "--yes"];
+    let anonymous = settings.clone().set("USER", "root");
+    let refused = run(&anonymous, 65, &drop).await;
+    assert!(refused.contains("--by or USHER_OPERATOR"), "{refused}");
+    run(&settings, 0, &drop).await;
+    // What was removed takes nobody's place.
+    let listed = list(&["--limit", "1"]).await;
+    assert!(listed.contains("1 of 2") && !listed.contains(newest), "{listed}");
+}

@@ -126,7 +126,7 @@ async fn overdue_mail_is_listed_counted_and_logged() {
         world.collection("deliveries").insert_one(record).await.expect("an answer");
     }
     let listed = run(&settings, 0, &["scheduled", "list", "--overdue"]).await;
-    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert_eq!(listed.lines().count(), 4, "a header, two entries and the total: {listed}");
     assert!(listed.contains("b-1@example.com") && listed.contains(&lost), "{listed}");
     eventually("both are told", async || {
         let told =

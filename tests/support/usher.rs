@@ -80,7 +80,8 @@ impl Builder {
                 command.env(name, value);
             }
         }
-        command.envs(&self.settings);
+        // Who decides; commands refuse to guess.
+        command.env("USER", "tester").envs(&self.settings);
         command
     }
 
@@ -163,7 +164,8 @@ impl Usher {
     }
 
     pub(crate) async fn until_ready(&self) {
-        eventually("usher is ready", async || (self.get("/readyz").status == 200).then_some(()))
+        // Channels too, which readiness leaves out.
+        eventually("usher is ready", async || (self.get("/readyz").body == "ok\n").then_some(()))
             .await;
     }
 

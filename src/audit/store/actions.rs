@@ -1,6 +1,6 @@
 //! Actions of operators, and the queries that operators make about deliveries.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ACTIONS, DELIVERIES, DELIVERY_STATUS, MongoAudit, failed};
 use crate::{
-    audit::{AuditError, Record, Status},
+    audit::{AuditError, DeliveryError, Record, Status},
     clients::{
         bson_time,
         mongo::{InTime, date},
@@ -19,8 +19,8 @@ use crate::{
 
 /// Retries that were due earlier than this are not looked up.
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// Retries that are checked together.
-const CHUNK: usize = 200;
+/// Records that are checked together.
+const CHUNK: usize = 1000;
 
 /// Error kinds of deliveries in `usher.poison`: they crash their process.
 const CRASHES: [&str; 2] = ["panicked", "crash_loop"];
@@ -74,6 +74,26 @@ pub struct DeadLetterFilter<'a> {
     pub until: Option<Timestamp>,
 }
 
+/// A delivery in a dead-letter queue, with what it is counted by.
+#[derive(Debug, Deserialize)]
+pub struct DeadLetter {
+    pub delivery_id: DeliveryId,
+    #[serde(deserialize_with = "bson_time::deserialize")]
+    pub at: Timestamp,
+    pub route: String,
+    pub recipient: String,
+    pub event: DeadLetterEvent,
+    #[serde(default)]
+    pub error: Option<DeliveryError>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct DeadLetterEvent {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub source: String,
+}
+
 impl DeadLetterFilter<'_> {
     fn to_document(&self) -> Document {
         let status = self.status.as_str();
@@ -101,39 +121,74 @@ impl DeadLetterFilter<'_> {
 }
 
 impl MongoAudit {
-    /// The latest records of deliveries in a dead-letter queue, newest first. A limit of 0 means no
-    /// limit.
+    /// All deliveries in a dead-letter queue, newest first, without those that an operator removed or
+    /// corrected into another delivery.
     pub async fn dead_letters(
         &self,
         filter: &DeadLetterFilter<'_>,
-        limit: i64,
-    ) -> Result<Vec<Record>, AuditError> {
-        let view = self.database.collection::<Record>(DELIVERY_STATUS);
-        let found = view.find(filter.to_document()).sort(doc! {"at": -1}).limit(limit);
-        found.await.map_err(failed)?.try_collect().await.map_err(failed)
+    ) -> Result<Vec<DeadLetter>, AuditError> {
+        let view = self.database.collection::<DeadLetter>(DELIVERY_STATUS);
+        let fields = doc! {
+            "_id": 0, "delivery_id": 1, "at": 1, "route": 1, "recipient": 1, "event": 1, "error": 1,
+        };
+        let found = view.find(filter.to_document()).projection(fields).sort(doc! {"at": -1});
+        let mut found = found.await.map_err(failed)?.try_ready_chunks(CHUNK);
+        let mut letters = Vec::new();
+        while let Some(chunk) = found.try_next().await.map_err(|error| failed(error.1))? {
+            letters.extend(self.unless_removed(chunk).await?);
+        }
+        Ok(letters)
     }
 
-    /// The deliveries among these that an operator removed from their queue or corrected into
-    /// another delivery.
-    pub async fn removed_by_operator(
+    /// The latest records of these deliveries that ended, in the same order.
+    pub async fn final_records(
         &self,
-        records: &[Record],
-    ) -> Result<HashSet<String>, AuditError> {
-        let ids: Vec<&str> = records.iter().map(|record| record.delivery_id.as_str()).collect();
+        deliveries: &[DeadLetter],
+    ) -> Result<Vec<Record>, AuditError> {
+        let collection = self.database.collection::<Record>(DELIVERIES);
+        let mut records = Vec::new();
+        for chunk in deliveries.chunks(CHUNK) {
+            let ids: Vec<&str> = chunk.iter().map(|one| one.delivery_id.as_str()).collect();
+            let filter = doc! {
+                "delivery_id": {"$in": ids}, "final": true,
+                "status": {"$ne": Status::Duplicate.as_str()},
+            };
+            let mut found = collection.find(filter).await.map_err(failed)?;
+            let mut latest: HashMap<String, Record> = HashMap::new();
+            while let Some(record) = found.try_next().await.map_err(failed)? {
+                let id = record.delivery_id.to_string();
+                if latest.get(&id).is_none_or(|known| known.at <= record.at) {
+                    latest.insert(id, record);
+                }
+            }
+            records.extend(chunk.iter().filter_map(|one| latest.remove(one.delivery_id.as_str())));
+        }
+        Ok(records)
+    }
+
+    async fn unless_removed(
+        &self,
+        mut letters: Vec<DeadLetter>,
+    ) -> Result<Vec<DeadLetter>, AuditError> {
+        let ids: Vec<&str> = letters.iter().map(|letter| letter.delivery_id.as_str()).collect();
         let gone = doc! {"action": {"$in": ["drop", "dismiss", "erase"]}};
         let is_removed = doc! {"$or": [gone, {"became": {"$exists": true}}]};
         let filter = doc! {"$and": [{"target": {"$in": ids}}, is_removed]};
         let actions = self.database.collection::<Document>(ACTIONS);
-        let found = actions.find(filter).await.map_err(failed)?;
-        let found: Vec<Document> = found.try_collect().await.map_err(failed)?;
-        let at = |action: &Document| action.get_datetime("at").map(|at| at.timestamp_millis()).ok();
-        let removed = records.iter().filter(|record| {
-            found.iter().any(|action| {
-                action.get_str("target").is_ok_and(|target| target == record.delivery_id.as_str())
-                    && at(action) >= Some(record.at.as_millisecond())
-            })
+        let mut found = actions.find(filter).await.map_err(failed)?;
+        let mut removed_at = HashMap::new();
+        while let Some(action) = found.try_next().await.map_err(failed)? {
+            let (Ok(target), Ok(at)) = (action.get_str("target"), action.get_datetime("at")) else {
+                continue;
+            };
+            let last = removed_at.entry(target.to_owned()).or_insert(*at);
+            *last = (*last).max(*at);
+        }
+        letters.retain(|letter| {
+            let removed_at = removed_at.get(letter.delivery_id.as_str());
+            removed_at.is_none_or(|at| *at < date(letter.at))
         });
-        Ok(removed.map(|record| record.delivery_id.to_string()).collect())
+        Ok(letters)
     }
 
     /// Deliveries whose retry was due before this time, at most a week ago, and that have no later

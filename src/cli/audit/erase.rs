@@ -58,6 +58,7 @@ impl AuditCli {
         args: &EraseArgs,
         loaded: &Configuration,
     ) -> Result<ExitCode, Failure> {
+        let by = args.decision.by.name()?;
         let matcher = AddressMatcher::new(&args.recipient);
         let recipient = recipient(&args.recipient)?;
         let hash = self.identity.recipient_hash(&recipient);
@@ -73,7 +74,7 @@ impl AuditCli {
         let ledger = configuration::open_ledger(&loaded.settings, &supervisor)?;
         let reason = matcher.cut_from(&args.decision.reason);
         let record = async |target: &str| {
-            let (by, target) = (args.decision.by.clone(), target.to_owned());
+            let (by, target) = (by.clone(), target.to_owned());
             let action = Action { by, action: "erase", target, reason: reason.clone() };
             self.audit.record_action(&action).await.map_err(Failure::unavailable)
         };

@@ -98,7 +98,7 @@ fn print_table(records: &[Record], limit: usize) {
         let time = if is_at_least(WIDE) { "%Y-%m-%d %H:%M:%S" } else { "%m-%d %H:%M:%S" };
         let attempts = match record.attempt {
             0 | 1 => String::new(),
-            attempt => format!(" ×{attempt}"),
+            attempt => format!(" (attempt {attempt})"),
         };
         let id = record.delivery_id.as_str();
         let cells: [&str; 6] = [

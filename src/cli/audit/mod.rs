@@ -62,7 +62,7 @@ struct AuditFilter {
     /// Only deliveries with one of these statuses, separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = status())]
     status: Vec<Status>,
-    /// Only records since TIME: 2030-01-31T20:00:00Z, or a duration before now such as 7d or 12h.
+    /// Only records since TIME: 2030-01-31T20:00:00Z, 2030-01-31 (UTC), or a duration before now such as 7d.
     #[arg(long, value_name = "TIME", value_parser = past)]
     since: Option<Timestamp>,
     /// Only records before TIME.

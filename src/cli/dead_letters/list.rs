@@ -4,13 +4,15 @@
 use std::{collections::HashMap, process::ExitCode};
 
 use console::Style;
+use jiff::Timestamp;
 
 use super::{DeadLettersCli, DeadLettersFilter, editor::readable};
 use crate::{
-    audit::Record,
+    audit::{Record, store::actions::DeadLetter},
     broker::{DeliveryHeaders, amqp::DeadLetterQueue},
     cli::{
         delivery_id,
+        listing::{GroupBy, ListArgs, domain, kind_of_reason},
         output::{Column, Table, print, print_err, print_json, width},
     },
     failure::Failure,
@@ -30,20 +32,17 @@ impl DeadLettersCli {
     pub(super) async fn list(
         &self,
         filter: &DeadLettersFilter,
-        limit: i64,
-        json: bool,
+        args: &ListArgs,
     ) -> Result<ExitCode, Failure> {
-        let mut records = self.records(filter, limit).await?;
+        let mut letters = self.dead_letters(filter).await?;
         let mut unrecorded = Vec::new();
         if self.queue == DeadLetterQueue::Poison {
             match self.queued().await {
                 Ok(mut queued) => {
                     // A message that was replayed and then understood has no later record under its old id.
-                    records.retain(|record| queued.remove(record.delivery_id.as_str()).is_some());
+                    letters.retain(|letter| queued.remove(letter.delivery_id.as_str()).is_some());
                     if *filter == DeadLettersFilter::default() {
-                        // Others without a record here are beyond the limit.
-                        let queued = queued.into_values();
-                        unrecorded.extend(queued.filter(|headers| headers.origin.is_empty()));
+                        unrecorded.extend(queued.into_values());
                     }
                 }
                 Err(error) => {
@@ -53,15 +52,71 @@ impl DeadLettersCli {
                 }
             }
         }
-        if json {
+        let total = letters.len() + unrecorded.len();
+        if total == 0 {
+            if !args.json {
+                self.print_nothing(filter).await?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(by) = args.group_by {
+            let now = Timestamp::now();
+            let recorded = letters.iter().map(|letter| (self.group_of(letter, by), letter.at));
+            let others = unrecorded.iter().map(|headers| {
+                (group_of_unrecorded(headers, by), headers.arrived_at.unwrap_or(now))
+            });
+            args.print_groups(recorded.chain(others));
+            return Ok(ExitCode::SUCCESS);
+        }
+        letters.truncate(args.limit());
+        unrecorded.truncate(args.limit() - letters.len());
+        let records = self.audit.final_records(&letters).await.map_err(Failure::unavailable)?;
+        if args.json {
             records.iter().try_for_each(print_json)?;
             unrecorded.iter().try_for_each(print_json)?;
-        } else if records.is_empty() && unrecorded.is_empty() {
-            print(&format!("nothing in {}", self.queue.queue()));
         } else {
             print_table(&records, &unrecorded);
         }
+        args.print_total(records.len() + unrecorded.len(), total);
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Tells an empty queue from a filter that nothing matches.
+    pub(super) async fn print_nothing(&self, filter: &DeadLettersFilter) -> Result<(), Failure> {
+        let queue = self.queue.queue();
+        let others = match *filter == DeadLettersFilter::default() {
+            true => 0,
+            false => self.dead_letters(&DeadLettersFilter::default()).await?.len(),
+        };
+        match others {
+            0 => print(&format!("nothing in {queue}")),
+            _ => {
+                print(&format!(
+                    "nothing in {queue} matches; without the filter there are {others}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn group_of(&self, letter: &DeadLetter, by: GroupBy) -> String {
+        let error = letter.error.as_ref();
+        match by {
+            GroupBy::Error => match error {
+                Some(error) if UNREADABLE.contains(&error.kind.as_str()) => {
+                    kind_of_reason(&error.message)
+                }
+                error => error.map(|error| error.kind.clone()).unwrap_or_default(),
+            },
+            GroupBy::Route => letter.route.clone(),
+            GroupBy::Type => letter.event.kind.clone(),
+            // An event may name a source of its own.
+            GroupBy::Queue => match self.loaded.routing.route(&letter.route) {
+                Some(route) => route.queue.clone(),
+                None => letter.event.source.clone(),
+            },
+            GroupBy::Domain => domain(&letter.recipient),
+        }
     }
 
     /// Headers of all messages in the queue, by delivery id.
@@ -105,6 +160,19 @@ impl DeadLettersCli {
     }
 }
 
+/// Kinds of errors whose message says what is wrong with the event.
+const UNREADABLE: [&str; 2] = ["rejected", "unroutable"];
+
+fn group_of_unrecorded(headers: &DeliveryHeaders, by: GroupBy) -> String {
+    match by {
+        GroupBy::Error => kind_of_reason(&headers.reason),
+        GroupBy::Route => headers.route.clone(),
+        GroupBy::Type => String::new(),
+        GroupBy::Queue => headers.origin.clone(),
+        GroupBy::Domain => domain(&headers.recipient),
+    }
+}
+
 fn print_table(records: &[Record], unrecorded: &[DeliveryHeaders]) {
     let mut table = Table::new(&COLUMNS, width());
     let mut add = |cells: [&str; COLUMNS.len()]| {
@@ -124,7 +192,8 @@ fn print_table(records: &[Record], unrecorded: &[DeliveryHeaders]) {
         ]);
     }
     for headers in unrecorded {
-        add(["", headers.delivery_id.as_str(), "", "", "", "unroutable", &headers.reason]);
+        let kind = if headers.origin.is_empty() { "unroutable" } else { "" };
+        add(["", headers.delivery_id.as_str(), "", "", &headers.recipient, kind, &headers.reason]);
     }
     table.print();
 }

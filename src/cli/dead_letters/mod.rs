@@ -26,12 +26,15 @@ use self::{
     correction::{Correction, CorrectionArgs},
     selection::Decision,
 };
-use super::{decision::DecisionArgs, output::progress, time::past};
+use super::{decision::DecisionArgs, listing::ListArgs, output::progress, time::past};
 use crate::{
     app::configuration::{self, Configuration},
     audit::{
-        Record, Status,
-        store::{MongoAudit, actions::DeadLetterFilter},
+        Status,
+        store::{
+            MongoAudit,
+            actions::{DeadLetter, DeadLetterFilter},
+        },
     },
     broker::{
         Message,
@@ -43,16 +46,12 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLettersCommand {
-    /// List deliveries, newest first.
+    /// List deliveries, newest first, or count them.
     List {
         #[command(flatten)]
         filter: DeadLettersFilter,
-        /// Maximum number of entries.
-        #[arg(long, default_value_t = 100)]
-        limit: i64,
-        /// Print one JSON object per line.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        list: ListArgs,
     },
     /// Show every record of one delivery, or its event.
     Show {
@@ -92,7 +91,7 @@ pub(super) struct DeadLettersFilter {
     /// Only deliveries to this address.
     #[arg(long, value_name = "ADDRESS")]
     recipient: Option<String>,
-    /// Only entries since TIME: 2030-01-31T20:00:00Z, or a duration before now such as 7d or 12h.
+    /// Only entries since TIME: 2030-01-31T20:00:00Z, 2030-01-31 (UTC), or a duration before now such as 7d.
     #[arg(long, value_name = "TIME", value_parser = past)]
     since: Option<Timestamp>,
     /// Only entries older than TIME.
@@ -126,7 +125,7 @@ pub(super) async fn run(
     let identity = Identity::new(loaded.settings.pepper.expose());
     let cli = DeadLettersCli { queue, audit, loaded, identity };
     match command {
-        DeadLettersCommand::List { filter, limit, json } => cli.list(&filter, limit, json).await,
+        DeadLettersCommand::List { filter, list } => cli.list(&filter, &list).await,
         DeadLettersCommand::Show { delivery, event: true, .. } => cli.show_event(&delivery).await,
         DeadLettersCommand::Show { delivery, json, .. } => cli.show(&delivery, json).await,
         DeadLettersCommand::Replay { selection, correction } => {
@@ -138,12 +137,8 @@ pub(super) async fn run(
 }
 
 impl DeadLettersCli {
-    /// Records of the deliveries in this queue, as far as the audit knows. A limit of 0 means all.
-    async fn records(
-        &self,
-        filter: &DeadLettersFilter,
-        limit: i64,
-    ) -> Result<Vec<Record>, Failure> {
+    /// The deliveries in this queue, as far as the audit knows, newest first.
+    async fn dead_letters(&self, filter: &DeadLettersFilter) -> Result<Vec<DeadLetter>, Failure> {
         let status = match self.queue {
             DeadLetterQueue::Dead => Status::Failed,
             DeadLetterQueue::Poison => Status::Rejected,
@@ -159,12 +154,7 @@ impl DeadLettersCli {
             since: filter.since,
             until: filter.until,
         };
-        let mut records =
-            self.audit.dead_letters(&filter, limit).await.map_err(Failure::unavailable)?;
-        let removed =
-            self.audit.removed_by_operator(&records).await.map_err(Failure::unavailable)?;
-        records.retain(|record| !removed.contains(record.delivery_id.as_str()));
-        Ok(records)
+        self.audit.dead_letters(&filter).await.map_err(Failure::unavailable)
     }
 
     /// Takes the selected messages from the queue. All others go back when `DeadLetterReader` is closed.

@@ -47,6 +47,7 @@ impl DeadLettersCli {
         decision: Decision,
         correction: Option<&Correction>,
     ) -> Result<ExitCode, Failure> {
+        let by = args.decision.by.name()?;
         let mut missing = self.selected_ids(args).await?;
         if correction.is_some_and(Correction::is_for_one) && missing.len() > 1 {
             let count = missing.len();
@@ -65,10 +66,10 @@ impl DeadLettersCli {
         }
         if selected.is_empty() {
             if refused == 0 && missing.is_empty() {
-                print(&format!("nothing in {}", self.queue.queue()));
+                self.print_nothing(&args.filter).await?;
             }
         } else if args.decision.yes || confirm(format!("do it ({})?", selected.len())).await {
-            self.carry_out(&args.decision, decision, selected).await?;
+            self.carry_out(&args.decision, &by, decision, selected).await?;
         } else {
             print(NOTHING_DONE);
             let edited = selected.iter().filter_map(|(selection, _)| selection.file.as_deref());
@@ -86,8 +87,8 @@ impl DeadLettersCli {
             return Err(Failure::data("name deliveries or use filters, not both"));
         }
         if is_filtered {
-            let records = self.records(&args.filter, 0).await?;
-            return Ok(records.into_iter().map(|record| record.delivery_id).collect());
+            let letters = self.dead_letters(&args.filter).await?;
+            return Ok(letters.into_iter().map(|letter| letter.delivery_id).collect());
         }
         args.deliveries.iter().map(|text| delivery_id(text)).collect()
     }
@@ -133,6 +134,7 @@ impl DeadLettersCli {
     async fn carry_out(
         &self,
         args: &DecisionArgs,
+        by: &str,
         decision: Decision,
         selected: Vec<(Disposition, AckHandle)>,
     ) -> Result<(), Failure> {
@@ -146,7 +148,7 @@ impl DeadLettersCli {
             let id = selection.delivery.clone();
             let result = async {
                 let action = Action {
-                    by: args.by.clone(),
+                    by: by.to_owned(),
                     action: self.action(decision),
                     target: id.to_string(),
                     reason: args.reason.clone(),

@@ -29,6 +29,7 @@ impl ScheduledCli {
         decision: Decision,
     ) -> Result<ExitCode, Failure> {
         let yes = args.decision.yes;
+        let by = args.decision.by.name()?;
         let mut ok = true;
         for text in &args.deliveries {
             let delivery = delivery_id(text)?;
@@ -36,7 +37,7 @@ impl ScheduledCli {
                 None => Some("is not planned"),
                 Some(State::Planned) if !yes => None,
                 Some(State::Planned) => {
-                    let done = self.carry_out(&delivery, &args.decision, decision).await?;
+                    let done = self.carry_out(&delivery, &args.decision, &by, decision).await?;
                     (!done).then_some("refused: it has been claimed meanwhile")
                 }
                 Some(State::Claimed | State::Published) => Some("refused: it is being sent"),
@@ -63,10 +64,11 @@ impl ScheduledCli {
         &self,
         delivery: &DeliveryId,
         args: &DecisionArgs,
+        by: &str,
         decision: Decision,
     ) -> Result<bool, Failure> {
         let action = Action {
-            by: args.by.clone(),
+            by: by.to_owned(),
             action: match decision {
                 Decision::Cancel => "cancel",
                 Decision::SendNow => "send-now",

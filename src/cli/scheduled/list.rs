@@ -11,10 +11,14 @@ use crate::{
     audit::Record,
     cli::{
         delivery_id,
+        listing::{GroupBy, ListArgs, domain, kind_of_reason},
         output::{Column, Table, print, print_json, width},
     },
     failure::Failure,
-    scheduler::{OVERDUE, Planned, mongo::PlannedFilter},
+    scheduler::{
+        OVERDUE, Planned,
+        mongo::{PlannedFilter, PlannedSummary},
+    },
 };
 
 const COLUMNS: [Column; 7] = [
@@ -31,8 +35,7 @@ impl ScheduledCli {
     pub(super) async fn list(
         &self,
         filter: &ScheduledFilter,
-        limit: i64,
-        json: bool,
+        args: &ListArgs,
     ) -> Result<ExitCode, Failure> {
         let filter = PlannedFilter {
             state: filter.state,
@@ -40,20 +43,49 @@ impl ScheduledCli {
             since: filter.since,
             until: filter.until,
         };
+        let total = self.scheduler.count(&filter).await.map_err(Failure::unavailable)?;
+        if total == 0 {
+            if !args.json {
+                let all =
+                    PlannedFilter { state: filter.state, booking: None, since: None, until: None };
+                let others = self.scheduler.count(&all).await.map_err(Failure::unavailable)?;
+                let state = filter.state.as_str();
+                match others {
+                    0 => print(&format!("nothing is {state}")),
+                    _ => {
+                        print(&format!("nothing matches; without the filter {others} are {state}"));
+                    }
+                }
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(by) = args.group_by {
+            let found = self.scheduler.summaries(&filter).await.map_err(Failure::unavailable)?;
+            args.print_groups(found.iter().map(|one| (group_of(one, by), one.due)));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let limit = database_limit(args);
         let planned = self.scheduler.find(&filter, limit).await.map_err(Failure::unavailable)?;
-        print_entries(&planned, &[], json, "nothing is planned")?;
-        Ok(ExitCode::SUCCESS)
+        print_entries(&planned, &[], args, total)
     }
 
     /// Planned mail that should have been sent, and retries whose message was lost with its queue.
     /// Only the audit knows of those retries, and it keeps no bodies: they can be shown, not sent.
-    pub(super) async fn list_overdue(&self, limit: i64, json: bool) -> Result<ExitCode, Failure> {
+    pub(super) async fn list_overdue(&self, args: &ListArgs) -> Result<ExitCode, Failure> {
         let before = Timestamp::now() - OVERDUE;
+        let limit = database_limit(args);
         let planned = self.scheduler.overdue(before, limit).await.map_err(Failure::unavailable)?;
+        let late = self.scheduler.count_overdue(before).await.map_err(Failure::unavailable)?;
         let mut retries = self.audit.overdue_retries(before).await.map_err(Failure::unavailable)?;
-        retries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        print_entries(&planned, &retries, json, "nothing is overdue")?;
-        Ok(ExitCode::SUCCESS)
+        let total = late + retries.len() as u64;
+        retries.truncate(args.limit() - planned.len());
+        if total == 0 {
+            if !args.json {
+                print("nothing is overdue");
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        print_entries(&planned, &retries, args, total)
     }
 
     pub(super) async fn show(&self, delivery: &str, json: bool) -> Result<ExitCode, Failure> {
@@ -70,21 +102,19 @@ impl ScheduledCli {
 fn print_entries(
     planned: &[Planned],
     retries: &[Record],
-    json: bool,
-    if_none: &str,
-) -> Result<(), Failure> {
-    if json {
+    args: &ListArgs,
+    total: u64,
+) -> Result<ExitCode, Failure> {
+    let shown = planned.len() + retries.len();
+    if args.json {
         for entry in planned {
             print_json(&without_event(entry)?)?;
         }
         for record in retries {
             print_json(record)?;
         }
-        return Ok(());
-    }
-    if planned.is_empty() && retries.is_empty() {
-        print(if_none);
-        return Ok(());
+        args.print_total(shown, total as usize);
+        return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new(&COLUMNS, width());
     for entry in planned {
@@ -94,7 +124,24 @@ fn print_entries(
         add_retry(&mut table, record);
     }
     table.print();
-    Ok(())
+    args.print_total(shown, total as usize);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn group_of(planned: &PlannedSummary, by: GroupBy) -> String {
+    let headers = &planned.ticket;
+    match by {
+        GroupBy::Error => planned.reason.as_deref().map(kind_of_reason).unwrap_or_default(),
+        GroupBy::Route => headers.route.clone(),
+        GroupBy::Type => planned.event_type.clone(),
+        GroupBy::Queue => headers.origin.clone(),
+        GroupBy::Domain => domain(&headers.recipient),
+    }
+}
+
+/// The limit as MongoDB takes it, where 0 means none.
+fn database_limit(args: &ListArgs) -> i64 {
+    i64::try_from(args.limit()).ok().filter(|limit| *limit < i64::MAX).unwrap_or(0)
 }
 
 /// The event has personal data; only `show` prints it.

@@ -5,12 +5,14 @@ mod list;
 
 use std::{path::Path, process::ExitCode};
 
-use clap::builder::TypedValueParser;
-use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use jiff::Timestamp;
 
 use self::decide::Decision;
-use super::{decision::DecisionArgs, time::from_now};
+use super::{decision::DecisionArgs, listing::ListArgs, time::from_now};
 use crate::{
     app::configuration,
     audit::store::MongoAudit,
@@ -22,19 +24,15 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ScheduledCommand {
-    /// List planned mail, soonest first.
+    /// List planned mail, soonest first, or count it.
     List {
         #[command(flatten)]
         filter: ScheduledFilter,
         /// Mail that is 5 minutes late, and retries that were lost, instead of planned mail.
-        #[arg(long, conflicts_with_all = ["booking", "since", "until", "state"])]
+        #[arg(long, conflicts_with_all = ["booking", "since", "until", "state", "group_by"])]
         overdue: bool,
-        /// Maximum number of entries.
-        #[arg(long, default_value_t = 100)]
-        limit: i64,
-        /// Print one JSON object per line.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        list: ListArgs,
     },
     /// Show one entry with its event.
     Show {
@@ -55,13 +53,13 @@ pub(super) struct ScheduledFilter {
     /// Only mail about this booking.
     #[arg(long, value_name = "ID")]
     booking: Option<String>,
-    /// Only mail due at or after TIME: 2030-01-31T20:00:00Z, or a duration from now such as 2h or -1d.
+    /// Only mail due at or after TIME: 2030-01-31T20:00:00Z, 2030-01-31 (UTC), or a duration from now such as 2h or -1d.
     #[arg(long, value_name = "TIME", value_parser = from_now, allow_hyphen_values = true)]
     since: Option<Timestamp>,
     /// Only mail due before TIME.
     #[arg(long, value_name = "TIME", value_parser = from_now, allow_hyphen_values = true)]
     until: Option<Timestamp>,
-    /// Only mail in this state.
+    /// Only mail in this state; `void` is cancelled mail.
     #[arg(long, default_value = "planned", value_parser = state())]
     state: State,
 }
@@ -75,10 +73,18 @@ pub(super) struct SelectionArgs {
     decision: DecisionArgs,
 }
 
+/// What operators call `void`.
+const CANCELLED: &str = "cancelled";
+
 fn state() -> impl TypedValueParser<Value = State> {
     const STATES: [State; 4] = [State::Planned, State::Claimed, State::Published, State::Cancelled];
-    PossibleValuesParser::new(STATES.map(State::as_str)).try_map(|text| {
-        STATES.into_iter().find(|state| state.as_str() == text).ok_or("unknown state")
+    let values = STATES.map(|state| match state {
+        State::Cancelled => PossibleValue::new(state.as_str()).alias(CANCELLED),
+        _ => PossibleValue::new(state.as_str()),
+    });
+    PossibleValuesParser::new(values).try_map(|text| match text.as_str() {
+        CANCELLED => Ok(State::Cancelled),
+        text => STATES.into_iter().find(|state| state.as_str() == text).ok_or("unknown state"),
     })
 }
 
@@ -97,10 +103,8 @@ pub(super) async fn run(
         audit,
     };
     match command {
-        ScheduledCommand::List { overdue: true, limit, json, .. } => {
-            cli.list_overdue(limit, json).await
-        }
-        ScheduledCommand::List { filter, limit, json, .. } => cli.list(&filter, limit, json).await,
+        ScheduledCommand::List { overdue: true, list, .. } => cli.list_overdue(&list).await,
+        ScheduledCommand::List { filter, list, .. } => cli.list(&filter, &list).await,
         ScheduledCommand::Show { delivery, json } => cli.show(&delivery, json).await,
         ScheduledCommand::Cancel(args) => cli.decide(&args, Decision::Cancel).await,
         ScheduledCommand::SendNow(args) => cli.decide(&args, Decision::SendNow).await,

@@ -11,6 +11,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 
+use super::decision::ByArgs;
 use crate::{
     app::configuration::{self, Configuration},
     audit::store::{MongoAudit, actions::Action},
@@ -90,13 +91,6 @@ pub(super) struct TemplateArgs {
     locale: String,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct ByArgs {
-    /// Person who does it, recorded in the audit.
-    #[arg(long, env = "USER", default_value = "unknown")]
-    by: String,
-}
-
 /// A template in one language.
 struct TemplateId {
     /// In snake case.
@@ -140,16 +134,16 @@ pub(super) async fn run(
         }
         TemplatesCommand::Push { template, from, description, activate, by } => {
             let template = TemplateId::try_from(&template)?;
-            let version = cli.push(&template, &from, description, &by.by).await?;
+            let version = cli.push(&template, &from, description, &by.name()?).await?;
             if activate {
-                cli.activate(&template, version, &by.by).await?;
+                cli.activate(&template, version, &by.name()?).await?;
             }
         }
         TemplatesCommand::Activate { template, version, by } => {
-            cli.activate(&TemplateId::try_from(&template)?, version, &by.by).await?;
+            cli.activate(&TemplateId::try_from(&template)?, version, &by.name()?).await?;
         }
         TemplatesCommand::Deactivate { template, by } => {
-            cli.deactivate(&TemplateId::try_from(&template)?, &by.by).await?;
+            cli.deactivate(&TemplateId::try_from(&template)?, &by.name()?).await?;
         }
         TemplatesCommand::History { name, json } => cli.history(&name, json).await?,
     }

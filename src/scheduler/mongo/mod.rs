@@ -11,6 +11,7 @@ use mongodb::{
     Collection, Database,
     bson::{Bson, Document, doc},
 };
+use serde::Deserialize;
 
 use super::{
     Added, BATCH, Backlog, Booking, KEPT, OVERDUE, Planned, Scheduler, SchedulerError, State,
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::{
     batcher::Batcher,
+    clients::bson_time,
     clients::mongo::{
         InTime, InsertError, Refused, date, ensure_indexes, find_all, from_document, index,
         insert_all, is_duplicate_key, purge_index, to_document,
@@ -62,6 +64,25 @@ pub struct PlannedFilter {
     pub since: Option<Timestamp>,
     /// Due before this time.
     pub until: Option<Timestamp>,
+}
+
+/// Planned mail without its event.
+#[derive(Debug, Deserialize)]
+pub struct PlannedSummary {
+    #[serde(deserialize_with = "bson_time::deserialize")]
+    pub due: Timestamp,
+    pub event_type: String,
+    #[serde(default)]
+    pub reason: Option<String>,
+    pub ticket: PlannedTicket,
+}
+
+/// The headers that planned mail is counted by.
+#[derive(Debug, Deserialize)]
+pub struct PlannedTicket {
+    pub route: String,
+    pub origin: String,
+    pub recipient: String,
 }
 
 impl PlannedFilter {
@@ -136,6 +157,29 @@ impl MongoScheduler {
     ) -> Result<Vec<Planned>, SchedulerError> {
         let late = doc! {"state": {"$in": WAITING}, "due": {"$lt": date(before)}};
         self.read(late, doc! {"due": 1}, limit).await
+    }
+
+    /// Number of entries that match.
+    pub async fn count(&self, filter: &PlannedFilter) -> Result<u64, SchedulerError> {
+        let found = self.planned.count_documents(filter.to_document()).in_time().await;
+        found.map_err(failed)
+    }
+
+    /// Number of entries that [`Self::overdue`] finds without a limit.
+    pub async fn count_overdue(&self, before: Timestamp) -> Result<u64, SchedulerError> {
+        let late = doc! {"state": {"$in": WAITING}, "due": {"$lt": date(before)}};
+        self.planned.count_documents(late).in_time().await.map_err(failed)
+    }
+
+    /// What the entries that match are counted by.
+    pub async fn summaries(
+        &self,
+        filter: &PlannedFilter,
+    ) -> Result<Vec<PlannedSummary>, SchedulerError> {
+        let fields = doc! {"_id": 0, "due": 1, "event_type": 1, "reason": 1, "ticket": 1};
+        let planned: Collection<PlannedSummary> = self.planned.clone_with_type();
+        let found = planned.find(filter.to_document()).projection(fields).await.map_err(failed)?;
+        found.try_collect().await.map_err(failed)
     }
 
     pub async fn get(&self, delivery: &DeliveryId) -> Result<Option<Planned>, SchedulerError> {
