@@ -2,6 +2,7 @@
 //! (RFC 7523), a refresh token, or a Google service account.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -25,9 +26,11 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
+use super::tls;
 use crate::{
     config::{OAuth, OAuthGrant, Secret},
     redaction::mask_secrets,
+    tls::{Pem, Renewed, TlsFiles},
 };
 
 /// Largest answer that is read, in bytes.
@@ -43,7 +46,7 @@ const CLOCK_LEEWAY: u64 = 300;
 pub(super) struct TokenSource {
     settings: OAuth,
     timeout: Duration,
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: Renewed<HttpClient>,
     key: Option<Key>,
     token: Mutex<Option<Token>>,
     /// Held while the endpoint is asked: one asks for all.
@@ -58,6 +61,8 @@ struct Token {
     fresh_until: Instant,
     ends: Instant,
 }
+
+type HttpClient = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 struct Key {
     pair: RsaKeyPair,
@@ -81,7 +86,12 @@ struct Refusal {
 }
 
 impl TokenSource {
-    pub(super) fn new(settings: OAuth, timeout: Duration) -> Result<Self, String> {
+    /// `ca`: a file of authorities that the token endpoint may have beside the system's.
+    pub(super) fn new(
+        settings: OAuth,
+        timeout: Duration,
+        ca: Option<PathBuf>,
+    ) -> Result<Self, String> {
         let key = match &settings.grant {
             OAuthGrant::ClientKey(pem) => Some(Key::read(pem.expose(), "SMTP_OAUTH_CLIENT_KEY")?),
             OAuthGrant::ServiceAccount { key, .. } => {
@@ -89,10 +99,14 @@ impl TokenSource {
             }
             _ => None,
         };
-        let tls = HttpsConnectorBuilder::new().with_native_roots();
-        let tls = tls.map_err(|error| format!("SMTP_OAUTH_TOKEN_URL: {error}"))?;
-        let connector = tls.https_or_http().enable_http1().build();
-        let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
+        let client = |pem: &Pem| {
+            let tls = tls::client_config(true, pem);
+            let tls = tls.map_err(|error| format!("SMTP_OAUTH_TOKEN_URL: {error}"))?;
+            let connector = HttpsConnectorBuilder::new().with_tls_config(tls);
+            let connector = connector.https_or_http().enable_http1().build();
+            Ok(legacy::Client::builder(TokioExecutor::new()).build(connector))
+        };
+        let http = Renewed::new("oauth", TlsFiles { ca, ..TlsFiles::default() }, client)?;
         let (token, asking, refresh_token) =
             (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
         Ok(Self { settings, timeout, http, key, token, asking, refresh_token })
@@ -145,8 +159,13 @@ impl TokenSource {
             .body(Full::from(form))
             .map_err(|error| format!("SMTP_OAUTH_TOKEN_URL: {error}"))?;
         let answered = timeout(self.timeout, async {
-            let (head, body) =
-                self.http.request(request).await.map_err(|error| chain(&error))?.into_parts();
+            let (head, body) = self
+                .http
+                .current()
+                .request(request)
+                .await
+                .map_err(|error| chain(&error))?
+                .into_parts();
             let body = Limited::new(body, MAX_ANSWER)
                 .collect()
                 .await

@@ -94,7 +94,9 @@ impl Server {
         };
         let name = format!("{}:{}", settings.server, settings.port);
         let tokens = settings.oauth.clone();
-        let tokens = tokens.map(|oauth| TokenSource::new(*oauth, settings.timeout)).transpose()?;
+        let ca = settings.tls_files.ca.clone();
+        let tokens = tokens.map(|oauth| TokenSource::new(*oauth, settings.timeout, ca));
+        let tokens = tokens.transpose()?;
         Ok(Self { settings, name, tls, tokens, silent: Mutex::default(), counted: Arc::default() })
     }
 

@@ -16,6 +16,11 @@ use crate::tls::Pem;
 
 /// Trusts the system's authorities and those in `pem`; without `verify`, everybody.
 pub(super) fn connector(verify: bool, pem: &Pem) -> Result<TlsConnector, String> {
+    Ok(TlsConnector::from(Arc::new(client_config(verify, pem)?)))
+}
+
+/// The same for those who connect by other means.
+pub(super) fn client_config(verify: bool, pem: &Pem) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -30,17 +35,16 @@ pub(super) fn connector(verify: bool, pem: &Pem) -> Result<TlsConnector, String>
     } else {
         config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
     };
-    let config = match &pem.identity {
-        None => config.with_no_client_auth(),
+    match &pem.identity {
+        None => Ok(config.with_no_client_auth()),
         Some((certificates, key)) => {
             let key =
                 PrivateKeyDer::from_pem_slice(key).map_err(|_| "no private key".to_owned())?;
             config
                 .with_client_auth_cert(chain(certificates)?, key)
-                .map_err(|error| error.to_string())?
+                .map_err(|error| error.to_string())
         }
-    };
-    Ok(TlsConnector::from(Arc::new(config)))
+    }
 }
 
 fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

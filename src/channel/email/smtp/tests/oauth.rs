@@ -7,18 +7,25 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::ring},
+};
+
 use super::{
-    send,
+    DEADLINE, send,
     server::{At, Say, Script, Server},
     smtp,
 };
 use crate::{
-    channel::email::{Sender, SmtpChannel},
+    channel::email::{Sender, SmtpChannel, smtp::oauth::TokenSource},
+    config::{OAuth, OAuthGrant, Secret},
     health::Dependency,
 };
 
@@ -69,6 +76,24 @@ impl TokenEndpoint {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+/// A certificate for 127.0.0.1 that only its own issuer knows, and its key: of use in this test alone.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
+    MIIBlzCCAT2gAwIBAgIUV2BV3jp5OrtAKv/m21FlxbHRWewwCgYIKoZIzj0EAwIw\n\
+    GTEXMBUGA1UEAwwOdG9rZW4tZW5kcG9pbnQwIBcNMjYxMTI3MTQzNDUwWhgPMjEy\n\
+    NjExMDMxNDM0NTBaMBkxFzAVBgNVBAMMDnRva2VuLWVuZHBvaW50MFkwEwYHKoZI\n\
+    zj0CAQYIKoZIzj0DAQcDQgAEwD6X3n7CB/m+OqRpFBIWWQ7RB9DjwoBYP7d0YAEX\n\
+    aF9LbTTY/JWsWQmvb4XTThBon9WoXQRq5oMnf6VyH9h9ZaNhMF8wHQYDVR0OBBYE\n\
+    FCbvr6encmW4MZiX3h2cCALd4MGgMB8GA1UdIwQYMBaAFCbvr6encmW4MZiX3h2c\n\
+    CALd4MGgMA8GA1UdEQQIMAaHBH8AAAEwDAYDVR0TAQH/BAIwADAKBggqhkjOPQQD\n\
+    AgNIADBFAiACgnPKfuiaWWPgQ4ONdrfq+GpK50m7S4UNW0Y7atiQiQIhALOuNhrw\n\
+    MDL6CEry81D9zkd09xtZIblaHkynJ3uHMrKh\n\
+    -----END CERTIFICATE-----\n";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgjpLnkAf+RV7Ao7vT\n\
+    XUfT6/Up3pzjox3lRbvqNNFvrzOhRANCAATAPpfefsIH+b46pGkUEhZZDtEH0OPC\n\
+    gFg/t3RgARdoX0ttNNj8laxZCa9vhdNOEGif1ahdBGrmgyd/pXIf2H1l\n\
+    -----END PRIVATE KEY-----\n";
 
 const TOKEN: &str =
     r#"{"access_token": "ya29.secret", "expires_in": 3600, "token_type": "Bearer"}"#;
@@ -126,6 +151,57 @@ async fn a_token_is_asked_for_once_and_shown_by_xoauth2() {
           &scope=https%3A%2F%2Foutlook.office365.com%2F.default"]
     );
     assert!(lines.contains(&format!("AUTH XOAUTH2 {}", xoauth2("ya29.secret"))), "{lines:?}");
+}
+
+/// Answers one request over TLS with a token.
+async fn encrypted_endpoint() -> String {
+    let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/token", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that does not trust it hangs up.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = Vec::new();
+            while !String::from_utf8_lossy(&request).contains("grant_type") {
+                if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let length = TOKEN.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{TOKEN}");
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.flush().await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn the_token_endpoint_may_have_a_certificate_of_smtp_ca_file() {
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), CERTIFICATE).unwrap();
+    let oauth = |url| OAuth {
+        username: "ana@example.org".to_owned(),
+        token_url: url,
+        client_id: "usher".to_owned(),
+        grant: OAuthGrant::ClientSecret(Secret::new("hunter2")),
+        scope: None,
+    };
+    for (file, is_trusted) in [(Some(ca.path().to_owned()), true), (None, false)] {
+        let url = encrypted_endpoint().await;
+        let tokens = TokenSource::new(oauth(url), DEADLINE, file).unwrap();
+        let token = tokens.token(None).await;
+        assert_eq!(token.is_ok_and(|token| token.expose() == "ya29.secret"), is_trusted);
+    }
 }
 
 #[tokio::test]
