@@ -157,7 +157,7 @@ fn envelope() -> Value {
             "deliver_at": moment("Not sent before this time."),
             "deliver_before": moment("Not sent after this time."),
             "user_phone": {
-                "allOf": [link("OptionalNumber")],
+                "anyOf": [link("OptionalNumber"), {"type": "array", "items": link("Number")}],
                 "description": "Phone number for routes that send text messages.",
             },
             "attachments": {
