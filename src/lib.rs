@@ -33,7 +33,7 @@
 //! text
 //! tls
 //! config         duration tls
-//! logging        config
+//! logging        config failure
 //! clients        config tls
 //! event          clock config
 //! redaction      event

@@ -67,7 +67,7 @@ pub(crate) async fn load_with_audit(
 ) -> Result<(Configuration, MongoAudit), Failure> {
     let configuration = load(config)?;
     let settings = &configuration.settings;
-    logging::init_quiet(settings.log_format);
+    logging::init_quiet(settings.log_format)?;
     let audit = open_audit(settings, Metrics::default(), &Supervisor::default()).await?;
     Ok((configuration, audit))
 }

@@ -7,7 +7,7 @@ use crate::{app::configuration, contract, failure::Failure, logging};
 
 pub(super) fn run(config: Option<&Path>) -> Result<ExitCode, Failure> {
     let loaded = configuration::load(config)?;
-    logging::init_quiet(loaded.settings.log_format);
+    logging::init_quiet(loaded.settings.log_format)?;
     print(contract::asyncapi(&loaded.routing, &loaded.files)?.trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -48,7 +48,7 @@ pub(super) async fn run(config: Option<&Path>, args: &CheckArgs) -> Result<ExitC
         }
         Err(failure) => return Err(failure),
     };
-    logging::init_quiet(loaded.settings.log_format);
+    logging::init_quiet(loaded.settings.log_format)?;
     let connections = match args.offline {
         true => Vec::new(),
         false => Box::pin(connections(&loaded.settings, loaded.routing.queues())).await,

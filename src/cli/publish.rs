@@ -33,7 +33,7 @@ pub(super) struct PublishArgs {
 
 pub(super) async fn run(config: Option<&Path>, args: &PublishArgs) -> Result<ExitCode, Failure> {
     let loaded = configuration::load(config)?;
-    logging::init_quiet(loaded.settings.log_format);
+    logging::init_quiet(loaded.settings.log_format)?;
     let events = event::split(&read_input(&args.file)?);
     let mut messages = Vec::new();
     for (number, event) in (1..).zip(events) {

@@ -57,7 +57,7 @@ pub(super) async fn run(config: Option<&Path>, args: &RenderArgs) -> Result<Exit
         (None, Some(out)) => render_gallery(&configuration::load(config)?, out, false)?,
         (Some(event), out) => {
             let loaded = configuration::load(config)?;
-            logging::init_quiet(loaded.settings.log_format);
+            logging::init_quiet(loaded.settings.log_format)?;
             render_event(&loaded, event, args.locale.as_deref(), out.as_deref())?;
         }
         (None, None) => return Err(Failure::data("no event was given")),

@@ -84,7 +84,7 @@ struct AuditCli {
 pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<ExitCode, Failure> {
     // Those that only read the audit need neither routes nor templates.
     let settings = configuration::settings(config)?;
-    logging::init_quiet(settings.log_format);
+    logging::init_quiet(settings.log_format)?;
     let audit =
         configuration::open_audit(&settings, Metrics::default(), &Supervisor::default()).await?;
     let cli = AuditCli { audit, identity: Identity::new(settings.pepper.expose()) };

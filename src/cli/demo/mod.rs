@@ -82,7 +82,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     let environment: Environment = SETTINGS.into_iter().collect();
     let loaded = configuration::load_with(None, &environment)?;
     // The failures of the demo are shown in its table.
-    logging::init(LogFormat::Auto, "off");
+    logging::init(LogFormat::Auto, "off")?;
     remove_last_demo(&args.out)?;
     print("usher demo: events in, mail out, a record of each, all in one folder\n");
 
