@@ -61,6 +61,10 @@ pub const POINTS: [&str; 23] = [
     "after_due_published",
 ];
 
+/// Points of status events, which are off by default.
+#[cfg(feature = "chaos")]
+pub const STATUS_POINTS: [&str; 1] = ["after_status"];
+
 /// Points of the stream source, in the order in which an entry of a stream meets them.
 #[cfg(feature = "chaos")]
 pub const STREAM_SOURCE_POINTS: [&str; 5] = [

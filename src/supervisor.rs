@@ -79,6 +79,8 @@ tasks! {
     LedgerInputs = "ledger_inputs",
     /// Writes records to the audit.
     AuditWriter = "audit_writer",
+    /// Publishes status events.
+    StatusEvents = "status_events",
     /// Looks for the tombstones of erased recipients.
     ErasureLookups = "erasure_lookups",
     /// Writes planned mail.

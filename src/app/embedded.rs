@@ -48,6 +48,7 @@ impl Embedded {
             audit: self.audit.clone(),
             scheduler: self.scheduler.clone(),
             broker: Arc::new(self.broker.clone()),
+            status_events: None,
         }
     }
 }
@@ -79,6 +80,11 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> Result<ExitCode, Failure> {
     let settings = &configuration.settings;
+    if settings.status_events {
+        return Err(Failure::config(
+            "STATUS_EVENTS: the embedded mode has no broker to publish status events to",
+        ));
+    }
     let embedded = open(folder, settings)?;
     let queues = [SOURCE, DUE].map(ToOwned::to_owned);
     let telemetry =

@@ -34,7 +34,8 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let settings = &configuration.settings;
     let instance = uuid::Uuid::new_v4().simple().to_string();
-    let topology = Topology::new(configuration.routing.queues(), &settings.retry_schedule);
+    let topology = Topology::new(configuration.routing.queues(), &settings.retry_schedule)
+        .with_status_events(settings.status_events);
     let topology = Arc::new(topology);
     let queues = topology.consumed().map(|(queue, _)| queue);
     let telemetry = Telemetry::build("rabbitmq", queues, &configuration, &instance, &supervisor)?;
@@ -45,7 +46,7 @@ pub(crate) async fn run(
         Services::build(&configuration, topology.clone(), &telemetry, &supervisor).await?;
     services.refuse_foreign_ledger().await?;
     let api = http::api(&configuration, &services);
-    let backends = services.backends(&instance);
+    let backends = services.backends(settings, &instance, &supervisor);
     let pipeline = pipeline::build(&configuration, backends, channels.clone(), telemetry.clone());
 
     // Lasts until everything else is drained.

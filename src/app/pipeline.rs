@@ -13,6 +13,7 @@ use crate::{
     ledger::Ledger,
     routing::Identity,
     scheduler::Scheduler,
+    status_events::StatusEvents,
     supervisor::{Supervisor, Task},
 };
 
@@ -24,6 +25,8 @@ pub(crate) struct Backends {
     pub(crate) audit: Arc<dyn Audit>,
     pub(crate) scheduler: Arc<dyn Scheduler>,
     pub(crate) broker: Arc<dyn Broker>,
+    /// `None` where they are off.
+    pub(crate) status_events: Option<StatusEvents>,
 }
 
 pub(crate) fn build(
@@ -52,6 +55,7 @@ pub(crate) fn build(
         email: channels.email,
         sms: channels.sms,
         broker: backends.broker,
+        status_events: backends.status_events,
         health: telemetry.health,
         metrics: telemetry.metrics,
         tracer: telemetry.tracer,

@@ -18,12 +18,14 @@ use crate::{
     audit::store::MongoAudit,
     broker::amqp::{AmqpBroker, Topology},
     clients::mongo::{Refused, connect},
+    config::Settings,
     failure::Failure,
     health::{Backoff, Health},
     ledger::redis::{ForeignLedger, RedisLedger},
     metrics::Metrics,
     routing::Identity,
     scheduler::mongo::MongoScheduler,
+    status_events::StatusEvents,
     stream_source::StreamSource,
     supervisor::{Supervisor, Task},
 };
@@ -89,13 +91,22 @@ impl Services {
         }
     }
 
-    pub(super) fn backends(&self, instance: &str) -> Backends {
+    pub(super) fn backends(
+        &self,
+        settings: &Settings,
+        instance: &str,
+        supervisor: &Supervisor,
+    ) -> Backends {
+        let status_events = settings
+            .status_events
+            .then(|| StatusEvents::new(self.broker.clone(), instance, supervisor));
         Backends {
             instance: instance.to_owned(),
             ledger: self.ledger.clone(),
             audit: self.audit.clone(),
             scheduler: self.scheduler.clone(),
             broker: self.broker.clone(),
+            status_events,
         }
     }
 

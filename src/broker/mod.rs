@@ -200,6 +200,25 @@ pub trait Broker: Send + Sync {
     async fn republish(&self, republish: &Republish) -> Result<(), BrokerError>;
 }
 
+/// A status event as it is published.
+#[derive(Debug, Clone)]
+pub struct StatusMessage {
+    pub id: String,
+    /// Type of the CloudEvent.
+    pub kind: String,
+    /// Routing key.
+    pub key: String,
+    pub time: Timestamp,
+    pub body: Vec<u8>,
+}
+
+/// Publishes status events.
+#[async_trait]
+pub trait StatusPublisher: Send + Sync {
+    /// Publishes a batch, in order; one result for each. A queue need not be bound.
+    async fn publish_status(&self, messages: Vec<StatusMessage>) -> Vec<Result<(), BrokerError>>;
+}
+
 /// The broker can't take a republish now. Waiting may help.
 #[derive(Debug, thiserror::Error)]
 #[error("the broker did not confirm: {0:#}")]

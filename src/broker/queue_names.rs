@@ -7,6 +7,8 @@ use crate::{duration, routing::Priority};
 
 /// The topic exchange that publishers use: routing keys lead to the source queues.
 pub(crate) const EVENTS: &str = "usher.events";
+/// The topic exchange of status events.
+pub(crate) const STATUS: &str = "usher.status";
 /// The direct exchange that delay queues expire into; the routing key is the priority.
 pub(crate) const DUE: &str = "usher.due";
 /// What no binding of [`EVENTS`] takes, until usher has judged it.

@@ -120,7 +120,7 @@ fn answers() -> String {
 }
 
 async fn rabbitmq(settings: &Settings, sources: &[SourceQueue]) -> Result<String, String> {
-    let result = amqp::test(&settings.rabbitmq, sources).await;
+    let result = amqp::test(&settings.rabbitmq, sources, settings.status_events).await;
     result.map(|()| answers()).map_err(|error| format!("{error:#}"))
 }
 

@@ -16,6 +16,7 @@ mod render;
 mod run;
 mod scheduled;
 mod setup;
+mod status_events;
 mod templates;
 mod time;
 
@@ -81,6 +82,9 @@ enum Command {
     /// List, show, push and activate templates in the database, which override the files.
     #[command(subcommand)]
     Templates(templates::TemplatesCommand),
+    /// Show status events as they are published (`usher.status`).
+    #[command(subcommand)]
+    StatusEvents(status_events::StatusEventsCommand),
     /// Print the AsyncAPI contract for publishers, with a JSON Schema for each event.
     Asyncapi,
     /// Print the OpenAPI document of the HTTP API.
@@ -117,6 +121,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Scheduled(command) => scheduled::run(config, command).await,
         Command::Audit(command) => audit::run(config, command).await,
         Command::Templates(command) => templates::run(config, command).await,
+        Command::StatusEvents(command) => status_events::run(config, command).await,
         Command::Asyncapi => asyncapi::run(config),
         Command::Openapi => openapi::run(),
         Command::Healthcheck => healthcheck::run(config).await,

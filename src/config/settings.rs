@@ -68,6 +68,8 @@ pub struct Settings {
     pub rate_limit: Option<RateLimit>,
     /// How long audit records are kept (`AUDIT_RETENTION`).
     pub audit_retention: Duration,
+    /// Whether the status of each delivery is published (`STATUS_EVENTS`).
+    pub status_events: bool,
     /// How long usher finishes deliveries after SIGTERM (`DRAIN_TIMEOUT`).
     pub drain_timeout: Duration,
     /// How long a delivery may wait for the mail server before it is postponed: half of what the longest

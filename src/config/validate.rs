@@ -69,6 +69,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         prefetch: r.value("PREFETCH", v::number(1..=u16::MAX)),
         rate_limit: r.read("RATE_LIMIT_PER_RECIPIENT", v::rate_limit),
         audit_retention: r.value("AUDIT_RETENTION", v::duration_in(SECOND..=LONGEST_RETENTION)),
+        status_events: r.value("STATUS_EVENTS", v::boolean),
         instance_ttl,
         instance_renewal,
         pepper,

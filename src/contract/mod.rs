@@ -8,10 +8,11 @@ mod schema;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    broker::queue_names::EVENTS,
+    broker::queue_names::{EVENTS, STATUS},
     duration,
     event::MAX_EVENT_BYTES,
     routing::{EventKind, Recipients, Route, RoutingTable},
+    status_events::schema as status_schema,
     template::{
         sample,
         source::{self, Files},
@@ -38,7 +39,7 @@ pub(crate) fn asyncapi(routing: &RoutingTable, files: &Files) -> anyhow::Result<
         channels.insert(component(&queue.name), queue_channel(&queue.name, on_queue));
     }
     channels.insert(EVENTS.to_owned(), exchange_channel(&kinds));
-    let operations: Map<_, _> = channels
+    let mut operations: Map<_, _> = channels
         .keys()
         .map(|name| {
             let bindings = json!({"amqp": {"ack": true, "bindingVersion": BINDING}});
@@ -47,6 +48,30 @@ pub(crate) fn asyncapi(routing: &RoutingTable, files: &Files) -> anyhow::Result<
             (format!("receive-{name}"), receive)
         })
         .collect();
+    for status in status_channels() {
+        let StatusChannel { name, address, ref schema, .. } = status;
+        let message = format!("{STATUS}.{name}");
+        let link = json!({"$ref": format!("#/components/messages/{message}")});
+        let channel = format!("{STATUS}.{name}");
+        operations.insert(
+            format!("send-{channel}"),
+            json!({
+                "action": "send",
+                "channel": {"$ref": format!("#/channels/{channel}")},
+                "bindings": {"amqp": {"deliveryMode": 2, "bindingVersion": BINDING}},
+            }),
+        );
+        channels.insert(channel, status_channel(address, &status, &json!({&message: link})));
+        messages.insert(
+            message.clone(),
+            json!({
+                "name": message,
+                "title": status.title,
+                "contentType": "application/cloudevents+json",
+                "payload": schema,
+            }),
+        );
+    }
     let mut document = json!({
         "asyncapi": "3.1.0",
         "info": {
@@ -70,6 +95,49 @@ pub(crate) fn asyncapi(routing: &RoutingTable, files: &Files) -> anyhow::Result<
     // A feature of serde_json decides whether names are sorted, and any dependency can enable it.
     document.sort_all_objects();
     Ok(serde_saphyr::to_string(&document)?)
+}
+
+/// A kind of status event.
+struct StatusChannel {
+    name: &'static str,
+    title: &'static str,
+    /// The routing key.
+    address: &'static str,
+    schema: Value,
+}
+
+fn status_channels() -> [StatusChannel; 2] {
+    [
+        StatusChannel {
+            name: "delivery",
+            title: "What became of a delivery",
+            address: "delivery.{status}.{route}",
+            schema: status_schema::delivery(),
+        },
+        StatusChannel {
+            name: "event",
+            title: "What became of a message that is no delivery",
+            address: "event.{status}",
+            schema: status_schema::event(),
+        },
+    ]
+}
+
+fn status_channel(address: &str, of: &StatusChannel, messages: &Value) -> Value {
+    let exchange = json!({"name": STATUS, "type": "topic", "durable": true, "autoDelete": false});
+    let amqp = json!({"is": "routingKey", "exchange": exchange, "bindingVersion": BINDING});
+    let statuses = &of.schema["properties"]["data"]["properties"]["status"]["enum"];
+    let mut parameters = json!({"status": {"enum": statuses}});
+    if address.contains("{route}") {
+        parameters["route"] = json!({"description": "Name of the route."});
+    }
+    json!({
+        "address": address,
+        "description": "Only where STATUS_EVENTS is on. More statuses may follow: ignore what you don't know.",
+        "parameters": parameters,
+        "messages": messages,
+        "bindings": {"amqp": amqp},
+    })
 }
 
 fn description() -> String {

@@ -40,6 +40,7 @@ use crate::{
     metrics::{InternalEvent, Metrics},
     routing::{ChannelKind, Delivery, Identity, Lookup, Priority, Recipient, RoutingTable},
     scheduler::Scheduler,
+    status_events::StatusEvents,
     trace::{Span, Tracer},
 };
 
@@ -54,6 +55,8 @@ pub struct Pipeline {
     pub email: Arc<dyn Channel>,
     pub sms: Arc<dyn Channel>,
     pub broker: Arc<dyn Broker>,
+    /// `None` where they are off.
+    pub status_events: Option<StatusEvents>,
     pub policy: Policy,
     pub health: Health,
     pub metrics: Metrics,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::join;
 
 use super::{Pipeline, context::DeliveryContext, decide::wait_before, record::mask};
 use crate::{
@@ -62,10 +61,9 @@ impl Pipeline {
             ctx.reason = error.message;
         }
         let wait = wait_before(next, attempt, &self.policy.retry_schedule);
-        join!(
-            self.republish_next(ctx, next, wait, attempt),
-            self.write_again(Some(record), ctx.span)
-        );
+        // Its record goes with the claim of the next attempt.
+        self.write_again(Some(record), ctx.span).await;
+        self.republish_next(ctx, next, wait, attempt).await;
     }
 
     /// Another copy holds the delivery: this one comes back later, unchanged.

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
+use tokio::join;
 
 use super::{
     Pipeline,
@@ -18,6 +19,7 @@ use crate::{
     metrics::InternalEvent,
     routing::DeliveryId,
     scheduler::{Added, Booking, Planned, SchedulerError},
+    status_events::StatusEvent,
     trace::Span,
 };
 
@@ -33,7 +35,21 @@ impl Pipeline {
         retry_until_up::<_, LedgerError, _>(&self.health.redis.when("limiting"), ask).await
     }
 
+    /// Writes a record and publishes its status event.
     pub(super) async fn write(&self, record: Arc<Record>, span: &Span) {
+        join!(self.write_record(record.clone(), span), self.publish_status(&record));
+    }
+
+    /// Publishes the status event of a record; the broker has confirmed it when this returns.
+    pub(super) async fn publish_status(&self, record: &Record) {
+        let Some(events) = &self.status_events else { return };
+        let Some(event) = StatusEvent::of_record(record).map(Arc::new) else { return };
+        let publishing = self.health.rabbitmq.when("publishing status events");
+        retry_until_up::<_, BrokerError, _>(&publishing, || events.publish(&event)).await;
+        crash_point!("after_status");
+    }
+
+    pub(super) async fn write_record(&self, record: Arc<Record>, span: &Span) {
         let began = Instant::now();
         let write = || self.audit.write(record.clone());
         retry_until_up::<_, AuditError, _>(&self.health.mongodb.when("writing records"), write)

@@ -110,8 +110,12 @@ impl Pipeline {
         }
         crash_point!("after_decide");
         join!(
-            self.republish_next(ctx, next, wait, ctx.claim.attempt),
-            self.write(record.clone(), ctx.span)
+            async {
+                // Before the next attempt can begin: its claim takes the place of the ledger's record.
+                self.publish_status(&record).await;
+                self.republish_next(ctx, next, wait, ctx.claim.attempt).await;
+            },
+            self.write_record(record.clone(), ctx.span)
         );
         crash_point!("after_next");
         self.recorded(&record, ctx.span)

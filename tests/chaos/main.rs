@@ -26,6 +26,7 @@ mod rows;
 mod settle;
 mod soak;
 mod stage;
+mod status_events;
 mod storm;
 mod stream_source;
 mod tasks;

@@ -28,7 +28,12 @@ fn record(status: &str) -> Document {
 fn letter() -> Letter {
     let headers = [("usher-delivery-id", "d"), ("usher-event-id", "e"), ("usher-recipient", TO)];
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    Letter { body: Vec::new(), headers: headers.into(), properties: Default::default() }
+    Letter {
+        body: Vec::new(),
+        key: String::new(),
+        headers: headers.into(),
+        properties: Default::default(),
+    }
 }
 
 /// A mail that was sent correctly.

@@ -47,6 +47,7 @@ mod scheduler;
 mod second_opinion;
 mod sms;
 mod statistics;
+mod status_events;
 mod streams;
 mod templates;
 mod tls;

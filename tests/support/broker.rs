@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Queue,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind, Queue,
     options::{
         BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-        QueueDeclareOptions, QueueDeleteOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -22,6 +22,8 @@ pub(crate) struct Broker {
 #[derive(Debug)]
 pub(crate) struct Letter {
     pub(crate) body: Vec<u8>,
+    /// The routing key.
+    pub(crate) key: String,
     /// The headers that are texts.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) properties: BasicProperties,
@@ -60,6 +62,41 @@ impl Broker {
             .queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments)
             .await
             .expect("a publisher's plain declaration works");
+        let _ = channel.close(200, "".into()).await;
+    }
+
+    /// Declares a queue and binds it to an exchange.
+    pub(crate) async fn bind(&self, queue: &str, exchange: &str, key: &str) {
+        self.declare(queue).await;
+        self.bind_to(queue, exchange, key).await;
+    }
+
+    /// Binds a queue that exists.
+    pub(crate) async fn bind_to(&self, queue: &str, exchange: &str, key: &str) {
+        let channel = self.channel().await;
+        let options = QueueBindOptions::default();
+        channel
+            .queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default())
+            .await
+            .expect("bound");
+        let _ = channel.close(200, "".into()).await;
+    }
+
+    pub(crate) async fn has_exchange(&self, name: &str) -> bool {
+        let channel = self.channel().await;
+        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let kind = ExchangeKind::Topic;
+        channel.exchange_declare(name.into(), kind, passive, FieldTable::default()).await.is_ok()
+    }
+
+    /// Declares an exchange of a type that usher has not.
+    pub(crate) async fn declare_direct(&self, name: &str) {
+        let channel = self.channel().await;
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        channel
+            .exchange_declare(name.into(), ExchangeKind::Direct, durable, FieldTable::default())
+            .await
+            .expect("declared");
         let _ = channel.close(200, "".into()).await;
     }
 
@@ -182,5 +219,6 @@ fn letter(delivery: lapin::message::Delivery) -> Letter {
             headers.insert(name.to_string(), text.to_string());
         }
     }
-    Letter { body: delivery.data, headers, properties: delivery.properties }
+    let key = delivery.routing_key.to_string();
+    Letter { body: delivery.data, key, headers, properties: delivery.properties }
 }

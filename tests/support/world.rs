@@ -144,6 +144,14 @@ impl World {
         closed.count()
     }
 
+    /// The names of all queues.
+    pub(crate) fn queues(&self) -> Vec<String> {
+        let found =
+            self.services.manage("GET", &format!("queues/{}?columns=name", self.name), None);
+        let found: Vec<Value> = serde_json::from_str(&found.body).expect("a list");
+        found.iter().filter_map(|queue| queue["name"].as_str().map(ToOwned::to_owned)).collect()
+    }
+
     /// Sets a queue's policy, or removes it.
     pub(crate) fn policy(&self, queue: &str, definition: Option<&str>) {
         let path = format!("policies/{}/{queue}", self.name);

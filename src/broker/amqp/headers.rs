@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 
 use super::intake::Arrival;
 use crate::{
-    broker::{DeliveryHeaders, Message, Republish, queue_names},
+    broker::{DeliveryHeaders, Message, Republish, StatusMessage, queue_names},
     event::{Fault, Header, Headers, Properties, published_second},
     routing::Identity,
 };
@@ -244,6 +244,21 @@ pub(super) fn republish_properties(republish: &Republish, identity: &Identity) -
 /// The properties of an event as upstream sends it.
 pub(super) fn event_properties(properties: &Properties) -> BasicProperties {
     with_headers(properties, table(&properties.headers))
+}
+
+/// Persistent, a CloudEvent in structured mode.
+pub(super) fn status_properties(message: &StatusMessage) -> BasicProperties {
+    let second = u64::try_from(message.time.as_second()).unwrap_or_default();
+    let properties = BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type("application/cloudevents+json".into())
+        .with_type(message.kind.as_str().into())
+        .with_timestamp(second);
+    // The id of a duplicate has the event's id in it, which may be long.
+    match ShortString::try_new(message.id.as_str()) {
+        Ok(id) => properties.with_message_id(id),
+        Err(_) => properties,
+    }
 }
 
 /// Persistent, with the event's own properties.

@@ -11,6 +11,7 @@ mod frame_filter;
 mod headers;
 mod intake;
 mod publisher;
+mod status_tail;
 mod topology;
 
 use std::{sync::Arc, time::Duration};
@@ -26,12 +27,15 @@ use url::{Host, Url};
 
 pub use consumer::{Consumers, WORK_KIB};
 pub use dead_letter_reader::{AckHandle, DeadLetterQueue, DeadLetterReader};
+pub use status_tail::StatusTail;
 pub use topology::Topology;
 
 pub use intake::RECEIVED_BYTES;
 
 use self::{intake::Intake, publisher::Publisher};
-use super::{Broker, BrokerError, Message, Republish, queue_names::HELD};
+use super::{
+    Broker, BrokerError, Message, Republish, StatusMessage, StatusPublisher, queue_names::HELD,
+};
 use crate::{
     config::{Endpoint, amqp_urls},
     metrics::Metrics,
@@ -96,10 +100,25 @@ impl Broker for AmqpBroker {
     }
 }
 
+#[async_trait]
+impl StatusPublisher for AmqpBroker {
+    async fn publish_status(&self, messages: Vec<StatusMessage>) -> Vec<Result<(), BrokerError>> {
+        let results = self.publisher.publish_status(&messages).await;
+        results.into_iter().map(|result| result.map_err(BrokerError)).collect()
+    }
+}
+
 /// Connects, looks at the source queues and disconnects.
-pub async fn test(server: &Endpoint, sources: &[SourceQueue]) -> anyhow::Result<()> {
+pub async fn test(
+    server: &Endpoint,
+    sources: &[SourceQueue],
+    has_status_events: bool,
+) -> anyhow::Result<()> {
     let (connection, _) = connect(server, "check", None).await?;
     with_timeout(Topology::refuse_streams(sources, &connection)).await?;
+    if has_status_events {
+        with_timeout(Topology::check_status_exchange(&connection)).await?;
+    }
     close_gracefully(&connection, "done").await;
     Ok(())
 }

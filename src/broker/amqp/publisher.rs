@@ -19,7 +19,11 @@ use super::{
     ANSWER_TIMEOUT, CLOSE_TIMEOUT, Message, Topology, close_gracefully, connect, headers,
     with_timeout,
 };
-use crate::{broker::Republish, config::Endpoint, routing::Identity};
+use crate::{
+    broker::{Republish, StatusMessage, queue_names::STATUS},
+    config::Endpoint,
+    routing::Identity,
+};
 
 /// Publishes in progress at once.
 const CHANNELS: usize = 16;
@@ -90,6 +94,36 @@ impl Publisher {
         Err(outcome.context(format!("publishing to exchange {exchange:?} with key {key:?}")))
     }
 
+    /// Publishes status events on one channel, then waits for all confirms. They are not mandatory, so none
+    /// is returned.
+    pub(super) async fn publish_status(
+        &self,
+        messages: &[StatusMessage],
+    ) -> Vec<anyhow::Result<()>> {
+        let failed = |reason: &dyn std::fmt::Display| {
+            let failure = || anyhow!("publishing to exchange {STATUS:?}: {reason}");
+            messages.iter().map(|_| Err(failure())).collect()
+        };
+        let channel = match self.channels.get().await {
+            Ok(channel) => channel,
+            Err(error) => return failed(&error),
+        };
+        match timeout(ANSWER_TIMEOUT, confirm_all(&channel, messages)).await {
+            Ok(Ok(results)) => results,
+            Ok(Err(error)) => {
+                drop(Object::take(channel));
+                // The exchange may have been deleted: after this, the next try succeeds.
+                self.channels.manager().declare_again().await;
+                failed(&error)
+            }
+            Err(_) => {
+                drop(Object::take(channel));
+                self.drop_connection().await;
+                failed(&format_args!("no confirm within {ANSWER_TIMEOUT:?}"))
+            }
+        }
+    }
+
     /// Drops a silent connection with all channels. It may look healthy: a network that drops
     /// everything closes nothing.
     async fn drop_connection(&self) {
@@ -151,6 +185,31 @@ async fn confirm(
         Confirmation::Nack(None) => bail!("refused by the broker"),
         Confirmation::NotRequested => bail!("the channel has no confirms"),
     }
+}
+
+/// The result of each message; an error if the channel is lost.
+async fn confirm_all(
+    channel: &Channel,
+    messages: &[StatusMessage],
+) -> lapin::Result<Vec<anyhow::Result<()>>> {
+    let mut confirms = Vec::with_capacity(messages.len());
+    for message in messages {
+        let properties = headers::status_properties(message);
+        let (key, options) = (message.key.as_str().into(), BasicPublishOptions::default());
+        let publish = channel.basic_publish(STATUS.into(), key, options, &message.body, properties);
+        confirms.push(publish.await?);
+    }
+    let mut results = Vec::with_capacity(messages.len());
+    for (confirm, message) in confirms.into_iter().zip(messages) {
+        results.push(match confirm.await? {
+            Confirmation::Ack(_) => Ok(()),
+            _ => Err(anyhow!(
+                "the broker refused a status event with key {:?}: a queue bound to {STATUS} is full or unavailable",
+                message.key
+            )),
+        });
+    }
+    Ok(results)
 }
 
 impl Channels {

@@ -11,7 +11,9 @@ use lapin::{
 use crate::{
     broker::{
         DEFER, Destination,
-        queue_names::{DEAD, DUE, EVENTS, HELD, LOW, PARKED, POISON, UNROUTABLE, delay, due},
+        queue_names::{
+            DEAD, DUE, EVENTS, HELD, LOW, PARKED, POISON, STATUS, UNROUTABLE, delay, due,
+        },
     },
     routing::{Priority, SourceQueue},
 };
@@ -25,13 +27,20 @@ const DELIVERY_LIMIT: i64 = 1_000_000;
 pub struct Topology {
     sources: Vec<SourceQueue>,
     waits: BTreeSet<Duration>,
+    has_status_events: bool,
 }
 
 impl Topology {
     /// The source queues, and a delay queue for each wait.
     pub fn new(sources: &[SourceQueue], retry_schedule: &[Duration]) -> Self {
         let waits = retry_schedule.iter().copied().chain([DEFER]).collect();
-        Self { sources: sources.to_vec(), waits }
+        Self { sources: sources.to_vec(), waits, has_status_events: false }
+    }
+
+    /// With the exchange of status events, if they are on.
+    #[must_use]
+    pub fn with_status_events(self, is_on: bool) -> Self {
+        Self { has_status_events: is_on, ..self }
     }
 
     /// The consumed queues, and whether each holds only low-priority mail.
@@ -92,7 +101,28 @@ impl Topology {
                 bind(&channel, &source.name, EVENTS, key).await?;
             }
         }
+        if self.has_status_events {
+            // Fails with 406 where somebody made an exchange of another type. Nothing is consumed then: the
+            // status of no delivery could be published.
+            declare_exchange(&channel, STATUS, ExchangeKind::Topic, None).await?;
+        }
         channel.close(200, "declared".into()).await
+    }
+
+    /// Sees that the exchange of status events is a topic exchange, if there is one.
+    pub(super) async fn check_status_exchange(connection: &Connection) -> lapin::Result<()> {
+        let channel = connection.create_channel().await?;
+        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let found = channel
+            .exchange_declare(STATUS.into(), ExchangeKind::Topic, passive, FieldTable::default())
+            .await;
+        if found.is_err() {
+            // Absent: it will be a topic exchange.
+            return Ok(());
+        }
+        // A passive declaration does not compare types.
+        declare_exchange(&channel, STATUS, ExchangeKind::Topic, None).await?;
+        channel.close(200, "checked".into()).await
     }
 
     /// Sees that no source queue is a stream, which keeps what was consumed and gives a new consumer only

@@ -4,13 +4,14 @@
 use std::{collections::HashSet, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
+use jiff::Timestamp;
 
 use super::{
     DeadLettersCli, DeadLettersFilter, SelectionArgs, correction::Correction,
     disposition::Disposition, editor::kept_file_hint,
 };
 use crate::{
-    audit::store::actions::Action,
+    audit::{Audit, store::actions::Action},
     broker::{
         Message,
         amqp::{AckHandle, AmqpBroker, DeadLetterQueue, Topology},
@@ -22,6 +23,8 @@ use crate::{
     },
     failure::{EXIT_DATA, Failure},
     routing::DeliveryId,
+    status_events::{self, StatusEvent, StatusEvents},
+    supervisor::Supervisor,
     text::one_line,
 };
 
@@ -139,9 +142,15 @@ impl DeadLettersCli {
         selected: Vec<(Disposition, AckHandle)>,
     ) -> Result<(), Failure> {
         let settings = &self.loaded.settings;
-        let topology = Topology::new(self.loaded.routing.queues(), &settings.retry_schedule);
+        let topology = Topology::new(self.loaded.routing.queues(), &settings.retry_schedule)
+            .with_status_events(settings.status_events);
         let broker =
             AmqpBroker::new(settings.rabbitmq.clone(), Arc::new(topology), self.identity.clone());
+        let broker = Arc::new(broker);
+        let instance = uuid::Uuid::new_v4().simple().to_string();
+        let status_events = settings
+            .status_events
+            .then(|| StatusEvents::new(broker.clone(), &instance, &Supervisor::default()));
         let total = selected.len();
         let progress = progress(decision.done(), total as u64);
         for (number, (selection, handle)) in selected.into_iter().enumerate() {
@@ -154,6 +163,9 @@ impl DeadLettersCli {
                     reason: args.reason.clone(),
                 };
                 self.audit.record_correction(&action, selection.correction()).await?;
+                if let Some(events) = &status_events {
+                    self.publish_status(events, &id, decision).await?;
+                }
                 selection.publish(&broker).await?;
                 handle.remove().await
             };
@@ -171,6 +183,24 @@ impl DeadLettersCli {
         progress.finish_and_clear();
         broker.close().await;
         Ok(())
+    }
+
+    /// Publishes what the operator does. A message without a record has no status event.
+    async fn publish_status(
+        &self,
+        events: &StatusEvents,
+        delivery: &DeliveryId,
+        decision: Decision,
+    ) -> anyhow::Result<()> {
+        let Some(record) = self.audit.last(delivery).await? else { return Ok(()) };
+        let action = match (self.queue, decision) {
+            (_, Decision::Replay) => status_events::Action::Replayed,
+            (DeadLetterQueue::Parked, Decision::Drop) => status_events::Action::Dismissed,
+            (_, Decision::Drop) => status_events::Action::Dropped,
+        };
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let event = StatusEvent::of_action(&record, action, &id, Timestamp::now());
+        Ok(events.publish(&Arc::new(event)).await?)
     }
 
     fn action(&self, decision: Decision) -> &'static str {

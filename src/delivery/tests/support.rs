@@ -108,6 +108,7 @@ impl TestBench {
             audit: audit.clone(),
             scheduler: Arc::new(EmbeddedScheduler::new(database.clone())),
             broker: broker.clone(),
+            status_events: None,
         };
         let channels = Channels { email: email.clone(), sms: sms.clone() };
         let configuration = Configuration { settings: settings.clone(), ..CONFIGURATION.clone() };
