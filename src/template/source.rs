@@ -122,7 +122,7 @@ pub fn languages<'a>(files: &'a Files, template: &str) -> Vec<&'a str> {
         else {
             continue;
         };
-        let language = tag.split('-').next().map_or(0, str::len);
+        let language = tag.split(['-', '_']).next().map_or(0, str::len);
         // `row.txt.hbs` is an include.
         let is_part = match part {
             "subject" | "sms" => matches!(language, 2 | 3),
