@@ -50,6 +50,7 @@ async fn whichever_task_panics_usher_names_it_and_goes_on() {
 async fn panic_in(task: &'static str, turn: u32) -> Vec<String> {
     let mut stage = Stage::new().await;
     stage.set("HTTP_API", "on");
+    stage.set("STATUS_EVENTS", "on");
     let redis = stage.setting("REDIS_URL").to_owned();
     stage.set("STREAM_URL", &redis);
     stage.set("STREAM_KEYS", &format!("stream:{}", stage.name()));

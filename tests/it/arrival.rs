@@ -202,7 +202,8 @@ async fn a_body_of_any_size_costs_no_memory_and_leaves_its_hash() {
     smtp.until_accepted(1).await;
     world.until_records(3).await;
     let peak = peak_mib(usher.pid());
-    assert!(peak < 200, "{peak} MiB");
+    // The memory limit of `deploy/`.
+    assert!(peak < 256, "{peak} MiB");
     assert_eq!(usher.terminate().await.code(), Some(0));
 }
 

@@ -106,7 +106,7 @@ async fn a_corrected_event_is_checked_and_goes_on_as_the_same_delivery() {
     let records = world.until_records(2).await;
     assert_eq!(
         brief(&records),
-        ["ana@example.com 1 failed invalid_variable", "ana@example.com 2 sent "]
+        ["ana@example.com 1 failed missing_variable", "ana@example.com 2 sent "]
     );
     assert_eq!(text(&records[1], "delivery_id"), id);
     assert_eq!(text(&records[1], "event.id"), text(&dead, "event.id"));
