@@ -66,7 +66,7 @@ pub struct Consumers {
 }
 
 /// Memory for messages in progress, in KiB.
-pub const WORK_KIB: usize = 96 * 1024;
+pub const WORK_KIB: usize = 64 * 1024;
 /// Least memory of a message, in KiB: its event, its mail and its record.
 const LEAST_KIB: usize = 32;
 /// Copies of a body that exist at most while it is processed: received, parsed, as variables, as mail,
