@@ -136,24 +136,16 @@ impl DeliveryContext<'_> {
 /// Masks secrets by name within texts, such as JSON in a string; whether there were any.
 fn mask_in_texts(value: &mut Value, is_secret: &impl Fn(&str) -> bool) -> bool {
     match value {
-        Value::String(text) => match mask_named(text, is_secret) {
-            Some(masked) => {
-                *text = masked;
-                true
-            }
-            None => false,
-        },
+        Value::String(text) => {
+            let masked = mask_named(text, is_secret);
+            masked.map(|masked| *text = masked).is_some()
+        }
         // All of them, not only up to the first.
         Value::Array(items) => {
-            items.iter_mut().filter_map(|item| mask_in_texts(item, is_secret).then_some(())).count()
-                > 0
+            items.iter_mut().fold(false, |any, item| mask_in_texts(item, is_secret) | any)
         }
         Value::Object(fields) => {
-            fields
-                .values_mut()
-                .filter_map(|value| mask_in_texts(value, is_secret).then_some(()))
-                .count()
-                > 0
+            fields.values_mut().fold(false, |any, field| mask_in_texts(field, is_secret) | any)
         }
         _ => false,
     }
