@@ -1,7 +1,7 @@
 //! Templates: subject, HTML and text of every mail in every language, compiled once.
 //!
 //! At load the includes of each part are put in (include.rs), MJML becomes HTML (mjml.rs) and what is left is checked
-//! against what its routes declare (lint.rs). The `handlebars` crate reads the tags and renders them, with the
+//! against what its routes declare (lint). The `handlebars` crate reads the tags and renders them, with the
 //! helpers of helpers.rs, which print values by their types and count what they render.
 
 mod ascii;
