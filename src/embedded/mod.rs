@@ -87,7 +87,15 @@ impl Database {
     pub fn open(path: &Path) -> rusqlite::Result<Self> {
         close_to_others(path)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let connection = Connection::open(path)?;
+        Self::set_up(Connection::open(path)?)
+    }
+
+    /// A database without a file, for tests.
+    pub fn in_memory() -> rusqlite::Result<Self> {
+        Self::set_up(Connection::open_in_memory()?)
+    }
+
+    fn set_up(connection: Connection) -> rusqlite::Result<Self> {
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // With WAL, NORMAL loses nothing when the process dies. Only a power cut could lose the

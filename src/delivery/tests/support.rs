@@ -68,13 +68,13 @@ impl TestBench {
 
     /// With some settings changed, by their names in the environment.
     pub(super) fn with(changes: &[(&str, &str)]) -> Self {
-        let database = Database::open(":memory:".as_ref()).unwrap();
+        let database = Database::in_memory().unwrap();
         Self::start(database, settings(changes))
     }
 
     /// With a channel that is waited for no longer than this.
     pub(super) fn holding(hold: Duration) -> Self {
-        let database = Database::open(":memory:".as_ref()).unwrap();
+        let database = Database::in_memory().unwrap();
         Self::start(database, Settings { hold, ..settings(&[]) })
     }
 

@@ -58,7 +58,7 @@ impl<T: ?Sized> Deref for Store<T> {
 
 /// The embedded mode's database, in memory.
 fn database() -> Database {
-    Database::open(":memory:".as_ref()).expect("a database")
+    Database::in_memory().expect("a database")
 }
 
 /// A server without certificates.
