@@ -20,8 +20,9 @@ const SERVER_SELECTION: Duration = Duration::from_secs(5);
 /// MongoDB's code for a duplicate key.
 const DUPLICATE_KEY: i32 = 11000;
 
-/// How long a command may take. The driver waits for ever for an answer that a connection has lost.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a command may take. The driver waits for ever for an answer that a connection has lost. A server
+/// that is only slow must not be given up: the next try would make it slower.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Gives up a command that is not answered. The driver closes its connection, so the next try has
 /// another one. Whether the command had an effect is unknown: what writes must be safe to repeat.
