@@ -31,6 +31,9 @@ const BUSY: [(&str, u32); 9] = [
     ("http_server", 4),
 ];
 
+/// Tasks that end when their work is done: they may be well again before anybody asks.
+const BRIEF: [&str; 3] = ["database_preparation", "email_check", "sms_check"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_task_panics_usher_names_it_and_goes_on() {
     let started = Task::ALL.iter().filter(|task| **task != Task::EventReader);
@@ -59,12 +62,14 @@ async fn panic_in(task: &'static str, turn: u32) -> Vec<String> {
     let mut instance = stage.start(&[("USHER_PANIC_TASK", &format!("{task}:{turn}"))]);
     let at = instance.until_listening().await.to_owned();
     let named = if task == "acknowledgements" { "consumers" } else { task };
-    eventually("it is unready and names the task", async || {
-        let ready = ask("GET", &at, "/readyz?verbose").await.ok()?;
-        let is_named = ready.body.contains(&format!("[-] task {named} it panicked\n"));
-        (is_named && ready.status == 503).then_some(())
-    })
-    .await;
+    if !BRIEF.contains(&task) {
+        eventually("it is unready and names the task", async || {
+            let ready = ask("GET", &at, "/readyz?verbose").await.ok()?;
+            let is_named = ready.body.contains(&format!("[-] task {named} it panicked\n"));
+            (is_named && ready.status == 503).then_some(())
+        })
+        .await;
+    }
     eventually("it is ready again", async || {
         let ready = ask("GET", &at, "/readyz?verbose").await.ok()?;
         let is_named = ready.body.contains(&format!("[+] task {named} ok\n"));
