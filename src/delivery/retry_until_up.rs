@@ -4,7 +4,6 @@
 use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
-use tokio::join;
 
 use super::{
     Pipeline,
@@ -35,13 +34,15 @@ impl Pipeline {
         retry_until_up::<_, LedgerError, _>(&self.health.redis.when("limiting"), ask).await
     }
 
-    /// Writes a record and publishes its status event.
+    /// Writes a record, then publishes its status event: a process that ends in between has told nothing
+    /// that no record proves.
     pub(super) async fn write(&self, record: Arc<Record>, span: &Span) {
-        join!(self.write_record(record.clone(), span), self.publish_status(&record));
+        self.write_record(record.clone(), span).await;
+        self.publish_status(&record).await;
     }
 
-    /// Publishes the status event of a record; the broker has confirmed it when this returns.
-    pub(super) async fn publish_status(&self, record: &Record) {
+    /// The broker has confirmed the status event when this returns.
+    async fn publish_status(&self, record: &Record) {
         let Some(events) = &self.status_events else { return };
         let Some(event) = StatusEvent::of_record(record).map(Arc::new) else { return };
         let publishing = self.health.rabbitmq.when("publishing status events");
@@ -49,7 +50,7 @@ impl Pipeline {
         crash_point!("after_status");
     }
 
-    pub(super) async fn write_record(&self, record: Arc<Record>, span: &Span) {
+    async fn write_record(&self, record: Arc<Record>, span: &Span) {
         let began = Instant::now();
         let write = || self.audit.write(record.clone());
         retry_until_up::<_, AuditError, _>(&self.health.mongodb.when("writing records"), write)

@@ -109,14 +109,9 @@ impl Pipeline {
             return Settlement::Republished;
         }
         crash_point!("after_decide");
-        join!(
-            async {
-                // Before the next attempt can begin: its claim takes the place of the ledger's record.
-                self.publish_status(&record).await;
-                self.republish_next(ctx, next, wait, ctx.claim.attempt).await;
-            },
-            self.write_record(record.clone(), ctx.span)
-        );
+        // Before the next attempt can begin: its claim takes the place of the ledger's record.
+        self.write(record.clone(), ctx.span).await;
+        self.republish_next(ctx, next, wait, ctx.claim.attempt).await;
         crash_point!("after_next");
         self.recorded(&record, ctx.span)
     }
