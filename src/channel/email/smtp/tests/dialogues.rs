@@ -34,9 +34,9 @@ fn greetings() -> Vec<Row> {
             .at(Greeting, b"* OK IMAP4rev1\r\n"),
         row("a code of four digits", "waits: greeting: not an SMTP reply: 2200 mx")
             .at(Greeting, b"2200 mx\r\n"),
-        row("a greeting that ends without CR", "waits: greeting: no answer within 700ms")
+        row("a greeting that ends without CR", "waits: greeting: no answer within 2s")
             .at(Greeting, b"220 mx\n"),
-        row("no greeting", "waits: greeting: no answer within 700ms").say(Greeting, Say::Nothing),
+        row("no greeting", "waits: greeting: no answer within 2s").say(Greeting, Say::Nothing),
         row("a closed door", "waits: greeting: the server closed the connection")
             .say(Greeting, Say::Hangup),
         row(
@@ -187,7 +187,7 @@ fn envelopes() -> Vec<Row> {
         row("greylisting", "deferred 450").at(Rcpt, b"450 4.2.0 greylisted\r\n"),
         row("a code that there is not", "interrupted").at(Rcpt, b"650 ok\r\n"),
         row("an answer that is no reply", "interrupted").at(Rcpt, b"OK\r\n"),
-        row("silence at RCPT", "interrupted (RCPT: no answer within 700ms)")
+        row("silence at RCPT", "interrupted (RCPT: no answer within 2s)")
             .say(Rcpt, Say::Nothing),
         row("the end at RCPT", "interrupted (RCPT: the server closed the connection)")
             .say(Rcpt, Say::Hangup),
@@ -220,18 +220,18 @@ fn ends() -> Vec<Row> {
         row("the dot answered yes and no", "unknown").at(Dot, b"250-ok\r\n550 no\r\n"),
         row("the dot answered in two ways of yes", "unknown").at(Dot, b"250-ok\r\n251 ok\r\n"),
         row("two replies to the dot", "sent 250 first").at(Dot, b"250 first\r\n554 second\r\n"),
-        row("a reply that never ends its line", "unknown (no reply within 700ms)")
+        row("a reply that never ends its line", "unknown (no reply within 2s)")
             .at(Dot, b"250 ok"),
-        row("a reply that ends with LF", "unknown (no reply within 700ms)").at(Dot, b"250 ok\n"),
+        row("a reply that ends with LF", "unknown (no reply within 2s)").at(Dot, b"250 ok\n"),
         row(
             "half a reply and the end",
             "unknown (.: the server closed the connection in the middle of a reply: 250 o)",
         )
         .say(Dot, Say::Last(b"250 o")),
-        row("the last line is missing", "unknown (no reply within 700ms)").at(Dot, b"250-ok\r\n"),
+        row("the last line is missing", "unknown (no reply within 2s)").at(Dot, b"250-ok\r\n"),
         row("the end after the dot", "unknown (.: the server closed the connection)")
             .say(Dot, Say::Hangup),
-        row("silence after the dot", "unknown (no reply within 700ms)").say(Dot, Say::Nothing),
+        row("silence after the dot", "unknown (no reply within 2s)").say(Dot, Say::Nothing),
         row("452 after the dot", "deferred 452 4.2.2 full").at(Dot, b"452 4.2.2 full\r\n"),
         row("421 after the dot", "deferred 421").say(Dot, Say::Last(b"421 4.3.0 closing\r\n")),
         row("250 and the end", "sent 250 ok").say(Dot, Say::Last(b"250 ok\r\n")),

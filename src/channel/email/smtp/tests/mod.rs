@@ -24,7 +24,7 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long a server may be silent; a row waits at least so long for nothing.
-const SILENCE: &str = "700ms";
+const SILENCE: &str = "2s";
 
 /// One dialogue.
 #[derive(Clone)]
@@ -290,7 +290,7 @@ async fn each_dialogue_is_recorded_as_what_it_was() {
     for (pipelining, in_pieces) in ways {
         let played = stream::iter(rows.iter().filter(|row| !in_pieces || !row.is_whole))
             .map(async |row| (row.name, row.play(pipelining, in_pieces).await))
-            .buffer_unordered(12)
+            .buffer_unordered(rows.len())
             .collect::<Vec<_>>();
         for (name, result) in played.await {
             if let Err(reason) = result {
