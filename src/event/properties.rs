@@ -20,6 +20,9 @@ pub struct Properties {
     pub correlation_id: Option<String>,
     /// AMQP `type`.
     pub kind: Option<String>,
+    /// The program that published the message; kept for operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_id: Option<String>,
     /// In seconds since 1970; see [`published_second`].
     pub timestamp: Option<u64>,
     /// The W3C header `traceparent`.

@@ -215,6 +215,7 @@ async fn a_hand_off_keeps_the_events_properties_and_drops_those_that_control_the
         .with_message_id("m-1".into())
         .with_correlation_id("c-1".into())
         .with_type("t-1".into())
+        .with_app_id("cinema".into())
         .with_timestamp(1_700_000_000)
         .with_expiration("3600000".into())
         .with_user_id("guest".into())
@@ -235,6 +236,7 @@ async fn a_hand_off_keeps_the_events_properties_and_drops_those_that_control_the
     assert_eq!(text(kept.message_id()), "m-1");
     assert_eq!(text(kept.correlation_id()), "c-1");
     assert_eq!(text(kept.kind()), "t-1");
+    assert_eq!(text(kept.app_id()), "cinema");
     assert_eq!(*kept.timestamp(), Some(1_700_000_000));
     assert_eq!(*kept.delivery_mode(), Some(2));
     assert_eq!((kept.expiration(), kept.user_id(), kept.reply_to()), (&None, &None, &None));

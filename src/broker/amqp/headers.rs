@@ -57,22 +57,15 @@ pub(super) fn message(
             key: delivery.routing_key.to_string(),
         })
     };
-    let text = |property: &Option<ShortString>| property.as_ref().map(ToString::to_string);
     let properties = Properties {
-        content_type: text(delivery.properties.content_type()),
-        content_encoding: text(delivery.properties.content_encoding()),
-        message_id: text(delivery.properties.message_id()),
-        correlation_id: text(delivery.properties.correlation_id()),
-        kind: text(delivery.properties.kind()),
-        timestamp: delivery.properties.timestamp().and_then(published_second),
         traceparent: header("traceparent").map(ToOwned::to_owned),
-        headers: headers.as_ref().map(copied).unwrap_or_default(),
         fault: arrival
             .fault
             .take()
             .or_else(|| header(TOO_LARGE).and_then(read_too_large))
             .or_else(unroutable),
         deliveries_before: headers.as_ref().map_or(0, deliveries_before),
+        ..upstream_properties(&delivery.properties)
     };
     Message {
         properties,
@@ -82,6 +75,22 @@ pub(super) fn message(
         redelivered: delivery.redelivered,
         received_at: crate::clock::now(),
         body: std::mem::take(&mut delivery.data),
+    }
+}
+
+/// What the publisher said, as far as it is copied.
+pub(super) fn upstream_properties(properties: &BasicProperties) -> Properties {
+    let text = |property: &Option<ShortString>| property.as_ref().map(ToString::to_string);
+    Properties {
+        content_type: text(properties.content_type()),
+        content_encoding: text(properties.content_encoding()),
+        message_id: text(properties.message_id()),
+        correlation_id: text(properties.correlation_id()),
+        kind: text(properties.kind()),
+        app_id: text(properties.app_id()),
+        timestamp: properties.timestamp().and_then(published_second),
+        headers: properties.headers().as_ref().map(copied).unwrap_or_default(),
+        ..Properties::default()
     }
 }
 
@@ -225,8 +234,8 @@ fn table(headers: &Headers) -> FieldTable {
 }
 
 /// The properties of a republish. They are built anew: the broker would refuse a copied user id, an
-/// expiration would drop the message, CC and BCC would route it elsewhere, and x-death belongs to
-/// the broker.
+/// expiration would drop the message, a reply queue may be one that only the publisher may name, CC and BCC would
+/// route it elsewhere, and x-death belongs to the broker.
 pub(super) fn republish_properties(republish: &Republish, identity: &Identity) -> BasicProperties {
     let mut table = table(&republish.properties.headers);
     for (name, value) in republish.delivery_headers.to_headers() {
@@ -289,6 +298,9 @@ fn with_headers(properties: &Properties, mut headers: FieldTable) -> BasicProper
     }
     if let Some(kind) = short(&properties.kind) {
         copy = copy.with_type(kind);
+    }
+    if let Some(app_id) = short(&properties.app_id) {
+        copy = copy.with_app_id(app_id);
     }
     if let Some(timestamp) = properties.timestamp {
         copy = copy.with_timestamp(timestamp);

@@ -8,6 +8,8 @@ mod acks;
 mod consumer;
 mod dead_letter_reader;
 mod frame_filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod headers;
 mod intake;
 mod publisher;

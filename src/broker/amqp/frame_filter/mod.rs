@@ -287,7 +287,7 @@ impl FrameFilter {
     }
 }
 
-fn emit(output: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
+pub(super) fn emit(output: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
     output.push(kind);
     output.extend_from_slice(&channel.to_be_bytes());
     // Fits into 32 bits: the size was read from 32 bits, and a repaired payload is hardly larger.

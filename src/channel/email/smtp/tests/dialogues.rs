@@ -187,8 +187,7 @@ fn envelopes() -> Vec<Row> {
         row("greylisting", "deferred 450").at(Rcpt, b"450 4.2.0 greylisted\r\n"),
         row("a code that there is not", "interrupted").at(Rcpt, b"650 ok\r\n"),
         row("an answer that is no reply", "interrupted").at(Rcpt, b"OK\r\n"),
-        row("silence at RCPT", "interrupted (RCPT: no answer within 2s)")
-            .say(Rcpt, Say::Nothing),
+        row("silence at RCPT", "interrupted (RCPT: no answer within 2s)").say(Rcpt, Say::Nothing),
         row("the end at RCPT", "interrupted (RCPT: the server closed the connection)")
             .say(Rcpt, Say::Hangup),
         row("550 and the end", "refused 550 5.1.1 no").say(Rcpt, Say::Last(b"550 5.1.1 no\r\n")),
@@ -220,8 +219,7 @@ fn ends() -> Vec<Row> {
         row("the dot answered yes and no", "unknown").at(Dot, b"250-ok\r\n550 no\r\n"),
         row("the dot answered in two ways of yes", "unknown").at(Dot, b"250-ok\r\n251 ok\r\n"),
         row("two replies to the dot", "sent 250 first").at(Dot, b"250 first\r\n554 second\r\n"),
-        row("a reply that never ends its line", "unknown (no reply within 2s)")
-            .at(Dot, b"250 ok"),
+        row("a reply that never ends its line", "unknown (no reply within 2s)").at(Dot, b"250 ok"),
         row("a reply that ends with LF", "unknown (no reply within 2s)").at(Dot, b"250 ok\n"),
         row(
             "half a reply and the end",
