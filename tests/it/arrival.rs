@@ -16,8 +16,9 @@ use crate::support::{
         APP_ID, CORRELATION_ID, HEADERS, MESSAGE_ID, RawPublisher, TIMESTAMP, TYPE, long, short,
     },
     smtp::{ClosedPort, Offers, Phase, SmtpServer},
-    world::{World, brief, text},
+    world::{World, brief, manage, text},
 };
+use url::Url;
 
 /// Makes the audit refuse every record, or accept usher's records again.
 async fn refuse_records(world: &World, refuse: bool) {
@@ -396,6 +397,28 @@ async fn a_source_queue_that_is_a_stream_is_refused() {
     let told = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert_ne!(checked.status.code(), Some(0), "{told}");
     assert!(told.contains("is a stream"), "{told}");
+}
+
+#[tokio::test]
+async fn a_stream_is_named_where_the_login_may_not_ask_for_it() {
+    let world = World::new().await;
+    world.broker.delete(BOOKINGS).await;
+    let stream = arguments(&[("x-queue-type", AMQPValue::LongString("stream".into()))]);
+    world.broker.declare_with(BOOKINGS, stream).await;
+    let (vhost, user) = (world.name(), format!("reader-{}", world.name()));
+    manage("PUT", &format!("users/{user}"), Some(r#"{"password": "p", "tags": ""}"#));
+    let may = r#"{"configure": "^(usher|notification[.](account|payment|request))", "write": ".*", "read": ".*"}"#;
+    manage("PUT", &format!("permissions/{vhost}/{user}"), Some(may));
+    let mut url = Url::parse(&world.amqp_url()).expect("a URL");
+    url.set_username(&user).expect("a user");
+    url.set_password(Some("p")).expect("a password");
+    let usher = world.usher().uncertified(&["RABBITMQ"]).set("RABBITMQ_URL", url).start().await;
+    usher.until_ready().await;
+    assert!(usher.log().contains("can't tell whether the queue is a stream"), "{}", usher.log());
+    let event = (booking("e-1", "ana@example.com").to_string(), BasicProperties::default());
+    world.broker.publish_to("", BOOKINGS, [event]).await;
+    world.until_records(1).await;
+    assert!(usher.log().contains("the queue seems to be a stream"), "{}", usher.log());
 }
 
 /// The same pepper and the same Redis for other events and other records.

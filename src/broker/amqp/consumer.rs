@@ -179,6 +179,7 @@ impl Consumers {
         })
         .await?;
         let (acks, mut acking) = Acks::new(channel.clone(), prefetch, queue.clone());
+        let mut may_be_stream = false;
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -198,6 +199,14 @@ impl Consumers {
             };
             match delivery {
                 Some(Ok(delivery)) => {
+                    // Not more than a hint: a publisher may set this header, too.
+                    if !may_be_stream && headers::has_stream_offset(&delivery.properties) {
+                        may_be_stream = true;
+                        tracing::error!(
+                            queue,
+                            "the queue seems to be a stream, whose earlier events are never delivered"
+                        );
+                    }
                     let arrival = intake.take(channel.id(), delivery.delivery_tag);
                     let wanted = permits(&delivery.data);
                     let permit = tokio::select! {

@@ -22,12 +22,13 @@ const NOT_COPIED: [&str; 8] = [
     "x-death",
     "x-delivery-count",
     "x-acquired-count",
-    "x-stream-offset",
+    STREAM_OFFSET,
     "CC",
     "BCC",
     "traceparent",
     "x-match",
 ];
+const STREAM_OFFSET: &str = "x-stream-offset";
 const NOT_COPIED_PREFIXES: [&str; 3] = ["usher-", "x-first-death-", "x-last-death-"];
 
 /// A received message. Takes the body out of the delivery, and what is wrong with it out of the
@@ -130,6 +131,12 @@ const TOO_LARGE: &str = "usher-too-large";
 fn read_too_large(text: &str) -> Option<Fault> {
     let (bytes, hash) = text.split_once(' ')?;
     Some(Fault::TooLarge { bytes: bytes.parse().ok()?, hash: hash.to_owned() })
+}
+
+/// Whether the message came from a stream, if no publisher says so.
+pub(super) fn has_stream_offset(properties: &BasicProperties) -> bool {
+    let headers = properties.headers().as_ref();
+    headers.is_some_and(|headers| headers.inner().contains_key(STREAM_OFFSET))
 }
 
 /// How often a quorum queue says that it delivered the message before.

@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use lapin::{
-    Channel, Connection, ExchangeKind,
+    Channel, Connection, ErrorKind, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable, ShortString},
 };
 
@@ -158,10 +159,12 @@ impl Topology {
                     );
                     return Err(std::io::Error::other(reason).into());
                 }
-                // The channel is closed by now. Where the user may not declare it, nobody can tell.
-                Err(error) => {
-                    tracing::debug!(queue = name, %error, "no stream, as far as is known");
-                }
+                // The channel is closed by now.
+                Err(error) if is_refused(&error) => tracing::info!(
+                    queue = name,
+                    "can't tell whether the queue is a stream: the login may not declare it"
+                ),
+                Err(error) => tracing::debug!(queue = name, %error, "the queue is no stream"),
             }
         }
         Ok(())
@@ -189,6 +192,11 @@ impl Topology {
         declare_exchange(channel, &name, ExchangeKind::Fanout, None).await?;
         bind(channel, &name, &name, "").await
     }
+}
+
+fn is_refused(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(refusal)
+        if refusal.kind() == &AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))
 }
 
 /// Declares a source queue unless it exists. Upstream may have declared it with any arguments; a
