@@ -46,6 +46,7 @@ const STYLE: &str = "
   article iframe { border: 0; width: 100%; height: 560px; background: #fff; }
   figure iframe { border: 0; height: 900px; background: #fff; display: block; }
   blockquote { margin: 16px; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 18px; padding: 12px 16px; background: #8883; }
+  h1, h2, pre, blockquote { unicode-bidi: plaintext; text-align: start; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8886; border-radius: 10px; padding: 16px; }
 ";
 

@@ -222,6 +222,30 @@ pub(crate) fn symbol(code: &str, is_own: bool) -> &str {
     if is_own { short } else { wide }
 }
 
+/// What Arabic writes, by CLDR, where it is not the sign.
+pub(crate) fn arabic_symbol(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "AED" => "د.إ.",
+        "BHD" => "د.ب.",
+        "DZD" => "د.ج.",
+        "EGP" => "ج.م.",
+        "IQD" => "د.ع.",
+        "JOD" => "د.أ.",
+        "KWD" => "د.ك.",
+        "LBP" => "ل.ل.",
+        "LYD" => "د.ل.",
+        "MAD" => "د.م.",
+        "OMR" => "ر.ع.",
+        "QAR" => "ر.ق.",
+        "SAR" => "ر.س.",
+        "SDG" => "ج.س.",
+        "SYP" => "ل.س.",
+        "TND" => "د.ت.",
+        "YER" => "ر.ي.",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

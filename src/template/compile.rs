@@ -75,8 +75,10 @@ impl Compiled {
         let unused = [None];
         let routes = routes.iter().copied().map(Some).chain(unused).take(routes.len().max(1));
         for route in routes {
-            let part = |pieces: &[Piece]| check(pieces, route, language, &includes.origins);
-            match all(part(&subject), part(&html), part(&text)) {
+            let part = |pieces: &[Piece], is_markup| {
+                check(pieces, route, language, &includes.origins, is_markup)
+            };
+            match all(part(&subject, false), part(&html, true), part(&text, false)) {
                 Ok((subject, html, text)) => {
                     let name = route.map(|route| route.name.clone()).unwrap_or_default();
                     parts.insert(name, Parts { subject, html, text });
@@ -111,9 +113,10 @@ fn check(
     route: Option<&Route>,
     language: &str,
     origins: &Origins,
+    is_markup: bool,
 ) -> Result<Checked, Vec<String>> {
     let template = read(pieces).map_err(|fault| vec![origins.locate(&fault)])?;
-    let checked = lint::check(template, pieces, route, language);
+    let checked = lint::check(template, pieces, route, language, is_markup);
     checked.map_err(|faults| faults.iter().map(|fault| origins.locate(fault)).collect())
 }
 

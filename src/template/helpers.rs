@@ -3,6 +3,7 @@
 //! `log`, which would write values to the log.
 
 use std::{
+    borrow::Cow,
     cmp::Ordering,
     sync::{
         Mutex, PoisonError,
@@ -18,7 +19,7 @@ use handlebars::{
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::locale_formatter::{LocaleFormatter, PLURAL_CATEGORIES};
+use super::locale_formatter::{FSI, LocaleFormatter, PDI, PLURAL_CATEGORIES};
 use crate::event::Time;
 
 /// Most pieces that may be rendered for one mail: tags, texts, items of lists.
@@ -103,6 +104,9 @@ impl<'a> Mail<'a> {
             match Function::named(name) {
                 Some((_, function)) => {
                     rc.register_local_helper(name, Box::new(Call { function, mail: self }));
+                }
+                None if ISOLATES.contains(&name) => {
+                    rc.register_local_helper(name, Box::new(Isolate { name, mail: self }));
                 }
                 None => rc.register_local_helper(name, Box::new(Block { name, mail: self })),
             }
@@ -196,6 +200,42 @@ impl Function {
     }
 }
 
+/// Print a value whose direction does not reach beyond it: in the text of HTML, and elsewhere. Templates can't call
+/// them; the lint puts them around what is printed.
+pub(super) const ISOLATES: [&str; 2] = ["bdi", "isolate"];
+
+struct Isolate<'a> {
+    name: &'static str,
+    mail: &'a Mail<'a>,
+}
+
+impl HelperDef for Isolate<'_> {
+    fn call<'reg: 'rc, 'rc>(
+        &self,
+        helper: &Helper<'rc>,
+        registry: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        rc: &mut RenderContext<'reg, 'rc>,
+        out: &mut dyn Output,
+    ) -> HelperResult {
+        let value = helper.param(0).map(|it| it.value().render()).unwrap_or_default();
+        let escaped = |value: &str| match rc.is_disable_escape() {
+            true => value.to_owned(),
+            false => registry.get_escape_fn()(value),
+        };
+        let isolated = self.mail.formatter.isolated(&value);
+        let is_isolated = matches!(isolated, Cow::Owned(_));
+        if is_isolated && self.name == "bdi" {
+            let inner = isolated.strip_prefix(FSI).unwrap_or(&isolated);
+            let inner = inner.strip_suffix(PDI).unwrap_or(inner);
+            out.write(&format!("<bdi>{}</bdi>", escaped(inner)))?;
+        } else {
+            out.write(&escaped(&isolated))?;
+        }
+        Ok(())
+    }
+}
+
 /// The blocks that templates may have.
 pub(super) const BLOCKS: [&str; 6] = ["if", "unless", "each", "with", "scope", "indent"];
 
@@ -272,6 +312,7 @@ impl Call<'_> {
                     }
                     (_, item) => item.unwrap_or_default(),
                 };
+                let words = |item| mail.formatter.isolated(&words(item)).into_owned();
                 mail.formatter.list(&items.iter().map(words).collect::<Vec<_>>()).into()
             }
             (Function::Lines, [value]) => {
@@ -290,7 +331,15 @@ impl Call<'_> {
                     [_, other] => Some(text(other)),
                     words => words.get(place).map(|word| text(word)),
                 };
-                format!("{number} {}", word.unwrap_or_default()).into()
+                let word = word.unwrap_or_default();
+                // Words that say where the number stands may leave it out: Arabic has a word for two days.
+                let has_place = |word: &&Value| word.as_str().is_some_and(|it| it.contains('#'));
+                let named = PLURAL_CATEGORIES.iter().filter_map(|name| named(name));
+                if named.chain(words.iter().copied()).any(|word| has_place(&word)) {
+                    word.replace('#', &mail.formatter.number(&number)).into()
+                } else {
+                    format!("{} {word}", mail.formatter.number(&number)).into()
+                }
             }
             (Function::Money, [amount, rest @ ..]) => {
                 let currency = rest.first().copied().or_else(|| named("currency"));

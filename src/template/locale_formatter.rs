@@ -4,6 +4,7 @@
 //! just prints it, those in the database too.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -101,6 +102,8 @@ pub(super) struct LocaleFormatter {
     pub(super) language: String,
     /// The whole tag, such as `es-CO`.
     pub(super) tag: String,
+    /// Whether it is written from right to left.
+    pub(super) is_rtl: bool,
     locale: Locale,
     day: DateTimeFormatter<YMD>,
     time: DateTimeFormatter<YMDET>,
@@ -118,6 +121,7 @@ impl LocaleFormatter {
         Some(Self {
             language: language.to_owned(),
             tag: locale.to_string(),
+            is_rtl: is_rtl(&locale),
             day: DateTimeFormatter::try_new((&locale).into(), YMD::long()).ok()?,
             time: DateTimeFormatter::try_new((&locale).into(), minutes).ok()?,
             instant: DateTimeFormatter::try_new((&locale).into(), zoned).ok()?,
@@ -126,6 +130,31 @@ impl LocaleFormatter {
             plural: PluralRules::try_new_cardinal((&locale).into()).ok()?,
             locale,
         })
+    }
+
+    /// A value whose direction does not reach beyond it, as Unicode's isolates do (UAX #9), where that can matter: in a
+    /// mail from right to left, or if the value has such letters. Addresses stay as they are, for mail programs make
+    /// links of them.
+    pub(super) fn isolated<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let is_address = text.starts_with("https://") || text.starts_with("http://");
+        if text.is_empty() || is_address || !self.is_rtl && !text.chars().any(turns_direction) {
+            return Cow::Borrowed(text);
+        }
+        let mut isolated = String::with_capacity(text.len() + 6);
+        isolated.push(FSI);
+        // The value's own isolates end within it, and it can't end ours.
+        let mut open = 0;
+        for letter in text.chars() {
+            match letter {
+                '\u{2066}'..=FSI => open += 1,
+                PDI if open == 0 => continue,
+                PDI => open -= 1,
+                _ => {}
+            }
+            isolated.push(letter);
+        }
+        isolated.extend(std::iter::repeat_n(PDI, open + 1));
+        Cow::Owned(isolated)
     }
 
     /// A day: `15 de diciembre de 2024`.
@@ -140,10 +169,11 @@ impl LocaleFormatter {
 
     /// An instant on the clocks of its zone, which is named: `…, 19:30 GMT-5`.
     fn instant(&self, time: &Zoned) -> String {
+        if time.offset().is_zero() {
+            return format!("{} UTC", self.civil(time.datetime()));
+        }
         let zoned = ZonedDateTime::<Iso, TimeZoneInfo<AtTime>>::convert_from(time);
-        let words = plain_spaces(&self.instant.format(&zoned).to_string());
-        // How CLDR writes UTC as an offset.
-        words.strip_suffix("GMT+0").map_or(words.clone(), |clock| format!("{clock}UTC"))
+        plain_spaces(&self.instant.format(&zoned).to_string())
     }
 
     /// What upstream printed as a time, in words; any other text as it stands.
@@ -206,10 +236,10 @@ impl LocaleFormatter {
                     if !named {
                         return Some(written);
                     }
-                    // The zone is written as beside a whole time.
+                    // The zone is written as beside a whole time: `GMT-5`, `-5 GMT`.
                     let whole = self.instant(&time);
-                    let zone = whole.rsplit(' ').next().unwrap_or_default();
-                    Some(format!("{written} {zone}"))
+                    let zone = whole.strip_prefix(&self.civil(time.datetime()))?;
+                    Some(format!("{written}{zone}"))
                 })
             }
             Some(Time::Civil(time)) => clock(time),
@@ -265,7 +295,7 @@ impl LocaleFormatter {
                 [_, other] => other,
                 names => names.get(place).or(names.last()).unwrap_or(&""),
             };
-            format!("{} {name}", self.number(&number.to_string()))
+            name.replace('#', &self.number(&number.to_string()))
         };
         let parts: Vec<String> = parts.map(|(number, names)| written(*number, names)).collect();
         if parts.is_empty() { written(0, names[2]) } else { self.list(&parts) }
@@ -288,6 +318,7 @@ impl LocaleFormatter {
         let number = self.grouped(&digits, &currency);
         let sign = if rounded.is_sign_negative() && !rounded.is_zero() { "-" } else { "" };
         let symbol = self.symbol(&currency, house);
+        let symbol = symbol.as_ref();
         // A sign of dollars stands before the number in Spanish too.
         let language = self.locale.id.language.as_str();
         let is_before = matches!(language, "en" | "zh" | "ja" | "ko" | "hi" | "tr")
@@ -297,7 +328,9 @@ impl LocaleFormatter {
         if is_before && symbol != currency {
             format!("{sign}{symbol}{gap}{number}")
         } else {
-            format!("{sign}{number} {symbol}")
+            // Its number stands first, whatever the sign's letters are.
+            let mark = if self.is_rtl { String::from(RLM) } else { String::new() };
+            format!("{mark}{sign}{number} {symbol}")
         }
     }
 
@@ -318,34 +351,64 @@ impl LocaleFormatter {
 
     /// The sign of a currency, by CLDR: the short one where it is the locale's own, else one that can't be
     /// taken for another's. A locale without a region has the currency of its events, `house`, as its own.
-    fn symbol<'a>(&self, currency: &'a str, house: &str) -> &'a str {
+    fn symbol<'a>(&self, currency: &'a str, house: &str) -> Cow<'a, str> {
         let is_own = match &self.locale.id.region {
             Some(region) => currency::is_used_in(currency, region.as_str()),
             None => currency == house,
         };
-        currency::symbol(currency, is_own)
+        let symbol = currency::symbol(currency, is_own);
+        match (self.locale.id.language.as_str(), symbol.strip_suffix('$')) {
+            // French writes `$US`.
+            ("fr", Some(country)) if country != "R" => format!("${country}").into(),
+            ("ar", _) => currency::arabic_symbol(currency).unwrap_or(symbol).into(),
+            _ => symbol.into(),
+        }
     }
 }
 
-/// Days, hours and minutes: the word for one and for others, else those of each form beside numbers. Where they are
-/// not known, the signs of the SI, which all languages have.
+/// Days, hours and minutes: the form for one and for others, else one for each category, with `#` for the number. Where
+/// they are not known, the signs of the SI, which all languages have.
 fn units(language: &str) -> [&'static [&'static str]; 3] {
     match language {
-        "en" => [&["day", "days"], &["hour", "hours"], &["minute", "minutes"]],
-        "es" => [&["día", "días"], &["hora", "horas"], &["minuto", "minutos"]],
-        "pt" => [&["dia", "dias"], &["hora", "horas"], &["minuto", "minutos"]],
-        "fr" => [&["jour", "jours"], &["heure", "heures"], &["minute", "minutes"]],
-        "it" => [&["giorno", "giorni"], &["ora", "ore"], &["minuto", "minuti"]],
-        "ca" => [&["dia", "dies"], &["hora", "hores"], &["minut", "minuts"]],
-        "de" => [&["Tag", "Tage"], &["Stunde", "Stunden"], &["Minute", "Minuten"]],
-        "nl" => [&["dag", "dagen"], &["uur", "uur"], &["minuut", "minuten"]],
+        "en" => [&["# day", "# days"], &["# hour", "# hours"], &["# minute", "# minutes"]],
+        "es" => [&["# día", "# días"], &["# hora", "# horas"], &["# minuto", "# minutos"]],
+        "pt" => [&["# dia", "# dias"], &["# hora", "# horas"], &["# minuto", "# minutos"]],
+        "fr" => [&["# jour", "# jours"], &["# heure", "# heures"], &["# minute", "# minutes"]],
+        "it" => [&["# giorno", "# giorni"], &["# ora", "# ore"], &["# minuto", "# minuti"]],
+        "ca" => [&["# dia", "# dies"], &["# hora", "# hores"], &["# minut", "# minuts"]],
+        "de" => [&["# Tag", "# Tage"], &["# Stunde", "# Stunden"], &["# Minute", "# Minuten"]],
+        "nl" => [&["# dag", "# dagen"], &["# uur", "# uur"], &["# minuut", "# minuten"]],
+        // One and two are said by the word alone.
         "ar" => [
-            &["يوم", "يوم", "يومان", "أيام", "يومًا", "يوم"],
-            &["ساعة", "ساعة", "ساعتان", "ساعات", "ساعة", "ساعة"],
-            &["دقيقة", "دقيقة", "دقيقتان", "دقائق", "دقيقة", "دقيقة"],
+            &["# يوم", "يوم واحد", "يومان", "# أيام", "# يومًا", "# يوم"],
+            &["# ساعة", "ساعة واحدة", "ساعتان", "# ساعات", "# ساعة", "# ساعة"],
+            &["# دقيقة", "دقيقة واحدة", "دقيقتان", "# دقائق", "# دقيقة", "# دقيقة"],
         ],
-        _ => [&["d"], &["h"], &["min"]],
+        _ => [&["# d"], &["# h"], &["# min"]],
     }
+}
+
+/// Begins what is isolated, in the direction of its first letter; ends it.
+pub(super) const FSI: char = '\u{2068}';
+pub(super) const PDI: char = '\u{2069}';
+/// A mark from right to left.
+const RLM: char = '\u{200f}';
+
+/// By its script, else by its language.
+fn is_rtl(locale: &Locale) -> bool {
+    const SCRIPTS: [&str; 6] = ["Arab", "Hebr", "Thaa", "Syrc", "Nkoo", "Adlm"];
+    const LANGUAGES: [&str; 10] = ["ar", "he", "fa", "ur", "ps", "sd", "ug", "yi", "dv", "ckb"];
+    match locale.id.script {
+        Some(script) => SCRIPTS.contains(&script.as_str()),
+        None => LANGUAGES.contains(&locale.id.language.as_str()),
+    }
+}
+
+/// Letters from right to left, and marks that turn what follows.
+fn turns_direction(letter: char) -> bool {
+    matches!(u32::from(letter),
+        0x590..=0x8ff | 0x200f | 0x202a..=0x202e | 0x2066..=0x2069
+        | 0xfb1d..=0xfdff | 0xfe70..=0xfefc | 0x1_0800..=0x1_0fff | 0x1_e800..=0x1_efff)
 }
 
 /// CLDR's names of the forms that a word has beside a number.
@@ -436,6 +499,10 @@ mod tests {
             ("2", "BHD", "en", "2.000 BHD"),
             ("1500", "XOF", "en", "1,500 XOF"),
             ("free", "USD", "en", "free"),
+            ("25.5", "USD", "fr-FR", "25,50 $US"),
+            ("25.5", "BRL", "fr-FR", "25,50 R$"),
+            ("25.5", "USD", "ar-MA", "\u{200f}25,50 US$"),
+            ("1234.5", "SAR", "ar-SA", "\u{200f}١٬٢٣٤٫٥٠ ر.س."),
         ] {
             assert_eq!(words(locale).money(amount, currency, "USD"), written);
         }
@@ -463,10 +530,19 @@ mod tests {
             ("2024-12-15T19:30:00", "en", "Sunday, December 15, 2024 at 7:30 PM"),
             ("2024-12-16T00:30:00Z", "en", "Sunday, December 15, 2024 at 7:30 PM GMT-5"),
             ("2024-12-15", "en-GB", "15 December 2024"),
+            ("2024-12-15T19:30:00Z", "fr", "dimanche 15 décembre 2024 à 14:30 UTC-5"),
             ("", "en", ""),
             ("next Friday", "en", "next Friday"),
         ] {
             assert_eq!(words(tag).time(text, Some(&bogota)), written);
+        }
+        let clock = words("pt-BR").clock("2024-12-15T19:30:00Z", "long", Some(&bogota));
+        assert_eq!(clock, "14:30 -5 GMT");
+        for (tag, written) in [
+            ("en", "Sunday, December 15, 2024 at 7:30 PM UTC"),
+            ("ar", "الأحد، 15 ديسمبر 2024 في 7:30 م UTC"),
+        ] {
+            assert_eq!(words(tag).time("2024-12-15T19:30:00Z", None), written);
         }
     }
 
@@ -484,6 +560,10 @@ mod tests {
             (2 * 86_400 + 60 * 60, "pt-BR", "2 dias e 1 hora"),
             (3_600, "fi", "1 h"),
             (-5, "en", "0 minutes"),
+            (3_600, "ar", "ساعة واحدة"),
+            (7_200 + 180, "ar", "ساعتان و3 دقائق"),
+            (3 * 86_400 + 11 * 3_600, "ar-EG", "٣ أيام و١١ ساعة"),
+            (2 * 86_400, "ar-MA", "48 ساعة"),
         ] {
             assert_eq!(words(tag).duration(seconds), written, "{seconds}");
         }

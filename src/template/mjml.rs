@@ -66,18 +66,22 @@ pub(super) fn html(pieces: Vec<Piece>) -> Result<Vec<Piece>, Fault> {
 
 /// Where in markup something stands.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Cursor {
+pub(super) enum Cursor {
     #[default]
     Text,
     Comment,
+    /// In an element whose text is no markup.
+    Raw,
     Attributes,
     Value(char),
 }
 
 impl Cursor {
-    fn pass(&mut self, text: &str) {
+    pub(super) fn pass(&mut self, text: &str) {
         for (at, letter) in text.char_indices() {
             *self = match (*self, letter) {
+                (Self::Text, '<') if is_raw(&text[at + 1..]) => Self::Raw,
+                (Self::Raw, '<') if text[at + 1..].starts_with('/') => Self::Attributes,
                 (Self::Text, '<') if text[at..].starts_with("<!--") => Self::Comment,
                 (Self::Text, '<')
                     if text[at + 1..]
@@ -93,6 +97,11 @@ impl Cursor {
             };
         }
     }
+}
+
+fn is_raw(after: &str) -> bool {
+    let name = after.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    ["title", "style", "script", "textarea"].iter().any(|raw| raw.eq_ignore_ascii_case(name))
 }
 
 /// Stands for a tag of Handlebars while MJML becomes HTML; can be a word, an attribute or a part of one.

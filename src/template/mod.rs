@@ -341,6 +341,8 @@ impl Templates {
         let now = event.happened_at().to_zoned(zone.clone().unwrap_or(TimeZone::UTC));
         let globals = [
             ("locale", formatter.tag.as_str().into()),
+            ("dir", if formatter.is_rtl { "rtl" } else { "ltr" }.into()),
+            ("start_side", if formatter.is_rtl { "right" } else { "left" }.into()),
             ("current_year", now.year().into()),
             ("current_date", now.date().to_string().into()),
             ("brand", self.globals.brand.clone()),

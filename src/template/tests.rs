@@ -599,3 +599,56 @@ fn a_language_is_its_files() {
     let faults = World::text("x").file("t/pt_br.sms.hbs", "x").render_in("en").unwrap_err();
     assert!(faults[0].contains("\"pt-BR\""), "{faults:?}");
 }
+
+#[test]
+fn no_value_turns_the_direction_of_the_text_around_it() {
+    let in_language = |language: &str, text: &str, name: &str| {
+        let world = World::text(text).file(&format!("t/{language}.sms.hbs"), text);
+        world.field("name", name.into()).render_in(language).unwrap().text
+    };
+    let arabic = "محمد (علي)!";
+    for (language, text, name, wanted) in [
+        ("en", "Hi {{name}}!", "Ana", "Hi Ana!"),
+        ("en", "Hi {{name}}!", arabic, "Hi \u{2068}محمد (علي)!\u{2069}!"),
+        ("en", "{{name}}.", "\u{202e}x", "\u{2068}\u{202e}x\u{2069}."),
+        ("en", "{{name}}.", "a\u{2069}\u{2067}b", "\u{2068}a\u{2067}b\u{2069}\u{2069}."),
+        ("en", "{{money amount}} {{plural count \"day\" \"days\"}}", "", "$25.50 3 days"),
+        (
+            "ar-MA",
+            "{{name}}، {{seats}}",
+            "Ana",
+            "\u{2068}Ana\u{2069}، \u{2068}A1\u{2069} و\u{2068}A2\u{2069} و\u{2068}B5\u{2069}",
+        ),
+        ("ar-MA", "{{name}}", "https://example.com/?a", "https://example.com/?a"),
+        ("ar-MA", "{{dir}}{{#if (eq name \"Ana\")}}+{{/if}}", "Ana", "\u{2068}rtl\u{2069}+"),
+        ("fa", "{{dir}}", "", "\u{2068}rtl\u{2069}"),
+        ("pa-Arab", "{{dir}}", "", "\u{2068}rtl\u{2069}"),
+        ("pt", "{{dir}}", "", "ltr"),
+    ] {
+        assert_eq!(in_language(language, text, name), wanted, "{language} {text}");
+    }
+    let html = "<title>{{name}}</title><a href=\"x{{name}}\" title='>'>{{name}}</a><!-- {{name}} -->\
+                <!--[if mso]>{{name}}<![endif]--><p>{{#if name}}{{name}}{{/if}} {{seats}}</p>";
+    let html = World::mail("html", html).field("name", "עלי".into()).rendered().unwrap();
+    let name = "&#1506;&#1500;&#1497;";
+    assert_eq!(
+        html,
+        format!(
+            "<title>{name}</title><a href=\"x{name}\" title='>'><bdi>{name}</bdi></a>\
+             <!--[if mso]>{name}<![endif]--><p><bdi>{name}</bdi> A1, A2, and B5</p>"
+        )
+    );
+}
+
+#[test]
+fn a_plural_says_where_its_number_stands() {
+    let text = "{{plural count one=\"يوم واحد\" two=\"يومان\" few=\"# أيام\" many=\"# يومًا\" other=\"# يوم\"}}";
+    for (count, wanted) in
+        [(1, "يوم واحد"), (2, "يومان"), (3, "3 أيام"), (1011, "1.011 يومًا"), (100, "100 يوم")]
+    {
+        let world = World::text(text).file("t/ar-MA.sms.hbs", text).field("count", count.into());
+        let text = world.render_in("ar-MA").unwrap().text;
+        assert_eq!(text, format!("\u{2068}{wanted}\u{2069}"));
+    }
+    assert_text("{{plural count \"# of them\" \"all # of them\"}}", "all 3 of them");
+}

@@ -64,8 +64,15 @@ def parts() -> None:
     marker = given["marker"]
     for case in given["mails"]:
         plain, mail = (base64.b64decode(raw) for raw in (given["plain"][case["field"]], case["raw"]))
-        for finding in differences(plain, mail, case["to"], lambda text: text.replace(marker, case["value"])):
+        value = isolated(case["value"])
+        for finding in differences(plain, mail, case["to"], lambda text: text.replace(marker, value)):
             print(f"{case['name']}: {finding}")
+
+
+def isolated(value: str) -> str:
+    """As Unicode isolates a value with letters from right to left, or with marks that turn what follows."""
+    turns = {"R", "AL", "RLE", "LRE", "RLO", "LRO", "RLI", "LRI", "FSI"}
+    return f"\u2068{value}\u2069" if any(unicodedata.bidirectional(c) in turns for c in value) else value
 
 
 def differences(plain: bytes, raw: bytes, to: str, fill):
@@ -118,7 +125,8 @@ def page_of(page: str) -> list[tuple[str, ...]]:
     parser.handle_data = lambda data: pieces.append(("data", data))
     parser.handle_comment = lambda text: pieces.append(("comment", text))
     parser.handle_decl = lambda text: pieces.append(("declaration", text))
-    parser.feed(page)
+    # Means the same as the characters.
+    parser.feed(page.replace("<bdi>", "\u2068").replace("</bdi>", "\u2069"))
     parser.close()
     return pieces
 

@@ -21,6 +21,7 @@ use super::{
     helpers::BLOCKS,
     include::Piece,
     locale_formatter::plural_categories,
+    mjml::Cursor,
     syntax::{At, Fault, Kind, Tag},
 };
 use crate::routing::Route;
@@ -52,6 +53,7 @@ pub(super) fn check(
     pieces: &[Piece],
     route: Option<&Route>,
     language: &str,
+    is_markup: bool,
 ) -> Result<Checked, Vec<Fault>> {
     let mut pass = Pass {
         route,
@@ -63,6 +65,7 @@ pub(super) fn check(
         helpers: BTreeSet::new(),
         names: 0,
         currency: None,
+        cursor: is_markup.then(Cursor::default),
     };
     pass.template(&mut template);
     if pass.faults.is_empty() {
@@ -85,6 +88,8 @@ struct Pass<'a> {
     names: usize,
     /// Where the currency of the last value stands, if it has one of its own.
     currency: Option<Path>,
+    /// Where in HTML the next piece stands.
+    cursor: Option<Cursor>,
 }
 
 impl<'a> Pass<'a> {
@@ -95,7 +100,12 @@ impl<'a> Pass<'a> {
     /// The text that is next among the pieces.
     fn text(&mut self) -> String {
         match self.pieces.next() {
-            Some(Piece::Text(text, _)) => text.clone(),
+            Some(Piece::Text(text, _)) => {
+                if let Some(cursor) = &mut self.cursor {
+                    cursor.pass(text);
+                }
+                text.clone()
+            }
             _ => String::new(),
         }
     }
@@ -145,21 +155,36 @@ impl<'a> Pass<'a> {
             );
             return None;
         }
-        // A list that was made by a helper is printed as it is.
-        let Some(printer) = kind.printer() else {
-            return match parameter {
-                Parameter::Subexpression(call) => Some(*call.element),
-                parameter => {
-                    call.name = parameter;
-                    None
-                }
-            };
+        let call_of = |name: &str, parameter, hash| {
+            Subexpression::new(Parameter::Name(name.to_owned()), vec![parameter], hash)
         };
-        let mut hash = HashMap::new();
-        self.formatted(printer, &kind, &mut hash);
-        Some(
-            *Subexpression::new(Parameter::Name(printer.to_owned()), vec![parameter], hash).element,
-        )
+        let printed = match kind.printer() {
+            Some(printer) => {
+                let mut hash = HashMap::new();
+                self.formatted(printer, &kind, &mut hash);
+                Parameter::Subexpression(call_of(printer, parameter, hash))
+            }
+            // A list that was made by a helper is printed as it is.
+            None => parameter,
+        };
+        let isolate = match (&self.cursor, &printed) {
+            // Its items are isolated, what is between them is the mail's.
+            (_, Parameter::Subexpression(call)) if call.name() == "list" => None,
+            (None, _) => Some("isolate"),
+            (Some(Cursor::Text), _) => Some("bdi"),
+            (Some(_), _) => None,
+        };
+        if let Some(name) = isolate {
+            self.helpers.insert(name);
+            return Some(*call_of(name, printed, HashMap::new()).element);
+        }
+        match printed {
+            Parameter::Subexpression(call) => Some(*call.element),
+            parameter => {
+                call.name = parameter;
+                None
+            }
+        }
     }
 
     /// What a formatting helper has to know beside its value.

@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, rc::Rc};
 use crate::routing::{Route, VariableType};
 
 /// What every template sees beside its route's variables.
-const GLOBALS: [(&str, Type); 7] = [
+const GLOBALS: [(&str, Type); 9] = [
     ("locale", Type::Text),
+    ("dir", Type::Text),
+    ("start_side", Type::Text),
     ("subject", Type::Text),
     ("current_year", Type::Integer),
     ("current_date", Type::Time),
