@@ -14,7 +14,7 @@ use std::{
 /// One thing that usher depends on; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Dependency {
-    name: &'static str,
+    name: Arc<str>,
     /// What it is asked to do, where that is told apart.
     operation: &'static str,
     known: Arc<Mutex<Known>>,
@@ -51,8 +51,8 @@ pub enum State {
 
 impl Dependency {
     /// Not heard of yet.
-    pub fn new(name: &'static str) -> Self {
-        Self { name, operation: "", known: Arc::default(), failures: Arc::default() }
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), operation: "", known: Arc::default(), failures: Arc::default() }
     }
 
     /// The same dependency, seen from one operation: it is up when no operation's last try failed, so
@@ -61,9 +61,9 @@ impl Dependency {
         Self { operation, ..self.clone() }
     }
 
-    /// Its name: `rabbitmq`, `redis`, `mongodb`, `smtp`, `sms` or `stream`.
-    pub fn name(&self) -> &'static str {
-        self.name
+    /// Its name: `rabbitmq`, `redis`, `mongodb`, `smtp`, `sms`, `stream`, or `relay:` with a relay's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The operation succeeded. It is still down while it keeps failing for others.
@@ -75,7 +75,7 @@ impl Dependency {
             }
         };
         if let (false, State::Up) = self.change(is_up) {
-            tracing::info!(dependency = self.name, "dependency is up");
+            tracing::info!(dependency = &*self.name, "dependency is up");
         }
     }
 
@@ -91,7 +91,7 @@ impl Dependency {
             self.failures.fetch_add(1, Ordering::Relaxed);
             let operation = self.operation;
             tracing::warn!(
-                dependency = self.name,
+                dependency = &*self.name,
                 operation,
                 reason,
                 "dependency is down, waiting for it"
@@ -183,8 +183,10 @@ pub struct Health {
     pub redis: Dependency,
     /// The audit.
     pub mongodb: Dependency,
-    /// The mail server.
+    /// The mail server; with several relays, whether any of them can be used.
     pub smtp: Dependency,
+    /// Each relay; empty where there is only one.
+    pub relays: Vec<Dependency>,
     /// The gateway for text messages.
     pub sms: Dependency,
     /// The Redis whose streams are forwarded.
@@ -200,6 +202,7 @@ impl Default for Health {
             redis: Dependency::new("redis"),
             mongodb: Dependency::new("mongodb"),
             smtp: Dependency::new("smtp"),
+            relays: Vec::new(),
             sms: Dependency::new("sms"),
             stream: Dependency::new("stream"),
             tasks: Tasks::default(),
@@ -212,7 +215,16 @@ impl Health {
     pub fn all(&self) -> impl Iterator<Item = &Dependency> {
         let more = [&self.sms, &self.stream].into_iter();
         let more = more.filter(|one| one.state() != State::Unused);
-        [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp].into_iter().chain(more)
+        let first = [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp].into_iter();
+        first.chain(&self.relays).chain(more)
+    }
+
+    /// One for each relay: that of the mail server where there is only one.
+    pub fn relays(&self) -> &[Dependency] {
+        match self.relays.is_empty() {
+            true => std::slice::from_ref(&self.smtp),
+            false => &self.relays,
+        }
     }
 
     /// Whether usher can take work and answer: its broker and its stores answer and every task runs. A
@@ -222,9 +234,11 @@ impl Health {
             && self.tasks.all().values().all(|task| task.failure.is_none())
     }
 
-    /// The channels and the stream that don't answer: their mail waits, everything else goes on.
+    /// The channels and the stream that don't answer: their mail waits, everything else goes on. Mail of a
+    /// relay goes over another.
     pub fn degraded(&self) -> impl Iterator<Item = &Dependency> {
-        [&self.smtp, &self.sms, &self.stream].into_iter().filter(|one| !one.is_well())
+        let channels = [&self.smtp, &self.sms, &self.stream].into_iter().chain(&self.relays);
+        channels.filter(|one| !one.is_well())
     }
 }
 

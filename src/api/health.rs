@@ -85,7 +85,7 @@ struct Healthz {
     /// `healthy`, `degraded` (only a channel or the stream is away) or `unhealthy`.
     status: &'static str,
     /// State of each dependency.
-    checks: BTreeMap<&'static str, Check>,
+    checks: BTreeMap<String, Check>,
     /// State of each long-running task of usher.
     tasks: BTreeMap<&'static str, TaskCheck>,
 }
@@ -123,7 +123,7 @@ async fn healthz(State(app): State<ProbeState>) -> Response {
             health::State::Unknown => ("unknown", None),
             health::State::Down(reason) => ("down", Some(reason)),
         };
-        (dependency.name(), Check { status, error })
+        (dependency.name().to_owned(), Check { status, error })
     };
     let checks = app.health.all().map(check).collect();
     let tasks = app.health.tasks.all().into_iter().map(|(name, task)| {

@@ -36,7 +36,7 @@ impl Channels {
             let channel = channel.clone();
             supervisor.spawn_until_done(task, move || {
                 let channel = channel.clone();
-                async move { drop(channel.ready().await) }
+                async move { channel.check().await }
             });
         }
     }
@@ -52,9 +52,10 @@ pub(super) fn email(
         health.smtp.unused();
     }
     Ok(match backend {
-        EmailBackend::Smtp(smtp) => {
-            let channel = SmtpChannel::new(smtp, sender, health.smtp.clone());
-            Arc::new(channel.map_err(Failure::config)?.watched_by(&telemetry.metrics))
+        EmailBackend::Smtp(relays) => {
+            let senders = &configuration.relay_senders;
+            let channel = SmtpChannel::new(relays, senders, health, &telemetry.metrics);
+            Arc::new(channel.map_err(Failure::config)?)
         }
         EmailBackend::File(folder) => {
             let channel = FileChannel::new(sender, folder.clone());

@@ -6,7 +6,7 @@ use crate::{
     audit::store::MongoAudit,
     broker::Message,
     channel::email::Sender,
-    config::{self, Environment, Settings, Warning, amqp_urls},
+    config::{self, Email, Environment, Settings, Warning, amqp_urls},
     delivery::Composer,
     event::{Properties, Sources},
     failure::Failure,
@@ -31,6 +31,8 @@ pub(crate) struct Configuration {
     pub(crate) files: Arc<Files>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) sender: Sender,
+    /// The sender that each relay has.
+    pub(crate) relay_senders: Vec<Sender>,
 }
 
 impl Configuration {
@@ -131,16 +133,21 @@ pub(crate) fn load_with(
         config::load(config, environment).map_err(|faults| Failure::config(faults.to_string()))?;
     let mut faults = Vec::new();
     let email = &settings.email;
-    let sender = Sender::new(&email.from_name, &email.from_address, email.reply_to.as_deref());
-    let sender = sender
-        .map_err(|reason| format!("FROM_EMAIL or EMAIL_REPLY_TO: {reason}"))
-        .and_then(|sender| match &email.dkim {
-            Some(dkim) => {
-                sender.signing(dkim).map_err(|reason| format!("DKIM_PRIVATE_KEY: {reason}"))
+    let sender = own_sender(email, None, None).map_err(|fault| faults.push(fault));
+    let mut relay_senders = Vec::new();
+    for relay in email.backend.relays() {
+        match (&sender, &relay.from_name, &relay.from_address) {
+            (Ok(sender), None, None) => relay_senders.push(sender.clone()),
+            (Ok(_), name, address) => {
+                match own_sender(email, name.as_deref(), address.as_deref()) {
+                    Ok(sender) => relay_senders.push(sender),
+                    Err(fault) => faults.push(format!("relay {}: {fault}", relay.name)),
+                }
             }
-            None => Ok(sender),
-        })
-        .map_err(|fault| faults.push(fault));
+            // Told already.
+            (Err(()), ..) => {}
+        }
+    }
     let routing = read_routing_table(&settings).map_err(|found| faults.extend(found));
     let files = source::read(settings.templates_dir.as_deref())
         .map_err(|error| faults.push(format!("templates: {error:#}")));
@@ -160,9 +167,30 @@ pub(crate) fn load_with(
         (Ok(sender), Ok(routing), Ok(templates), Ok(files), Ok(sources)) if faults.is_empty() => {
             let (routing, templates) = (Arc::new(routing), Arc::new(templates));
             let (files, sources) = (Arc::new(files), Arc::new(sources));
-            Ok(Configuration { settings, warnings, routing, templates, files, sources, sender })
+            Ok(Configuration {
+                settings,
+                warnings,
+                routing,
+                templates,
+                files,
+                sources,
+                sender,
+                relay_senders,
+            })
         }
         _ => Err(Failure::config(faults.join("\n"))),
+    }
+}
+
+/// The sender with this name and address instead of those of all mail.
+fn own_sender(email: &Email, name: Option<&str>, address: Option<&str>) -> Result<Sender, String> {
+    let (name, address) =
+        (name.unwrap_or(&email.from_name), address.unwrap_or(&email.from_address));
+    let sender = Sender::new(name, address, email.reply_to.as_deref())
+        .map_err(|reason| format!("FROM_EMAIL or EMAIL_REPLY_TO: {reason}"))?;
+    match &email.dkim {
+        Some(dkim) => sender.signing(dkim).map_err(|reason| format!("DKIM_PRIVATE_KEY: {reason}")),
+        None => Ok(sender),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         Handler,
         amqp::{Consumers, RECEIVED_BYTES, Topology, WORK_KIB},
     },
-    config::{EmailBackend, Settings},
+    config::Settings,
     health::Dependency,
     routing::Identity,
     supervisor::{Supervisor, Task},
@@ -68,8 +68,11 @@ pub(super) async fn consume(
 /// Mail of low priority comes on two queues. It uses at most a quarter of the connections, so that it
 /// does not delay other mail.
 fn low_prefetch(settings: &Settings) -> u16 {
-    match &settings.email.backend {
-        EmailBackend::Smtp(smtp) => u16::try_from(smtp.connections / 8).unwrap_or(u16::MAX).max(1),
-        _ => (settings.prefetch / 4).max(1),
+    match settings.email.backend.relays() {
+        [] => (settings.prefetch / 4).max(1),
+        relays => {
+            let connections: usize = relays.iter().map(|relay| relay.smtp.connections).sum();
+            u16::try_from(connections / 8).unwrap_or(u16::MAX).max(1)
+        }
     }
 }

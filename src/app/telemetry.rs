@@ -2,7 +2,12 @@
 
 use super::configuration::Configuration;
 use crate::{
-    audit::Status, failure::Failure, health::Health, metrics::Metrics, supervisor::Supervisor,
+    audit::Status,
+    config::Relay,
+    failure::Failure,
+    health::{Dependency, Health},
+    metrics::Metrics,
+    supervisor::Supervisor,
     trace::Tracer,
 };
 
@@ -25,7 +30,11 @@ impl Telemetry {
         let tracer = Tracer::from_environment(system, instance)
             .map_err(|error| Failure::config(format!("{error:#}")))?;
         Ok(Self {
-            health: Health { tasks: supervisor.tasks().clone(), ..Health::default() },
+            health: Health {
+                tasks: supervisor.tasks().clone(),
+                relays: relays(configuration.settings.email.backend.relays()),
+                ..Health::default()
+            },
             metrics: Metrics::new(
                 system,
                 queues,
@@ -35,4 +44,10 @@ impl Telemetry {
             tracer,
         })
     }
+}
+
+/// What is known of each relay; nothing of its own where there is only one.
+fn relays(relays: &[Relay]) -> Vec<Dependency> {
+    let several = relays.iter().filter(|_| relays.len() > 1);
+    several.map(|relay| Dependency::new(format!("relay:{}", relay.name))).collect()
 }

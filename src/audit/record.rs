@@ -225,6 +225,9 @@ impl Status {
 /// A reply of an SMTP server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Smtp {
+    /// The relay's name, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
     pub server: String,
     pub command: String,
     /// The reply code (RFC 5321 section 4.2).

@@ -93,6 +93,11 @@ pub trait Channel: Send + Sync {
     /// Waits until a message can be sent at once. A server that is down is waited for here, before the
     /// delivery is claimed, so no attempt is used up.
     async fn ready(&self) -> Box<dyn Slot>;
+
+    /// Connects once, so that health knows the servers.
+    async fn check(&self) {
+        drop(self.ready().await);
+    }
 }
 
 /// A place for one message, such as a connection that is open and logged in.

@@ -3,6 +3,7 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
+use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
@@ -10,8 +11,11 @@ use super::output::print;
 use crate::{
     app::configuration::{self, Configuration},
     broker::amqp,
-    channel::{email::SmtpChannel, sms::SmsChannel},
-    config::{EmailBackend, Settings},
+    channel::{
+        email::{Sender, SmtpChannel},
+        sms::SmsChannel,
+    },
+    config::{EmailBackend, Relay, Settings},
     failure::{EXIT_CONFIG, EXIT_UNAVAILABLE, Failure},
     logging,
     metrics::Metrics,
@@ -34,7 +38,7 @@ pub(super) struct CheckArgs {
 }
 
 /// A service, and what it answered or why it could not be used.
-type Connection = (&'static str, Result<String, String>);
+type Connection = (String, Result<String, String>);
 
 pub(super) async fn run(config: Option<&Path>, args: &CheckArgs) -> Result<ExitCode, Failure> {
     let loaded = match configuration::load(config) {
@@ -51,7 +55,7 @@ pub(super) async fn run(config: Option<&Path>, args: &CheckArgs) -> Result<ExitC
     logging::init_quiet(loaded.settings.log_format)?;
     let connections = match args.offline {
         true => Vec::new(),
-        false => Box::pin(connections(&loaded.settings, loaded.routing.queues())).await,
+        false => Box::pin(connections(&loaded)).await,
     };
     let ok = connections.iter().all(|(_, result)| result.is_ok());
     if args.json {
@@ -68,7 +72,7 @@ fn as_json(loaded: &Configuration, ok: bool, connections: &[Connection]) -> Valu
             Ok(detail) => json!({"ok": true, "detail": detail}),
             Err(reason) => json!({"ok": false, "error": reason}),
         };
-        ((*name).to_owned(), value)
+        (name.clone(), value)
     });
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     json!({
@@ -95,24 +99,36 @@ fn print_report(loaded: &Configuration, connections: &[Connection]) {
     }
 }
 
-async fn connections(settings: &Settings, sources: &[SourceQueue]) -> Vec<Connection> {
-    let (rabbitmq, redis, mongodb, smtp, sms, stream) = tokio::join!(
+async fn connections(loaded: &Configuration) -> Vec<Connection> {
+    let (settings, sources) = (&loaded.settings, loaded.routing.queues());
+    let relays = settings.email.backend.relays();
+    let name = |relay: &Relay| match relays.len() {
+        1 => "smtp".to_owned(),
+        _ => format!("relay:{}", relay.name),
+    };
+    let relays = relays.iter().zip(&loaded.relay_senders);
+    let relays = relays.map(|(one, sender)| limited(name(one), relay(one, sender)));
+    let (rabbitmq, redis, mongodb, relays, sms, stream) = tokio::join!(
         limited("rabbitmq", rabbitmq(settings, sources)),
         limited("redis", redis(settings)),
         limited("mongodb", mongodb(settings)),
-        limited("smtp", smtp(settings)),
+        join_all(relays),
         limited("sms", sms(settings)),
         limited("stream", stream(settings)),
     );
-    vec![rabbitmq, redis, mongodb, smtp, sms, stream]
+    let mail = match relays.is_empty() {
+        true => vec![("smtp".to_owned(), Ok(without_smtp(&settings.email.backend)))],
+        false => relays,
+    };
+    [vec![rabbitmq, redis, mongodb], mail, vec![sms, stream]].concat()
 }
 
 async fn limited(
-    name: &'static str,
+    name: impl Into<String>,
     check: impl Future<Output = Result<String, String>>,
 ) -> Connection {
     let result = timeout(TIMEOUT, check).await;
-    (name, result.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}"))))
+    (name.into(), result.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}"))))
 }
 
 fn answers() -> String {
@@ -138,17 +154,21 @@ async fn mongodb(settings: &Settings) -> Result<String, String> {
     audit.ping().await.map(|()| answers()).map_err(|error| error.to_string())
 }
 
-async fn smtp(settings: &Settings) -> Result<String, String> {
-    match &settings.email.backend {
-        EmailBackend::Smtp(smtp) => {
-            SmtpChannel::test(smtp).await?;
-            let has_login = smtp.credentials.is_some() || smtp.oauth.is_some();
-            let login = if has_login { "logged in" } else { "no login configured" };
-            Ok(format!("{}:{}, {login}", smtp.server, smtp.port))
+async fn relay(relay: &Relay, sender: &Sender) -> Result<String, String> {
+    SmtpChannel::test(relay, sender).await?;
+    let smtp = &relay.smtp;
+    let has_login = smtp.credentials.is_some() || smtp.oauth.is_some();
+    let login = if has_login { "logged in" } else { "no login configured" };
+    Ok(format!("{}:{}, {login}", smtp.server, smtp.port))
+}
+
+fn without_smtp(backend: &EmailBackend) -> String {
+    match backend {
+        EmailBackend::File(folder) => format!("not used, mail goes to {}", folder.display()),
+        EmailBackend::Console => "not used, mail goes to standard output".to_owned(),
+        EmailBackend::Simulated | EmailBackend::Smtp(_) => {
+            "not configured, mail is simulated".to_owned()
         }
-        EmailBackend::File(folder) => Ok(format!("not used, mail goes to {}", folder.display())),
-        EmailBackend::Console => Ok("not used, mail goes to standard output".to_owned()),
-        EmailBackend::Simulated => Ok("not configured, mail is simulated".to_owned()),
     }
 }
 

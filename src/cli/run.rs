@@ -29,7 +29,7 @@ pub(super) async fn run(config: Option<&Path>, args: RunArgs) -> Result<ExitCode
     let loaded = configuration::load(config)?;
     logging::init(loaded.settings.log_format, "info")?;
     for warning in &loaded.warnings {
-        tracing::warn!(setting = warning.setting, "{}", warning.reason);
+        tracing::warn!(setting = %warning.setting, "{}", warning.reason);
     }
     let supervisor = Supervisor::default();
     let stop = shutdown::on_signal(&supervisor).context("listening for signals")?;

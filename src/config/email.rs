@@ -1,8 +1,8 @@
 //! Settings of the mail backend, the sender and the mail server, checked together.
 
 use super::{
-    oauth,
-    settings::{Dkim, Email, EmailBackend, Smtp, SmtpTls},
+    oauth, relays,
+    settings::{Dkim, Email, EmailBackend, Relay, Smtp, SmtpTls},
     tls,
     validate::{HOUR, MILLISECOND, Reader},
     values as v,
@@ -34,12 +34,11 @@ pub(super) fn email(r: &mut Reader) -> Email {
     let backend = backend(r, username.clone());
     let from_address = r.read("FROM_EMAIL", v::mail_address).unwrap_or_else(|| {
         let login = username.filter(|name| v::mail_address(name).is_ok());
-        if let (EmailBackend::Smtp(smtp), None, false) = (&backend, &login, r.is_set("FROM_EMAIL"))
-        {
-            r.fault(
-                "FROM_EMAIL",
-                format!("must be set, because mail through {} needs a sender", smtp.server),
-            );
+        let without = backend.relays().iter().find(|relay| relay.from_address.is_none());
+        if let (Some(relay), None, false) = (without, &login, r.is_set("FROM_EMAIL")) {
+            let server = &relay.smtp.server;
+            let reason = format!("must be set, because mail through {server} needs a sender");
+            r.fault("FROM_EMAIL", reason);
         }
         login.unwrap_or_else(|| "noreply@localhost.localdomain".to_owned())
     });
@@ -71,36 +70,45 @@ fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
         ]),
     );
     let directory = r.value("EMAIL_FILE_PATH", v::path);
-    let is_oauth =
-        r.read("SMTP_AUTH", v::line).is_some_and(|auth| auth.eq_ignore_ascii_case("oauth2"));
     let smtp = smtp(r, username);
+    let mut relays = relays::relays(r);
     match (simulate, backend) {
         (Simulate::Always, _) => EmailBackend::Simulated,
         (_, Backend::File) => EmailBackend::File(directory),
         (_, Backend::Console) => EmailBackend::Console,
         (Simulate::Auto | Simulate::Never, Backend::Smtp) => {
-            if !is_oauth {
-                check_together(r, &["SMTP_USERNAME", "SMTP_PASSWORD"]);
+            check_server(r, smtp.as_ref());
+            if let Some(smtp) = smtp {
+                let name = relays::DEFAULT.to_owned();
+                let default = Relay { name, order: 0, from_address: None, from_name: None, smtp };
+                relays.insert(0, default);
             }
-            match smtp {
-                Some(smtp) => {
-                    warn_of_risks(r, &smtp);
-                    EmailBackend::Smtp(smtp)
-                }
-                None => {
-                    if simulate == Simulate::Never && !r.is_set("SMTP_SERVER") {
-                        r.fault("SMTP_SERVER", "must be set, because SIMULATE is never");
-                    }
-                    EmailBackend::Simulated
-                }
+            relays.sort_by_key(|relay| relay.order);
+            if !relays.is_empty() {
+                return EmailBackend::Smtp(relays);
             }
+            if simulate == Simulate::Never && !r.is_set("SMTP_SERVER") {
+                r.fault("SMTP_SERVER", "must be set, because SIMULATE is never");
+            }
+            EmailBackend::Simulated
         }
+    }
+}
+
+/// Checks the login, and warns of what is risky.
+pub(super) fn check_server(r: &mut Reader, smtp: Option<&Smtp>) {
+    let auth = r.read("SMTP_AUTH", v::line);
+    if !auth.is_some_and(|auth| auth.eq_ignore_ascii_case("oauth2")) {
+        check_together(r, &["SMTP_USERNAME", "SMTP_PASSWORD"]);
+    }
+    if let Some(smtp) = smtp {
+        warn_of_risks(r, smtp);
     }
 }
 
 /// `None` if no server is set. All settings are read, so that faults are reported even while mail is
 /// simulated.
-fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
+pub(super) fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
     let oauth = oauth::oauth(r, username.as_ref());
     let password = r.read("SMTP_PASSWORD", v::secret);
     let (credentials, oauth, provider) = match oauth {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Report,
-    names::{Kind, NAMES, Name},
+    names::{Kind, NAMES, Name, relay_key, relay_names},
 };
 
 const DEFAULTS: &str = include_str!("../../config/defaults.toml");
@@ -70,34 +70,58 @@ pub(super) struct Found {
 type Layer = HashMap<String, Found>;
 
 /// The raw value that is used for each setting, by canonical name.
-pub(super) struct Layers(HashMap<&'static str, Found>);
+pub(super) struct Layers {
+    winners: HashMap<&'static str, Found>,
+    /// The `[[relay]]` tables of the settings file.
+    pub(super) relays: Vec<RelayLayers>,
+}
+
+/// The raw values of a `[[relay]]` table over the defaults.
+pub(super) struct RelayLayers {
+    /// Its name, or its number if it has none.
+    pub(super) label: String,
+    pub(super) layers: Layers,
+}
 
 impl Layers {
     pub(super) fn read(file: Option<&Path>, env: &Environment, report: &mut Report) -> Self {
+        let mut relays = Vec::new();
         let mut layers = vec![environment_layer(env)];
-        layers.extend(file.map(|path| file_layer(path, report)));
-        layers.push(toml_layer(
-            DEFAULTS,
-            Path::new("config/defaults.toml"),
-            |_| Origin::Default,
-            report,
-        ));
-        let mut winners = HashMap::new();
-        for name in NAMES {
-            // Lower layers are not read, so the file of an overridden secret need not exist.
-            let winner = layers.iter_mut().find_map(|layer| resolve(name, layer, report));
-            winners.extend(winner.map(|found| (name.canonical, found)));
-        }
-        Self(winners)
+        layers.extend(file.map(|path| file_layer(path, &mut relays, report)));
+        layers.push(defaults_layer(report));
+        let used = winners(NAMES, layers, report);
+        let relays = relays.into_iter().map(|(label, layer)| {
+            let layers = vec![layer, defaults_layer(report)];
+            let mut own = Report::default();
+            let winners = winners(relay_names(), layers, &mut own);
+            report.append_of_relay(&label, own);
+            RelayLayers { label, layers: Self { winners, relays: Vec::new() } }
+        });
+        Self { relays: relays.collect(), winners: used }
     }
 
     pub(super) fn get(&self, canonical: &str) -> Option<&Found> {
         debug_assert!(
-            NAMES.iter().any(|name| name.canonical == canonical),
+            NAMES.iter().chain(relay_names()).any(|name| name.canonical == canonical),
             "{canonical} is not listed"
         );
-        self.0.get(canonical)
+        self.winners.get(canonical)
     }
+}
+
+/// The value that is used for each of these settings; the first layers come first.
+fn winners(
+    names: impl IntoIterator<Item = &'static Name>,
+    mut layers: Vec<Layer>,
+    report: &mut Report,
+) -> HashMap<&'static str, Found> {
+    let mut winners = HashMap::new();
+    for name in names {
+        // Lower layers are not read, so the file of an overridden secret need not exist.
+        let winner = layers.iter_mut().find_map(|layer| resolve(name, layer, report));
+        winners.extend(winner.map(|found| (name.canonical, found)));
+    }
+    winners
 }
 
 /// The value of a setting in one layer, under any of its names.
@@ -159,11 +183,23 @@ fn environment_layer(env: &Environment) -> Layer {
     env.0.iter().map(found).collect()
 }
 
-fn file_layer(path: &Path, report: &mut Report) -> Layer {
+/// The file's settings; its `[[relay]]` tables go to `relays`.
+fn file_layer(path: &Path, relays: &mut Vec<(String, Layer)>, report: &mut Report) -> Layer {
+    let origin = |key: &str| Origin::File { path: path.to_owned(), key: key.to_owned() };
     match std::fs::read_to_string(path) {
         Ok(text) => {
-            let origin = |key: &str| Origin::File { path: path.to_owned(), key: key.to_owned() };
-            toml_layer(&text, path, origin, report)
+            let Some(mut table) = parse(&text, path, report) else { return Layer::new() };
+            match table.remove("relay") {
+                None => {}
+                Some(toml::Value::Array(tables)) if tables.iter().all(toml::Value::is_table) => {
+                    let tables = tables.into_iter().filter_map(|table| table.try_into().ok());
+                    for (number, table) in (1..).zip(tables) {
+                        relays.push(relay_layer(number, table, origin, report));
+                    }
+                }
+                Some(_) => report.fault("relay", origin("relay"), "must be [[relay]] tables", None),
+            }
+            table_layer(table, file_keys, origin, "", report)
         }
         Err(error) => {
             report.fault("settings file", path.display(), format!("cannot be read: {error}"), None);
@@ -172,53 +208,95 @@ fn file_layer(path: &Path, report: &mut Report) -> Layer {
     }
 }
 
-fn toml_layer(
-    text: &str,
-    path: &Path,
+fn defaults_layer(report: &mut Report) -> Layer {
+    let table = parse(DEFAULTS, Path::new("config/defaults.toml"), report).unwrap_or_default();
+    table_layer(table, file_keys, |_| Origin::Default, "", report)
+}
+
+fn relay_layer(
+    number: usize,
+    table: toml::Table,
     origin: impl Fn(&str) -> Origin,
     report: &mut Report,
-) -> Layer {
-    let table: toml::Table = match toml::from_str(text) {
-        Ok(table) => table,
+) -> (String, Layer) {
+    let name = table.get("name").and_then(toml::Value::as_str);
+    let label = name.map_or_else(|| format!("#{number}"), ToOwned::to_owned);
+    let layer = table_layer(table, relay_keys, origin, &format!("relay {label}, "), report);
+    (label, layer)
+}
+
+fn parse(text: &str, path: &Path, report: &mut Report) -> Option<toml::Table> {
+    match toml::from_str(text) {
+        Ok(table) => Some(table),
         Err(error) => {
             // Display of the error quotes the line, which may hold a secret.
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             let place = format!("{}, line {line}", path.display());
             report.fault("settings file", place, error.message().replace('\n', "; "), None);
-            return Layer::new();
+            None
         }
-    };
+    }
+}
+
+/// The values of a table with these keys; `place` stands before a key where a fault is told.
+fn table_layer(
+    table: toml::Table,
+    keys: fn() -> Vec<Key>,
+    origin: impl Fn(&str) -> Origin,
+    place: &str,
+    report: &mut Report,
+) -> Layer {
+    let keys = keys();
     let mut layer = Layer::new();
     for (key, value) in table {
-        let origin = origin(&key);
-        let Some(kind) = kind_of_key(&key) else {
-            report.fault(&key, origin, unknown_key(&key), None);
+        let (told, origin) = (format!("{place}{key}"), origin(&key));
+        let Some(Key { spelling, kind, .. }) = keys.iter().find(|known| known.key == key) else {
+            report.fault(&told, origin, unknown_key(&key, &keys), None);
             continue;
         };
         let printed = value.to_string();
-        let text = as_text(value, kind).map_err(|reason| {
-            let printed = (kind != Kind::Secret).then_some(printed);
-            report.fault(&key, &origin, reason, printed);
+        let text = as_text(value, *kind).map_err(|reason| {
+            let printed = (*kind != Kind::Secret).then_some(printed);
+            report.fault(&told, &origin, reason, printed);
         });
         let text = text.ok();
-        layer.insert(key.to_ascii_uppercase(), Found { text, origin });
+        layer.insert(spelling.clone(), Found { text, origin });
     }
     layer
 }
 
-/// Keys that the settings file may have.
-fn file_keys() -> impl Iterator<Item = (String, Kind)> {
-    NAMES.iter().flat_map(|name| {
-        name.all().flat_map(|spelling| {
-            let key = spelling.to_ascii_lowercase();
-            let by_file = (name.kind == Kind::Secret).then(|| (format!("{key}_file"), Kind::Plain));
-            std::iter::once((key, name.kind)).chain(by_file)
-        })
-    })
+/// A key of a table, and what it is called in the environment.
+struct Key {
+    key: String,
+    spelling: String,
+    kind: Kind,
 }
 
-fn kind_of_key(key: &str) -> Option<Kind> {
-    file_keys().find(|(known, _)| known == key).map(|(_, kind)| kind)
+impl Key {
+    /// The key itself, and that of a file which holds the value.
+    fn both(key: String, spelling: &str, kind: Kind) -> impl Iterator<Item = Self> {
+        let by_file = (kind == Kind::Secret).then(|| Self {
+            key: format!("{key}_file"),
+            spelling: format!("{spelling}_FILE"),
+            kind: Kind::Plain,
+        });
+        std::iter::once(Self { key, spelling: spelling.to_owned(), kind }).chain(by_file)
+    }
+}
+
+/// Keys that the settings file may have.
+fn file_keys() -> Vec<Key> {
+    let keys = NAMES.iter().flat_map(|name| {
+        name.all()
+            .flat_map(|spelling| Key::both(spelling.to_ascii_lowercase(), spelling, name.kind))
+    });
+    keys.collect()
+}
+
+/// Keys that a `[[relay]]` table may have.
+fn relay_keys() -> Vec<Key> {
+    let key = |name: &'static Name| Key::both(relay_key(name.canonical), name.canonical, name.kind);
+    relay_names().flat_map(key).collect()
 }
 
 /// The value as an environment variable would hold it.
@@ -237,9 +315,10 @@ fn as_text(value: toml::Value, kind: Kind) -> Result<String, &'static str> {
     }
 }
 
-fn unknown_key(key: &str) -> String {
+fn unknown_key(key: &str, keys: &[Key]) -> String {
     let lower = key.to_ascii_lowercase();
-    let nearest = file_keys().map(|(known, _)| (strsim::osa_distance(&lower, &known), known)).min();
+    let distance = |known: &Key| (strsim::osa_distance(&lower, &known.key), known.key.clone());
+    let nearest = keys.iter().map(distance).min();
     match nearest {
         // Beyond two slips a suggestion would be a guess.
         Some((0..=2, known)) => format!("is not a setting; is `{known}` meant?"),

@@ -7,6 +7,7 @@ mod email;
 mod layers;
 mod names;
 mod oauth;
+mod relays;
 mod settings;
 mod sms;
 mod stream;
@@ -22,7 +23,7 @@ pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
 pub use settings::{
     Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, HttpLimits, Jwt, LogFormat, OAuth,
-    OAuthGrant, PRE_SEND_BUDGET, RateLimit, Secret, Settings, Smtp, SmtpTls, Stream, Twilio,
+    OAuthGrant, PRE_SEND_BUDGET, RateLimit, Relay, Secret, Settings, Smtp, SmtpTls, Stream, Twilio,
 };
 pub(crate) use values::amqp_urls;
 
@@ -74,7 +75,7 @@ pub struct Faults(pub Vec<Fault>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     /// Canonical name of the setting.
-    pub setting: &'static str,
+    pub setting: String,
     /// Never holds a secret.
     pub reason: String,
 }
@@ -107,8 +108,8 @@ impl Report {
         });
     }
 
-    fn warn(&mut self, setting: &'static str, reason: impl Into<String>) {
-        self.warnings.push(Warning { setting, reason: reason.into() });
+    fn warn(&mut self, setting: &str, reason: impl Into<String>) {
+        self.warnings.push(Warning { setting: setting.to_owned(), reason: reason.into() });
     }
 }
 
@@ -135,10 +136,10 @@ mod tests {
 
     fn smtp(more: &[(&str, &str)]) -> (Smtp, Vec<Warning>) {
         let (settings, warnings) = from_env(&[&REAL_SMTP, more].concat()).unwrap();
-        let EmailBackend::Smtp(smtp) = settings.email.backend else {
+        let [relay] = settings.email.backend.relays() else {
             panic!("expected SMTP, got {:?}", settings.email.backend)
         };
-        (smtp, warnings)
+        (relay.smtp.clone(), warnings)
     }
 
     #[test]
@@ -152,7 +153,10 @@ mod tests {
         assert_eq!(settings.mongodb_database, "usher");
         assert_eq!(settings.retry_schedule, [5, 25, 125, 600, 3600].map(Duration::from_secs));
         assert_eq!(settings.http_listen, "127.0.0.1:8002".parse().ok());
-        assert_eq!(warnings.iter().map(|w| w.setting).collect::<Vec<_>>(), ["USHER_PEPPER"]);
+        assert_eq!(
+            warnings.iter().map(|w| w.setting.as_str()).collect::<Vec<_>>(),
+            ["USHER_PEPPER"]
+        );
     }
 
     #[test]
@@ -196,10 +200,10 @@ mod tests {
         ];
         let (settings, warnings) = from_env(&vars).unwrap();
         assert!(!format!("{settings:?}{warnings:?}").contains("hunter2"));
-        let EmailBackend::Smtp(smtp) = settings.email.backend else {
+        let [relay] = settings.email.backend.relays() else {
             panic!("a login alone implies a server")
         };
-        assert_eq!(smtp.server, "smtp.gmail.com");
+        assert_eq!(relay.smtp.server, "smtp.gmail.com");
         assert_eq!(settings.email.from_address, "me@example.com");
     }
 
@@ -243,9 +247,9 @@ mod tests {
         ];
         let (settings, _) = oauth(&microsoft).unwrap();
         assert!(!format!("{settings:?}").contains("hunter2"));
-        let EmailBackend::Smtp(smtp) = settings.email.backend else { panic!("no server") };
+        let smtp = &settings.email.backend.relays()[0].smtp;
         assert_eq!(smtp.server, "smtp.office365.com");
-        assert!(smtp.oauth.unwrap().token_url.contains("/contoso.example/"));
+        assert!(smtp.oauth.as_ref().unwrap().token_url.contains("/contoso.example/"));
         let plain = oauth(&[&microsoft[..], &[("SMTP_TLS", "none")]].concat());
         assert!(plain.unwrap_err().to_string().starts_with("SMTP_TLS"));
         assert!(faults(&[("DKIM_SELECTOR", "s")]).starts_with("DKIM_PRIVATE_KEY (not set)"));
@@ -261,6 +265,90 @@ mod tests {
             1,
             "no fault that only follows from another: {unreadable}"
         );
+    }
+
+    fn from_file(text: &str, vars: &[(&str, &str)]) -> Result<(Settings, Vec<Warning>), Faults> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        load(Some(file.path()), &vars.iter().copied().collect())
+    }
+
+    #[test]
+    fn relays_are_tables_of_their_own_beside_the_default_one() {
+        let file = "
+            [[relay]]
+            name = 'backup'
+            server = 'mx.example.net'
+            port = 465
+            tls = 'implicit'
+            from_email = 'cine@example.net'
+            dot_timeout = '11m'
+            [[relay]]
+            name = 'first'
+            order = 0
+            server = 'mx.example.org'";
+        let (settings, _) =
+            from_file(file, &[&REAL_SMTP[..], &[("SMTP_PORT", "26")]].concat()).unwrap();
+        let relays = settings.email.backend.relays();
+        let brief: Vec<_> =
+            relays.iter().map(|one| (one.name.as_str(), one.order, one.smtp.port)).collect();
+        assert_eq!(brief, [("default", 0, 26), ("first", 0, 587), ("backup", 1, 465)]);
+        assert_eq!(relays[2].from_address.as_deref(), Some("cine@example.net"));
+        assert_eq!((&relays[2].from_name, &relays[1].from_address), (&None, &None));
+        assert_eq!(relays[1].smtp.dot_timeout, Duration::from_secs(600), "the default");
+        // The longest transaction counts.
+        let hold = (30 * 60 - 2 * 60 - 11 * 60) / 2;
+        assert_eq!(settings.hold, Duration::from_secs(hold));
+        // Mail goes out by relays alone, too.
+        let sender = [("FROM_EMAIL", "box@example.com")];
+        assert_eq!(from_file(file, &sender).unwrap().0.email.backend.relays().len(), 2);
+        assert!(from_file(file, &[]).unwrap_err().to_string().starts_with("FROM_EMAIL (not set)"));
+    }
+
+    #[test]
+    fn faults_of_relays_are_reported_together_under_their_names() {
+        let file = "
+            relays = 1
+            [[relay]]
+            name = 'backup'
+            server = 'mx.example.net'
+            port = 0
+            pasword = 'hunter2'
+            username = 'me'
+            [[relay]]
+            name = 'backup'
+            server = 'mx.example.org'
+            ca_file = '/no/such'
+            [[relay]]
+            order = 2
+            [[relay]]
+            name = 'default'
+            server = 'mx.example.org'
+            password_file = '/no/such'
+            username = 'me'";
+        let text = from_file(file, &REAL_SMTP).unwrap_err().to_string();
+        for line in [
+            "relays (",
+            "relay backup, port (",
+            "relay backup, pasword (",
+            "is `password` meant?",
+            "relay backup, password (not set): must be set, because username is",
+            "relay backup, name (",
+            "relay backup, ca_file (",
+            "relay #3, name (not set): must be set",
+            "relay #3, server (not set): must be set",
+            "relay default, name (",
+            "relay default, password (",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        assert_eq!(text.lines().count(), 10, "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        let text = from_file("relay = 'backup'", &[]).unwrap_err().to_string();
+        assert!(text.contains("must be [[relay]] tables"), "{text}");
+        let risky = "[[relay]]\nname = 'b'\nserver = 'mx.example.org'\nverify_ssl = false";
+        let (_, warnings) = from_file(risky, &REAL_SMTP).unwrap();
+        assert!(warned(&warnings, "relay b, verify_ssl"));
     }
 
     #[test]

@@ -145,6 +145,29 @@ pub const NAMES: &[Name] = {
     ]
 };
 
+/// Settings that only a `[[relay]]` table of the file has, beside those of [`NAMES`] that it shares.
+const RELAY_NAMES: &[Name] =
+    &[name("RELAY_NAME", Kind::Plain, &[]), name("RELAY_ORDER", Kind::Plain, &[])];
+
+/// Settings that no `[[relay]]` table has.
+const NOT_OF_RELAYS: [&str; 2] = ["SMTP_MAX_RETRIES", "SMTP_USE_TLS"];
+
+/// Settings of a `[[relay]]` table.
+pub(super) fn relay_names() -> impl Iterator<Item = &'static Name> {
+    let shared = NAMES.iter().filter(|name| {
+        let is_smtp = name.canonical.starts_with("SMTP_") || name.canonical.starts_with("FROM_");
+        is_smtp && !NOT_OF_RELAYS.contains(&name.canonical)
+    });
+    shared.chain(RELAY_NAMES)
+}
+
+/// The key of a setting in a `[[relay]]` table.
+pub(super) fn relay_key(canonical: &str) -> String {
+    let prefixes = ["SMTP_", "RELAY_"];
+    let short = prefixes.into_iter().find_map(|prefix| canonical.strip_prefix(prefix));
+    short.unwrap_or(canonical).to_ascii_lowercase()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

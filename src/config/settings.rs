@@ -180,16 +180,45 @@ pub struct Dkim {
 }
 
 #[derive(Debug, Clone)]
-// There is one in the process.
-#[allow(clippy::large_enum_variant)]
 pub enum EmailBackend {
-    Smtp(Smtp),
+    /// At least one, by their order.
+    Smtp(Vec<Relay>),
     /// Directory for `.eml` files (`EMAIL_FILE_PATH`).
     File(PathBuf),
     /// Standard output.
     Console,
     /// Mail is recorded as simulated and not sent.
     Simulated,
+}
+
+impl EmailBackend {
+    /// Empty unless mail goes out by SMTP.
+    pub fn relays(&self) -> &[Relay] {
+        match self {
+            Self::Smtp(relays) => relays,
+            _ => &[],
+        }
+    }
+
+    /// The longest wait for the reply to the end of a message.
+    pub(super) fn longest_dot_timeout(&self) -> Option<Duration> {
+        self.relays().iter().map(|relay| relay.smtp.dot_timeout).max()
+    }
+}
+
+/// A mail server that takes our mail. The `SMTP_*` settings are the one named `default`; a `[[relay]]` table
+/// is another.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// Lower-case letters, digits, `-` and `_`.
+    pub name: String,
+    /// The lowest that can be used is used.
+    pub order: u16,
+    /// Sender address (`from_email`); `None`: that of all mail.
+    pub from_address: Option<String>,
+    /// Sender's display name (`from_name`); `None`: that of all mail.
+    pub from_name: Option<String>,
+    pub smtp: Smtp,
 }
 
 #[derive(Debug, Clone)]

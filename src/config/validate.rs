@@ -117,10 +117,10 @@ fn redis_url(r: &mut Reader) -> Secret {
 
 fn drain_timeout(r: &mut Reader, backend: &EmailBackend) -> Duration {
     let drain = r.read("DRAIN_TIMEOUT", v::duration_in(Duration::ZERO..=HOUR));
-    if let (Some(drain), EmailBackend::Smtp(smtp)) = (drain, backend)
-        && drain < smtp.dot_timeout
+    if let (Some(drain), Some(dot)) = (drain, backend.longest_dot_timeout())
+        && drain < dot
     {
-        let (drain, dot) = (duration::format(drain), duration::format(smtp.dot_timeout));
+        let (drain, dot) = (duration::format(drain), duration::format(dot));
         let reason = format!(
             "{drain} is shorter than SMTP_DOT_TIMEOUT {dot}: \
              a mail that waits for its reply at that time is parked"
@@ -155,11 +155,10 @@ fn retry_schedule(r: &mut Reader) -> Vec<Duration> {
 /// longest wait and the longest SMTP transaction together have to stay below that.
 fn hold(r: &mut Reader, backend: &EmailBackend) -> Duration {
     let ack = r.value("ACK_TIMEOUT", v::duration_in(SECOND..=24 * HOUR));
-    let EmailBackend::Smtp(smtp) = backend else { return ack / 2 };
-    let transaction = PRE_SEND_BUDGET + smtp.dot_timeout;
+    let Some(dot) = backend.longest_dot_timeout() else { return ack / 2 };
+    let transaction = PRE_SEND_BUDGET + dot;
     if ack <= transaction {
-        let [a, p, d, t] =
-            [ack, PRE_SEND_BUDGET, smtp.dot_timeout, transaction].map(duration::format);
+        let [a, p, d, t] = [ack, PRE_SEND_BUDGET, dot, transaction].map(duration::format);
         let reason = format!(
             "{a} is not more than {p} before the body + SMTP_DOT_TIMEOUT {d} = {t}: \
              the broker would take the message back while the mail is being sent"

@@ -43,7 +43,7 @@ pub(super) struct StepLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct DependencyLabels {
-    pub(super) dependency: &'static str,
+    pub(super) dependency: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,13 +68,18 @@ pub(super) struct StreamLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PoolStateLabels {
-    pub(super) pool: &'static str,
+    pub(super) pool: String,
     pub(super) state: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct PoolLabels {
-    pub(super) pool: &'static str,
+    pub(super) pool: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RelayLabels {
+    pub(super) relay: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -21,8 +21,8 @@ use prometheus_client::{
 use self::{
     labels::{
         ClockLabels, DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels, HttpLabels,
-        MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels, StepLabels,
-        StreamLabels, TaskLabels,
+        MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels, RelayLabels,
+        StepLabels, StreamLabels, TaskLabels,
     },
     registered::Registered,
 };
@@ -50,7 +50,7 @@ struct Inner {
     render: Histogram,
     send: Histogram,
     record: Histogram,
-    pools: Mutex<Vec<(&'static str, PoolStatus)>>,
+    pools: Mutex<Vec<(String, PoolStatus)>>,
 }
 
 /// Reads the current use of a pool.
@@ -254,6 +254,12 @@ impl Metrics {
         self.0.latency[priority as usize].observe(latency.as_secs_f64());
     }
 
+    /// A counter of the mail that goes over a relay although another comes before it.
+    pub fn relay_fallback(&self, relay: &str) -> Counter {
+        let labels = RelayLabels { relay: relay.to_owned() };
+        self.0.all.relay_fallback.get_or_create_owned(&labels)
+    }
+
     /// Scheduled mail: due within each of the next 24 hours, and overdue.
     pub fn planned(&self, by_hour: &[u64], overdue: u64) {
         for (hour, count) in (0..).zip(by_hour) {
@@ -289,10 +295,10 @@ impl Metrics {
     /// Reads the use of this pool whenever metrics are rendered.
     pub fn watch_pool(
         &self,
-        pool: &'static str,
+        pool: impl Into<String>,
         status: impl Fn() -> deadpool::Status + Send + Sync + 'static,
     ) {
-        self.pools().push((pool, Box::new(status)));
+        self.pools().push((pool.into(), Box::new(status)));
     }
 
     /// All metrics in OpenMetrics text format.
@@ -301,7 +307,7 @@ impl Metrics {
         for dependency in health.all() {
             let state = dependency.state();
             if state != State::Unused {
-                let labels = DependencyLabels { dependency: dependency.name() };
+                let labels = DependencyLabels { dependency: dependency.name().to_owned() };
                 all.dependency_up.get_or_create(&labels).set(i64::from(state == State::Up));
                 let failures = all.dependency_failures.get_or_create(&labels);
                 failures.inner().store(dependency.failures(), Ordering::Relaxed);
@@ -315,17 +321,19 @@ impl Metrics {
             let status = status();
             let idle = status.available;
             for (state, count) in [("used", status.size.saturating_sub(idle)), ("idle", idle)] {
-                all.pools.get_or_create(&PoolStateLabels { pool, state }).set(gauge(count));
+                let labels = PoolStateLabels { pool: pool.clone(), state };
+                all.pools.get_or_create(&labels).set(gauge(count));
             }
-            all.pools_max.get_or_create(&PoolLabels { pool }).set(gauge(status.max_size));
-            all.pools_waiting.get_or_create(&PoolLabels { pool }).set(gauge(status.waiting));
+            let labels = PoolLabels { pool: pool.clone() };
+            all.pools_max.get_or_create(&labels).set(gauge(status.max_size));
+            all.pools_waiting.get_or_create(&labels).set(gauge(status.waiting));
         }
         let mut out = String::new();
         text::encode(&mut out, &all.registry)?;
         Ok(out)
     }
 
-    fn pools(&self) -> std::sync::MutexGuard<'_, Vec<(&'static str, PoolStatus)>> {
+    fn pools(&self) -> std::sync::MutexGuard<'_, Vec<(String, PoolStatus)>> {
         self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

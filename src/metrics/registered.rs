@@ -16,7 +16,7 @@ use prometheus_client::{
 use super::labels::{
     BuildLabels, ClockLabels, DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels,
     HttpLabels, MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels,
-    StepLabels, StreamLabels, TaskLabels,
+    RelayLabels, StepLabels, StreamLabels, TaskLabels,
 };
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -41,6 +41,7 @@ pub(super) struct Registered {
     pub(super) pools_waiting: Family<PoolLabels, Gauge>,
     pub(super) dependency_up: Family<DependencyLabels, Gauge>,
     pub(super) dependency_failures: Family<DependencyLabels, Counter>,
+    pub(super) relay_fallback: Family<RelayLabels, Counter>,
     pub(super) task_restarts: Family<TaskLabels, Counter>,
     pub(super) depths: Family<QueueLabels, Gauge>,
     pub(super) stream_entries: Family<StreamLabels, Gauge>,
@@ -129,7 +130,7 @@ impl Registered {
             pools: register(
                 &mut r,
                 "pool_connections",
-                "Connections to the mail server (smtp) and publishing channels (publish), used and idle",
+                "Connections to the mail server (smtp, or relay: with its name) and publishing channels (publish), used and idle",
             ),
             pools_max: register(&mut r, "pool_connections_max", "Maximum size of each pool"),
             pools_waiting: register(
@@ -146,6 +147,11 @@ impl Registered {
                 &mut r,
                 "dependency_failures",
                 "How often a dependency stopped answering (smtp: how often the circuit breaker opened)",
+            ),
+            relay_fallback: register(
+                &mut r,
+                "relay_fallback",
+                "Mail sent over a relay because none that comes before it could be used",
             ),
             task_restarts: register(
                 &mut r,

@@ -40,6 +40,7 @@ mod main_line;
 mod observability;
 mod operation;
 mod refusals;
+mod relays;
 mod roles;
 mod routes;
 mod scheduled;

@@ -69,6 +69,10 @@ impl Sender {
         Ok(Self { signer: Some(Arc::new(signer)), ..self })
     }
 
+    pub fn address(&self) -> &str {
+        self.from.email.as_ref()
+    }
+
     /// The domain of the sender's address, used as the right side of Message-IDs.
     pub fn domain(&self) -> &str {
         self.from.email.domain()

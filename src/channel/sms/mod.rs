@@ -157,6 +157,7 @@ impl CircuitBreaker {
                 200..300 => format!("{}, {segments} segments", answer.text),
                 _ => answer.text,
             },
+            relay: None,
             queue_id: None,
         };
         let reason = format!("POST answered {} {}", reply.code, reply.reply);

@@ -91,6 +91,7 @@ fn busy() -> Smtp {
         code: 451,
         enhanced: Some("4.3.2".to_owned()),
         reply: "4.3.2 the demo's mail server is busy".to_owned(),
+        relay: None,
         queue_id: None,
     }
 }

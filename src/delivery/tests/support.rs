@@ -526,6 +526,7 @@ pub(super) fn refused(code: u16) -> Outcome {
         code,
         enhanced: None,
         reply: "no".to_owned(),
+        relay: None,
         queue_id: None,
     };
     Outcome::Refused { reply, permanent: code >= 500 }
@@ -584,6 +585,7 @@ static CONFIGURATION: LazyLock<Configuration> = LazyLock::new(|| {
         files: Arc::new(files),
         sources: Arc::new(Sources::new(&settings).unwrap()),
         sender,
+        relay_senders: Vec::new(),
         settings,
     }
 });

@@ -117,6 +117,7 @@ fn full_record(delivery: &DeliveryId) -> Record {
         data: data.as_object().expect("an object").clone(),
         is_final: false,
         smtp: Some(Smtp {
+            relay: Some("backup".to_owned()),
             server: "mx".to_owned(),
             command: "RCPT".to_owned(),
             code: 451,

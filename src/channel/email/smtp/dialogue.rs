@@ -29,6 +29,7 @@ pub(super) struct Session {
     pub(super) capabilities: Capabilities,
     /// Host and port, as records have them.
     pub(super) server: String,
+    pub(super) relay: Option<String>,
     pub(super) timeout: Duration,
     pub(super) dot_timeout: Duration,
     pub(super) pipelining: bool,
@@ -68,6 +69,27 @@ impl Session {
     /// Whether the server has neither closed the connection nor said something unasked.
     pub(super) fn is_quiet(&mut self) -> bool {
         self.wire.expect_silence().is_ok()
+    }
+
+    /// Whether mail from this address is taken.
+    ///
+    /// # Errors
+    /// What the server says instead.
+    pub(super) async fn try_sender(&mut self, from: &str) -> Result<(), String> {
+        let parameters = match (from.is_ascii(), self.capabilities.smtputf8) {
+            (true, _) => "",
+            (false, true) => " SMTPUTF8",
+            (false, false) => return Err("the sender's address needs SMTPUTF8".to_owned()),
+        };
+        let line = format!("MAIL FROM:<{from}>{parameters}\r\n");
+        match self.wire.command(&line, self.timeout).await {
+            Ok(reply) if reply.code == 250 => Ok(()),
+            Ok(reply) => {
+                let reply = format!("{} {}", reply.code, reply.text());
+                Err(format!("MAIL: {reply} (look at the sender, FROM_EMAIL)"))
+            }
+            Err(reason) => Err(format!("MAIL: {reason}")),
+        }
     }
 
     /// Says goodbye; a server that does not answer is left alone.
@@ -296,6 +318,7 @@ impl Session {
 
     fn record(&self, command: Command, reply: &Reply) -> SmtpReply {
         SmtpReply {
+            relay: self.relay.clone(),
             server: self.server.clone(),
             command: command.to_string(),
             code: reply.code,

@@ -8,14 +8,15 @@ mod dialogue;
 mod login;
 mod oauth;
 mod policy;
-mod pool;
 mod queue_id;
+mod relay;
+mod relays;
 mod reply;
 mod server;
 mod tls;
 mod wire;
 
-pub use pool::SmtpChannel;
+pub use relays::SmtpChannel;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -31,6 +31,8 @@ pub(super) struct Server {
     settings: Smtp,
     /// `host:port`, as records have it.
     name: String,
+    /// The relay's name, where records have it.
+    relay: Option<String>,
     tls: Option<Renewed<TlsConnector>>,
     /// The address that has connected and then kept silent.
     silent: Mutex<Option<SocketAddr>>,
@@ -81,7 +83,7 @@ impl Unavailable {
 }
 
 impl Server {
-    pub(super) fn new(settings: Smtp) -> Result<Self, String> {
+    pub(super) fn new(settings: Smtp, relay: Option<String>) -> Result<Self, String> {
         let tls = match settings.tls {
             SmtpTls::None => None,
             SmtpTls::Starttls | SmtpTls::Implicit => {
@@ -97,7 +99,8 @@ impl Server {
         let ca = settings.tls_files.ca.clone();
         let tokens = tokens.map(|oauth| TokenSource::new(*oauth, settings.timeout, ca));
         let tokens = tokens.transpose()?;
-        Ok(Self { settings, name, tls, tokens, silent: Mutex::default(), counted: Arc::default() })
+        let (silent, counted) = (Mutex::default(), Arc::default());
+        Ok(Self { settings, name, relay, tls, tokens, silent, counted })
     }
 
     /// How many connections are open or being opened.
@@ -133,6 +136,7 @@ impl Server {
             pipelining: settings.pipelining && capabilities.pipelining,
             capabilities,
             server: self.name.clone(),
+            relay: self.relay.clone(),
             timeout: settings.timeout,
             dot_timeout: settings.dot_timeout,
             is_reused: false,

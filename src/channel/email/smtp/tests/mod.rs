@@ -15,8 +15,9 @@ use super::SmtpChannel;
 use crate::{
     audit::TemplateRef,
     channel::{Channel, Extras, Outcome, Outgoing, email::Sender},
-    config::{self, EmailBackend, Environment, Smtp},
-    health::{Dependency, State},
+    config::{self, Environment, Relay},
+    health::{Dependency, Health, State},
+    metrics::Metrics,
     template::Rendered,
 };
 
@@ -132,7 +133,7 @@ impl Row {
         let sender =
             Sender::new("Cine", "noreply@example.org", reply_to.map(|(_, address)| *address))
                 .unwrap();
-        let channel = SmtpChannel::new(&smtp, sender, health.clone()).unwrap();
+        let channel = channel(smtp, sender, &health);
         if self.is_second_mail {
             let found = send(&channel, &health, "eva@example.com", "First").await;
             if !found.starts_with("sent 250") {
@@ -178,7 +179,12 @@ impl Row {
     }
 }
 
-fn smtp(port: u16, changes: &[(&str, &str)]) -> Smtp {
+fn channel(relay: Relay, sender: Sender, health: &Dependency) -> SmtpChannel {
+    let health = Health { smtp: health.clone(), ..Health::default() };
+    SmtpChannel::new(&[relay], &[sender], &health, &Metrics::default()).unwrap()
+}
+
+fn smtp(port: u16, changes: &[(&str, &str)]) -> Relay {
     let port = port.to_string();
     let settings = [
         ("SMTP_SERVER", "127.0.0.1"),
@@ -190,8 +196,7 @@ fn smtp(port: u16, changes: &[(&str, &str)]) -> Smtp {
     ];
     let all: HashMap<&str, &str> = settings.into_iter().chain(changes.iter().copied()).collect();
     let settings = config::load(None, &all.into_iter().collect::<Environment>()).unwrap().0;
-    let EmailBackend::Smtp(smtp) = settings.email.backend else { panic!("no server") };
-    smtp
+    settings.email.backend.relays()[0].clone()
 }
 
 /// Sends a mail; gives what would be recorded of it, with the reply, or why usher waits.
@@ -250,7 +255,7 @@ async fn connections_for_120_mails(max_connections: usize, max_mails: usize) -> 
     let server = Server::start(script).await;
     let health = Dependency::new("smtp");
     let sender = Sender::new("Cine", "noreply@example.org", None).unwrap();
-    let channel = SmtpChannel::new(&smtp(server.port, &[]), sender, health.clone()).unwrap();
+    let channel = channel(smtp(server.port, &[]), sender, &health);
     let sent = stream::iter(0..120)
         .map(async |number| send(&channel, &health, &format!("{number}@example.com"), "Many").await)
         .buffer_unordered(20)

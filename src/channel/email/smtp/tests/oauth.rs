@@ -19,12 +19,12 @@ use tokio_rustls::{
 };
 
 use super::{
-    DEADLINE, send,
+    DEADLINE, channel, send,
     server::{At, Say, Script, Server},
     smtp,
 };
 use crate::{
-    channel::email::{Sender, SmtpChannel, smtp::oauth::TokenSource},
+    channel::email::{Sender, smtp::oauth::TokenSource},
     config::{OAuth, OAuthGrant, Secret},
     health::Dependency,
 };
@@ -131,7 +131,7 @@ async fn login(
     );
     let health = Dependency::new("smtp");
     let sender = Sender::new("Cine", "noreply@example.org", None).unwrap();
-    let channel = SmtpChannel::new(&settings, sender, health.clone()).unwrap();
+    let channel = channel(settings, sender, &health);
     let found = send(&channel, &health, "eva@example.com", "Hello").await;
     let lines = server.heard().lines.clone();
     (found, endpoint.asked(), lines)

@@ -1,0 +1,162 @@
+//! Several mail servers: mail goes over the first that can be used.
+
+use mongodb::bson::Document;
+
+use crate::support::{
+    events::{BOOKINGS, booking},
+    smtp::{ClosedPort, Offers, Phase, SmtpServer},
+    usher::{Builder, Usher},
+    world::{World, brief, text},
+};
+
+/// A settings file with these relays, each with a name and a port.
+fn settings(world: &World, relays: &[(&str, u16)], more: &str) -> Builder {
+    let table = |(name, port): &(&str, u16)| {
+        format!(
+            "[[relay]]\nname = '{name}'\nserver = '127.0.0.1'\nport = {port}\ntls = 'none'\n\
+             from_email = '{name}@cine.test'\n{more}\n"
+        )
+    };
+    let file = world.folder().join("usher.toml");
+    std::fs::write(&file, relays.iter().map(table).collect::<String>()).expect("a file");
+    world.usher().set("USHER_CONFIG", file.display().to_string())
+}
+
+async fn publish(world: &World, name: &str) {
+    let event = booking(name, &format!("{name}@example.com"));
+    world.broker.publish(BOOKINGS, event.to_string()).await;
+}
+
+/// The relay of each record.
+fn relays(records: &[Document]) -> Vec<String> {
+    records.iter().map(|record| text(record, "smtp.relay")).collect()
+}
+
+fn fallbacks(usher: &Usher, relay: &str) -> Option<u64> {
+    let metrics = usher.get("/metrics").body;
+    let name = format!("usher_relay_fallback_total{{relay=\"{relay}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok())
+}
+
+#[tokio::test]
+async fn mail_goes_over_the_second_relay_until_the_first_is_back() {
+    let world = World::new().await;
+    let (first, second) = (ClosedPort::take(), SmtpServer::start().await);
+    let relays_in_order = [("first", first.port()), ("second", second.port())];
+    let usher = settings(&world, &relays_in_order, "").spawn().await;
+    usher.until_down("relay:first").await;
+    publish(&world, "one").await;
+    let mails = second.until_accepted(1).await;
+    assert_eq!(mails[0].from, "second@cine.test");
+    world.until_records(1).await;
+    assert_eq!(fallbacks(&usher, "second"), Some(1));
+    let ready = usher.get("/readyz?verbose");
+    for line in ["[+] smtp ok", "[-] relay:first ", "[+] relay:second ok", "degraded"] {
+        assert!(ready.body.contains(line), "{line:?} is missing:\n{}", ready.body);
+    }
+    assert_eq!(ready.status, 200);
+
+    let first = first.open(Offers::default());
+    usher.until_ready().await;
+    publish(&world, "two").await;
+    first.until_accepted(1).await;
+    let records = world.until_records(2).await;
+    assert_eq!(brief(&records), ["one@example.com 1 sent ", "two@example.com 1 sent "]);
+    assert_eq!(relays(&records), ["second", "first"]);
+    assert_eq!(fallbacks(&usher, "second"), Some(1));
+    assert_eq!(fallbacks(&usher, "first"), Some(0));
+}
+
+#[tokio::test]
+async fn a_relay_that_refuses_all_mail_is_tried_with_one_at_a_time_until_it_takes_it() {
+    let world = World::new().await;
+    let (first, second) = (SmtpServer::start().await, SmtpServer::start().await);
+    let usher = settings(&world, &[("first", first.port()), ("second", second.port())], "");
+    let usher = usher.start().await;
+    first.at(Phase::Mail).reply("421 4.3.2 not now");
+    publish(&world, "one").await;
+    second.until_accepted(1).await;
+    let records = world.until_records(1).await;
+    assert_eq!(brief(&records), ["one@example.com 1 sent "], "no attempt is counted");
+    assert_eq!(relays(&records), ["second"]);
+    assert!(first.reached(Phase::Mail) > 0, "it was asked");
+    first.relent();
+    // It has to prove itself with a mail.
+    let mut count = 1;
+    while first.accepted().is_empty() {
+        publish(&world, &format!("more-{count}")).await;
+        count += 1;
+        world.until_records(count).await;
+    }
+    usher.until_ready().await;
+}
+
+#[tokio::test]
+async fn a_silent_relay_costs_its_timeout_once() {
+    let world = World::new().await;
+    let (first, second) = (SmtpServer::start().await, SmtpServer::start().await);
+    first.at(Phase::Banner).hold();
+    let relays_in_order = [("first", first.port()), ("second", second.port())];
+    let usher = settings(&world, &relays_in_order, "timeout = '500ms'").spawn().await;
+    for name in ["one", "two", "three"] {
+        publish(&world, name).await;
+    }
+    second.until_accepted(3).await;
+    let records = world.until_records(3).await;
+    assert!(relays(&records).iter().all(|relay| relay == "second"));
+    first.relent();
+    usher.until_ready().await;
+    publish(&world, "four").await;
+    first.until_accepted(1).await;
+}
+
+#[tokio::test]
+async fn mail_of_unknown_outcome_never_changes_the_relay() {
+    let world = World::new().await;
+    let (first, second) = (SmtpServer::start().await, SmtpServer::start().await);
+    first.at(Phase::Dot).cut();
+    let usher = settings(&world, &[("first", first.port()), ("second", second.port())], "");
+    let mut usher = usher.start().await;
+    publish(&world, "one").await;
+    world.broker.take_one("usher.parked").await;
+    let records = world.until_records(1).await;
+    assert_eq!(brief(&records), ["one@example.com 1 unknown unknown"]);
+    usher.until_processed(1).await;
+    assert_eq!(usher.terminate().await.code(), Some(0));
+    assert!(second.received().is_empty());
+}
+
+#[tokio::test]
+async fn while_all_relays_are_down_mail_waits_for_any_of_them() {
+    let world = World::new().await;
+    let (first, second) = (ClosedPort::take(), ClosedPort::take());
+    let relays_in_order = [("first", first.port()), ("second", second.port())];
+    let usher = settings(&world, &relays_in_order, "").spawn().await;
+    publish(&world, "one").await;
+    let reason = usher.until_down("smtp").await;
+    assert!(reason.contains("relay:first") && reason.contains("relay:second"), "{reason}");
+    assert!(world.records().await.is_empty(), "no attempt is made");
+    let second = second.open(Offers::default());
+    second.until_accepted(1).await;
+    assert_eq!(brief(&world.until_records(1).await), ["one@example.com 1 sent "]);
+}
+
+#[tokio::test]
+async fn check_tries_each_relay_its_login_and_its_sender() {
+    let world = World::new().await;
+    let (first, second, closed) =
+        (SmtpServer::start().await, SmtpServer::start().await, ClosedPort::take());
+    second.at(Phase::Mail).reply("550 5.1.8 not your address");
+    let all = [("first", first.port()), ("second", second.port()), ("third", closed.port())];
+    let output = settings(&world, &all, "").output(&["check"]).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    for line in [
+        format!("ok       relay:first: 127.0.0.1:{}, no login configured", first.port()),
+        "FAILED   relay:second: MAIL: 550 5.1.8 not your address (look at".to_owned(),
+        "FAILED   relay:third: connect: ".to_owned(),
+    ] {
+        assert!(said.contains(&line), "{line:?} is missing:\n{said}");
+    }
+    assert!(first.received().is_empty() && !said.contains("smtp:"), "{said}");
+}
