@@ -170,17 +170,17 @@ impl InternalEvent for DeliveryPlanned<'_> {
     }
 }
 
-/// The broker confirmed a delivery that goes on in one of usher's own queues.
-pub(super) struct DeliveryRepublished<'a> {
-    pub(super) queue: String,
+/// The broker confirmed a message: a delivery that goes on in one of usher's own queues, or a status event.
+pub(super) struct MessagePublished<'a> {
+    pub(super) destination: String,
     pub(super) began: Instant,
     pub(super) span: &'a Span,
 }
 
-impl InternalEvent for DeliveryRepublished<'_> {
+impl InternalEvent for MessagePublished<'_> {
     fn emit(self, metrics: &Metrics) {
-        self.span.published(self.began, &self.queue);
-        metrics.republished(self.queue);
+        self.span.published(self.began, &self.destination);
+        metrics.published(self.destination);
     }
 }
 

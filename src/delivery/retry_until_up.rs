@@ -7,11 +7,11 @@ use jiff::Timestamp;
 
 use super::{
     Pipeline,
-    instrument::{DeliveryRepublished, RecordWritten},
+    instrument::{MessagePublished, RecordWritten},
 };
 use crate::{
     audit::{AuditError, Record},
-    broker::{BrokerError, Republish},
+    broker::{BrokerError, Republish, queue_names::STATUS},
     config::RateLimit,
     health::{Backoff, Dependency},
     ledger::{Admission, Input, LedgerError, Reply},
@@ -38,15 +38,17 @@ impl Pipeline {
     /// that no record proves.
     pub(super) async fn write(&self, record: Arc<Record>, span: &Span) {
         self.write_record(record.clone(), span).await;
-        self.publish_status(&record).await;
+        self.publish_status(&record, span).await;
     }
 
     /// The broker has confirmed the status event when this returns.
-    async fn publish_status(&self, record: &Record) {
+    async fn publish_status(&self, record: &Record, span: &Span) {
         let Some(events) = &self.status_events else { return };
         let Some(event) = StatusEvent::of_record(record).map(Arc::new) else { return };
+        let began = Instant::now();
         let publishing = self.health.rabbitmq.when("publishing status events");
         retry_until_up::<_, BrokerError, _>(&publishing, || events.publish(&event)).await;
+        MessagePublished { destination: STATUS.to_owned(), began, span }.emit(&self.metrics);
         crash_point!("after_status");
     }
 
@@ -108,8 +110,8 @@ impl Pipeline {
         let publish = || self.broker.republish(republish);
         retry_until_up::<_, BrokerError, _>(&self.health.rabbitmq.when("publishing"), publish)
             .await;
-        let queue = republish.destination.queue();
-        DeliveryRepublished { queue, began, span }.emit(&self.metrics);
+        let destination = republish.destination.queue();
+        MessagePublished { destination, began, span }.emit(&self.metrics);
     }
 }
 

@@ -172,17 +172,17 @@ impl Metrics {
         self.0.all.http_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// The broker has confirmed a republish to this queue.
-    pub fn republished(&self, queue: String) {
-        let labels = messaging(self.0.system, "publish", queue);
-        self.0.all.republished.get_or_create(&labels).inc();
+    /// The broker has confirmed a message to this queue or exchange.
+    pub fn published(&self, destination: String) {
+        let labels = messaging(self.0.system, "publish", destination);
+        self.0.all.published.get_or_create(&labels).inc();
     }
 
     /// An entry of a stream was forwarded to this queue.
     pub fn forwarded(&self, stream: &str, queue: String) {
         let consume = messaging("redis", "consume", stream.to_owned());
         self.0.all.consumed.get_or_create(&consume).inc();
-        self.republished(queue);
+        self.published(queue);
     }
 
     pub fn streams(&self, lengths: Vec<(String, u64)>) {

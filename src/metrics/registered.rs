@@ -25,7 +25,7 @@ pub(super) struct Registered {
     pub(super) registry: Registry,
     pub(super) consumed: Family<MessagingLabels, Counter>,
     pub(super) process_duration: Histograms<MessagingLabels>,
-    pub(super) republished: Family<MessagingLabels, Counter>,
+    pub(super) published: Family<MessagingLabels, Counter>,
     pub(super) in_flight: Gauge,
     pub(super) recorded: Family<DeliveryLabels, Counter>,
     pub(super) errors: Family<ErrorLabels, Counter>,
@@ -82,10 +82,10 @@ impl Registered {
                 "Time from the receipt of a message until it may be acknowledged; the count is the number of processed messages",
                 fast_buckets,
             ),
-            republished: register(
+            published: register(
                 &mut r,
                 "messaging_client_sent_messages",
-                "Messages republished to each of usher's own queues or forwarded from streams to source queues, confirmed by the broker",
+                "Messages to each of usher's own queues, from streams to source queues, and status events, confirmed by the broker",
             ),
             in_flight: register(&mut r, "messages_in_flight", "Messages in progress"),
             recorded: register(&mut r, "deliveries_recorded", "Audit records by route and status"),

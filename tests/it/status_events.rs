@@ -58,7 +58,7 @@ async fn every_record_and_every_action_has_one_that_keeps_to_the_contract() {
     smtp.at(Phase::Rcpt).to("eve@example.com").reply("550 5.1.1 no eve@example.com here");
     let settings =
         world.usher().smtp(&smtp).set("STATUS_EVENTS", "on").set("RETRY_SCHEDULE", "100ms");
-    let _usher = settings.start().await;
+    let usher = settings.start().await;
     world.broker.bind(LISTENER, STATUS, "#").await;
     for (id, recipient) in
         [("e-1", "ana@example.com"), ("e-2", "bob@example.com"), ("e-3", "eve@example.com")]
@@ -83,6 +83,9 @@ async fn every_record_and_every_action_has_one_that_keeps_to_the_contract() {
     };
     assert_eq!(ids(&events), records.iter().map(|record| text(record, "_id")).collect());
     assert_eq!(numbers(&events), (1..=5).collect());
+    usher.until_processed(5).await;
+    let counted = r#"messaging_destination_name="usher.status"} 5"#;
+    assert!(usher.get("/metrics").body.contains(counted), "no {counted}");
     let said = json!(events).to_string();
     for personal in ["@example.com here", "ana@", "bob@", "eve@", "Solaris"] {
         assert!(!said.contains(personal), "{personal}: {said}");
