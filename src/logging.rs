@@ -1,9 +1,20 @@
 //! Logs to standard error: readable text on a terminal, else JSON lines.
 
-use std::io::IsTerminal;
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
-    EnvFilter, filter::LevelFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter,
+    filter::LevelFilter,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
 use crate::{config::LogFormat, failure::Failure};
@@ -13,21 +24,68 @@ use crate::{config::LogFormat, failure::Failure};
 /// # Errors
 /// `RUST_LOG` can't be used.
 pub(crate) fn init(format: LogFormat, default: &str) -> Result<(), Failure> {
+    start(format, default, io::stderr)
+}
+
+/// Lines that wait until they are written.
+const WAITING_LINES: usize = 10_000;
+/// Lines that found no place among those that wait.
+static OVERFLOW: OnceLock<ErrorCounter> = OnceLock::new();
+/// Lines that could not be written.
+static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
+
+/// Starts the log of the daemon. A thread writes it, so that a reader that stops or goes away stops no mail;
+/// lines are lost instead, and counted. The guard writes what waits when it is dropped.
+///
+/// # Errors
+/// `RUST_LOG` can't be used.
+pub(crate) fn init_daemon(format: LogFormat) -> Result<WorkerGuard, Failure> {
+    let builder = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true);
+    let (writer, guard) = builder.thread_name("log").finish(CountedStderr);
+    let _ = OVERFLOW.set(writer.error_counter());
+    start(format, "info", writer)?;
+    Ok(guard)
+}
+
+/// How many lines of the daemon's log were lost.
+pub(crate) fn lost_lines() -> u64 {
+    let overflow = OVERFLOW.get().map_or(0, ErrorCounter::dropped_lines);
+    UNWRITTEN.load(Ordering::Relaxed) + overflow as u64
+}
+
+struct CountedStderr;
+
+impl Write for CountedStderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let written = io::stderr().write(line);
+        if written.is_err() {
+            UNWRITTEN.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn start<W>(format: LogFormat, default: &str, writer: W) -> Result<(), Failure>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let wanted = std::env::var_os("RUST_LOG").unwrap_or_default();
     let filter = filter(&wanted.to_string_lossy(), default)
         .map_err(|reason| Failure::config(format!("RUST_LOG: {reason}")))?;
     let human = match format {
         LogFormat::Human => true,
         LogFormat::Json => false,
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => io::stderr().is_terminal(),
     };
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = fmt::layer().with_writer(writer);
     // A second call, as in tests, changes nothing.
     let _ = if human {
-        registry
-            .with(layer.with_target(false).with_ansi(std::io::stderr().is_terminal()))
-            .try_init()
+        registry.with(layer.with_target(false).with_ansi(io::stderr().is_terminal())).try_init()
     } else {
         registry
             .with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false))

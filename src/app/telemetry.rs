@@ -6,6 +6,7 @@ use crate::{
     config::Relay,
     failure::Failure,
     health::{Dependency, Health},
+    logging,
     metrics::Metrics,
     supervisor::Supervisor,
     trace::Tracer,
@@ -29,18 +30,20 @@ impl Telemetry {
     ) -> Result<Self, Failure> {
         let tracer = Tracer::from_environment(system, instance)
             .map_err(|error| Failure::config(format!("{error:#}")))?;
+        let metrics = Metrics::new(
+            system,
+            queues,
+            configuration.routing.route_names(),
+            &Status::ALL.map(Status::as_str),
+        );
+        metrics.watch_log(logging::lost_lines);
         Ok(Self {
             health: Health {
                 tasks: supervisor.tasks().clone(),
                 relays: relays(configuration.settings.email.backend.relays()),
                 ..Health::default()
             },
-            metrics: Metrics::new(
-                system,
-                queues,
-                configuration.routing.route_names(),
-                &Status::ALL.map(Status::as_str),
-            ),
+            metrics,
             tracer,
         })
     }

@@ -27,7 +27,7 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(config: Option<&Path>, args: RunArgs) -> Result<ExitCode, Failure> {
     let loaded = configuration::load(config)?;
-    logging::init(loaded.settings.log_format, "info")?;
+    let _log = logging::init_daemon(loaded.settings.log_format)?;
     for warning in &loaded.warnings {
         tracing::warn!(setting = %warning.setting, "{}", warning.reason);
     }

@@ -8,7 +8,7 @@ mod registered;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -51,6 +51,7 @@ struct Inner {
     send: Histogram,
     record: Histogram,
     pools: Mutex<Vec<(String, PoolStatus)>>,
+    lost_lines: OnceLock<fn() -> u64>,
 }
 
 /// Reads the current use of a pool.
@@ -133,6 +134,7 @@ impl Metrics {
             send: step("send"),
             record: step("record"),
             pools: Mutex::default(),
+            lost_lines: OnceLock::new(),
             system,
             all,
         }))
@@ -301,6 +303,11 @@ impl Metrics {
         self.pools().push((pool.into(), Box::new(status)));
     }
 
+    /// Reads how many lines of the log were lost whenever metrics are rendered.
+    pub fn watch_log(&self, lost_lines: fn() -> u64) {
+        let _ = self.0.lost_lines.set(lost_lines);
+    }
+
     /// All metrics in OpenMetrics text format.
     pub fn render(&self, health: &Health) -> Result<String, std::fmt::Error> {
         let all = &self.0.all;
@@ -327,6 +334,9 @@ impl Metrics {
             let labels = PoolLabels { pool: pool.clone() };
             all.pools_max.get_or_create(&labels).set(gauge(status.max_size));
             all.pools_waiting.get_or_create(&labels).set(gauge(status.waiting));
+        }
+        if let Some(lost_lines) = self.0.lost_lines.get() {
+            all.log_lines_lost.inner().store(lost_lines(), Ordering::Relaxed);
         }
         let mut out = String::new();
         text::encode(&mut out, &all.registry)?;

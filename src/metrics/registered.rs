@@ -36,6 +36,7 @@ pub(super) struct Registered {
     pub(super) latency: Histograms<PriorityLabels>,
     pub(super) batches: Histogram,
     pub(super) records_unstorable: Counter,
+    pub(super) log_lines_lost: Counter,
     pub(super) pools: Family<PoolStateLabels, Gauge>,
     pub(super) pools_max: Family<PoolLabels, Gauge>,
     pub(super) pools_waiting: Family<PoolLabels, Gauge>,
@@ -122,6 +123,11 @@ impl Registered {
                 slow_buckets,
             ),
             batches: register_batch_sizes(&mut r),
+            log_lines_lost: register(
+                &mut r,
+                "log_lines_lost",
+                "Lines of the log that were not written, because nobody read it fast enough or at all",
+            ),
             records_unstorable: register(
                 &mut r,
                 "audit_records_unstorable",

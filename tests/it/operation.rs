@@ -1,5 +1,6 @@
 //! What operators see: health, metrics and logs.
 
+use lapin::BasicProperties;
 use serde_json::Value;
 
 use crate::support::{
@@ -131,4 +132,31 @@ async fn switched_off_mail_is_recorded_as_suppressed() {
     world.broker.publish(BOOKINGS, booking("e-1", "user@example.com").to_string()).await;
     assert_eq!(world.until_statuses(1).await, ["suppressed"]);
     assert!(smtp.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_no_mail_and_lost_lines_are_counted() {
+    const MANY: usize = 300;
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp).set("RUST_LOG", "debug").start().await;
+    // More than a pipe holds.
+    usher.read_log(Some(false));
+    let events = (0..MANY).map(|number| {
+        let event = booking(&format!("e-{number}"), "ana@example.com");
+        (event.to_string(), BasicProperties::default())
+    });
+    world.broker.publish_all(BOOKINGS, events).await;
+    smtp.until_accepted(MANY).await;
+    assert_eq!(usher.get("/readyz").body, "ok\n");
+    usher.read_log(None);
+    world.broker.publish(BOOKINGS, booking("e-last", "ana@example.com").to_string()).await;
+    smtp.until_accepted(MANY + 1).await;
+    eventually("lost lines are counted", async || {
+        let metrics = usher.get("/metrics").body;
+        let lost =
+            metrics.lines().find_map(|line| line.strip_prefix("usher_log_lines_lost_total "));
+        lost.is_some_and(|count| count != "0").then_some(())
+    })
+    .await;
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::{
     LOOK_AGAIN, eventually,
@@ -33,6 +34,8 @@ pub(crate) struct Usher {
     kept: PathBuf,
     /// Reads the log until the process ends.
     reader: Option<JoinHandle<()>>,
+    /// Whether the log is read; once it is `None`, its pipe is closed.
+    is_read: watch::Sender<Option<bool>>,
     address: String,
 }
 
@@ -101,13 +104,20 @@ impl Builder {
         let stderr = child.stderr.take().expect("it was piped");
         let logs = Arc::<Mutex<Vec<String>>>::default();
         let lines = logs.clone();
+        let (is_read, wanted) = watch::channel(Some(true));
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.lock().expect("no reader panicked").push(line);
+                while *wanted.borrow() == Some(false) && wanted.has_changed().is_ok() {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                if wanted.borrow().is_none() {
+                    return;
+                }
             }
         });
         let kept = self.folder.join(format!("usher-{}.log", child.id()));
-        Usher { child, logs, kept, reader: Some(reader), address: String::new() }
+        Usher { child, logs, kept, reader: Some(reader), is_read, address: String::new() }
     }
 
     /// Starts `usher run` and waits until it listens, not until its services answer.
@@ -185,6 +195,11 @@ impl Usher {
         self.logs.lock().expect("no reader panicked").join("\n")
     }
 
+    /// Reads its log no more, until it is read again (`Some(true)`) or its pipe is closed (`None`).
+    pub(crate) fn read_log(&self, is_read: Option<bool>) {
+        let _ = self.is_read.send_replace(is_read);
+    }
+
     /// The log lines with this message.
     pub(crate) fn find_log(&self, message: &str) -> Vec<Value> {
         let logs = self.logs.lock().expect("no reader panicked");
@@ -245,6 +260,7 @@ impl Usher {
 impl Drop for Usher {
     fn drop(&mut self) {
         self.kill();
+        self.read_log(Some(true));
         let _ = self.reader.take().map(JoinHandle::join);
         // Its folder may be gone.
         let _ = std::fs::write(&self.kept, self.log());
