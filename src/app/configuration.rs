@@ -6,14 +6,14 @@ use crate::{
     audit::store::MongoAudit,
     broker::Message,
     channel::email::Sender,
-    config::{self, Email, Environment, Settings, Warning, amqp_urls},
+    config::{self, Email, Environment, Relay, Settings, Warning, amqp_urls},
     delivery::Composer,
     event::{Properties, Sources},
     failure::Failure,
     ledger::redis::{Deployment, RedisLedger, Windows},
     logging,
     metrics::Metrics,
-    routing::{EMBEDDED_ROUTES, Identity, RoutingTable},
+    routing::{ChannelKind, EMBEDDED_ROUTES, Identity, Route, RoutingTable},
     supervisor::Supervisor,
     template::{
         Globals, Templates, Trial,
@@ -149,6 +149,9 @@ pub(crate) fn load_with(
         }
     }
     let routing = read_routing_table(&settings).map_err(|found| faults.extend(found));
+    if let Ok(routing) = &routing {
+        faults.extend(relay_faults(routing, email.backend.relays()));
+    }
     let files = source::read(settings.templates_dir.as_deref())
         .map_err(|error| faults.push(format!("templates: {error:#}")));
     let templates = match (&files, &routing) {
@@ -192,6 +195,23 @@ fn own_sender(email: &Email, name: Option<&str>, address: Option<&str>) -> Resul
         Some(dkim) => sender.signing(dkim).map_err(|reason| format!("DKIM_PRIVATE_KEY: {reason}")),
         None => Ok(sender),
     }
+}
+
+/// Routes that relays name and nobody knows, and routes whose mail no relay takes.
+fn relay_faults(routing: &RoutingTable, relays: &[Relay]) -> Vec<String> {
+    let unknown = relays.iter().flat_map(|relay| {
+        let unknown = relay.routes.iter().filter(|name| routing.route(name).is_none());
+        unknown.map(|name| format!("relay {}, routes: there is no route {name:?}", relay.name))
+    });
+    let takes = |relay: &Relay, route: &Route| {
+        relay.routes.is_empty() || relay.routes.contains(&route.name)
+    };
+    let routes = routing.routes().into_iter().filter(|route| route.channel == ChannelKind::Email);
+    let without = routes.filter(|route| !relays.iter().any(|relay| takes(relay, route)));
+    let without =
+        without.map(|route| format!("relay: none takes mail of the route {}", route.name));
+    let without = without.filter(|_| !relays.is_empty());
+    unknown.chain(without).collect()
 }
 
 fn read_routing_table(settings: &Settings) -> Result<RoutingTable, Vec<String>> {

@@ -37,7 +37,7 @@ impl Channel for FileChannel {
         super::email::check_recipient(address)
     }
 
-    async fn ready(&self) -> Box<dyn Slot> {
+    async fn ready(&self, _route: &str) -> Box<dyn Slot> {
         Box::new(FileSlot { sender: self.sender.clone(), folder: self.folder.clone() })
     }
 }

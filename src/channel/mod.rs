@@ -90,13 +90,13 @@ pub trait Channel: Send + Sync {
     /// The reason. Trying again can't help.
     fn check_recipient(&self, address: &str) -> Result<(), String>;
 
-    /// Waits until a message can be sent at once. A server that is down is waited for here, before the
+    /// Waits until a message of this route can be sent at once. A server that is down is waited for here, before the
     /// delivery is claimed, so no attempt is used up.
-    async fn ready(&self) -> Box<dyn Slot>;
+    async fn ready(&self, route: &str) -> Box<dyn Slot>;
 
     /// Connects once, so that health knows the servers.
     async fn check(&self) {
-        drop(self.ready().await);
+        drop(self.ready("").await);
     }
 }
 

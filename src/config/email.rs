@@ -80,8 +80,18 @@ fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
             check_server(r, smtp.as_ref());
             if let Some(smtp) = smtp {
                 let name = relays::DEFAULT.to_owned();
-                let default = Relay { name, order: 0, from_address: None, from_name: None, smtp };
-                relays.insert(0, default);
+                relays.insert(
+                    0,
+                    Relay {
+                        name,
+                        order: 0,
+                        weight: 1,
+                        routes: Vec::new(),
+                        from_address: None,
+                        from_name: None,
+                        smtp,
+                    },
+                );
             }
             relays.sort_by_key(|relay| relay.order);
             if !relays.is_empty() {

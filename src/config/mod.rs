@@ -286,6 +286,8 @@ mod tests {
             [[relay]]
             name = 'first'
             order = 0
+            weight = 3
+            routes = ['booking-confirmed']
             server = 'mx.example.org'";
         let (settings, _) =
             from_file(file, &[&REAL_SMTP[..], &[("SMTP_PORT", "26")]].concat()).unwrap();
@@ -295,6 +297,8 @@ mod tests {
         assert_eq!(brief, [("default", 0, 26), ("first", 0, 587), ("backup", 1, 465)]);
         assert_eq!(relays[2].from_address.as_deref(), Some("cine@example.net"));
         assert_eq!((&relays[2].from_name, &relays[1].from_address), (&None, &None));
+        assert_eq!((relays[0].weight, relays[1].weight), (1, 3));
+        assert_eq!(relays[1].routes, ["booking-confirmed"]);
         assert_eq!(relays[1].smtp.dot_timeout, Duration::from_secs(600), "the default");
         // The longest transaction counts.
         let hold = (30 * 60 - 2 * 60 - 11 * 60) / 2;

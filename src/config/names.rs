@@ -146,8 +146,12 @@ pub const NAMES: &[Name] = {
 };
 
 /// Settings that only a `[[relay]]` table of the file has, beside those of [`NAMES`] that it shares.
-const RELAY_NAMES: &[Name] =
-    &[name("RELAY_NAME", Kind::Plain, &[]), name("RELAY_ORDER", Kind::Plain, &[])];
+const RELAY_NAMES: &[Name] = &[
+    name("RELAY_NAME", Kind::Plain, &[]),
+    name("RELAY_ORDER", Kind::Plain, &[]),
+    name("RELAY_WEIGHT", Kind::Plain, &[]),
+    name("RELAY_ROUTES", Kind::List, &[]),
+];
 
 /// Settings that no `[[relay]]` table has.
 const NOT_OF_RELAYS: [&str; 2] = ["SMTP_MAX_RETRIES", "SMTP_USE_TLS"];

@@ -34,6 +34,8 @@ pub(super) fn relays(r: &mut Reader) -> Vec<Relay> {
 fn relay(r: &mut Reader, position: u16) -> Option<Relay> {
     let name = r.read("RELAY_NAME", name);
     let order = r.read("RELAY_ORDER", v::number(0..=1000));
+    let weight = r.read("RELAY_WEIGHT", v::number(1..=1000));
+    let routes = r.value("RELAY_ROUTES", v::list(v::line));
     let username = r.read("SMTP_USERNAME", v::line);
     let smtp = smtp(r, username);
     check_server(r, smtp.as_ref());
@@ -48,6 +50,8 @@ fn relay(r: &mut Reader, position: u16) -> Option<Relay> {
     Some(Relay {
         name: name?,
         order: order.unwrap_or(position),
+        weight: weight.unwrap_or(1),
+        routes,
         from_address,
         from_name,
         smtp: smtp?,

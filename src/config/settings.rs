@@ -214,6 +214,10 @@ pub struct Relay {
     pub name: String,
     /// The lowest that can be used is used.
     pub order: u16,
+    /// Its share of the mail of all relays with this order, at least 1.
+    pub weight: u16,
+    /// The routes whose mail it takes; empty: all.
+    pub routes: Vec<String>,
     /// Sender address (`from_email`); `None`: that of all mail.
     pub from_address: Option<String>,
     /// Sender's display name (`from_name`); `None`: that of all mail.

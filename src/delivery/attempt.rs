@@ -80,8 +80,9 @@ impl Pipeline {
     /// Waits for a place on the channel, for as long as a message may be held. Under load, no
     /// connection waits for MongoDB: the booking is looked at meanwhile.
     async fn wait_for_channel(&self, ctx: &DeliveryContext<'_>) -> Option<Ready> {
-        let channel = self.channel(ctx.delivery.route.channel);
-        let ready = timeout(self.policy.hold_time, channel.ready());
+        let route = &ctx.delivery.route;
+        let channel = self.channel(route.channel);
+        let ready = timeout(self.policy.hold_time, channel.ready(&route.name));
         let (slot, superseded) = join!(ready, self.superseded(ctx));
         Some(Ready { slot: slot.ok()?, superseded })
     }

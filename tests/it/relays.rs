@@ -127,6 +127,51 @@ async fn mail_of_unknown_outcome_never_changes_the_relay() {
 }
 
 #[tokio::test]
+async fn relays_of_one_order_share_by_weight_and_routes_bind_mail() {
+    let world = World::new().await;
+    let servers = [SmtpServer::start().await, SmtpServer::start().await, SmtpServer::start().await];
+    let [cancelled, one, three] = &servers;
+    let table = |name: &str, server: &SmtpServer, more: &str| {
+        let port = server.port();
+        format!(
+            "[[relay]]\nname = '{name}'\nserver = '127.0.0.1'\nport = {port}\ntls = 'none'\n{more}\n"
+        )
+    };
+    let file = world.folder().join("usher.toml");
+    let write = |routes: &str| {
+        let tables = [
+            table("cancelled", cancelled, &format!("routes = ['{routes}']")),
+            table("one", one, "order = 7"),
+            table("three", three, "order = 7\nweight = 3"),
+        ];
+        std::fs::write(&file, tables.concat()).unwrap();
+    };
+    let settings = world.usher().set("USHER_CONFIG", file.display().to_string());
+    write("no-such-route");
+    let refused = settings.output(&["check", "--offline"]).await;
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        said.contains("relay cancelled, routes: there is no route \"no-such-route\""),
+        "{said}"
+    );
+    write("booking-cancelled");
+    let usher = settings.start().await;
+    for number in 1..=8 {
+        publish(&world, &format!("user-{number}")).await;
+    }
+    one.until_accepted(2).await;
+    three.until_accepted(6).await;
+    assert!(cancelled.received().is_empty());
+    // Each stands in for the other, which is no fallback.
+    one.at(Phase::Mail).reply("421 4.3.2 not now");
+    for number in 9..=12 {
+        publish(&world, &format!("user-{number}")).await;
+    }
+    three.until_accepted(10).await;
+    assert_eq!(fallbacks(&usher, "three"), Some(0));
+}
+
+#[tokio::test]
 async fn while_all_relays_are_down_mail_waits_for_any_of_them() {
     let world = World::new().await;
     let (first, second) = (ClosedPort::take(), ClosedPort::take());

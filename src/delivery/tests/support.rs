@@ -296,7 +296,7 @@ impl Channel for ScriptedChannel {
         (self.check)(address)
     }
 
-    async fn ready(&self) -> Box<dyn Slot> {
+    async fn ready(&self, _route: &str) -> Box<dyn Slot> {
         if *lock(&self.is_down) {
             std::future::pending::<()>().await;
         }

@@ -32,6 +32,9 @@ const IDLE: Duration = Duration::from_secs(5);
 
 pub(super) struct Relay {
     pub(super) order: u16,
+    pub(super) weight: u16,
+    /// The routes whose mail it takes; empty: all.
+    routes: Vec<String>,
     sender: Sender,
     pool: Pool<Connections>,
     circuit_breaker: CircuitBreaker,
@@ -79,6 +82,8 @@ impl Relay {
             .map_err(|error| error.to_string())?;
         Ok(Self {
             order: relay.order,
+            weight: relay.weight,
+            routes: relay.routes.clone(),
             sender: around.sender,
             pool,
             circuit_breaker: CircuitBreaker::new(around.health),
@@ -89,6 +94,10 @@ impl Relay {
             usability: around.usability,
             fallback: around.fallback,
         })
+    }
+
+    pub(super) fn takes(&self, route: &str) -> bool {
+        self.routes.is_empty() || self.routes.iter().any(|one| one == route)
     }
 
     /// The use of its connections.

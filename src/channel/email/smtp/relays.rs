@@ -1,6 +1,9 @@
 //! The mail channel: each mail goes over the first relay that can be used.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -22,6 +25,8 @@ pub struct SmtpChannel {
     /// By their order.
     relays: Vec<Arc<Relay>>,
     usability: Arc<Usability>,
+    /// Counts mail that several relays of one order could take.
+    shared_out: AtomicUsize,
 }
 
 /// What is known of all relays together.
@@ -64,7 +69,8 @@ impl SmtpChannel {
             metrics.watch_pool(health.name(), move || watched.status());
             Ok(made)
         });
-        Ok(Self { relays: relays.collect::<Result<_, String>>()?, usability })
+        let relays = relays.collect::<Result<_, String>>()?;
+        Ok(Self { relays, usability, shared_out: AtomicUsize::new(0) })
     }
 
     /// Opens a connection, logs in, has the sender accepted and says goodbye.
@@ -79,14 +85,37 @@ impl SmtpChannel {
         Ok(())
     }
 
-    async fn first_usable(&self) -> Option<Box<dyn Slot>> {
-        let first = self.relays.first()?;
-        for relay in &self.relays {
-            if let Some(slot) = relay.slot(relay.order > first.order).await {
-                return Some(slot);
+    /// A place on the first relay of this route that can be used. Those of one order share by weight.
+    async fn first_usable(&self, route: &str) -> Option<Box<dyn Slot>> {
+        let mut is_fallback = false;
+        for group in self.relays.chunk_by(|a, b| a.order == b.order) {
+            let takers: Vec<_> = group.iter().filter(|relay| relay.takes(route)).collect();
+            let (before, from) = takers.split_at(self.share(&takers));
+            for relay in from.iter().chain(before) {
+                if let Some(slot) = relay.slot(is_fallback).await {
+                    return Some(slot);
+                }
             }
+            is_fallback |= !takers.is_empty();
         }
         None
+    }
+
+    /// Which of them is next by weight.
+    fn share(&self, relays: &[&Arc<Relay>]) -> usize {
+        let total: usize = relays.iter().map(|relay| usize::from(relay.weight)).sum();
+        if relays.len() < 2 {
+            return 0;
+        }
+        let mut turn = self.shared_out.fetch_add(1, Ordering::Relaxed) % total;
+        let is_next = |relay: &&Arc<Relay>| match turn.checked_sub(relay.weight.into()) {
+            Some(left) => {
+                turn = left;
+                false
+            }
+            None => true,
+        };
+        relays.iter().position(is_next).unwrap_or(0)
     }
 }
 
@@ -96,11 +125,11 @@ impl Channel for SmtpChannel {
         crate::channel::email::check_recipient(address)
     }
 
-    async fn ready(&self) -> Box<dyn Slot> {
+    async fn ready(&self, route: &str) -> Box<dyn Slot> {
         let mut changes = self.usability.changed.subscribe();
         loop {
             changes.mark_unchanged();
-            if let Some(slot) = self.first_usable().await {
+            if let Some(slot) = self.first_usable(route).await {
                 return slot;
             }
             // The sender lives as long as this channel.
