@@ -49,7 +49,7 @@
 //! scheduler      batcher broker clients clock event redaction routing supervisor
 //! trace          audit broker event health routing
 //! template       audit clients config event health metrics routing
-//! channel        audit clock config event health metrics private_files redaction routing template text tls
+//! channel        audit clock config event health ledger metrics private_files redaction routing template text tls
 //! contract       broker duration event routing status_events template
 //! embedded       audit broker config duration event ledger private_files routing scheduler
 //! stream_source  broker clients clock config duration event health metrics routing tls

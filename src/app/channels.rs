@@ -6,13 +6,15 @@ use super::{configuration::Configuration, telemetry::Telemetry};
 use crate::{
     channel::{
         Channel,
-        email::SmtpChannel,
+        email::{SharedRates, SmtpChannel},
         file::FileChannel,
         simulated::Simulated,
         sms::{SimulatedSms, SmsChannel},
     },
     config::EmailBackend,
     failure::Failure,
+    ledger::Ledger,
+    routing::Identity,
     supervisor::{Supervisor, Task},
 };
 
@@ -26,8 +28,10 @@ impl Channels {
     pub(super) fn build(
         configuration: &Configuration,
         telemetry: &Telemetry,
+        ledger: Arc<dyn Ledger>,
     ) -> Result<Self, Failure> {
-        Ok(Self { email: email(configuration, telemetry)?, sms: sms(configuration, telemetry)? })
+        let email = email(configuration, telemetry, ledger)?;
+        Ok(Self { email, sms: sms(configuration, telemetry)? })
     }
 
     /// Connects once, so that health knows the servers before the first message.
@@ -45,6 +49,7 @@ impl Channels {
 pub(super) fn email(
     configuration: &Configuration,
     telemetry: &Telemetry,
+    ledger: Arc<dyn Ledger>,
 ) -> Result<Arc<dyn Channel>, Failure> {
     let (sender, health) = (configuration.sender.clone(), &telemetry.health);
     let backend = &configuration.settings.email.backend;
@@ -54,7 +59,9 @@ pub(super) fn email(
     Ok(match backend {
         EmailBackend::Smtp(relays) => {
             let senders = &configuration.relay_senders;
-            let channel = SmtpChannel::new(relays, senders, health, &telemetry.metrics);
+            let deployment = Identity::new(configuration.settings.pepper.expose()).deployment();
+            let rates = SharedRates { ledger, deployment };
+            let channel = SmtpChannel::new(relays, senders, health, &telemetry.metrics, &rates);
             Arc::new(channel.map_err(Failure::config)?)
         }
         EmailBackend::File(folder) => {

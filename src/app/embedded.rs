@@ -100,7 +100,7 @@ pub(crate) async fn run(
     let end = CancellationToken::new();
     http::serve(listener, settings.http_limits, &telemetry, None, &supervisor, &end)?;
     let channels = Channels {
-        email: email(&configuration, folder, &telemetry)?,
+        email: email(&configuration, folder, &telemetry, embedded.ledger.clone())?,
         sms: channels::sms(&configuration, &telemetry)?,
     };
     let input = open_input(events).await?;
@@ -151,9 +151,10 @@ fn email(
     configuration: &Configuration,
     folder: &Path,
     telemetry: &Telemetry,
+    ledger: Arc<EmbeddedLedger>,
 ) -> Result<Arc<dyn Channel>, Failure> {
     if !matches!(configuration.settings.email.backend, EmailBackend::Simulated) {
-        return channels::email(configuration, telemetry);
+        return channels::email(configuration, telemetry, ledger);
     }
     telemetry.health.smtp.unused();
     let mail = folder.join("mail");

@@ -39,11 +39,11 @@ pub(crate) async fn run(
     let topology = Arc::new(topology);
     let queues = topology.consumed().map(|(queue, _)| queue);
     let telemetry = Telemetry::build("rabbitmq", queues, &configuration, &instance, &supervisor)?;
-    let channels = Channels::build(&configuration, &telemetry)?;
     let listener = http::bind(settings).await?;
     tracing::info!(instance, version = env!("CARGO_PKG_VERSION"), "usher starts");
     let services =
         Services::build(&configuration, topology.clone(), &telemetry, &supervisor).await?;
+    let channels = Channels::build(&configuration, &telemetry, services.ledger.clone())?;
     services.refuse_foreign_ledger().await?;
     let api = http::api(&configuration, &services);
     let backends = services.backends(settings, &instance, &supervisor);

@@ -134,6 +134,7 @@ pub(super) fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
     let dot_timeout = r.value("SMTP_DOT_TIMEOUT", v::duration_in(MILLISECOND..=HOUR));
     let connections = r.value("SMTP_CONNECTIONS", v::number(1..=1000));
     let mails_per_connection = r.value("SMTP_MAILS_PER_CONNECTION", v::number(1..=u32::MAX));
+    let rate = r.read("SMTP_RATE", v::send_rate);
     let pipelining = r.value("SMTP_PIPELINING", v::boolean);
     let ehlo_name = r.read("SMTP_EHLO_NAME", v::ehlo_name);
     let server = server
@@ -156,6 +157,7 @@ pub(super) fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
         dot_timeout,
         connections,
         mails_per_connection,
+        rate,
         pipelining,
         ehlo_name,
         oauth: oauth.map(Box::new),

@@ -356,6 +356,23 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_spread_over_its_period() {
+        let rate = |text: &str| {
+            let rate = smtp(&[("SMTP_RATE", text)]).0.rate.unwrap();
+            (rate.count, rate.period.as_millis())
+        };
+        assert_eq!(rate("14/s"), (1, 72));
+        assert_eq!(rate("30/min"), (1, 2000));
+        assert_eq!(rate("500 / 1s"), (50, 100));
+        assert_eq!(rate("1000/s"), (100, 100));
+        assert_eq!(rate("3600/h"), (1, 1000));
+        for text in ["14", "0/s", "1001/s", "5/fortnight", "1/0s", "-1/s"] {
+            let wrong = faults(&[&REAL_SMTP[..], &[("SMTP_RATE", text)]].concat());
+            assert!(wrong.starts_with("SMTP_RATE (environment SMTP_RATE): must be"), "{wrong}");
+        }
+    }
+
+    #[test]
     fn other_backends_need_no_server_and_always_overrules_all() {
         let (settings, _) =
             from_env(&[("EMAIL_BACKEND", "file"), ("SMTP_USERNAME", "me")]).unwrap();

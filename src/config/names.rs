@@ -80,6 +80,7 @@ pub const NAMES: &[Name] = {
         name("SMTP_DOT_TIMEOUT", Plain, &[]),
         name("SMTP_CONNECTIONS", Plain, &[]),
         name("SMTP_MAILS_PER_CONNECTION", Plain, &[]),
+        name("SMTP_RATE", Plain, &[]),
         name("SMTP_PIPELINING", Plain, &[]),
         name("SMTP_EHLO_NAME", Plain, &[]),
         name("SMTP_AUTH", Plain, &[]),

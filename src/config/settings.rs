@@ -248,6 +248,8 @@ pub struct Smtp {
     pub connections: usize,
     /// Mails after which a connection is replaced (`SMTP_MAILS_PER_CONNECTION`), at least 1.
     pub mails_per_connection: u32,
+    /// Mail that may go out within a period, over all instances (`SMTP_RATE`).
+    pub rate: Option<RateLimit>,
     /// Whether commands go out together where the server allows it (`SMTP_PIPELINING`).
     pub pipelining: bool,
     /// The name in EHLO (`SMTP_EHLO_NAME`); `None`: this host's if it is a full one, else its address.

@@ -43,6 +43,24 @@ pub(super) fn rate_limit(text: &str) -> Parsed<RateLimit> {
     parts.ok_or_else(|| "must be a number and a period, such as 10/1h".to_owned())
 }
 
+/// `14/s`, `30/min`: mail within a period, spread evenly. At most a tenth of a second's mail goes at once, so
+/// that a server which counts by the second never sees more than its limit and that.
+pub(super) fn send_rate(text: &str) -> Parsed<RateLimit> {
+    let rate = text.split_once('/').and_then(|(count, period)| {
+        let count = count.trim().parse::<u32>().ok().filter(|count| *count > 0)?;
+        let period = period.trim();
+        let one = if period.starts_with(|c: char| c.is_ascii_digit()) { "" } else { "1" };
+        let period = duration::parse(&format!("{one}{period}")).ok()?;
+        let interval = u32::try_from(period.as_millis()).ok()?.div_ceil(count);
+        // Milliseconds are as fine as the ledger counts.
+        let is_possible = u128::from(count) <= period.as_millis();
+        let burst = 100_u32.checked_div(interval)?.max(1);
+        let interval = Duration::from_millis(interval.into());
+        is_possible.then_some(RateLimit { count: burst, period: interval * burst })
+    });
+    rate.ok_or_else(|| "must be such as 14/s, 30/min or 500/h, and at most 1000/s".to_owned())
+}
+
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),

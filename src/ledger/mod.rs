@@ -28,15 +28,14 @@ pub trait Ledger: Send + Sync {
     /// Applies an input to the entry of a delivery, atomically.
     async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError>;
 
-    /// Counts one mail to this recipient against the limit, or returns how long to wait.
-    async fn admit(&self, recipient_hash: &str, limit: RateLimit)
-    -> Result<Admission, LedgerError>;
+    /// Counts one mail against the limit of a recipient or relay, or returns how long to wait.
+    async fn admit(&self, key: &str, limit: RateLimit) -> Result<Admission, LedgerError>;
 
     /// Renews the lease of this instance. Its claims hold while it does so.
     async fn renew(&self, instance: &str) -> Result<(), LedgerError>;
 }
 
-/// Whether one more mail to a recipient may be sent now.
+/// Whether one more mail to a recipient, or over a relay, may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     Now,

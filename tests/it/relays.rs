@@ -171,6 +171,35 @@ async fn relays_of_one_order_share_by_weight_and_routes_bind_mail() {
     assert_eq!(fallbacks(&usher, "three"), Some(0));
 }
 
+/// Two instances share the rate. What is above it goes over the next relay.
+#[tokio::test]
+async fn a_rate_is_held_by_all_instances_together() {
+    let world = World::new().await;
+    let (first, second) = (SmtpServer::start().await, SmtpServer::start().await);
+    let settings = settings(&world, &[("first", first.port()), ("second", second.port())], "");
+    let file = world.folder().join("usher.toml");
+    let tables = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, tables.replacen("tls =", "rate = '1/h'\ntls =", 1)).unwrap();
+    let ushers = [settings.start().await, settings.start().await];
+    for number in 1..=10 {
+        publish(&world, &format!("user-{number}")).await;
+    }
+    second.until_accepted(9).await;
+    first.until_accepted(1).await;
+    let counted: u64 = ushers.iter().filter_map(|usher| fallbacks(usher, "second")).sum();
+    assert_eq!(counted, 9);
+    drop(ushers);
+    // Without another relay it waits for its turn.
+    let alone = world.usher().smtp(&second).set("SMTP_RATE", "5/s");
+    let _ushers = [alone.start().await, alone.start().await];
+    let began = std::time::Instant::now();
+    for number in 11..=21 {
+        publish(&world, &format!("user-{number}")).await;
+    }
+    second.until_accepted(20).await;
+    assert!(began.elapsed() >= std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn while_all_relays_are_down_mail_waits_for_any_of_them() {
     let world = World::new().await;

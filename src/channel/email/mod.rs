@@ -12,4 +12,4 @@ mod smtp;
 pub use address::check_recipient;
 pub use compose::{Composed, Sender};
 pub use qr::qr_png;
-pub use smtp::SmtpChannel;
+pub use smtp::{SharedRates, SmtpChannel};

@@ -9,6 +9,7 @@ mod login;
 mod oauth;
 mod policy;
 mod queue_id;
+mod rate;
 mod relay;
 mod relays;
 mod reply;
@@ -16,6 +17,7 @@ mod server;
 mod tls;
 mod wire;
 
+pub use rate::SharedRates;
 pub use relays::SmtpChannel;
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! One mail server: connections that are kept open, at most `SMTP_CONNECTIONS` at once, behind a circuit
 //! breaker.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use deadpool::{
@@ -17,6 +20,7 @@ use super::{
     classify::Command,
     dialogue::{Session, Transacted},
     policy::PolicyRefusals,
+    rate::Rate,
     relays::Usability,
     server::{Server, Unavailable},
 };
@@ -38,6 +42,7 @@ pub(super) struct Relay {
     sender: Sender,
     pool: Pool<Connections>,
     circuit_breaker: CircuitBreaker,
+    rate: Option<Rate>,
     policy: PolicyRefusals,
     mails_per_connection: u32,
     allowance: Arc<Allowance>,
@@ -55,6 +60,7 @@ pub(super) struct Surroundings {
     pub(super) health: Dependency,
     pub(super) usability: Arc<Usability>,
     pub(super) fallback: Counter,
+    pub(super) rate: Option<Rate>,
     /// Whether records name it.
     pub(super) is_named: bool,
 }
@@ -87,6 +93,7 @@ impl Relay {
             sender: around.sender,
             pool,
             circuit_breaker: CircuitBreaker::new(around.health),
+            rate: around.rate,
             policy: PolicyRefusals::default(),
             mails_per_connection: settings.mails_per_connection,
             allowance: Arc::new(Allowance::new(settings.connections)),
@@ -109,8 +116,16 @@ impl Relay {
     /// A place for one mail; `None` where the relay can't be used now. While all its connections are in
     /// use, they are waited for.
     pub(super) async fn slot(self: &Arc<Self>, is_fallback: bool) -> Option<Box<dyn Slot>> {
+        if self.rate.as_ref().is_some_and(Rate::is_used_up) {
+            return None;
+        }
         let trial = self.admit()?;
         let (session, place) = self.connection(trial.is_some()).await?;
+        if let Some(rate) = &self.rate
+            && !rate.admits().await
+        {
+            return None;
+        }
         Some(Box::new(RelaySlot {
             relay: self.clone(),
             session,
@@ -118,6 +133,11 @@ impl Relay {
             trial,
             is_fallback,
         }))
+    }
+
+    /// When its rate allows the next mail, for those who found it used up.
+    pub(super) fn next_by_rate(&self) -> Option<Instant> {
+        self.rate.as_ref()?.next()
     }
 
     /// Opens a first connection. If that can't be done, it is tried again until it can.

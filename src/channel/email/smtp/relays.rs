@@ -7,9 +7,10 @@ use std::sync::{
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout_at};
 
 use super::{
+    rate::{Rate, SharedRates},
     relay::{Relay, Surroundings},
     server::Server,
 };
@@ -47,6 +48,7 @@ impl SmtpChannel {
         senders: &[Sender],
         health: &Health,
         metrics: &Metrics,
+        rates: &SharedRates,
     ) -> Result<Self, String> {
         let (smtp, known) = (health.smtp.clone(), health.relays.clone());
         let usability = Usability { smtp, relays: known, changed: watch::Sender::new(()) };
@@ -59,6 +61,7 @@ impl SmtpChannel {
                 health: health.clone(),
                 usability: usability.clone(),
                 fallback: metrics.relay_fallback(&relay.name),
+                rate: relay.smtp.rate.map(|limit| Rate::new(limit, &relay.name, rates)),
                 is_named,
             };
             let made = Arc::new(Relay::new(relay, around).map_err(|reason| match is_named {
@@ -132,8 +135,13 @@ impl Channel for SmtpChannel {
             if let Some(slot) = self.first_usable(route).await {
                 return slot;
             }
+            let next = self.relays.iter().filter_map(|relay| relay.next_by_rate()).min();
+            let changed = changes.changed();
             // The sender lives as long as this channel.
-            let _ = changes.changed().await;
+            match next {
+                Some(next) => drop(timeout_at(next.into(), changed).await),
+                None => drop(changed.await),
+            }
         }
     }
 

@@ -5,17 +5,18 @@ mod dialogues;
 mod oauth;
 mod server;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
 
 use self::server::{At, Say, Script, Server};
-use super::SmtpChannel;
+use super::{SharedRates, SmtpChannel};
 use crate::{
     audit::TemplateRef,
     channel::{Channel, Extras, Outcome, Outgoing, email::Sender},
     config::{self, Environment, Relay},
+    embedded::{Database, ledger::EmbeddedLedger},
     health::{Dependency, Health, State},
     metrics::Metrics,
     template::Rendered,
@@ -181,7 +182,10 @@ impl Row {
 
 fn channel(relay: Relay, sender: Sender, health: &Dependency) -> SmtpChannel {
     let health = Health { smtp: health.clone(), ..Health::default() };
-    SmtpChannel::new(&[relay], &[sender], &health, &Metrics::default()).unwrap()
+    let (database, long) = (Database::in_memory().unwrap(), Duration::from_secs(60));
+    let ledger = Arc::new(EmbeddedLedger::new(database, "i".to_owned(), long, long));
+    let rates = SharedRates { ledger, deployment: "test".to_owned() };
+    SmtpChannel::new(&[relay], &[sender], &health, &Metrics::default(), &rates).unwrap()
 }
 
 fn smtp(port: u16, changes: &[(&str, &str)]) -> Relay {
