@@ -47,7 +47,7 @@ pub struct Extras {
 pub struct QrCode {
     /// The image's name in the HTML.
     pub name: String,
-    pub text: String,
+    pub png: Vec<u8>,
 }
 
 /// A version of a calendar entry.

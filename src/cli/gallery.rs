@@ -10,11 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use handlebars::html_escape;
 
 use crate::{
-    channel::{
-        Outgoing,
-        email::{Sender, qr_png},
-        sms,
-    },
+    channel::{Outgoing, email::Sender, sms},
     private_files,
     routing::ChannelKind,
     template::Rendered,
@@ -169,7 +165,6 @@ fn page(name: &str, entry: &GalleryMessage, raw: &[u8], reload: bool) -> String 
 fn with_images(message: &Outgoing) -> String {
     let html = &message.rendered.html;
     let Some(qr) = &message.extras.qr else { return html.clone() };
-    let Some(png) = qr_png(&qr.text) else { return html.clone() };
-    let data = format!("data:image/png;base64,{}", STANDARD.encode(png));
+    let data = format!("data:image/png;base64,{}", STANDARD.encode(&qr.png));
     html.replace(&format!("cid:{}", qr.name), &data)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::calendar_entry;
 use crate::{
-    channel::{Extras, Outgoing, QrCode},
+    channel::{Extras, Outgoing, QrCode, email::qr_png},
     event::{Event, InvalidAttachment, Sources},
     routing::{Delivery, VariableFault},
     template::{TemplateError, Templates},
@@ -77,7 +77,10 @@ impl Composer {
         variables: &Map<String, Value>,
     ) -> Result<Outgoing, ComposeError> {
         let extras = self.extras(delivery, event, variables)?;
-        let rendered = self.templates.render(&delivery.route, variables, event)?;
+        let mut rendered = self.templates.render(&delivery.route, variables, event)?;
+        if let (Some(name), None) = (&delivery.route.inline_qr, &extras.qr) {
+            remove_image(&mut rendered.html, name);
+        }
         let bytes = rendered.html.len() + rendered.text.len();
         if bytes > MAX_MAIL_BYTES {
             return Err(ComposeError::TooLarge(bytes));
@@ -98,7 +101,8 @@ impl Composer {
     ) -> Result<Extras, InvalidAttachment> {
         let route = &delivery.route;
         let qr = route.inline_qr.as_ref().and_then(|name| {
-            Some(QrCode { name: name.clone(), text: text(variables.get(name)?)? })
+            // A text that is too long for a code stands in the mail all the same.
+            Some(QrCode { name: name.clone(), png: qr_png(&text(variables.get(name)?)?)? })
         });
         let calendar = route.calendar.as_ref().and_then(|rule| {
             let entry = calendar_entry::entry(rule, variables, event, self.zone.as_ref());
@@ -126,4 +130,39 @@ pub(super) fn text(value: &Value) -> Option<String> {
         _ => return None,
     };
     (!text.is_empty()).then_some(text)
+}
+
+/// Takes out the image `cid:<name>`, of which there is no picture.
+fn remove_image(html: &mut String, name: &str) {
+    let source = format!("cid:{name}");
+    let mut from = 0;
+    while let Some(at) = html[from..].find(&source).map(|at| from + at) {
+        from = at + source.len();
+        let is_whole = html[from..].starts_with(['"', '\'', ' ', '>', '/']);
+        let (begin, end) = (html[..at].rfind('<'), html[from..].find('>'));
+        if let (true, Some(begin), Some(end)) = (is_whole, begin, end)
+            && html[begin..].get(..4).is_some_and(|tag| tag.eq_ignore_ascii_case("<img"))
+        {
+            html.replace_range(begin..=from + end, "");
+            from = begin;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_without_a_picture_is_taken_out() {
+        for (html, left) in [
+            ("<p><img alt=\"x\" src=\"cid:qr\" width=\"1\"/>a</p>", "<p>a</p>"),
+            ("<IMG src='cid:qr'><img src=cid:qr>", ""),
+            ("<img src=\"cid:qr2\">cid:qr\"", "<img src=\"cid:qr2\">cid:qr\""),
+        ] {
+            let mut mail = html.to_owned();
+            remove_image(&mut mail, "qr");
+            assert_eq!(mail, left);
+        }
+    }
 }

@@ -154,6 +154,8 @@ pub(super) enum Function {
     List,
     /// `{{#each (lines message)}}`: the lines of a text, for HTML would run them together.
     Lines,
+    /// `{{truncate body 140}}`: its first words on one line.
+    Truncate,
     /// `{{plural days_left "día" "días"}}`: `1 día`, `2 días`.
     Plural,
     /// `{{money price "EUR"}}`: `12,00 €`.
@@ -188,6 +190,7 @@ impl Function {
             "lookup" => ("lookup", Self::Lookup),
             "list" => ("list", Self::List),
             "lines" => ("lines", Self::Lines),
+            "truncate" => ("truncate", Self::Truncate),
             "plural" => ("plural", Self::Plural),
             "money" => ("money", Self::Money),
             "date" => ("date", Self::Date),
@@ -321,6 +324,10 @@ impl Call<'_> {
                 let lines: Vec<Value> = lines.collect();
                 mail.step(lines.len())?;
                 lines.into()
+            }
+            (Function::Truncate, [value, most]) => {
+                let most = most.as_u64().and_then(|it| usize::try_from(it).ok());
+                truncated(&text(value), most.unwrap_or_default()).into()
             }
             (Function::Plural, [number, words @ ..]) => {
                 let number = text(number);
@@ -546,6 +553,29 @@ pub(super) fn is_true(value: &Value) -> bool {
         Value::Array(items) => !items.is_empty(),
         Value::Object(_) => true,
     }
+}
+
+/// The words of a text that have room in so many characters, on one line; of a longer word what has room.
+fn truncated(text: &str, most: usize) -> String {
+    let mut line = String::new();
+    let mut length = 0;
+    for word in text.split_whitespace() {
+        let letters = word.chars().count();
+        let gap = usize::from(length > 0);
+        if length + gap + letters > most {
+            if length == 0 {
+                line.extend(word.chars().take(most));
+            }
+            line.push('…');
+            break;
+        }
+        if gap == 1 {
+            line.push(' ');
+        }
+        line.push_str(word);
+        length += gap + letters;
+    }
+    line
 }
 
 /// A number is the same as another of its size, or as a text that it is written as.

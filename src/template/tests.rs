@@ -351,6 +351,9 @@ fn what_could_not_be_checked_or_would_be_unsafe_is_refused_with_its_place() {
         ("{{date amount}}", "date takes a time, this is an amount"),
         ("{{date showtime \"tiny\"}}", "date is written short, medium, long, full"),
         ("{{number seats}}", "number takes a number, this is a list"),
+        ("{{truncate seats 3}}", "truncate takes a text, this is a list"),
+        ("{{truncate name}}", "truncate takes a text and a number of characters, not 1 values"),
+        ("{{truncate name count}}", "truncate takes how many characters there may be"),
         ("{{list name}}", "list takes a list, this is a text"),
         ("{{list items}}", "list takes a list of plain values"),
         ("{{plural count \"a\"}}", "plural takes a number and its words"),
@@ -405,6 +408,10 @@ fn values_stay_values() {
             "A1, A2, and B5 1 hour Sunday, December 15, 2024 at 7:30 PM",
         ),
         ("{{current_year}} {{current_date}}", "2024 December 10, 2024"),
+        (
+            "{{truncate message 9}}|{{truncate message 8}}|{{truncate seats.[0] 1}}|{{truncate none 9}}",
+            "a & b <c>|a & b…|A…|",
+        ),
         ("{{#each items}}{{price}}{{#if price}}+{{/if}} {{/each}}", "€12.50+ $0.00 "),
     ] {
         assert_text(template, wanted);

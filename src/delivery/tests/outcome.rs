@@ -234,3 +234,14 @@ async fn a_retry_keeps_its_secrets_for_it_needs_them() {
     bench.process_republished(bench.broker.take_one()).await;
     assert_eq!(only(bench.email.bodies()).rendered.subject, "A note: 734512");
 }
+
+#[tokio::test]
+async fn a_code_that_can_not_be_drawn_has_no_image() {
+    let bench = TestBench::new();
+    for (id, text) in [("e-1", "TKT-1".to_owned()), ("e-2", "x".repeat(2332))] {
+        bench.process(&with(event("ticket", id), &json!({"text": text}))).await;
+    }
+    let [drawn, plain] = bench.email.bodies().try_into().unwrap();
+    assert!(drawn.extras.qr.is_some() && drawn.rendered.html == "<img src=\"cid:text\">");
+    assert!(plain.extras.qr.is_none() && plain.rendered.html.is_empty());
+}

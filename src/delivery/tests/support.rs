@@ -574,6 +574,9 @@ static CONFIGURATION: LazyLock<Configuration> = LazyLock::new(|| {
             let path = format!("{}.hbs", part.replace("LANGUAGE", language));
             files.insert(path, "A note: {{text}}".to_owned());
         }
+        for (part, text) in [("subject", "t"), ("html", "<img src=\"cid:text\">"), ("txt", "t")] {
+            files.insert(format!("ticket/{language}.{part}.hbs"), text.to_owned());
+        }
     }
     let sender = email::Sender::new("Cinema", &settings.email.from_address, None).unwrap();
     let routing = RoutingTable::parse(include_str!("routes.toml"), &lists).unwrap();

@@ -132,6 +132,17 @@ impl Pass<'_> {
             (Function::List, [other]) => wrong("a list", other),
             (Function::Lines, [Type::Text | Type::Any]) => Ok(Type::List(Rc::new(Type::Text))),
             (Function::Lines, [other]) => wrong("a text", other),
+            (Function::Truncate, [Type::Text | Type::Any, _]) => match &call.params[1] {
+                Parameter::Literal(Value::Number(most))
+                    if most.as_u64().is_some_and(|it| it > 0) =>
+                {
+                    Ok(Type::Text)
+                }
+                _ => Err("truncate takes how many characters there may be: {{truncate text 140}}"
+                    .to_owned()),
+            },
+            (Function::Truncate, [other, _]) => wrong("a text", other),
+            (Function::Truncate, _) => count("a text and a number of characters"),
             (Function::Plural, [number, words @ ..]) => {
                 if !number.may_be_number() {
                     return wrong("a number", number);
