@@ -65,7 +65,7 @@ pub(super) fn email(
             Arc::new(channel.map_err(Failure::config)?)
         }
         EmailBackend::File(folder) => {
-            let channel = FileChannel::new(sender, folder.clone());
+            let channel = FileChannel::new(sender, folder.clone(), health.smtp.clone());
             Arc::new(channel.map_err(|error| {
                 Failure::config(format!("EMAIL_FILE_PATH {}: {error}", folder.display()))
             })?)

@@ -159,7 +159,11 @@ fn email(
     telemetry.health.smtp.unused();
     let mail = folder.join("mail");
     tracing::info!(folder = %mail.display(), "mail is written to files, nothing is sent");
-    Ok(Arc::new(FileChannel::new(configuration.sender.clone(), mail)?))
+    Ok(Arc::new(FileChannel::new(
+        configuration.sender.clone(),
+        mail,
+        telemetry.health.smtp.clone(),
+    )?))
 }
 
 type Input = Box<dyn AsyncRead + Send + Unpin>;

@@ -6,20 +6,24 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use super::{Channel, Outcome, Outgoing, Slot, email::Sender};
-use crate::private_files;
+use crate::{
+    health::{Dependency, State},
+    private_files,
+};
 
 pub struct FileChannel {
     sender: Sender,
     folder: PathBuf,
+    health: Dependency,
 }
 
 impl FileChannel {
-    /// Creates the folder if it is missing. Mail in it becomes readable for this user alone; a folder that
+    /// `health` is told when the folder can't be written to. Creates the folder if it is missing. Mail in it becomes readable for this user alone; a folder that
     /// exists keeps its own mode.
     ///
     /// # Errors
     /// The folder can't be created, or a mail in it is another user's.
-    pub fn new(sender: Sender, folder: PathBuf) -> std::io::Result<Self> {
+    pub fn new(sender: Sender, folder: PathBuf, health: Dependency) -> std::io::Result<Self> {
         private_files::create_folder(&folder)?;
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();
@@ -27,7 +31,7 @@ impl FileChannel {
                 private_files::close(&path)?;
             }
         }
-        Ok(Self { sender, folder })
+        Ok(Self { sender, folder, health })
     }
 }
 
@@ -38,13 +42,18 @@ impl Channel for FileChannel {
     }
 
     async fn ready(&self, _route: &str) -> Box<dyn Slot> {
-        Box::new(FileSlot { sender: self.sender.clone(), folder: self.folder.clone() })
+        Box::new(FileSlot {
+            sender: self.sender.clone(),
+            folder: self.folder.clone(),
+            health: self.health.clone(),
+        })
     }
 }
 
 struct FileSlot {
     sender: Sender,
     folder: PathBuf,
+    health: Dependency,
 }
 
 #[async_trait]
@@ -54,19 +63,27 @@ impl Slot for FileSlot {
             Ok(mail) => mail,
             Err(reason) => return Outcome::Impossible(reason),
         };
-        if !latch.await {
-            return Outcome::Withheld;
-        }
         // The Message-ID names the file, so a second copy replaces the first. The rename is atomic.
         let name = message.message_id.trim_matches(['<', '>']).split('@').next().unwrap_or("mail");
         let part = self.folder.join(format!(".{name}.part"));
         let whole = self.folder.join(format!("{name}.eml"));
-        let path = whole.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            private_files::write(&part, &mail.text)?;
-            std::fs::rename(&part, &path)
-        });
-        match written.await.unwrap_or_else(|error| Err(error.into())) {
+        let path = part.clone();
+        let written = tokio::task::spawn_blocking(move || private_files::write(&path, &mail.text));
+        if let Err(error) = written.await.unwrap_or_else(|error| Err(error.into())) {
+            // A full disk is no fault of this mail. What was written of it takes room.
+            let _ = std::fs::remove_file(&part);
+            let reason = format!("{}: {error}", part.display());
+            self.health.down(&reason);
+            return Outcome::Unavailable(reason, None);
+        }
+        if matches!(self.health.state(), State::Down(_)) {
+            self.health.up();
+        }
+        if !latch.await {
+            let _ = std::fs::remove_file(&part);
+            return Outcome::Withheld;
+        }
+        match std::fs::rename(&part, &whole) {
             Ok(()) => Outcome::Sent(None),
             Err(error) => Outcome::Interrupted(format!("{}: {error}", whole.display()), None),
         }

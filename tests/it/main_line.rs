@@ -229,6 +229,22 @@ async fn the_file_backend_writes_each_mail_to_a_file() {
 }
 
 #[tokio::test]
+async fn mail_waits_while_its_folder_can_not_be_written() {
+    let world = World::new().await;
+    let (folder, away) = (world.folder().join("mails"), world.folder().join("away"));
+    let usher = world.usher().set("EMAIL_BACKEND", "file");
+    let usher = usher.set("EMAIL_FILE_PATH", folder.display().to_string()).start().await;
+    std::fs::rename(&folder, &away).unwrap();
+    world.broker.publish(BOOKINGS, booking("e-1", "user@example.com").to_string()).await;
+    let reason = usher.until_down("smtp").await;
+    assert!(reason.contains("mails/") && reason.contains("No such file"), "{reason}");
+    std::fs::rename(&away, &folder).unwrap();
+    let records = world.until_records(1).await;
+    assert_eq!(brief(&records), ["user@example.com 1 sent "]);
+    assert!(usher.get("/readyz?verbose").body.contains("[+] smtp ok"));
+}
+
+#[tokio::test]
 async fn low_priority_mail_goes_through_a_queue_of_its_own() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;

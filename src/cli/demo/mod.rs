@@ -188,7 +188,8 @@ fn pipeline(
     mail: &Path,
     sent: &Sent,
 ) -> Result<Arc<Pipeline>, Failure> {
-    let files = FileChannel::new(loaded.sender.clone(), mail.to_owned())?;
+    let files =
+        FileChannel::new(loaded.sender.clone(), mail.to_owned(), Telemetry::default().health.smtp)?;
     let channel = |inner, kind| Arc::new(DemoChannel::new(inner, kind, sent.clone()));
     let channels = Channels {
         email: channel(Box::new(files), ChannelKind::Email),
