@@ -21,6 +21,7 @@ mod oracle;
 mod oracle_tested;
 mod points;
 mod proxy;
+mod relays;
 mod requests;
 mod rows;
 mod settle;

@@ -72,7 +72,7 @@ impl Stage {
         let left = self.settle(published, instances).await;
         let broker = self.broker().await;
         let evidence = Evidence {
-            accepted: self.smtp.accepted(),
+            accepted: self.accepted(),
             records: self.records().await,
             dead: broker.take_all("usher.dead").await,
             poison: broker.take_all("usher.poison").await,

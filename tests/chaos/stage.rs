@@ -16,6 +16,7 @@ use super::{
 use crate::support::{
     broker::Broker,
     events::BOOKINGS,
+    mail::Mail,
     smtp::SmtpServer,
     usher::{Builder, Usher},
     world::{Services, World},
@@ -27,6 +28,8 @@ const SCHEDULE: &str = "300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms,300ms,30
 /// A world with a mail server, and with settings by which a dead owner is found in seconds.
 pub(crate) struct Stage {
     pub(crate) smtp: SmtpServer,
+    /// Further mail servers, by their order.
+    pub(crate) relays: Vec<SmtpServer>,
     world: World,
     usher: Builder,
     declared: AtomicBool,
@@ -70,12 +73,32 @@ impl Stage {
             .set("INSTANCE_TTL", "1500ms")
             .set("INSTANCE_RENEWAL", "500ms")
             .set("DRAIN_TIMEOUT", "15s");
-        Self { smtp, world, usher, declared: AtomicBool::new(false) }
+        Self { smtp, relays: Vec::new(), world, usher, declared: AtomicBool::new(false) }
     }
 
     /// A setting for later instances.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.usher = self.usher.clone().set(name, value);
+    }
+
+    /// Adds a mail server that stands in for those before it, for later instances.
+    pub(crate) fn add_relay(&mut self, name: &str, server: SmtpServer) {
+        let file = self.world.folder().join("usher.toml");
+        let relays = std::fs::read_to_string(&file).unwrap_or_default();
+        let port = server.port();
+        let relay = format!(
+            "{relays}[[relay]]\nname = '{name}'\nserver = '127.0.0.1'\nport = {port}\n\
+             tls = 'none'\ntimeout = '2s'\ndot_timeout = '10s'\nconnections = 4\n"
+        );
+        std::fs::write(&file, relay).expect("a file in the folder");
+        self.set("USHER_CONFIG", &file.display().to_string());
+        self.relays.push(server);
+    }
+
+    /// Mail that any of the servers has accepted.
+    pub(crate) fn accepted(&self) -> Vec<Mail> {
+        let servers = std::iter::once(&self.smtp).chain(&self.relays);
+        servers.flat_map(SmtpServer::accepted).collect()
     }
 
     /// The settings of an instance.
