@@ -107,7 +107,7 @@ pub(crate) async fn run(
     let broker = embedded.broker.clone();
     watch::spawn_planned(embedded.scheduler.clone(), &telemetry.metrics, &supervisor, &end);
     let backends = embedded.backends();
-    let pipeline = pipeline::build(&configuration, backends, channels, telemetry.clone());
+    let pipeline = pipeline::build(&configuration, backends, channels.clone(), telemetry.clone());
     let publisher = pipeline::spawn_publisher(pipeline.clone(), &supervisor, &end);
     // Neither reader nor consumers are started again: the input can't be read from where it was, and
     // everything else is in the file, where the next process finds it.
@@ -129,6 +129,7 @@ pub(crate) async fn run(
         done = supervisor.run_once(Task::Consumers, consuming) => done??,
         () = deadline => {}
     }
+    channels.email.close().await;
     end.cancel();
     publisher.await?;
     if input_ended.is_cancelled() {

@@ -70,6 +70,7 @@ pub(crate) async fn run(
     let consumers = consumers::build(settings, topology, rabbitmq, stop);
     consumers::consume(&supervisor, &consumers, &handler, settings.drain_timeout).await;
 
+    channels.email.close().await;
     // What it has claimed would have to wait for the end of its lease.
     let _ = timeout(GOODBYE, publisher).await;
     if let Some(forwarding) = forwarding {

@@ -98,6 +98,9 @@ pub trait Channel: Send + Sync {
     async fn check(&self) {
         drop(self.ready("").await);
     }
+
+    /// Says goodbye to the servers, once nothing more is to be sent.
+    async fn close(&self) {}
 }
 
 /// A place for one message, such as a connection that is open and logged in.

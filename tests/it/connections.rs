@@ -167,3 +167,15 @@ async fn an_idle_connection_that_the_server_closed_costs_no_attempt() {
     );
     assert_eq!(smtp.sessions(), 3);
 }
+
+#[tokio::test]
+async fn a_mail_server_is_told_goodbye_when_usher_stops() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let mut usher = world.usher().smtp(&smtp).start().await;
+    world.broker.publish(BOOKINGS, SEED_BOOKING).await;
+    smtp.until_accepted(1).await;
+    world.until_records(1).await;
+    assert_eq!(usher.terminate().await.code(), Some(0));
+    assert_eq!(smtp.quits(), smtp.sessions());
+}

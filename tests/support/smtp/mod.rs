@@ -67,6 +67,7 @@ struct State {
     received: Vec<Mail>,
     reached: HashMap<Phase, usize>,
     sessions: usize,
+    quits: usize,
 }
 
 impl Shared {
@@ -153,6 +154,11 @@ impl SmtpServer {
     /// Connections that were opened so far.
     pub(crate) fn sessions(&self) -> usize {
         self.shared.state().sessions
+    }
+
+    /// Connections that were ended with QUIT.
+    pub(crate) fn quits(&self) -> usize {
+        self.shared.state().quits
     }
 
     /// How often a phase was reached, counted before its reply.

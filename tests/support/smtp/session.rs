@@ -73,7 +73,10 @@ impl Session {
                     self.say("250 2.0.0 ok").await?;
                 }
                 "NOOP" => self.say("250 2.0.0 ok").await?,
-                "QUIT" => return self.say("221 2.0.0 bye").await,
+                "QUIT" => {
+                    self.shared.state().quits += 1;
+                    return self.say("221 2.0.0 bye").await;
+                }
                 _ => self.say("502 5.5.1 what?").await?,
             }
         }

@@ -11,7 +11,7 @@ use deadpool::{
     Status,
     managed::{Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult},
 };
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -143,6 +143,12 @@ impl Relay {
     /// Opens a first connection. If that can't be done, it is tried again until it can.
     pub(super) async fn check(self: &Arc<Self>) {
         self.connection(false).await;
+    }
+
+    /// Ends idle connections with QUIT (RFC 5321 4.1.1.10), which takes a second at most.
+    pub(super) async fn close(&self) {
+        let idle = self.pool.retain(|_, _| false).removed;
+        join_all(idle.into_iter().map(|session| session.quit())).await;
     }
 
     /// Everybody while the breaker is closed; one at a time once the server can be reached again.

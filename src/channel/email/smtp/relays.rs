@@ -148,6 +148,10 @@ impl Channel for SmtpChannel {
     async fn check(&self) {
         join_all(self.relays.iter().map(Relay::check)).await;
     }
+
+    async fn close(&self) {
+        join_all(self.relays.iter().map(|relay| relay.close())).await;
+    }
 }
 
 impl Usability {
