@@ -41,7 +41,7 @@ impl Channel for FileChannel {
         super::email::check_recipient(address)
     }
 
-    async fn ready(&self, _route: &str) -> Box<dyn Slot> {
+    async fn ready(&self, _route: &str, _is_retry: bool) -> Box<dyn Slot> {
         Box::new(FileSlot {
             sender: self.sender.clone(),
             folder: self.folder.clone(),

@@ -91,12 +91,13 @@ pub trait Channel: Send + Sync {
     fn check_recipient(&self, address: &str) -> Result<(), String>;
 
     /// Waits until a message of this route can be sent at once. A server that is down is waited for here, before the
-    /// delivery is claimed, so no attempt is used up.
-    async fn ready(&self, route: &str) -> Box<dyn Slot>;
+    /// delivery is claimed, so no attempt is used up. A retry is not what a server that failed is tried with,
+    /// while another works.
+    async fn ready(&self, route: &str, is_retry: bool) -> Box<dyn Slot>;
 
     /// Connects once, so that health knows the servers.
     async fn check(&self) {
-        drop(self.ready("").await);
+        drop(self.ready("", false).await);
     }
 
     /// Says goodbye to the servers, once nothing more is to be sent.

@@ -28,7 +28,7 @@ impl Channel for Simulated {
         super::email::check_recipient(address)
     }
 
-    async fn ready(&self, _route: &str) -> Box<dyn Slot> {
+    async fn ready(&self, _route: &str, _is_retry: bool) -> Box<dyn Slot> {
         Box::new(SimulatedSlot { sender: self.sender.clone(), print: self.print })
     }
 }

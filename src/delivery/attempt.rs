@@ -82,7 +82,8 @@ impl Pipeline {
     async fn wait_for_channel(&self, ctx: &DeliveryContext<'_>) -> Option<Ready> {
         let route = &ctx.delivery.route;
         let channel = self.channel(route.channel);
-        let ready = timeout(self.policy.hold_time, channel.ready(&route.name));
+        let is_retry = ctx.delivery.attempt > 1;
+        let ready = timeout(self.policy.hold_time, channel.ready(&route.name, is_retry));
         let (slot, superseded) = join!(ready, self.superseded(ctx));
         Some(Ready { slot: slot.ok()?, superseded })
     }

@@ -82,7 +82,7 @@ impl Channel for SmsChannel {
         check_recipient(number)
     }
 
-    async fn ready(&self, _route: &str) -> Box<dyn Slot> {
+    async fn ready(&self, _route: &str, _is_retry: bool) -> Box<dyn Slot> {
         // Never closed, so acquiring can't fail.
         let place = self.places.clone().acquire_owned().await.unwrap_or_else(|_| unreachable!());
         loop {
@@ -194,7 +194,7 @@ impl Channel for SimulatedSms {
         check_recipient(number)
     }
 
-    async fn ready(&self, _route: &str) -> Box<dyn Slot> {
+    async fn ready(&self, _route: &str, _is_retry: bool) -> Box<dyn Slot> {
         Box::new(Self)
     }
 }

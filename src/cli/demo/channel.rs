@@ -54,8 +54,8 @@ impl Channel for DemoChannel {
         self.inner.check_recipient(address)
     }
 
-    async fn ready(&self, route: &str) -> Box<dyn Slot> {
-        let slot = self.inner.ready(route).await;
+    async fn ready(&self, route: &str, is_retry: bool) -> Box<dyn Slot> {
+        let slot = self.inner.ready(route, is_retry).await;
         let (sent, refusals) = (self.sent.clone(), self.refusals.clone());
         Box::new(DemoSlot { slot, kind: self.kind, sent, refusals })
     }

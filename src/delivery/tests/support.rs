@@ -296,7 +296,7 @@ impl Channel for ScriptedChannel {
         (self.check)(address)
     }
 
-    async fn ready(&self, _route: &str) -> Box<dyn Slot> {
+    async fn ready(&self, _route: &str, _is_retry: bool) -> Box<dyn Slot> {
         if *lock(&self.is_down) {
             std::future::pending::<()>().await;
         }

@@ -48,11 +48,19 @@ pub(super) struct Transacted {
     pub(super) outcome: Outcome,
     /// A policy that may be about all of our mails.
     pub(super) policy: Option<(Command, Reply)>,
+    /// The server has not answered in time.
+    pub(super) is_silent: bool,
 }
 
 impl From<Outcome> for Transacted {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, policy: None }
+        Self { outcome, policy: None, is_silent: false }
+    }
+}
+
+impl Transacted {
+    fn silent(outcome: Outcome) -> Self {
+        Self { is_silent: true, ..Self::from(outcome) }
     }
 }
 
@@ -224,7 +232,7 @@ impl Session {
             Ok(Err(error)) => return self.before_the_dot(error.into()).await,
             Err(_) => {
                 let reason = format!("body not taken within {limit:?}");
-                return Outcome::Interrupted(reason, None).into();
+                return Transacted::silent(Outcome::Interrupted(reason, None));
             }
         }
         // Encrypted it is longer: what counts as whole too early is parked, not sent again.
@@ -232,7 +240,8 @@ impl Session {
         let reply = match self.wire.reply(left).await {
             Ok(reply) => reply,
             Err(NoReply::TimedOut(_)) => {
-                return Outcome::Unknown(format!("no reply within {limit:?}"), None).into();
+                let reason = format!("no reply within {limit:?}");
+                return Transacted::silent(Outcome::Unknown(reason, None));
             }
             Err(reason) => return Outcome::Unknown(format!(".: {reason}"), None).into(),
         };
@@ -304,6 +313,9 @@ impl Session {
                 if self.is_reused && command == Command::Mail =>
             {
                 Transacted::from(Outcome::Withheld)
+            }
+            NoReply::TimedOut(_) => {
+                Transacted::silent(Outcome::Interrupted(format!("{command}: {reason}"), None))
             }
             reason => Outcome::Interrupted(format!("{command}: {reason}"), None).into(),
         };

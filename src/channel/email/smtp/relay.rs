@@ -114,12 +114,16 @@ impl Relay {
     }
 
     /// A place for one mail; `None` where the relay can't be used now. While all its connections are in
-    /// use, they are waited for.
-    pub(super) async fn slot(self: &Arc<Self>, is_fallback: bool) -> Option<Box<dyn Slot>> {
+    /// use, they are waited for. `may_try`: the mail may be the one that a relay which failed is tried with.
+    pub(super) async fn slot(
+        self: &Arc<Self>,
+        is_fallback: bool,
+        may_try: bool,
+    ) -> Option<Box<dyn Slot>> {
         if self.rate.as_ref().is_some_and(Rate::is_used_up) {
             return None;
         }
-        let trial = self.admit()?;
+        let trial = self.admit(may_try)?;
         let (session, place) = self.connection(trial.is_some()).await?;
         if let Some(rate) = &self.rate
             && !rate.admits().await
@@ -152,11 +156,11 @@ impl Relay {
     }
 
     /// Everybody while the breaker is closed; one at a time once the server can be reached again.
-    fn admit(self: &Arc<Self>) -> Option<Option<Trial>> {
+    fn admit(self: &Arc<Self>, may_try: bool) -> Option<Option<Trial>> {
         if !self.circuit_breaker.is_tripped() {
             return Some(None);
         }
-        if self.circuit_breaker.open_until().is_some() {
+        if !may_try || self.circuit_breaker.open_until().is_some() {
             return None;
         }
         let probe = self.probe.clone().try_lock_owned().ok()?;
@@ -224,7 +228,7 @@ impl Relay {
 
     /// What a transaction says of the server, beside what became of its mail.
     fn judge(self: &Arc<Self>, transacted: Transacted, recipient: &str) -> Outcome {
-        let mut outcome = transacted.outcome;
+        let (mut outcome, is_silent) = (transacted.outcome, transacted.is_silent);
         if let (Outcome::Refused { reply, .. }, Some((command, said))) =
             (&outcome, transacted.policy)
             && self.policy.hit_everybody(command, &said, recipient)
@@ -251,6 +255,12 @@ impl Relay {
                 self.works();
             }
             Outcome::Refused { .. } => self.works(),
+            // Others need not wait for it as well, and lose an attempt.
+            Outcome::Interrupted(reason, _) | Outcome::Unknown(reason, _)
+                if is_silent && self.usability.has_several() =>
+            {
+                self.trip(reason, true);
+            }
             _ => {}
         }
         outcome

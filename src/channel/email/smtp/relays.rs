@@ -89,13 +89,13 @@ impl SmtpChannel {
     }
 
     /// A place on the first relay of this route that can be used. Those of one order share by weight.
-    async fn first_usable(&self, route: &str) -> Option<Box<dyn Slot>> {
+    async fn first_usable(&self, route: &str, may_try: bool) -> Option<Box<dyn Slot>> {
         let mut is_fallback = false;
         for group in self.relays.chunk_by(|a, b| a.order == b.order) {
             let takers: Vec<_> = group.iter().filter(|relay| relay.takes(route)).collect();
             let (before, from) = takers.split_at(self.share(&takers));
             for relay in from.iter().chain(before) {
-                if let Some(slot) = relay.slot(is_fallback).await {
+                if let Some(slot) = relay.slot(is_fallback, may_try).await {
                     return Some(slot);
                 }
             }
@@ -128,12 +128,15 @@ impl Channel for SmtpChannel {
         crate::channel::email::check_recipient(address)
     }
 
-    async fn ready(&self, route: &str) -> Box<dyn Slot> {
+    async fn ready(&self, route: &str, is_retry: bool) -> Box<dyn Slot> {
         let mut changes = self.usability.changed.subscribe();
         loop {
             changes.mark_unchanged();
-            if let Some(slot) = self.first_usable(route).await {
-                return slot;
+            // Where none works, a retry may be what one is tried with.
+            for may_try in [!is_retry, true] {
+                if let Some(slot) = self.first_usable(route, may_try).await {
+                    return slot;
+                }
             }
             let next = self.relays.iter().filter_map(|relay| relay.next_by_rate()).min();
             let changed = changes.changed();
@@ -155,9 +158,13 @@ impl Channel for SmtpChannel {
 }
 
 impl Usability {
+    pub(super) fn has_several(&self) -> bool {
+        !self.relays.is_empty()
+    }
+
     /// Whether there are several relays and one of them can be used.
     pub(super) fn is_another_up(&self) -> bool {
-        !self.relays.is_empty() && self.smtp.state() == State::Up
+        self.has_several() && self.smtp.state() == State::Up
     }
 
     /// A breaker has opened or closed, or a delivery may be tried.

@@ -222,7 +222,7 @@ async fn send(channel: &SmtpChannel, health: &Dependency, to: &str, subject: &st
     for _ in 0..5 {
         let was_up = !matches!(health.state(), State::Down(_));
         let slot = tokio::select! {
-            slot = channel.ready("") => slot,
+            slot = channel.ready("", false) => slot,
             reason = until_down(health), if was_up => return format!("waits: {reason}"),
             () = sleep(DEADLINE) => panic!("{subject}: neither ready nor down"),
         };
