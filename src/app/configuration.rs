@@ -33,6 +33,8 @@ pub(crate) struct Configuration {
     pub(crate) sender: Sender,
     /// The sender that each relay has.
     pub(crate) relay_senders: Vec<Sender>,
+    /// The sender of each brand.
+    pub(crate) brand_senders: Arc<HashMap<String, Arc<Sender>>>,
 }
 
 impl Configuration {
@@ -40,6 +42,7 @@ impl Configuration {
         Composer {
             templates: self.templates.clone(),
             sources: self.sources.clone(),
+            senders: self.brand_senders.clone(),
             message_id_domain: self.sender.domain().to_owned(),
             zone: self.settings.zone(),
         }
@@ -133,13 +136,14 @@ pub(crate) fn load_with(
         config::load(config, environment).map_err(|faults| Failure::config(faults.to_string()))?;
     let mut faults = Vec::new();
     let email = &settings.email;
-    let sender = own_sender(email, None, None).map_err(|fault| faults.push(fault));
+    let reply_to = email.reply_to.as_deref();
+    let sender = own_sender(email, None, None, reply_to).map_err(|fault| faults.push(fault));
     let mut relay_senders = Vec::new();
     for relay in email.backend.relays() {
         match (&sender, &relay.from_name, &relay.from_address) {
             (Ok(sender), None, None) => relay_senders.push(sender.clone()),
             (Ok(_), name, address) => {
-                match own_sender(email, name.as_deref(), address.as_deref()) {
+                match own_sender(email, name.as_deref(), address.as_deref(), reply_to) {
                     Ok(sender) => relay_senders.push(sender),
                     Err(fault) => faults.push(format!("relay {}: {fault}", relay.name)),
                 }
@@ -152,6 +156,22 @@ pub(crate) fn load_with(
     if let Ok(routing) = &routing {
         faults.extend(relay_faults(routing, email.backend.relays()));
     }
+    let brands = routing.iter().flat_map(RoutingTable::brands);
+    let mut brand_senders = HashMap::new();
+    let mut brand_values = HashMap::new();
+    for (name, brand) in brands {
+        let from_name = brand.from_name.as_deref().unwrap_or(&brand.name);
+        let address = brand.from_email.as_deref();
+        // Another sender's replies don't go to ours.
+        let replies = brand.reply_to.as_deref().or(reply_to.filter(|_| address.is_none()));
+        match own_sender(email, Some(from_name), address, replies) {
+            Ok(sender) => {
+                brand_senders.insert(name.clone(), Arc::new(sender));
+            }
+            Err(fault) => faults.push(format!("brand {name:?}: {fault}")),
+        }
+        brand_values.insert(name.clone(), brand.addresses());
+    }
     let files = source::read(settings.templates_dir.as_deref())
         .map_err(|error| faults.push(format!("templates: {error:#}")));
     let templates = match (&files, &routing) {
@@ -159,8 +179,9 @@ pub(crate) fn load_with(
             .map_err(|found| faults.extend(found)),
         _ => Err(()),
     };
-    let sources =
-        Sources::new(&settings).map_err(|fault| faults.push(format!("GEOIP_FILE {fault}")));
+    let sources = Sources::new(&settings)
+        .map(|sources| sources.with_brands(brand_values))
+        .map_err(|fault| faults.push(format!("GEOIP_FILE {fault}")));
     if let (Ok(routing), Ok(templates), Ok(files), Ok(sources)) =
         (&routing, &templates, &files, &sources)
     {
@@ -179,6 +200,7 @@ pub(crate) fn load_with(
                 sources,
                 sender,
                 relay_senders,
+                brand_senders: Arc::new(brand_senders),
             })
         }
         _ => Err(Failure::config(faults.join("\n"))),
@@ -186,10 +208,15 @@ pub(crate) fn load_with(
 }
 
 /// The sender with this name and address instead of those of all mail.
-fn own_sender(email: &Email, name: Option<&str>, address: Option<&str>) -> Result<Sender, String> {
+fn own_sender(
+    email: &Email,
+    name: Option<&str>,
+    address: Option<&str>,
+    reply_to: Option<&str>,
+) -> Result<Sender, String> {
     let (name, address) =
         (name.unwrap_or(&email.from_name), address.unwrap_or(&email.from_address));
-    let sender = Sender::new(name, address, email.reply_to.as_deref())
+    let sender = Sender::new(name, address, reply_to)
         .map_err(|reason| format!("FROM_EMAIL or EMAIL_REPLY_TO: {reason}"))?;
     match &email.dkim {
         Some(dkim) => sender.signing(dkim).map_err(|reason| format!("DKIM_PRIVATE_KEY: {reason}")),

@@ -6,6 +6,8 @@ pub mod file;
 pub mod simulated;
 pub mod sms;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use jiff::{Timestamp, civil::Date};
@@ -37,6 +39,8 @@ pub struct Extras {
     /// The `Reply-To` address as the event has it. An unusable address is left out and does not keep the
     /// message back.
     pub reply_to: Option<String>,
+    /// The sender of the mail's brand, instead of that of all mail.
+    pub sender: Option<Arc<email::Sender>>,
     pub attachments: Vec<Attachment>,
     /// Drawn where the HTML shows the image `cid:<name>`.
     pub qr: Option<QrCode>,

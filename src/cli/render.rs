@@ -24,7 +24,7 @@ use crate::{
     event::Event,
     failure::{EXIT_CONFIG, EXIT_DATA, Failure},
     logging,
-    routing::{ChannelKind, Delivery, Identity, Lookup},
+    routing::{BrandChoice, ChannelKind, Delivery, Identity, Lookup},
     supervisor::Supervisor,
     template::{sample, source},
 };
@@ -137,14 +137,18 @@ fn render_gallery(loaded: &Configuration, out: &Path, reload: bool) -> Result<()
             let regional = event.text("locale").filter(|locale| locale.starts_with(language));
             let locale = regional.unwrap_or(language).to_owned();
             event.fields.insert("locale".into(), locale.into());
-            let deliveries = deliveries(loaded, &event).into_iter().flatten();
-            for delivery in deliveries.filter(|delivery| delivery.route.template == template) {
-                let sample_name = sample_name.trim_end_matches(".json");
-                messages.push(GalleryMessage {
-                    title: format!("{sample_name} of {}", delivery.route.name),
-                    channel: delivery.route.channel,
-                    message: outgoing(loaded, &delivery, &event)?,
-                });
+            for event in in_each_brand(loaded, template, event) {
+                let deliveries = deliveries(loaded, &event).into_iter().flatten();
+                for delivery in deliveries.filter(|delivery| delivery.route.template == template) {
+                    let sample_name = sample_name.trim_end_matches(".json");
+                    let brand = delivery.route.brand_of(&event).map_err(Failure::data)?;
+                    let brand = brand.map(|name| format!(", brand {name}")).unwrap_or_default();
+                    messages.push(GalleryMessage {
+                        title: format!("{sample_name} of {}{brand}", delivery.route.name),
+                        channel: delivery.route.channel,
+                        message: outgoing(loaded, &delivery, &event)?,
+                    });
+                }
             }
         }
     }
@@ -152,6 +156,26 @@ fn render_gallery(loaded: &Configuration, out: &Path, reload: bool) -> Result<()
         .context("writing the gallery")?;
     print(&format!("{}: {}", gallery::count(&messages), index.display()));
     Ok(())
+}
+
+/// A sample once in each brand that events may choose; as it is as well, if it chooses none.
+fn in_each_brand(loaded: &Configuration, template: &str, event: Event) -> Vec<Event> {
+    let routes = loaded.routing.routes().into_iter().filter(|route| route.template == template);
+    let mut choices = routes.filter_map(|route| match &route.brand {
+        Some(BrandChoice::Field(choice)) => Some(choice),
+        _ => None,
+    });
+    let Some(choice) = choices.next() else { return vec![event] };
+    let branded = choice.allow.iter().map(|name| {
+        let mut branded = event.clone();
+        branded.fields.insert(choice.field.clone(), name.as_str().into());
+        branded
+    });
+    let mut events: Vec<Event> = branded.collect();
+    if !event.fields.contains_key(&choice.field) {
+        events.insert(0, event);
+    }
+    events
 }
 
 /// Renders at each change of the files. A fault is printed, and the last good gallery stays.

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::blocks::{link, typed};
 use crate::routing::{
-    ChannelKind, EventKind, FieldMapping, MAX_RECIPIENTS, Priority, Recipients, Route, Variable,
+    BrandChoice, ChannelKind, EventKind, FieldMapping, MAX_RECIPIENTS, Priority, Recipients, Route,
+    Variable,
 };
 
 /// The subject that an event may bring along. It is not nested in a dialect's fields.
@@ -152,6 +153,15 @@ fn property(name: &str, needs: &[(&Route, &Variable)]) -> (Value, bool) {
         }
         let nothing = variable.kind.empty_value();
         default = default.or(variable.default.as_ref().filter(|value| **value != nothing));
+    }
+    for (route, _) in needs {
+        if let Some(BrandChoice::Field(choice)) = &route.brand
+            && choice.field == name
+        {
+            let allowed = choice.allow.iter().map(|name| Value::from(name.as_str()));
+            let none = [Value::Null, "".into()].into_iter().filter(|_| !is_required);
+            links.push(json!({"enum": allowed.chain(none).collect::<Vec<_>>()}));
+        }
     }
     if needs.iter().any(|(route, _)| route.secrets.iter().any(|secret| secret == name)) {
         add("Secret: masked in records, logs and dead letters.".to_owned());

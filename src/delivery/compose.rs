@@ -1,13 +1,16 @@
 //! Event and delivery to outgoing message. The main line, `usher render` and corrections use it.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
 use super::calendar_entry;
 use crate::{
-    channel::{Extras, Outgoing, QrCode, email::qr_png},
+    channel::{
+        Extras, Outgoing, QrCode,
+        email::{Sender, qr_png},
+    },
     event::{Event, InvalidAttachment, Sources},
     routing::{Delivery, VariableFault},
     template::{TemplateError, Templates},
@@ -21,6 +24,8 @@ pub struct Composer {
     pub templates: Arc<Templates>,
     /// What variables are derived from beside the event.
     pub sources: Arc<Sources>,
+    /// The senders of brands by their names.
+    pub senders: Arc<HashMap<String, Arc<Sender>>>,
     /// The right side of Message-IDs.
     pub message_id_domain: String,
     /// The zone of times without an offset (`TIMEZONE`).
@@ -32,6 +37,8 @@ pub struct Composer {
 pub enum ComposeError {
     #[error(transparent)]
     Variables(#[from] VariableFault),
+    #[error("{0}")]
+    Brand(String),
     #[error(transparent)]
     Attachment(#[from] InvalidAttachment),
     #[error(transparent)]
@@ -45,6 +52,7 @@ impl ComposeError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Variables(fault) => fault.kind(),
+            Self::Brand(_) => "invalid_variable",
             Self::Attachment(_) => "invalid_attachment",
             Self::Template(_) => "template",
             Self::TooLarge(_) => "too_large",
@@ -98,8 +106,9 @@ impl Composer {
         delivery: &Delivery,
         event: &Event,
         variables: &Map<String, Value>,
-    ) -> Result<Extras, InvalidAttachment> {
+    ) -> Result<Extras, ComposeError> {
         let route = &delivery.route;
+        let brand = route.brand_of(event).map_err(ComposeError::Brand)?;
         let qr = route.inline_qr.as_ref().and_then(|name| {
             // A text that is too long for a code stands in the mail all the same.
             Some(QrCode { name: name.clone(), png: qr_png(&text(variables.get(name)?)?)? })
@@ -114,6 +123,7 @@ impl Composer {
         });
         Ok(Extras {
             reply_to: route.reply_to(event).map(ToOwned::to_owned),
+            sender: brand.and_then(|name| self.senders.get(name).cloned()),
             attachments: event.attachments()?,
             qr,
             calendar,

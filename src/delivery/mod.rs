@@ -180,12 +180,16 @@ impl Pipeline {
             let route = self.routing.route(&headers.route);
             let route =
                 route.ok_or_else(|| format!("there is no route {:?} any more", headers.route))?;
+            route.brand_of(event)?;
             let recipient = Recipient::Address(headers.recipient.clone());
             let (id, route) = (headers.delivery_id.clone(), route.clone());
             return Ok(vec![Delivery::republished(id, route, event, recipient, headers.attempt)]);
         }
         match self.routing.lookup(&event.kind) {
-            Lookup::Routes(routes) => Ok(self.routing.deliveries(routes, event, &self.identity)),
+            Lookup::Routes(routes) => {
+                routes.iter().try_for_each(|route| route.brand_of(event).map(drop))?;
+                Ok(self.routing.deliveries(routes, event, &self.identity))
+            }
             Lookup::Ignored => {
                 EventIgnored.emit(&self.metrics);
                 Ok(Vec::new())

@@ -1,7 +1,7 @@
 //! Values derived from an event: the device of a user agent, the place of an IP address, the days until a
 //! date.
 
-use std::{fmt, net::IpAddr, path::Path};
+use std::{collections::HashMap, fmt, net::IpAddr, path::Path};
 
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Map, Value};
@@ -84,6 +84,8 @@ impl fmt::Display for Derived {
 #[derive(Default)]
 pub struct Sources {
     brand: Map<String, Value>,
+    /// Those of the routes file by their names.
+    brands: HashMap<String, Map<String, Value>>,
     places: Option<maxminddb::Reader<Vec<u8>>>,
     zone: Option<TimeZone>,
 }
@@ -105,11 +107,24 @@ impl Sources {
             .filter_map(|(name, value)| Some((name.to_owned(), value?.as_str().into())))
             .collect();
         let places = settings.geoip_file.as_deref().map(open).transpose()?;
-        Ok(Self { brand, places, zone: settings.zone() })
+        Ok(Self { brand, brands: HashMap::new(), places, zone: settings.zone() })
     }
 
-    /// The derived value; `None` if the event lacks the field. `language` is for names of places.
-    pub fn derive(&self, derived: &Derived, event: &Event, language: &str) -> Option<Value> {
+    /// With the addresses of other brands.
+    #[must_use]
+    pub fn with_brands(self, brands: HashMap<String, Map<String, Value>>) -> Self {
+        Self { brands, ..self }
+    }
+
+    /// The derived value; `None` if the event lacks the field. `language` is for names of places, `brand` the name of a
+    /// brand other than that of the settings.
+    pub fn derive(
+        &self,
+        derived: &Derived,
+        event: &Event,
+        language: &str,
+        brand: Option<&str>,
+    ) -> Option<Value> {
         let moment = |field: &str| {
             let zone = event.zone().or_else(|| self.zone.clone());
             Time::read(event.text(field)?)?.zoned(zone.as_ref())
@@ -120,7 +135,10 @@ impl Sources {
             Derived::OccurredAt => {
                 Timestamp::from_second(event.happened_at().as_second()).ok()?.to_string().into()
             }
-            Derived::Brand(name) => self.brand.get(name)?.clone(),
+            Derived::Brand(name) => match brand {
+                None => self.brand.get(name)?.clone(),
+                Some(brand) => self.brands.get(brand)?.get(name)?.clone(),
+            },
             Derived::Device(field) => device(event.text(field)?)?.into(),
             Derived::Browser(field) => browser(event.text(field)?)?.into(),
             Derived::Location(field) => self.place(event.text(field)?, language)?.into(),
@@ -223,8 +241,9 @@ mod tests {
             br#"{"event_type":"x","occurred_at":"2024-12-01T10:00:00Z","timezone":"America/Bogota",
             "end":"2024-12-01T05:15:00","date":"2024-12-08","past":"2024-01-01"}"#;
         let event = super::super::parse(body, &super::super::Properties::default(), "q").unwrap();
-        let derive =
-            |text: &str| Sources::default().derive(&Derived::parse(text).unwrap(), &event, "en");
+        let derive = |text: &str| {
+            Sources::default().derive(&Derived::parse(text).unwrap(), &event, "en", None)
+        };
         assert_eq!(derive("until(end)"), Some(900.into()));
         assert_eq!(derive("days_until(date)"), Some(7.into()));
         assert_eq!(derive("days_until(past)"), Some((-335).into()));
@@ -239,8 +258,9 @@ mod tests {
         let mut event =
             super::super::parse(body, &super::super::Properties::default(), "q").unwrap();
         event.arrived_at = "2024-12-01T10:00:00Z".parse().unwrap();
-        let derive =
-            |text: &str| Sources::default().derive(&Derived::parse(text).unwrap(), &event, "en");
+        let derive = |text: &str| {
+            Sources::default().derive(&Derived::parse(text).unwrap(), &event, "en", None)
+        };
         assert_eq!(derive("until(end)"), Some(900.into()));
         assert_eq!(derive("occurred_at"), Some("2024-12-01T10:00:00Z".into()));
     }

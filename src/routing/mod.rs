@@ -1,6 +1,7 @@
 //! The routes define which deliveries an event causes. They are data (`config/routes.toml`): a new
 //! event type takes a route, a template and a sample, but no code.
 
+mod brand;
 mod calendar_rule;
 mod delivery;
 mod event_kinds;
@@ -11,8 +12,12 @@ mod routes_file;
 mod variable_type;
 mod variables;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
+pub use brand::{Brand, BrandChoice, BrandField};
 pub use calendar_rule::{CalendarMethod, CalendarRule};
 pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
 pub(crate) use event_kinds::EventKind;
@@ -40,6 +45,7 @@ pub struct RoutingTable {
     by_event: HashMap<String, Vec<Arc<Route>>>,
     mappings: HashMap<String, Arc<FieldMapping>>,
     ignored: Vec<String>,
+    brands: BTreeMap<String, Brand>,
 }
 
 /// A queue that upstream services publish to.
@@ -111,6 +117,11 @@ impl RoutingTable {
 
     pub fn route_names(&self) -> impl Iterator<Item = &str> {
         self.routes().into_iter().map(|route| route.name.as_str())
+    }
+
+    /// The brands by their names.
+    pub fn brands(&self) -> &BTreeMap<String, Brand> {
+        &self.brands
     }
 
     /// The source queues.

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CalendarRule, Delivery, Identity, Lifecycle, Recipient, ReminderRule, VariableType};
+use super::{
+    BrandChoice, CalendarRule, Delivery, Identity, Lifecycle, Recipient, ReminderRule, VariableType,
+};
 use crate::event::{Derived, Event};
 
 /// Longest accepted recipient, in bytes; longer than any valid address.
@@ -28,6 +30,7 @@ pub struct Route {
     pub recipients: Recipients,
     /// The field with the address for replies; dots lead into objects.
     pub reply_to: Option<String>,
+    pub brand: Option<BrandChoice>,
     /// The variable that is rendered as a QR code if the event has it.
     pub inline_qr: Option<String>,
     /// The calendar entry of the mail.

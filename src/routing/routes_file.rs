@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    ChannelKind, Lifecycle, OnUnknown, Priority, ReminderRule, Route, RoutingTable, SourceQueue,
-    Variable, VariableType, calendar_rule::CalendarTable, field_mapping::FieldMapping,
-    route::Recipients,
+    Brand, BrandChoice, BrandField, ChannelKind, Lifecycle, OnUnknown, Priority, ReminderRule,
+    Route, RoutingTable, SourceQueue, Variable, VariableType, calendar_rule::CalendarTable,
+    field_mapping::FieldMapping, route::Recipients,
 };
 use crate::{
     duration,
@@ -37,6 +37,8 @@ struct RoutesFile {
     #[serde(default)]
     ignore: Vec<String>,
     queues: BTreeMap<String, QueueEntry>,
+    #[serde(default, rename = "brand")]
+    brands: BTreeMap<String, Brand>,
     #[serde(default, rename = "dialect")]
     mappings: Vec<FieldMapping>,
     #[serde(default, rename = "route")]
@@ -62,6 +64,7 @@ struct RouteEntry {
     template: String,
     recipient: RecipientEntry,
     reply_to: Option<ReplyToEntry>,
+    brand: Option<BrandChoice>,
     inline_qr: Option<String>,
     calendar: Option<CalendarTable>,
     lifecycle: Option<Lifecycle>,
@@ -130,9 +133,12 @@ pub(super) fn parse(
     let mut faults = Vec::new();
     let mut routes: HashMap<String, Arc<Route>> = HashMap::new();
     let mut by_event: HashMap<String, Vec<Arc<Route>>> = HashMap::new();
+    for (name, brand) in &file.brands {
+        faults.extend(brand.faults().into_iter().map(|fault| format!("brand {name:?}: {fault}")));
+    }
     for entry in file.routes {
         let at = format!("route {:?}", entry.name);
-        match entry.build(&file.queues, settings) {
+        match entry.build(&file.queues, &file.brands, settings) {
             Err(found) => faults.extend(found.into_iter().map(|fault| format!("{at}: {fault}"))),
             Ok(route) => {
                 let route = Arc::new(route);
@@ -176,7 +182,8 @@ pub(super) fn parse(
     }
     let queues = file.queues.into_values();
     let queues = queues.map(|queue| SourceQueue { name: queue.name, bind: queue.bind }).collect();
-    Ok(RoutingTable { queues, routes, by_event, mappings, ignored: file.ignore })
+    let (ignored, brands) = (file.ignore, file.brands);
+    Ok(RoutingTable { queues, routes, by_event, mappings, ignored, brands })
 }
 
 /// Converts the first part of a path to snake case, as events have it. Nested names stay as they
@@ -201,6 +208,7 @@ impl RouteEntry {
     fn build(
         self,
         queues: &BTreeMap<String, QueueEntry>,
+        brands: &BTreeMap<String, Brand>,
         settings: &HashMap<String, Vec<String>>,
     ) -> Result<Route, Vec<String>> {
         let mut faults = Vec::new();
@@ -277,6 +285,25 @@ impl RouteEntry {
             let name = &rule.showtime;
             faults.push(format!("reminder: {name:?} is not a time variable of this route"));
         }
+        let brand = self.brand.map(|choice| match choice {
+            BrandChoice::Field(BrandField { field, allow }) => {
+                BrandChoice::Field(BrandField { field: snake_case(&field), allow })
+            }
+            fixed => fixed,
+        });
+        for name in brand.iter().flat_map(BrandChoice::names) {
+            if !brands.contains_key(name) {
+                faults.push(format!("brand: there is no [brand.{name}]"));
+            }
+        }
+        if let Some(BrandChoice::Field(BrandField { field, allow })) = &brand {
+            if !variables.contains_key(field) {
+                faults.push(format!("brand: {field:?} is not a variable of this route"));
+            }
+            if allow.is_empty() {
+                faults.push("brand: allow has no brand".to_owned());
+            }
+        }
         if self.lifecycle.is_some() && !variables.contains_key("booking_id") {
             faults.push("a route with a lifecycle needs the variable booking_id".into());
         }
@@ -311,6 +338,7 @@ impl RouteEntry {
             template: snake_case(&self.template),
             recipients,
             reply_to: self.reply_to.map(|entry| field_name(&entry.field)),
+            brand,
             inline_qr,
             calendar,
             lifecycle: self.lifecycle,

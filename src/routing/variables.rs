@@ -31,6 +31,7 @@ impl Route {
         sources: &Sources,
         language: &str,
     ) -> Result<Map<String, Value>, VariableFault> {
+        let brand = self.brand_of(event).unwrap_or_default();
         let mut found = Map::new();
         let mut missing = Vec::new();
         let mut wrong = None;
@@ -66,7 +67,8 @@ impl Route {
                 }
                 (None, Some(default)) => {
                     let derived = variable.derived.as_ref();
-                    let derived = derived.and_then(|from| sources.derive(from, event, language));
+                    let derived =
+                        derived.and_then(|from| sources.derive(from, event, language, brand));
                     let derived = derived.filter(|value| variable.kind.fits(value));
                     derived.unwrap_or_else(|| default.clone())
                 }

@@ -43,9 +43,9 @@ use self::{
 };
 use crate::{
     audit::TemplateRef,
-    config::{Brand, Settings},
+    config::{self, Settings},
     event::Event,
-    routing::{Route, RoutingTable},
+    routing::{Brand, Route, RoutingTable},
 };
 
 /// A language as the files are named by it: `pt-BR` for `pt_br`.
@@ -105,15 +105,35 @@ impl Globals {
     }
 }
 
-fn brand(brand: &Brand) -> Value {
+/// The settings' brand.
+fn brand(brand: &config::Brand) -> Value {
+    brand_values(&Brand {
+        name: brand.name.clone(),
+        logo_url: brand.logo_url.clone(),
+        website_url: brand.website_url.clone(),
+        support_email: Some(brand.support_email.clone()),
+        support_url: brand.support_url.clone(),
+        security_url: brand.security_url.clone(),
+        color: Some(brand.colour.clone()),
+        from_email: None,
+        from_name: None,
+        reply_to: None,
+        footer: None,
+    })
+}
+
+fn brand_values(brand: &Brand) -> Value {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let colour = text(&brand.color);
     let values = [
-        brand.name.as_str(),
-        brand.logo_url.as_deref().unwrap_or_default(),
-        brand.website_url.as_deref().unwrap_or_default(),
-        &brand.support_email,
-        brand.support_url.as_deref().unwrap_or_default(),
-        &brand.colour,
-        readable_on(&brand.colour),
+        brand.name.clone(),
+        text(&brand.logo_url),
+        text(&brand.website_url),
+        text(&brand.support_email),
+        text(&brand.support_url),
+        colour.clone(),
+        readable_on(&colour).to_owned(),
+        text(&brand.footer),
     ];
     let fields = lint::BRAND.into_iter().zip(values);
     fields.map(|(name, value)| (name.to_owned(), Value::from(value))).collect::<Map<_, _>>().into()
@@ -136,6 +156,8 @@ pub struct Templates {
     shipped: HashMap<String, BTreeMap<String, Arc<Compiled>>>,
     overrides: ArcSwap<Overrides>,
     globals: Globals,
+    /// What templates see of each brand of the routes file.
+    brands: HashMap<String, Value>,
     locales: Arc<Locales>,
 }
 
@@ -178,8 +200,14 @@ impl Templates {
                 }
             }
         }
+        let brands = routing.brands().iter().map(|(name, brand)| {
+            let default = globals.brand["colour"].as_str();
+            let color = brand.color.clone().or_else(|| default.map(ToOwned::to_owned));
+            (name.clone(), brand_values(&Brand { color, ..brand.clone() }))
+        });
+        let brands = brands.collect();
         if faults.is_empty() {
-            Ok(Self { shipped, overrides: ArcSwap::default(), globals, locales })
+            Ok(Self { shipped, overrides: ArcSwap::default(), globals, brands, locales })
         } else {
             Err(faults)
         }
@@ -339,13 +367,15 @@ impl Templates {
             values.insert(name.clone(), value);
         }
         let now = event.happened_at().to_zoned(zone.clone().unwrap_or(TimeZone::UTC));
+        let brand = route.brand_of(event).unwrap_or_default();
+        let brand = brand.and_then(|name| self.brands.get(name));
         let globals = [
             ("locale", formatter.tag.as_str().into()),
             ("dir", if formatter.is_rtl { "rtl" } else { "ltr" }.into()),
             ("start_side", if formatter.is_rtl { "right" } else { "left" }.into()),
             ("current_year", now.year().into()),
             ("current_date", now.date().to_string().into()),
-            ("brand", self.globals.brand.clone()),
+            ("brand", brand.unwrap_or(&self.globals.brand).clone()),
         ];
         values.extend(globals.map(|(name, value)| (name.to_owned(), value)));
         Value::Object(values)

@@ -114,6 +114,7 @@ impl Templates {
         }
         trial.routing.normalize(&mut event);
         event.fields.insert("locale".to_owned(), language.into());
+        route.brand_of(&event)?;
         let variables = route
             .variables(&event, trial.sources, language)
             .map_err(|fault| format!("route {:?}: {fault}", route.name))?;

@@ -39,6 +39,7 @@ mod mail_server;
 mod main_line;
 mod observability;
 mod operation;
+mod order_shipped;
 mod refusals;
 mod relays;
 mod roles;

@@ -101,8 +101,9 @@ impl Sender {
     /// # Errors
     /// The message can't become a mail.
     pub fn compose(&self, outgoing: &Outgoing) -> Result<Composed, String> {
+        let own = outgoing.extras.sender.as_deref().unwrap_or(self);
         let to = parse(&outgoing.recipient)?;
-        let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.clone()])
+        let envelope = Envelope::new(Some(own.from.email.clone()), vec![to.clone()])
             .map_err(|error| error.to_string())?;
         let mut headers = Headers::with_capacity(5);
         headers.set(header::To::from(Mailboxes::from(Mailbox::new(None, to))));
@@ -112,16 +113,16 @@ impl Sender {
         headers.set(header::MessageId::from(outgoing.message_id.clone()));
         headers.set(header::Date::now());
         let asked = outgoing.extras.reply_to.as_deref().and_then(reply_address);
-        if let Some(reply_to) = asked.or_else(|| self.reply_to.clone()) {
+        if let Some(reply_to) = asked.or_else(|| own.reply_to.clone()) {
             headers.set(header::ReplyTo::from(Mailboxes::from(reply_to)));
         }
-        let parts = parts(outgoing, &self.from)?.formatted();
+        let parts = parts(outgoing, &own.from)?.formatted();
         let parts = str::from_utf8(&parts).map_err(|error| error.to_string())?;
         // With room for the final dot.
         let mut text = String::with_capacity(parts.len() + 1024);
-        write!(text, "{}{headers}{COMMON_HEADERS}{parts}", self.from_line)
+        write!(text, "{}{headers}{COMMON_HEADERS}{parts}", own.from_line)
             .map_err(|error| error.to_string())?;
-        if let Some(signer) = &self.signer {
+        if let Some(signer) = &own.signer {
             text = signer.sign(&text)?;
         }
         Ok(Composed { envelope, text })

@@ -206,6 +206,7 @@ mod tests {
         let qr = QrCode { name: "qr_code".into(), png: qr_png("TRANS123").unwrap() };
         let raw = formatted(Extras {
             reply_to: None,
+            sender: None,
             attachments: vec![file],
             qr: Some(qr),
             calendar: Some(calendar.clone()),

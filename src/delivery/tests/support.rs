@@ -588,6 +588,7 @@ static CONFIGURATION: LazyLock<Configuration> = LazyLock::new(|| {
         files: Arc::new(files),
         sources: Arc::new(Sources::new(&settings).unwrap()),
         sender,
+        brand_senders: Arc::default(),
         relay_senders: Vec::new(),
         settings,
     }

@@ -18,8 +18,16 @@ const GLOBALS: [(&str, Type); 9] = [
 ];
 
 /// The fields of `brand`.
-pub(in crate::template) const BRAND: [&str; 7] =
-    ["name", "logo_url", "website_url", "support_email", "support_url", "colour", "text_on_colour"];
+pub(in crate::template) const BRAND: [&str; 8] = [
+    "name",
+    "logo_url",
+    "website_url",
+    "support_email",
+    "support_url",
+    "colour",
+    "text_on_colour",
+    "footer",
+];
 
 /// What a value is known to be.
 #[derive(Debug, Clone, PartialEq)]
