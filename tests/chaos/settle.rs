@@ -14,7 +14,7 @@ use super::{
 };
 use crate::support::{broker::Broker, events::BOOKINGS, usher::Usher, world::text};
 
-/// How long a case may take to settle; most take a twentieth of it.
+/// How long a case may take to settle; most take a twentieth of it. Thousands of events take longer.
 pub(crate) const SETTLED: Duration = Duration::from_secs(180);
 
 /// Queues that must be empty at the end.
@@ -39,7 +39,8 @@ impl Stage {
         mut instances: Vec<Usher>,
     ) -> Vec<(String, u32)> {
         let wanted: usize = published.iter().map(|event| event.deliveries.len()).sum();
-        let deadline = Instant::now() + SETTLED;
+        let many = Duration::from_millis(60) * u32::try_from(wanted).unwrap_or(u32::MAX);
+        let deadline = Instant::now() + SETTLED + many;
         let broker = self.broker().await;
         loop {
             while Instant::now() < deadline

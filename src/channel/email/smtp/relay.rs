@@ -245,7 +245,7 @@ impl Relay {
                 self.trip(reason, true);
                 let is_before_dot =
                     reply.as_ref().is_none_or(|reply| reply.command != Command::Dot.as_str());
-                if is_before_dot && self.usability.is_another_up() {
+                if is_before_dot && self.usability.may_another_be_used() {
                     // It starts over, and goes over another relay at once.
                     return Outcome::Withheld;
                 }

@@ -162,9 +162,9 @@ impl Usability {
         !self.relays.is_empty()
     }
 
-    /// Whether there are several relays and one of them can be used.
-    pub(super) fn is_another_up(&self) -> bool {
-        self.has_several() && self.smtp.state() == State::Up
+    /// Whether there are several relays, and not all of them are known to be down.
+    pub(super) fn may_another_be_used(&self) -> bool {
+        self.relays.iter().any(|relay| !matches!(relay.state(), State::Down(_)))
     }
 
     /// A breaker has opened or closed, or a delivery may be tried.
