@@ -37,7 +37,7 @@
 //! clients        config tls
 //! event          clock config
 //! redaction      event
-//! health         redaction
+//! health         clock redaction
 //! supervisor     crash_points health
 //! batcher        supervisor
 //! routing        duration event
@@ -47,6 +47,7 @@
 //! broker         clock config crash_points duration event health metrics routing tls
 //! status_events  audit batcher broker redaction routing supervisor
 //! scheduler      batcher broker clients clock event redaction routing supervisor
+//! status         audit broker clock health ledger redaction routing scheduler
 //! trace          audit broker event health routing
 //! template       audit clients config event health metrics routing
 //! channel        audit clock config event health ledger metrics private_files redaction routing template text tls
@@ -54,10 +55,10 @@
 //! embedded       audit broker config duration event ledger private_files routing scheduler
 //! stream_source  broker clients clock config duration event health metrics routing tls
 //! delivery       audit broker channel clock config event health ledger metrics redaction routing scheduler status_events template text trace
-//! api            audit broker channel clients clock config event health ledger metrics redaction routing stream_source trace
+//! api            audit broker channel clients clock config event health ledger metrics redaction routing scheduler status stream_source trace
 //! erasure        api audit scheduler
-//! app            api audit broker channel clients clock config delivery embedded event failure health ledger logging metrics private_files routing scheduler status_events stream_source supervisor template tls trace
-//! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics private_files redaction routing scheduler status_events stream_source supervisor template text
+//! app            api audit broker channel clients clock config delivery embedded event failure health ledger logging metrics private_files routing scheduler status status_events stream_source supervisor template tls trace
+//! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics private_files redaction routing scheduler status status_events stream_source supervisor template text
 //! ```
 //!
 //! # Who knows which service
@@ -109,6 +110,7 @@ mod private_files;
 pub mod redaction;
 pub mod routing;
 pub mod scheduler;
+pub mod status;
 pub mod status_events;
 pub mod stream_source;
 pub mod supervisor;

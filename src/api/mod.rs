@@ -11,6 +11,7 @@ mod problem;
 mod reports;
 mod requests;
 mod server;
+mod status;
 mod streams;
 mod support_page;
 
@@ -43,7 +44,8 @@ pub use self::{
 use self::{feed::Feed, outbox::Outbox};
 use crate::{
     audit::store::MongoAudit, broker::amqp::AmqpBroker, config::RateLimit,
-    ledger::redis::RedisLedger, metrics::Metrics, routing::Identity, stream_source::StreamSource,
+    ledger::redis::RedisLedger, metrics::Metrics, routing::Identity,
+    scheduler::mongo::MongoScheduler, status::InstanceReporter, stream_source::StreamSource,
 };
 
 /// Largest body, unless an area sets its own limit.
@@ -61,10 +63,13 @@ pub struct Api {
     pub identity: Identity,
     pub ledger: Arc<RedisLedger>,
     pub audit: Arc<MongoAudit>,
+    pub scheduler: Arc<MongoScheduler>,
     pub outbox: Arc<Outbox>,
     /// The routes that tell customers of a rescheduling.
     pub reschedules: Vec<String>,
     pub broker: Arc<AmqpBroker>,
+    /// Reports on this process.
+    pub reporter: InstanceReporter,
     /// `None` if no Redis Streams are configured.
     pub stream_source: Option<Arc<StreamSource>>,
     pub feed: Feed,
@@ -98,6 +103,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(reports::statistics::routes())
         .merge(reports::reschedules::routes())
         .merge(reports::bookings::routes())
+        .merge(status::routes())
         .merge(streams::routes())
         .merge(feed::websocket::routes())
 }

@@ -28,6 +28,7 @@ use crate::{
     event::EventSplitter,
     failure::{EXIT_UNAVAILABLE, Failure},
     private_files,
+    status::InstanceReporter,
     supervisor::{Supervisor, Task},
 };
 
@@ -98,7 +99,9 @@ pub(crate) async fn run(
         tracing::warn!("the HTTP API is off in the embedded mode");
     }
     let end = CancellationToken::new();
-    http::serve(listener, settings.http_limits, &telemetry, None, &supervisor, &end)?;
+    let reporter = InstanceReporter::new(embedded.instance.clone(), health.clone());
+    let (limits, metrics) = (settings.http_limits, &telemetry.metrics);
+    http::serve(listener, limits, metrics, reporter, None, &supervisor, &end)?;
     let channels = Channels {
         email: email(&configuration, folder, &telemetry, embedded.ledger.clone())?,
         sms: channels::sms(&configuration, &telemetry)?,

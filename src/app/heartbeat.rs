@@ -20,6 +20,7 @@ use crate::{
     health::Health,
     ledger::{Ledger, LedgerError, redis::RedisLedger},
     metrics::{InternalEvent, Metrics},
+    status::InstanceReporter,
     supervisor::{Supervisor, Task},
 };
 
@@ -35,6 +36,7 @@ pub(super) struct Heartbeat {
     ledger: Arc<RedisLedger>,
     audit: Arc<MongoAudit>,
     instance: String,
+    reporter: InstanceReporter,
     renewal: Duration,
     health: Health,
     metrics: Metrics,
@@ -46,12 +48,14 @@ impl Heartbeat {
         settings: &Settings,
         services: &Services,
         instance: String,
+        reporter: InstanceReporter,
         telemetry: &Telemetry,
     ) -> Self {
         Self {
             ledger: services.ledger.clone(),
             audit: services.audit.clone(),
             instance,
+            reporter,
             renewal: settings.instance_renewal,
             health: telemetry.health.clone(),
             metrics: telemetry.metrics.clone(),
@@ -70,7 +74,7 @@ impl Heartbeat {
     }
 
     async fn run(self) {
-        let Self { ledger, audit, instance, renewal, health, metrics, clocks } = self;
+        let Self { ledger, audit, instance, reporter, renewal, health, metrics, clocks } = self;
         let mut ticks = interval(renewal);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (renewing, asking) = (health.redis.when("renewing"), health.mongodb.when("asking"));
@@ -79,6 +83,7 @@ impl Heartbeat {
             clocks.look(&ledger, &audit, &metrics).await;
             let renewed = async {
                 ledger.renew(&instance).await?;
+                tell_status(&ledger, &instance, &reporter).await;
                 if ledger.has_epoch().await? {
                     asking.forget();
                 } else {
@@ -95,6 +100,14 @@ impl Heartbeat {
                 Err(error) => renewing.down(&error),
             }
         }
+    }
+}
+
+/// Tells operators how this instance is. Nothing depends on it.
+async fn tell_status(ledger: &RedisLedger, instance: &str, reporter: &InstanceReporter) {
+    let status = serde_json::to_string(&reporter.report()).unwrap_or_default();
+    if let Err(error) = ledger.say_of_instance(instance, &status).await {
+        tracing::debug!(%error, "the status of this instance was not stored");
     }
 }
 

@@ -6,12 +6,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
-use super::{configuration::Configuration, services::Services, telemetry::Telemetry};
+use super::{configuration::Configuration, services::Services};
 use crate::{
     api::{self, Api},
     config::{HttpLimits, Settings},
     failure::Failure,
+    metrics::Metrics,
     routing::Identity,
+    status::InstanceReporter,
     supervisor::{Supervisor, Task},
 };
 
@@ -61,7 +63,11 @@ fn limits(wanted: HttpLimits) -> HttpLimits {
     HttpLimits { connections, ..wanted }
 }
 
-pub(super) fn api(configuration: &Configuration, services: &Services) -> Option<Api> {
+pub(super) fn api(
+    configuration: &Configuration,
+    services: &Services,
+    reporter: &InstanceReporter,
+) -> Option<Api> {
     let settings = &configuration.settings;
     let (api, feed) = settings.api.as_ref().zip(services.feed.clone())?;
     Some(Api {
@@ -72,9 +78,11 @@ pub(super) fn api(configuration: &Configuration, services: &Services) -> Option<
         identity: Identity::new(settings.pepper.expose()),
         ledger: services.ledger.clone(),
         audit: services.audit.clone(),
+        scheduler: services.scheduler.clone(),
         outbox: services.outbox.clone(),
         reschedules: configuration.routing.reschedule_notices(),
         broker: services.broker.clone(),
+        reporter: reporter.clone(),
         stream_source: services.stream_source.clone(),
         feed,
     })
@@ -84,20 +92,16 @@ pub(super) fn api(configuration: &Configuration, services: &Services) -> Option<
 pub(super) fn serve(
     listener: Option<TcpListener>,
     wanted: HttpLimits,
-    telemetry: &Telemetry,
+    metrics: &Metrics,
+    reporter: InstanceReporter,
     api: Option<Api>,
     supervisor: &Supervisor,
     end: &CancellationToken,
 ) -> Result<(), Failure> {
     let Some(listener) = listener else { return Ok(()) };
     tracing::info!(address = %listener.local_addr()?, api = api.is_some(), "listening");
-    let (health, metrics) = (telemetry.health.clone(), telemetry.metrics.clone());
-    let server = Arc::new(api::Server::new(
-        listener,
-        limits(wanted),
-        api::ProbeState { health, metrics },
-        api,
-    ));
+    let probes = api::ProbeState { reporter, metrics: metrics.clone() };
+    let server = Arc::new(api::Server::new(listener, limits(wanted), probes, api));
     let ended = end.clone();
     supervisor.spawn_until_stopped(Task::HttpServer, end, move || {
         let (server, end) = (server.clone(), ended.clone());

@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{channels::Channels, telemetry::Telemetry};
 use self::{configuration::Configuration, heartbeat::Heartbeat, services::Services};
-use crate::{broker::amqp::Topology, failure::Failure, supervisor::Supervisor};
+use crate::{
+    broker::amqp::Topology, failure::Failure, status::InstanceReporter, supervisor::Supervisor,
+};
 
 /// How long the last acknowledgements may take once the work is done.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -45,7 +47,8 @@ pub(crate) async fn run(
         Services::build(&configuration, topology.clone(), &telemetry, &supervisor).await?;
     let channels = Channels::build(&configuration, &telemetry, services.ledger.clone())?;
     services.refuse_foreign_ledger().await?;
-    let api = http::api(&configuration, &services);
+    let reporter = InstanceReporter::new(instance.clone(), telemetry.health.clone());
+    let api = http::api(&configuration, &services, &reporter);
     let backends = services.backends(settings, &instance, &supervisor);
     let pipeline = pipeline::build(&configuration, backends, channels.clone(), telemetry.clone());
 
@@ -53,11 +56,12 @@ pub(crate) async fn run(
     let end = CancellationToken::new();
     services.prepare_database(&supervisor, &telemetry.health);
     services.feed_listeners(&supervisor, &end, &telemetry.metrics);
-    http::serve(listener, settings.http_limits, &telemetry, api, &supervisor, &end)?;
+    let (limits, metrics) = (settings.http_limits, &telemetry.metrics);
+    http::serve(listener, limits, metrics, reporter.clone(), api, &supervisor, &end)?;
     watch::spawn(settings, &services, &telemetry, &supervisor, &end);
     services.sweep_outbox(&supervisor, &stop);
     // The first sign of life comes before the first claim, or the claim would look orphaned.
-    let heartbeat = Heartbeat::build(settings, &services, instance, &telemetry);
+    let heartbeat = Heartbeat::build(settings, &services, instance.clone(), reporter, &telemetry);
     heartbeat.first_look_at_clocks().await;
     let heartbeat = heartbeat.spawn(&supervisor, &end);
     channels.check(&supervisor);
@@ -84,6 +88,8 @@ pub(crate) async fn run(
     end.cancel();
     // A renewal that is under way ends before the process does.
     let _ = heartbeat.await;
+    // Otherwise operators would see it until it counts as gone.
+    let _ = timeout(GOODBYE, services.ledger.forget_instance(&instance)).await;
     telemetry.tracer.close().await;
     tracing::info!("usher has stopped");
     Ok(ExitCode::SUCCESS)

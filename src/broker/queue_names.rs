@@ -35,6 +35,20 @@ pub(crate) fn delay(wait: Duration) -> String {
     format!("usher.delay.{}", duration::format(wait))
 }
 
+/// What a queue is for: `source`, `due`, `delay`, `low`, `unroutable`, `dead`, `poison` or `parked`.
+pub(crate) fn kind(queue: &str) -> &'static str {
+    match queue {
+        DEAD => "dead",
+        POISON => "poison",
+        PARKED => "parked",
+        LOW => "low",
+        UNROUTABLE => "unroutable",
+        _ if queue.starts_with("usher.due.") => "due",
+        _ if queue.starts_with("usher.delay.") => "delay",
+        _ => "source",
+    }
+}
+
 /// Whether only usher publishes to this queue, so that it can have delivery headers.
 pub(crate) fn is_own(queue: &str) -> bool {
     queue.starts_with("usher.") && queue != UNROUTABLE

@@ -16,6 +16,7 @@ mod render;
 mod run;
 mod scheduled;
 mod setup;
+mod status;
 mod status_events;
 mod templates;
 mod time;
@@ -58,6 +59,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Check settings, routes, templates, connections and the SMTP login.
     Check(check::CheckArgs),
+    /// Show what works and what waits where, whatever is down.
+    Status(status::StatusArgs),
     /// Create indexes, views and validators in MongoDB, so that the daemon's user need not be allowed to.
     Setup,
     /// Render the messages of an event without sending them.
@@ -112,6 +115,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(config, args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Check(args) => check::run(config, &args).await,
+        Command::Status(args) => Box::pin(status::run(config, &args)).await,
         Command::Setup => setup::run(config).await,
         Command::Render(args) => render::run(config, &args).await,
         Command::Publish(args) => publish::run(config, &args).await,

@@ -81,6 +81,7 @@ impl Pipeline {
     /// connection waits for MongoDB: the booking is looked at meanwhile.
     async fn wait_for_channel(&self, ctx: &DeliveryContext<'_>) -> Option<Ready> {
         let route = &ctx.delivery.route;
+        let _waiting = self.health.work.waits_for(route.channel.as_str());
         let channel = self.channel(route.channel);
         let is_retry = ctx.delivery.attempt > 1;
         let ready = timeout(self.policy.hold_time, channel.ready(&route.name, is_retry));

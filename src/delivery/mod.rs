@@ -118,6 +118,7 @@ impl Pipeline {
     pub async fn process(&self, mut message: Message) {
         crash_point!("after_receive");
         let _in_flight = self.metrics.received(&message.queue);
+        let _in_hand = self.health.work.taken(message.arrived_at());
         if message.is_from_upstream() && message.properties.deliveries_before >= MOST_DELIVERIES {
             let reason = format!(
                 "it was delivered {} times before, and never finished",

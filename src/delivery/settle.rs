@@ -186,7 +186,7 @@ impl Pipeline {
                 origin: message.origin().to_owned(),
                 reason: reason.to_owned(),
                 masked: false,
-                arrived_at: None,
+                arrived_at: Some(message.arrived_at()),
             },
         };
         let masked = self.mask_secret_fields(&message.body);

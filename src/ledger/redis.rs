@@ -80,6 +80,7 @@ pub struct RedisLedger {
     inputs: Batcher<(DeliveryId, Input), RedisResult<String>>,
     rate: Script,
     renew: Script,
+    instances: Script,
     windows: Windows,
 }
 
@@ -106,8 +107,9 @@ impl RedisLedger {
         });
         let rate = Script::new(include_str!("rate.lua"));
         let renew = Script::new(include_str!("renew.lua"));
+        let instances = Script::new(include_str!("instances.lua"));
         let is_ours = AtomicBool::new(false);
-        Ok(Self { deployment: None, is_ours, connection, inputs, rate, renew, windows })
+        Ok(Self { deployment: None, is_ours, connection, inputs, rate, renew, instances, windows })
     }
 
     /// The ledger of this deployment and of no other.
@@ -187,6 +189,29 @@ impl RedisLedger {
             );
         }
         Ok(())
+    }
+
+    /// What the living instances of this deployment said of themselves.
+    pub async fn instances(&self) -> Result<Vec<String>, LedgerError> {
+        self.say("", "").await
+    }
+
+    /// Says something of an instance. It counts for as long as the instance counts as alive.
+    pub async fn say_of_instance(&self, instance: &str, said: &str) -> Result<(), LedgerError> {
+        self.say(instance, said).await.map(drop)
+    }
+
+    /// The instance has ended.
+    pub async fn forget_instance(&self, instance: &str) -> Result<(), LedgerError> {
+        self.say(instance, "").await.map(drop)
+    }
+
+    async fn say(&self, instance: &str, said: &str) -> Result<Vec<String>, LedgerError> {
+        let mut connection = self.connection.last();
+        let deployment = self.deployment.as_ref().map_or("", |deployment| &deployment.key);
+        let mut call = self.instances.key(format!("usher:instances:{deployment}"));
+        call.arg(instance).arg(said).arg(millis(self.windows.instance_ttl));
+        call.invoke_async(&mut connection).await.map_err(failed)
     }
 
     /// Redis's time, in Unix milliseconds.

@@ -49,6 +49,7 @@ mod scheduler;
 mod second_opinion;
 mod sms;
 mod statistics;
+mod status;
 mod status_events;
 mod streams;
 mod templates;

@@ -57,6 +57,14 @@ pub struct Correction {
     pub became: Option<DeliveryId>,
 }
 
+/// Deliveries that failed and are tried again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryCounts {
+    pub waiting: u64,
+    /// When the first is due.
+    pub next_due: Option<Timestamp>,
+}
+
 /// Selects deliveries that wait in a dead-letter queue.
 #[derive(Debug)]
 pub struct DeadLetterFilter<'a> {
@@ -204,6 +212,20 @@ impl MongoAudit {
             overdue.extend(self.keep_latest(chunk).await?);
         }
         Ok(overdue)
+    }
+
+    /// Retries that are due after this time.
+    pub async fn retry_counts(&self, now: Timestamp) -> Result<RetryCounts, AuditError> {
+        let filter = doc! {"status": Status::Retrying.as_str(), "due": {"$gte": date(now)}};
+        let deliveries = self.database.collection::<Document>(DELIVERIES);
+        let first = deliveries.find_one(filter.clone()).sort(doc! {"due": 1});
+        let first = first.projection(doc! {"_id": 0, "due": 1}).in_time().await.map_err(failed)?;
+        let next_due = first.and_then(|first| first.get_datetime("due").ok().copied());
+        let next_due = next_due.map(|due| Timestamp::from_millisecond(due.timestamp_millis()));
+        Ok(RetryCounts {
+            waiting: deliveries.count_documents(filter).in_time().await.map_err(failed)?,
+            next_due: next_due.transpose().map_err(failed)?,
+        })
     }
 
     /// Every record of one delivery, oldest first.

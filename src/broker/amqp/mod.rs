@@ -21,7 +21,9 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use lapin::{
     Connection, ConnectionProperties,
+    options::QueueDeclareOptions,
     tcp::{OwnedIdentity, OwnedTLSConfig},
+    types::FieldTable,
     uri::AMQPUri,
 };
 use tokio::sync::Semaphore;
@@ -36,7 +38,8 @@ pub use intake::RECEIVED_BYTES;
 
 use self::{intake::Intake, publisher::Publisher};
 use super::{
-    Broker, BrokerError, Message, Republish, StatusMessage, StatusPublisher, queue_names::HELD,
+    Broker, BrokerError, Message, Republish, StatusMessage, StatusPublisher,
+    queue_names::{self, HELD},
 };
 use crate::{
     config::{Endpoint, amqp_urls},
@@ -108,6 +111,48 @@ impl StatusPublisher for AmqpBroker {
         let results = self.publisher.publish_status(&messages).await;
         results.into_iter().map(|result| result.map_err(BrokerError)).collect()
     }
+}
+
+/// The number of messages in a queue that nobody has taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueDepth {
+    pub name: String,
+    /// `None` if there is no such queue.
+    pub messages: Option<u32>,
+}
+
+impl QueueDepth {
+    /// What the queue is for.
+    pub fn kind(&self) -> &'static str {
+        queue_names::kind(&self.name)
+    }
+}
+
+/// Connects, counts the messages in each queue and disconnects. Nothing is declared.
+pub async fn queue_depths(
+    server: &Endpoint,
+    topology: &Topology,
+) -> anyhow::Result<Vec<QueueDepth>> {
+    let (connection, _) = connect(server, "status", None).await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let mut channel = with_timeout(connection.create_channel()).await?;
+    let mut depths = Vec::new();
+    for name in topology.queues() {
+        let declared = channel.queue_declare(name.as_str().into(), passive, FieldTable::default());
+        let messages = match with_timeout(declared).await {
+            Ok(queue) => Some(queue.message_count()),
+            Err(error) if !connection.status().connected() => return Err(error),
+            Err(error) => {
+                // The refusal has closed the channel.
+                tracing::debug!(queue = name, %error, "the queue can't be looked at");
+                channel = with_timeout(connection.create_channel()).await?;
+                None
+            }
+        };
+        depths.push(QueueDepth { name, messages });
+    }
+    close_gracefully(&connection, "done").await;
+    Ok(depths)
 }
 
 /// Connects, looks at the source queues and disconnects.

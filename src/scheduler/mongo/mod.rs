@@ -66,6 +66,16 @@ pub struct PlannedFilter {
     pub until: Option<Timestamp>,
 }
 
+/// How much mail is planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedCounts {
+    pub waiting: u64,
+    /// When the first is due.
+    pub next_due: Option<Timestamp>,
+    /// Late by more than [`OVERDUE`].
+    pub overdue: u64,
+}
+
 /// Planned mail without its event.
 #[derive(Debug, Deserialize)]
 pub struct PlannedSummary {
@@ -169,6 +179,20 @@ impl MongoScheduler {
     pub async fn count_overdue(&self, before: Timestamp) -> Result<u64, SchedulerError> {
         let late = doc! {"state": {"$in": WAITING}, "due": {"$lt": date(before)}};
         self.planned.count_documents(late).in_time().await.map_err(failed)
+    }
+
+    /// How much mail is waiting.
+    pub async fn counts(&self, now: Timestamp) -> Result<PlannedCounts, SchedulerError> {
+        let filter = doc! {"state": {"$in": WAITING}};
+        let first = self.planned.find_one(filter.clone()).sort(doc! {"due": 1});
+        let first = first.projection(doc! {"_id": 0, "due": 1}).in_time().await.map_err(failed)?;
+        let next_due = first.and_then(|first| first.get_datetime("due").ok().copied());
+        let next_due = next_due.map(|due| Timestamp::from_millisecond(due.timestamp_millis()));
+        Ok(PlannedCounts {
+            waiting: self.planned.count_documents(filter).in_time().await.map_err(failed)?,
+            next_due: next_due.transpose().map_err(failed)?,
+            overdue: self.count_overdue(after(now, -OVERDUE)).await?,
+        })
     }
 
     /// What the entries that match are counted by.

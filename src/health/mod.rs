@@ -1,6 +1,8 @@
 //! Whether usher works: what it depends on answers, and its own tasks run. A change of state is one
 //! log line, not a flood.
 
+mod work;
+
 use std::{
     collections::BTreeMap,
     fmt::Display,
@@ -10,6 +12,10 @@ use std::{
     },
     time::Duration,
 };
+
+use jiff::Timestamp;
+
+pub use self::work::{Work, WorkCounts};
 
 /// One thing that usher depends on; cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,6 +36,8 @@ struct Known {
     failing: BTreeMap<&'static str, String>,
     /// How many wait for an operation that failed for them.
     blocked: BTreeMap<&'static str, usize>,
+    /// When the kind of state changed last.
+    since: Option<Timestamp>,
 }
 
 /// Somebody for whom an operation failed and who tries it again, until this is dropped.
@@ -120,6 +128,12 @@ impl Dependency {
         self.known().state()
     }
 
+    /// Its state, and since when it has been of this kind; `None` if it was not heard of yet.
+    pub fn state_since(&self) -> (State, Option<Timestamp>) {
+        let known = self.known();
+        (known.state(), known.since)
+    }
+
     /// Whether it answers, or is not needed.
     pub fn is_well(&self) -> bool {
         matches!(self.state(), State::Up | State::Unused)
@@ -137,7 +151,11 @@ impl Dependency {
         let before = known.state();
         change(&mut known);
         let after = known.state();
-        (std::mem::discriminant(&before) == std::mem::discriminant(&after), after)
+        let is_same = std::mem::discriminant(&before) == std::mem::discriminant(&after);
+        if !is_same {
+            known.since = Some(crate::clock::now());
+        }
+        (is_same, after)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -193,6 +211,8 @@ pub struct Health {
     pub stream: Dependency,
     /// Usher's own long-running tasks.
     pub tasks: Tasks,
+    /// What it works on.
+    pub work: Work,
 }
 
 impl Default for Health {
@@ -206,6 +226,7 @@ impl Default for Health {
             sms: Dependency::new("sms"),
             stream: Dependency::new("stream"),
             tasks: Tasks::default(),
+            work: Work::default(),
         }
     }
 }
@@ -343,6 +364,19 @@ mod tests {
         redis.unused();
         redis.up();
         assert_eq!(redis.state(), State::Unused);
+    }
+
+    #[test]
+    fn a_state_is_as_old_as_its_kind_and_not_as_its_reason() {
+        let smtp = Dependency::new("smtp");
+        assert_eq!(smtp.state_since(), (State::Unknown, None));
+        smtp.down(&"no answer");
+        let (_, since) = smtp.state_since();
+        std::thread::sleep(Duration::from_millis(2));
+        smtp.down(&"535 5.7.8 wrong password");
+        assert_eq!(smtp.state_since(), (State::Down("535 5.7.8 wrong password".into()), since));
+        smtp.up();
+        assert!(smtp.state_since().1 > since && since.is_some());
     }
 
     #[test]
