@@ -46,7 +46,7 @@ impl Channels {
     }
 }
 
-pub(super) fn email(
+pub(crate) fn email(
     configuration: &Configuration,
     telemetry: &Telemetry,
     ledger: Arc<dyn Ledger>,

@@ -1,7 +1,7 @@
 //! `usher run`: each part is built from the settings, the tasks are started, and everything is drained
 //! once it is stopped. Each part has its `build` in a file of its own.
 
-mod channels;
+pub(crate) mod channels;
 pub(crate) mod configuration;
 mod consumers;
 pub(crate) mod embedded;

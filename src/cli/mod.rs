@@ -15,6 +15,7 @@ mod publish;
 mod render;
 mod run;
 mod scheduled;
+mod send_test;
 mod setup;
 mod status;
 mod status_events;

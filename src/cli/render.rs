@@ -10,9 +10,10 @@ use anyhow::Context;
 use clap::Args;
 
 use super::{
+    decision::ByArgs,
     gallery::{self, GalleryMessage},
     output::{print, print_err},
-    read_input, write_parts,
+    read_input, send_test, write_parts,
 };
 use crate::{
     app::{
@@ -49,6 +50,11 @@ pub(super) struct RenderArgs {
     /// Folder for the parts of each message, instead of printing them.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Send the event's first mail to this address, marked as a test in its subject and in the audit.
+    #[arg(long, value_name = "ADDRESS", requires = "event", conflicts_with_all = ["all", "out"])]
+    send_to: Option<String>,
+    #[command(flatten)]
+    by: ByArgs,
 }
 
 pub(super) async fn run(config: Option<&Path>, args: &RenderArgs) -> Result<ExitCode, Failure> {
@@ -58,7 +64,28 @@ pub(super) async fn run(config: Option<&Path>, args: &RenderArgs) -> Result<Exit
         (Some(event), out) => {
             let loaded = configuration::load(config)?;
             logging::init_quiet(loaded.settings.log_format)?;
-            render_event(&loaded, event, args.locale.as_deref(), out.as_deref())?;
+            let rendered = render_event(&loaded, event, args.locale.as_deref())?;
+            match (&args.send_to, out) {
+                (Some(to), _) => {
+                    let mut mails = rendered.into_iter();
+                    let mail = mails.find(|(one, _)| one.route.channel == ChannelKind::Email);
+                    let Some((delivery, mail)) = mail else {
+                        return Err(Failure::data("this event asks for no mail"));
+                    };
+                    let (route, by) = (&delivery.route.name, args.by.name()?);
+                    Box::pin(send_test::send(&loaded, route, mail, to, &by)).await?;
+                }
+                (None, Some(folder)) => {
+                    for (delivery, message) in &rendered {
+                        write_message(folder, delivery, message)?;
+                    }
+                }
+                (None, None) => {
+                    rendered
+                        .iter()
+                        .for_each(|(delivery, message)| print_message(delivery, message));
+                }
+            }
         }
         (None, None) => return Err(Failure::data("no event was given")),
     }
@@ -69,8 +96,7 @@ fn render_event(
     loaded: &Configuration,
     event: &Path,
     locale: Option<&str>,
-    out: Option<&Path>,
-) -> Result<(), Failure> {
+) -> Result<Vec<(Delivery, Outgoing)>, Failure> {
     let text = read_input(event)?;
     let mut event = sample(&text).map_err(|invalid| Failure::new(EXIT_DATA, invalid))?;
     loaded.routing.normalize(&mut event);
@@ -84,17 +110,14 @@ fn render_event(
             print_err(&format!("usher: ignored: {reason}"));
         }
     }
-    for delivery in &deliveries {
-        let message = outgoing(loaded, delivery, &event)?;
-        match out {
-            None => print_message(delivery, &message),
-            Some(folder) => write_message(folder, delivery, &message)?,
-        }
-    }
     if deliveries.is_empty() {
         print("this event asks for no message with these settings");
     }
-    Ok(())
+    let rendered = deliveries.into_iter().map(|delivery| {
+        let message = outgoing(loaded, &delivery, &event)?;
+        Ok((delivery, message))
+    });
+    rendered.collect()
 }
 
 fn print_message(delivery: &Delivery, message: &Outgoing) {

@@ -29,15 +29,46 @@ impl Templates {
         variables: &Map<String, Value>,
         event: &Event,
     ) -> Result<Rendered, TemplateError> {
-        let tag = &template.locale;
-        let language = tag.split('-').next().unwrap_or(tag);
-        let formatter = self.locales.formatter(language, tag);
+        let compiled = self.compile_again(flat, template, route)?;
+        self.render_as(&compiled, template, route, variables, event)
+    }
+
+    /// The text of a version, for one route.
+    ///
+    /// # Errors
+    /// It can't be compiled any more.
+    pub fn compile_again(
+        &self,
+        flat: &Source,
+        template: &TemplateRef,
+        route: &Route,
+    ) -> Result<Compiled, TemplateError> {
+        let language = language_of(template);
         let compiled =
             Compiled::for_routes(&Files::new(), &template.name, language, flat, &[route]);
-        let compiled = compiled.map_err(|faults| TemplateError::Render {
+        compiled.map_err(|faults| TemplateError::Render {
             name: template.name.clone(),
             reason: faults.join("; "),
-        })?;
-        self.render_with(&compiled, &formatter, route, variables, event)
+        })
     }
+
+    /// Renders a template in the locale of a record.
+    ///
+    /// # Errors
+    /// It can't be rendered.
+    pub fn render_as(
+        &self,
+        compiled: &Compiled,
+        template: &TemplateRef,
+        route: &Route,
+        variables: &Map<String, Value>,
+        event: &Event,
+    ) -> Result<Rendered, TemplateError> {
+        let formatter = self.locales.formatter(language_of(template), &template.locale);
+        self.render_with(compiled, &formatter, route, variables, event)
+    }
+}
+
+fn language_of(template: &TemplateRef) -> &str {
+    template.locale.split('-').next().unwrap_or(&template.locale)
 }

@@ -3,10 +3,11 @@
 use std::process::Output;
 
 use mongodb::bson::{Document, doc};
+use serde_json::json;
 
 use super::sms::{cancelled, with_gateway};
 use crate::support::{
-    events::{BOOKINGS, booking},
+    events::{BOOKINGS, booking, with},
     eventually,
     gateway::Gateway,
     smtp::SmtpServer,
@@ -330,4 +331,77 @@ async fn a_record_with_a_short_version_finds_its_text_and_a_forged_text_is_not_b
     let changed = doc! {"$set": {"subject": "Forged", "text": "Forged"}};
     versions.update_one(kept, changed).await.unwrap();
     assert!(!run(&settings, &show, 0).await.contains("Forged"));
+}
+
+#[tokio::test]
+async fn a_candidate_is_tried_on_what_was_sent() {
+    let world = World::new().await;
+    let usher = world.usher().set("DEFAULT_LOCALE", "en");
+    let running = usher.start().await;
+    let many: Vec<String> = (0..80).map(|seat| format!("S{seat}")).collect();
+    let bookings = [
+        booking("e-1", "ana@example.com"),
+        with(booking("e-2", "bo@example.com"), &json!({"seats": many})),
+        booking("e-3", "gone@example.com"),
+        with(booking("e-4", "di@example.com"), &json!({"locale": "es"})),
+    ];
+    for event in &bookings {
+        world.broker.publish(BOOKINGS, event.to_string()).await;
+    }
+    running.until_processed(bookings.len()).await;
+    world.until_records(bookings.len()).await;
+    let erase = ["audit", "erase", "--recipient", "gone@example.com", "--reason", "asked", "--yes"];
+    run(&usher, &erase, 0).await;
+
+    let folder = world.folder().join("candidate");
+    std::fs::create_dir(&folder).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    write("en.subject.hbs", "Tickets {{booking_id}}");
+    write(
+        "en.mjml.hbs",
+        &format!("<mj-text>{} {{{{booking_id}}}}</mj-text>", "long ".repeat(10_000)),
+    );
+    let nested =
+        "{{#each seats}}{{#each @root.seats}}{{#each @root.seats}}x{{/each}}{{/each}}{{/each}}";
+    write("en.txt.hbs", nested);
+    let tried = ["templates", "try", "booking_confirmation", "--from", folder.to_str().unwrap()];
+    let printed = run(&usher, &tried, 65).await;
+    for line in [
+        "2 deliveries rendered (en)",
+        "1 fail",
+        "rendering it takes more than 200000 steps",
+        "1 have another subject",
+        "becomes \"Tickets BOOK-1\"",
+        "html: 1 grow",
+        "text: 0 grow",
+        "1 skipped: they are in other languages",
+        "1 skipped: they were erased",
+    ] {
+        assert!(printed.contains(line), "{line}: {printed}");
+    }
+    write("en.txt.hbs", "{{list seats}}");
+    assert!(run(&usher, &tried, 0).await.contains("0 fail"));
+    assert!(run(&usher, &["templates", "list"], 0).await.contains("file"));
+}
+
+#[tokio::test]
+async fn a_test_mail_is_marked_in_its_subject_and_in_the_audit() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let usher = world.usher().smtp(&smtp);
+    let event = world.folder().join("event.json");
+    std::fs::write(&event, booking("e-1", "ana@example.com").to_string()).unwrap();
+    let send = ["render", event.to_str().unwrap(), "--send-to", "me@example.com"];
+    let printed = run(&usher, &send, 0).await;
+    assert!(printed.contains("sent to me@example.com as a test: 250"), "{printed}");
+    let mail = smtp.until_accepted(1).await.pop().expect("a mail");
+    assert_eq!(mail.to, "me@example.com");
+    assert!(mail.subject().starts_with("[TEST] Booking confirmed"), "{}", mail.subject());
+    assert!(mail.message_id().starts_with("test-"), "{}", mail.message_id());
+    let actions = world.actions().await;
+    let [action] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!((text(action, "action"), text(action, "by")), ("test".into(), "tester".into()));
+    assert!(text(action, "target").ends_with("of route booking-confirmed"), "{action}");
+    let nowhere = ["render", event.to_str().unwrap(), "--send-to", "nowhere"];
+    run(&usher, &nowhere, 65).await;
 }

@@ -4,7 +4,7 @@ mod csv;
 mod erase;
 mod export;
 mod find;
-mod render_again;
+pub(super) mod render_again;
 mod show;
 mod stats;
 

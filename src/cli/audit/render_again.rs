@@ -41,7 +41,7 @@ impl AuditCli {
 }
 
 /// Records leave out values that are the route's defaults.
-fn variables(record: &Record, route: &Route) -> Map<String, Value> {
+pub(in crate::cli) fn variables(record: &Record, route: &Route) -> Map<String, Value> {
     let declared = route.variables.iter().map(|(name, variable)| {
         let value = record.data.get(name).or(variable.default.as_ref());
         (name.clone(), value.cloned().unwrap_or_default())
@@ -50,7 +50,7 @@ fn variables(record: &Record, route: &Route) -> Map<String, Value> {
 }
 
 /// The parts of the event that a mail needs besides its variables.
-fn event(record: &Record, template: &TemplateRef) -> Event {
+pub(in crate::cli) fn event(record: &Record, template: &TemplateRef) -> Event {
     let mut fields = record.data.clone();
     fields.insert("locale".to_owned(), template.locale.as_str().into());
     fields.entry("email").or_insert_with(|| record.recipient.as_str().into());

@@ -3,6 +3,7 @@
 mod activate;
 mod list;
 mod push;
+mod shadow;
 
 use std::{
     path::{Path, PathBuf},
@@ -10,8 +11,9 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 
-use super::decision::ByArgs;
+use super::{decision::ByArgs, time::past};
 use crate::{
     app::configuration::{self, Configuration},
     audit::store::{MongoAudit, actions::Action},
@@ -54,6 +56,17 @@ pub(super) enum TemplatesCommand {
         activate: bool,
         #[command(flatten)]
         by: ByArgs,
+    },
+    /// Render a candidate for the deliveries of the audit; list what fails, which subjects change, which parts grow.
+    Try {
+        /// Template name.
+        name: String,
+        /// Folder with the candidate's files, as for push, in one language or several.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// Only deliveries since TIME: 2030-01-31T20:00:00Z, 2030-01-31 (UTC), or a duration before now such as 7d.
+        #[arg(long, value_name = "TIME", value_parser = past, default_value = "7d")]
+        since: Timestamp,
     },
     /// Use a version from the database.
     Activate {
@@ -138,6 +151,9 @@ pub(super) async fn run(
             if activate {
                 cli.activate(&template, version, &by.name()?).await?;
             }
+        }
+        TemplatesCommand::Try { name, from, since } => {
+            cli.try_candidate(&name, &from, since).await?;
         }
         TemplatesCommand::Activate { template, version, by } => {
             cli.activate(&TemplateId::try_from(&template)?, version, &by.name()?).await?;

@@ -49,7 +49,7 @@ impl TemplatesCli {
     }
 
     /// Reads a folder as if it were the template's own.
-    fn read(&self, template: &TemplateId, from: &Path) -> Result<Source, Failure> {
+    pub(super) fn read(&self, template: &TemplateId, from: &Path) -> Result<Source, Failure> {
         let TemplateId { name, language } = template;
         let files =
             source::read(Some(from)).map_err(|error| Failure::data(format!("{error:#}")))?;

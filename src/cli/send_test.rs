@@ -1,0 +1,78 @@
+//! `usher render --send-to`: one mail of an event as it would go out, to an address of one's own.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::output::print;
+use crate::{
+    app::{
+        Telemetry,
+        channels::email,
+        configuration::{Configuration, open_audit, open_ledger},
+    },
+    audit::store::actions::Action,
+    channel::{Outcome, Outgoing},
+    failure::Failure,
+    metrics::Metrics,
+    supervisor::Supervisor,
+};
+
+/// How long the mail server may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sends the mail with a marked subject and a Message-ID of its own, and records that as an action of `by`. No ledger
+/// and no record of a delivery know of it.
+pub(super) async fn send(
+    loaded: &Configuration,
+    route: &str,
+    mail: Outgoing,
+    to: &str,
+    by: &str,
+) -> Result<(), Failure> {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let mut mail = Outgoing {
+        recipient: to.to_owned(),
+        message_id: format!("<test-{id}@{}>", loaded.sender.domain()),
+        ..mail
+    };
+    mail.rendered.subject = format!("[TEST] {}", mail.rendered.subject);
+    let supervisor = Supervisor::default();
+    let ledger = Arc::new(open_ledger(&loaded.settings, &supervisor)?);
+    let audit = open_audit(&loaded.settings, Metrics::default(), &supervisor).await?;
+    let channel = email(loaded, &Telemetry::default(), ledger)?;
+    channel.check_recipient(to).map_err(Failure::data)?;
+    let slot = timeout(PATIENCE, channel.ready(route, false)).await;
+    let slot = slot.map_err(|_| {
+        Failure::unavailable(anyhow::anyhow!("the mail server was not ready within a minute"))
+    })?;
+    let action = Action {
+        by: by.to_owned(),
+        action: "test",
+        target: format!("mail test-{id} of route {route}"),
+        reason: String::new(),
+    };
+    // Recorded first, so that no test goes out without a trace.
+    audit.record_action(&action).await.map_err(Failure::unavailable)?;
+    let outcome = slot.send(&mail, Box::pin(async { true })).await;
+    channel.close().await;
+    match outcome {
+        Outcome::Sent(reply) => {
+            let said = reply.map(|reply| format!(": {} {}", reply.code, reply.reply));
+            print(format!("sent to {to} as a test{}", said.unwrap_or_default()).as_str());
+            Ok(())
+        }
+        Outcome::Simulated => {
+            print("simulated: no mail server is set, nothing was sent");
+            Ok(())
+        }
+        Outcome::Impossible(reason) | Outcome::Unreachable(reason) => Err(Failure::data(reason)),
+        Outcome::Refused { reply, .. } => {
+            Err(Failure::data(format!("refused: {} {}", reply.code, reply.reply)))
+        }
+        Outcome::Unavailable(reason, _)
+        | Outcome::Interrupted(reason, _)
+        | Outcome::Unknown(reason, _) => Err(Failure::unavailable(anyhow::anyhow!(reason))),
+        Outcome::Withheld => Ok(()),
+    }
+}
