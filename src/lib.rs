@@ -78,7 +78,7 @@
 //!   again, unless its route says `resend`.
 //! - **The limit.** Exactly-once is impossible over SMTP: a process that is killed between the server's
 //!   acceptance and the read of its reply leaves `unknown`. If Redis loses the latch at the same time,
-//!   one second mail goes out with the same Message-ID.
+//!   or loses it while the same event is published again, a second mail goes out with the same Message-ID.
 
 #[macro_use]
 pub mod crash_points;

@@ -45,6 +45,7 @@ impl Embedded {
     pub(crate) fn backends(&self) -> Backends {
         Backends {
             instance: self.instance.clone(),
+            claims_as: Arc::new(crate::ledger::InstanceName::new(&self.instance)),
             ledger: self.ledger.clone(),
             audit: self.audit.clone(),
             scheduler: self.scheduler.clone(),

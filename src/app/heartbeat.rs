@@ -18,7 +18,7 @@ use crate::{
     clock::{Clocks, Skew, Store},
     config::Settings,
     health::Health,
-    ledger::{Ledger, LedgerError, redis::RedisLedger},
+    ledger::{InstanceName, LedgerError, redis::RedisLedger},
     metrics::{InternalEvent, Metrics},
     status::InstanceReporter,
     supervisor::{Supervisor, Task},
@@ -37,6 +37,7 @@ pub(super) struct Heartbeat {
     audit: Arc<MongoAudit>,
     instance: String,
     reporter: InstanceReporter,
+    claims_as: Arc<InstanceName>,
     renewal: Duration,
     health: Health,
     metrics: Metrics,
@@ -49,6 +50,7 @@ impl Heartbeat {
         services: &Services,
         instance: String,
         reporter: InstanceReporter,
+        claims_as: Arc<InstanceName>,
         telemetry: &Telemetry,
     ) -> Self {
         Self {
@@ -56,6 +58,7 @@ impl Heartbeat {
             audit: services.audit.clone(),
             instance,
             reporter,
+            claims_as,
             renewal: settings.instance_renewal,
             health: telemetry.health.clone(),
             metrics: telemetry.metrics.clone(),
@@ -74,7 +77,10 @@ impl Heartbeat {
     }
 
     async fn run(self) {
-        let Self { ledger, audit, instance, reporter, renewal, health, metrics, clocks } = self;
+        let Self { ledger, audit, instance, reporter, claims_as, renewal, health, metrics, clocks } =
+            self;
+        // Which server kept the ledger at the last renewal.
+        let mut server = None;
         let mut ticks = interval(renewal);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (renewing, asking) = (health.redis.when("renewing"), health.mongodb.when("asking"));
@@ -82,7 +88,15 @@ impl Heartbeat {
             ticks.tick().await;
             clocks.look(&ledger, &audit, &metrics).await;
             let renewed = async {
-                ledger.renew(&instance).await?;
+                let met = renew(&ledger, &claims_as, server.as_deref().unwrap_or_default()).await?;
+                if server.as_ref() != Some(&met) {
+                    LedgerMoved { is_first: server.is_none(), is_hidden: met.is_empty() }
+                        .emit(&metrics);
+                    if server.replace(met).is_some() {
+                        // What it had claimed there may have come back, or be lost.
+                        claims_as.change();
+                    }
+                }
                 tell_status(&ledger, &instance, &reporter).await;
                 if ledger.has_epoch().await? {
                     asking.forget();
@@ -108,6 +122,40 @@ async fn tell_status(ledger: &RedisLedger, instance: &str, reporter: &InstanceRe
     let status = serde_json::to_string(&reporter.report()).unwrap_or_default();
     if let Err(error) = ledger.say_of_instance(instance, &status).await {
         tracing::debug!(%error, "the status of this instance was not stored");
+    }
+}
+
+/// Renews the leases of all names that this process claims under; gives the server that took them.
+async fn renew(
+    ledger: &RedisLedger,
+    claims_as: &InstanceName,
+    before: &str,
+) -> Result<String, LedgerError> {
+    let mut server = String::new();
+    for name in claims_as.in_use() {
+        server = ledger.renew_at(&name, before).await?;
+    }
+    Ok(server)
+}
+
+/// The ledger is with another server than before, or with the same one, started again.
+struct LedgerMoved {
+    is_first: bool,
+    is_hidden: bool,
+}
+
+impl InternalEvent for LedgerMoved {
+    fn emit(self, metrics: &Metrics) {
+        if self.is_hidden {
+            tracing::warn!(
+                "Redis does not tell which server it is (INFO): the audit is consulted before each first claim"
+            );
+        } else if !self.is_first {
+            metrics.ledger_moved();
+            tracing::warn!(
+                "Redis was started again or failed over: the audit is consulted before each first claim"
+            );
+        }
     }
 }
 

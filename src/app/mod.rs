@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::{channels::Channels, telemetry::Telemetry};
 use self::{configuration::Configuration, heartbeat::Heartbeat, services::Services};
 use crate::{
-    broker::amqp::Topology, failure::Failure, status::InstanceReporter, supervisor::Supervisor,
+    broker::amqp::Topology, failure::Failure, ledger::InstanceName, status::InstanceReporter,
+    supervisor::Supervisor,
 };
 
 /// How long the last acknowledgements may take once the work is done.
@@ -49,7 +50,8 @@ pub(crate) async fn run(
     services.refuse_foreign_ledger().await?;
     let reporter = InstanceReporter::new(instance.clone(), telemetry.health.clone());
     let api = http::api(&configuration, &services, &reporter);
-    let backends = services.backends(settings, &instance, &supervisor);
+    let claims_as = Arc::new(InstanceName::new(&instance));
+    let backends = services.backends(settings, &instance, &claims_as, &supervisor);
     let pipeline = pipeline::build(&configuration, backends, channels.clone(), telemetry.clone());
 
     // Lasts until everything else is drained.
@@ -61,7 +63,8 @@ pub(crate) async fn run(
     watch::spawn(settings, &services, &telemetry, &supervisor, &end);
     services.sweep_outbox(&supervisor, &stop);
     // The first sign of life comes before the first claim, or the claim would look orphaned.
-    let heartbeat = Heartbeat::build(settings, &services, instance.clone(), reporter, &telemetry);
+    let heartbeat =
+        Heartbeat::build(settings, &services, instance.clone(), reporter, claims_as, &telemetry);
     heartbeat.first_look_at_clocks().await;
     let heartbeat = heartbeat.spawn(&supervisor, &end);
     channels.check(&supervisor);

@@ -10,7 +10,7 @@ use crate::{
     audit::Audit,
     broker::{Broker, Handler},
     delivery::{Pipeline, Policy},
-    ledger::Ledger,
+    ledger::{InstanceName, Ledger},
     routing::Identity,
     scheduler::Scheduler,
     status_events::StatusEvents,
@@ -19,8 +19,10 @@ use crate::{
 
 /// The stores and the broker, as services or embedded.
 pub(crate) struct Backends {
-    /// This process's name in the ledger and the records.
+    /// This process's name in the records.
     pub(crate) instance: String,
+    /// Its names in the ledger.
+    pub(crate) claims_as: Arc<InstanceName>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) audit: Arc<dyn Audit>,
     pub(crate) scheduler: Arc<dyn Scheduler>,
@@ -42,6 +44,7 @@ pub(crate) fn build(
         composer: configuration.composer(),
         policy: Policy {
             instance: backends.instance,
+            claims_as: backends.claims_as,
             retry_schedule: settings.retry_schedule.clone(),
             rate_limit: settings.rate_limit,
             hold_time: settings.hold,

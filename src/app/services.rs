@@ -21,7 +21,10 @@ use crate::{
     config::Settings,
     failure::Failure,
     health::{Backoff, Health},
-    ledger::redis::{ForeignLedger, RedisLedger},
+    ledger::{
+        InstanceName,
+        redis::{ForeignLedger, RedisLedger},
+    },
     metrics::Metrics,
     routing::Identity,
     scheduler::mongo::MongoScheduler,
@@ -95,6 +98,7 @@ impl Services {
         &self,
         settings: &Settings,
         instance: &str,
+        claims_as: &Arc<InstanceName>,
         supervisor: &Supervisor,
     ) -> Backends {
         let status_events = settings
@@ -102,6 +106,7 @@ impl Services {
             .then(|| StatusEvents::new(self.broker.clone(), instance, supervisor));
         Backends {
             instance: instance.to_owned(),
+            claims_as: claims_as.clone(),
             ledger: self.ledger.clone(),
             audit: self.audit.clone(),
             scheduler: self.scheduler.clone(),

@@ -99,7 +99,7 @@ impl Pipeline {
             let recipient = Recipient::Address(planned.delivery_headers.recipient.clone());
             let (id, attempt) = (planned.delivery_id.clone(), planned.delivery_headers.attempt);
             let delivery = Delivery::republished(id, route.clone(), &event, recipient, attempt);
-            let instance = &self.policy.instance;
+            let instance = &self.policy.claims_as;
             let mut ctx = DeliveryContext::new(&message, &event, &delivery, &trace::NONE, instance);
             ctx.reason = reason;
             crash_point!("after_void");
@@ -201,7 +201,7 @@ impl Pipeline {
                     &event,
                     &delivery,
                     &trace::NONE,
-                    &self.policy.instance,
+                    &self.policy.claims_as,
                 );
                 self.schedule(&mut ctx, due).await;
             }

@@ -1,7 +1,10 @@
 //! What one delivery needs on its way through the line, passed as one.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,7 +17,7 @@ use crate::{
     broker::Message,
     channel::Outcome,
     event::Event,
-    ledger::Owner,
+    ledger::{InstanceName, Owner},
     redaction::mask_secrets,
     routing::Delivery,
     template::Rendered,
@@ -55,6 +58,8 @@ pub(super) struct DeliveryContext<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct HeldClaim {
     pub(super) owner: Owner,
+    /// As long as this claim has it, its lease is renewed.
+    _name: Arc<str>,
     /// The ledger's count of claims; an older one has lost the delivery. 0 before a claim is granted.
     pub(super) fence: u64,
     /// The attempt that the claim is for, from 1; the delivery's before a claim is granted.
@@ -63,10 +68,11 @@ pub(super) struct HeldClaim {
 
 impl HeldClaim {
     /// Not granted yet. The token tells the claims of one process apart.
-    fn new(instance: &str, attempt: u32) -> Self {
+    fn new(instance: &InstanceName, attempt: u32) -> Self {
         static TOKENS: AtomicU64 = AtomicU64::new(1);
         let token = TOKENS.fetch_add(1, Ordering::Relaxed);
-        Self { owner: Owner { instance: instance.to_owned(), token }, fence: 0, attempt }
+        let name = instance.current();
+        Self { owner: Owner { instance: name.to_string(), token }, _name: name, fence: 0, attempt }
     }
 
     pub(super) fn is_granted(&self) -> bool {
@@ -84,7 +90,7 @@ impl<'a> DeliveryContext<'a> {
         event: &'a Event,
         delivery: &'a Delivery,
         span: &'a Span,
-        instance: &str,
+        instance: &InstanceName,
     ) -> Self {
         Self::with_claim(message, event, delivery, span, HeldClaim::new(instance, delivery.attempt))
     }

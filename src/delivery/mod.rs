@@ -36,7 +36,7 @@ use crate::{
     config::RateLimit,
     event::{self, Event},
     health::Health,
-    ledger::Ledger,
+    ledger::{InstanceName, Ledger},
     metrics::{InternalEvent, Metrics},
     routing::{ChannelKind, Delivery, Identity, Lookup, Priority, Recipient, RoutingTable},
     scheduler::Scheduler,
@@ -70,6 +70,8 @@ pub struct Pipeline {
 pub struct Policy {
     /// This process's name in the ledger and the records.
     pub instance: String,
+    /// Under which it claims.
+    pub claims_as: Arc<InstanceName>,
     /// The wait before each retry.
     pub retry_schedule: Vec<Duration>,
     /// Most mails to one recipient.
@@ -207,7 +209,7 @@ impl Pipeline {
         delivery: &Delivery,
         span: Span,
     ) -> Settlement {
-        let mut ctx = DeliveryContext::new(message, event, delivery, &span, &self.policy.instance);
+        let mut ctx = DeliveryContext::new(message, event, delivery, &span, &self.policy.claims_as);
         let settlement = if let Some(due) = ctx.due_later() {
             self.schedule(&mut ctx, due).await
         } else if delivery.priority == Priority::Low && message.delivery_headers.is_none() {

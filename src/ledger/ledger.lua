@@ -109,15 +109,28 @@ local function is_owner_gone(instance, grace)
   return now() - since >= tonumber(grace)
 end
 
+-- Which server this is, and which history of writes it has: after a failover or a restart another one,
+-- which may have lost the last of them. Nothing where the user may not ask.
+local function server()
+  local about, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
+  if type(about) ~= 'string' or type(replication) ~= 'string' then return '' end
+  local run = string.match(about, 'run_id:(%x+)')
+  local history = string.match(replication, 'master_replid:(%x+)')
+  return run and history and run .. ' ' .. history or ''
+end
+
 -- The epoch holds the time up to which the audit has to be asked; it is absent after a loss. The clock
 -- holds the time of the last renewal by any instance. If that is long ago, either no instance ran or
 -- Redis's clock has jumped, and outcomes have expired before their time: the next renewal tells which.
+-- It also keeps which server it met.
 local intact
 local function is_intact()
   if intact == nil then
     local epoch = redis.call('GET', 'usher:ledger:epoch')
     local seen = string.match(redis.call('GET', 'usher:ledger:clock') or '', '^%d+')
+    local known = redis.call('GET', 'usher:ledger:server')
     intact = epoch and now() > tonumber(epoch) and not (seen and now() - seen > 60000)
+      and known and known == server()
   end
   return intact
 end
@@ -132,7 +145,11 @@ local function claim(instance, token, event, attempt, fresh, silent, derived, al
     return granted()
   end
 
+  -- An entry of before the loss may lack its outcome.
+  local function may_be_stale() return silent ~= '1' and not is_intact() end
+
   local function next_attempt()
+    if may_be_stale() then return 'ask_audit' end
     -- Another event's copy comes as attempt 1, whatever was tried before.
     n = tostring(e == event and attempt or n + 1)
     c, x, a, h, r = '0', '', '0', '0', ''
@@ -161,6 +178,7 @@ local function claim(instance, token, event, attempt, fresh, silent, derived, al
     if not is_owner_gone(instance, grace) then return 'busy' end
     if s == 'claimed' then
       if tonumber(c) >= tonumber(suspect_claims) and alone ~= '1' then return 'suspect' end
+      if may_be_stale() then return 'ask_audit' end
       return taken('claimed')
     end
     if s == 'sending' and silent ~= '1' then return 'ask_audit' end

@@ -6,6 +6,7 @@
 //! *Intentions* (claim, latch, decision) are compare-and-set on owner and fence. *Facts* are not
 //! fenced: `sent` replaces every other state.
 
+mod instance;
 mod rate;
 pub mod redis;
 mod state;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use instance::InstanceName;
 pub use state::{Claim, Entry, Input, NextStep, Owner, Reply, State};
 pub use step::{Facts, MAX_CLAIMS, SUSPECT_CLAIMS, step};
 

@@ -29,6 +29,9 @@ const EPOCH: &str = "usher:ledger:epoch";
 /// Redis's time and the time that instances agree on, at the last renewal.
 const CLOCK: &str = "usher:ledger:clock";
 
+/// Which server kept the ledger at the last renewal.
+const SERVER: &str = "usher:ledger:server";
+
 /// A jump of Redis's clock up to this is none: clocks are compared over a network.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -296,22 +299,30 @@ impl Ledger for RedisLedger {
     }
 
     async fn renew(&self, instance: &str) -> Result<(), LedgerError> {
+        self.renew_at(instance, "").await.map(drop)
+    }
+}
+
+impl RedisLedger {
+    /// Renews the lease of an instance that met this server before. Gives the server: its run and its
+    /// history of writes. Empty where Redis does not tell.
+    pub async fn renew_at(&self, instance: &str, before: &str) -> Result<String, LedgerError> {
         // Renewals are frequent enough to check the certificates, and rare enough.
         let mut connection = self.connection.current();
         let mut call = self.renew.key(format!("usher:instance:{instance}"));
-        call.key(format!("usher:absent:{instance}")).key(CLOCK).key(EPOCH);
+        call.key(format!("usher:absent:{instance}")).key(CLOCK).key(EPOCH).key(SERVER);
         call.arg(millis(self.windows.instance_ttl)).arg(clock::now().as_millisecond());
-        call.arg(millis(STEADY)).arg(millis(self.windows.dedup));
-        let jump = call.invoke_async(&mut connection).await;
-        again_where_useless(&self.connection, &jump);
-        let jump: i64 = jump.map_err(failed)?;
+        call.arg(millis(STEADY)).arg(millis(self.windows.dedup)).arg(before);
+        let renewed = call.invoke_async(&mut connection).await;
+        again_where_useless(&self.connection, &renewed);
+        let (jump, server): (i64, String) = renewed.map_err(failed)?;
         if jump.unsigned_abs() > STEADY.as_millis() as u64 {
             tracing::error!(
                 jump_s = jump / 1000,
                 "Redis's clock has jumped: the audit is consulted before each first claim"
             );
         }
-        Ok(())
+        Ok(server)
     }
 }
 

@@ -102,6 +102,8 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
         return Entry::new(&claim.event, claim.attempt, claim.derived).taken(claim);
     };
     let same_event = entry.event == claim.event;
+    // An entry of before the loss may lack its outcome.
+    let may_be_stale = !facts.epoch_intact && !claim.audit_is_silent;
     match entry.state {
         // The same input again after a lost connection; or a latch that was not used, since an
         // owner claims again only if nothing was sent.
@@ -116,6 +118,7 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
         State::Claimed if entry.claims >= SUSPECT_CLAIMS && !claim.alone => {
             (Some(entry), Reply::Suspect)
         }
+        State::Claimed if may_be_stale => (Some(entry), Reply::AskAudit),
         State::Claimed => entry.taken(claim),
         State::Sending if !claim.audit_is_silent => (Some(entry), Reply::AskAudit),
         State::Sending | State::Unknown => {
@@ -126,16 +129,18 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
             (Some(entry), Reply::Unresolved { fence, attempt })
         }
         State::Sent | State::Suppressed => over(entry, same_event),
-        State::Failed if claim.attempt > entry.attempt || !same_event => entry.next_attempt(claim),
+        State::Failed if claim.attempt > entry.attempt || !same_event => {
+            entry.next_attempt_or_ask(claim, may_be_stale)
+        }
         State::Failed => over(entry, same_event),
         State::Decided { .. } if !same_event => over(entry, same_event),
         // The republish of the next attempt, or the source's copy if no attempt was made.
         State::Decided { next: NextStep::Retry(attempt), .. } if claim.attempt >= attempt => {
-            entry.next_attempt(claim)
+            entry.next_attempt_or_ask(claim, may_be_stale)
         }
         // An operator parked it and sends it again.
         State::Decided { next: NextStep::Park, handed: true } if claim.attempt > entry.attempt => {
-            entry.next_attempt(claim)
+            entry.next_attempt_or_ask(claim, may_be_stale)
         }
         State::Decided { next, handed: false } => {
             let (attempt, record) = (entry.attempt, entry.record.clone().unwrap_or_default());
@@ -194,8 +199,11 @@ impl Entry {
         self.granted()
     }
 
-    /// Claims the entry for a later attempt.
-    fn next_attempt(mut self, claim: &Claim) -> (Option<Self>, Reply) {
+    /// Claims the entry for a later attempt, unless the audit may know that it was made.
+    fn next_attempt_or_ask(mut self, claim: &Claim, may_be_stale: bool) -> (Option<Self>, Reply) {
+        if may_be_stale {
+            return (Some(self), Reply::AskAudit);
+        }
         // Another event's copy arrives as attempt 1, whatever was tried before.
         self.attempt = if self.event == claim.event { claim.attempt } else { self.attempt + 1 };
         self.event.clone_from(&claim.event);

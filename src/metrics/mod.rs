@@ -278,6 +278,10 @@ impl Metrics {
         self.0.all.requests_waiting.set(gauge(count));
     }
 
+    pub fn ledger_moved(&self) {
+        self.0.all.ledger_moved.inc();
+    }
+
     pub fn clock_skew(&self, clock: &'static str, seconds: f64) {
         self.0.all.clock_skew.get_or_create(&ClockLabels { clock }).set(seconds);
     }

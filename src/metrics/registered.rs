@@ -55,6 +55,7 @@ pub(super) struct Registered {
     pub(super) http_active: Gauge,
     pub(super) requests_waiting: Gauge,
     pub(super) feed_listeners: Gauge,
+    pub(super) ledger_moved: Counter,
     pub(super) clock_skew: Family<ClockLabels, Gauge<f64, AtomicU64>>,
 }
 
@@ -212,6 +213,11 @@ impl Registered {
                 "Requests by HTTP that wait to be published; every instance reports the same number",
             ),
             feed_listeners: register(&mut r, "feed_listeners", "Clients of the live feed"),
+            ledger_moved: register(
+                &mut r,
+                "ledger_moved",
+                "How often Redis turned out to be another server, or to have been started again",
+            ),
             clock_skew: {
                 let metric = Family::<ClockLabels, Gauge<f64, AtomicU64>>::default();
                 let help = "How far the clock of this host, of Redis and of MongoDB is ahead of the time that usher goes by, their median";

@@ -220,6 +220,22 @@ impl Daemon {
         assert!(output.status.success(), "{expression}: {output:?}");
     }
 
+    /// Keeps its data as they are now.
+    pub(crate) fn backup(&self) -> TempDir {
+        let kept = folder();
+        copy(self.folder.path(), kept.path());
+        kept
+    }
+
+    /// Kills it, and starts it with the data of a backup.
+    pub(crate) async fn restore(&mut self, backup: &TempDir) {
+        self.kill();
+        let data = self.folder.path().join("appendonlydir");
+        std::fs::remove_dir_all(&data).expect("its data");
+        copy(backup.path(), self.folder.path());
+        self.start().await;
+    }
+
     /// SIGKILL, at once.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -233,6 +249,11 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").arg(from.join(".")).arg(to).status();
+    assert!(copied.expect("cp").success());
 }
 
 fn words(words: &[&str]) -> Vec<String> {

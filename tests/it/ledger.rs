@@ -235,6 +235,8 @@ fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
         let mut redis = redis.clone();
         runtime.block_on(async {
             let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.expect("flushed");
+            // The ledger is with a server that it knows.
+            ledger.renew("another").await.expect("renewed");
             let id = uuid::Uuid::new_v4().simple().to_string();
             let delivery = DeliveryId::from_stored(&id).expect("an id");
             let mut model = Model {

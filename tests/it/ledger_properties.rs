@@ -169,6 +169,19 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn after_a_loss_nothing_is_claimed_anew_before_the_audit_was_asked(asks in asks_with_facts()) {
+        let facts = Facts { owner_gone: true, epoch_intact: false };
+        for Turn { after, .. } in history(&asks) {
+            let Input::Claim(claim) = claim("e0", 9) else { unreachable!() };
+            let asked = Input::Claim(Claim { audit_is_silent: false, fresh: true, ..claim });
+            let (_, reply) = step(after, &asked, facts);
+            prop_assert!(!matches!(reply, Reply::Granted { .. }), "{:?}", reply);
+        }
+    }
+}
+
 #[test]
 fn a_delivery_that_ends_its_process_again_and_again_is_a_crash_loop() {
     let mut entry = None;

@@ -29,7 +29,7 @@ use crate::{
         scheduler::EmbeddedScheduler,
     },
     event::{Properties, Sources},
-    ledger::{Admission, Input, Ledger, LedgerError, Reply},
+    ledger::{Admission, Input, InstanceName, Ledger, LedgerError, Reply},
     routing::{DeliveryId, RoutingTable},
     template::{Globals, Templates, source::Files},
 };
@@ -103,6 +103,7 @@ impl TestBench {
         let (email, sms) =
             (ScriptedChannel::new(email::check_recipient), ScriptedChannel::new(|_| Ok(())));
         let backends = Backends {
+            claims_as: Arc::new(InstanceName::new(&instance)),
             instance,
             ledger: ledger.clone(),
             audit: audit.clone(),

@@ -1,8 +1,10 @@
 //! Rows in which Redis loses everything, each on a private Redis.
 
+use std::time::Instant;
+
 use super::{held_at, held_at_the_dot, judged};
 use crate::{
-    batch::Kind,
+    batch::{Kind, Published, batch},
     daemon::Daemon,
     oracle::Limits,
     stage::Stage,
@@ -72,6 +74,36 @@ async fn row_21_flushed_then_a_duplicate() {
         let counts = judged("21", &stage, &published, vec![instance], Limits::default()).await;
         assert_eq!((counts.delivered, stage.smtp.received().len()), (3, 3));
     }
+}
+
+/// What was sent since is forgotten, and what was on its way then is on its way again, claimed by an
+/// instance that lives and is done with it.
+#[tokio::test]
+async fn redis_comes_back_from_a_backup_while_duplicates_come() {
+    let (mut daemon, stage) = own_redis().await;
+    let published = batch(&[Kind::Plain, Kind::FanOut], 60, &stage.smtp);
+    let (before, after) = published.split_at(20);
+    let wanted = |events: &[Published]| events.iter().map(|one| one.deliveries.len()).sum();
+    stage.publish(&before[1..]).await;
+    let instances = vec![stage.start(&[]), stage.start(&[])];
+    let until_over = async |count: usize| {
+        eventually("all are over", async || (stage.over().await == count).then_some(())).await;
+    };
+    until_over(wanted(&before[1..])).await;
+    stage.smtp.at(Phase::Dot).once().hold();
+    stage.publish(&before[..1]).await;
+    stage.smtp.until_reached(Phase::Dot, wanted(before)).await;
+    let backup = daemon.backup();
+    stage.smtp.relent();
+    stage.publish(after).await;
+    until_over(wanted(&published)).await;
+    daemon.restore(&backup).await;
+    let began = Instant::now();
+    stage.publish(&published).await;
+    let judgement = stage.verdict(&published, instances, Limits::default()).await;
+    crate::say(format_args!("backup: {} after {:?}", judgement.counts, began.elapsed()));
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
+    assert_eq!(stage.smtp.received().len(), wanted(&published));
 }
 
 #[tokio::test]
