@@ -132,7 +132,9 @@ async fn requests_reach_their_recipients() {
     let hostile = mails.iter().find(|mail| mail.subject().contains("<b>screen 5</b>"));
     let html = hostile.expect("a mail").html();
     assert!(!html.contains("<b>screen"), "{html}");
-    assert!(html.replace("<br />", "<br>").contains("Hi Grace,<br><br>both"), "{html}");
+    // Long lines are folded at blanks, wherever these are.
+    let flat = html.split_whitespace().collect::<Vec<_>>().join(" ").replace("<br />", "<br>");
+    assert!(flat.contains("Hi Grace,<br><br>both"), "{html}");
     let seeds = mails.iter().find(|mail| mail.subject().ends_with("Carlos Rivas"));
     let head = seeds.expect("a mail").head();
     assert!(head.contains("Reply-To: carlos@mail.com"), "{head}");
