@@ -49,7 +49,7 @@ impl Telemetry {
     }
 }
 
-/// What is known of each relay; nothing of its own where there is only one.
+/// The state of each relay; empty where there is only one.
 fn relays(relays: &[Relay]) -> Vec<Dependency> {
     let several = relays.iter().filter(|_| relays.len() > 1);
     several.map(|relay| Dependency::new(format!("relay:{}", relay.name))).collect()

@@ -238,7 +238,7 @@ fn parse(text: &str, path: &Path, report: &mut Report) -> Option<toml::Table> {
     }
 }
 
-/// The values of a table with these keys; `place` stands before a key where a fault is told.
+/// The values of a table with these keys; a fault names the key with `place` before it.
 fn table_layer(
     table: toml::Table,
     keys: fn() -> Vec<Key>,

@@ -34,8 +34,8 @@ impl Pipeline {
         retry_until_up::<_, LedgerError, _>(&self.health.redis.when("limiting"), ask).await
     }
 
-    /// Writes a record, then publishes its status event: a process that ends in between has told nothing
-    /// that no record proves.
+    /// Writes a record, then publishes its status event: a process that ends in between has announced
+    /// nothing that no record proves.
     pub(super) async fn write(&self, record: Arc<Record>, span: &Span) {
         self.write_record(record.clone(), span).await;
         self.publish_status(&record, span).await;

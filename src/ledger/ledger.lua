@@ -109,16 +109,6 @@ local function is_owner_gone(instance, grace)
   return now() - since >= tonumber(grace)
 end
 
--- Which server this is, and which history of writes it has: after a failover or a restart another one,
--- which may have lost the last of them. Nothing where the user may not ask.
-local function server()
-  local about, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
-  if type(about) ~= 'string' or type(replication) ~= 'string' then return '' end
-  local run = string.match(about, 'run_id:(%x+)')
-  local history = string.match(replication, 'master_replid:(%x+)')
-  return run and history and run .. ' ' .. history or ''
-end
-
 -- The epoch holds the time up to which the audit has to be asked; it is absent after a loss. The clock
 -- holds the time of the last renewal by any instance. If that is long ago, either no instance ran or
 -- Redis's clock has jumped, and outcomes have expired before their time: the next renewal tells which.

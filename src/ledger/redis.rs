@@ -35,7 +35,7 @@ const SERVER: &str = "usher:ledger:server";
 /// A jump of Redis's clock up to this is none: clocks are compared over a network.
 const STEADY: Duration = Duration::from_secs(60);
 
-const SCRIPT: &str = include_str!("ledger.lua");
+const SCRIPT: &str = concat!(include_str!("server.lua"), include_str!("ledger.lua"));
 
 /// Line of an entry that holds the record; see the script.
 const RECORD_LINE: usize = 10;
@@ -109,7 +109,7 @@ impl RedisLedger {
             }
         });
         let rate = Script::new(include_str!("rate.lua"));
-        let renew = Script::new(include_str!("renew.lua"));
+        let renew = Script::new(concat!(include_str!("server.lua"), include_str!("renew.lua")));
         let instances = Script::new(include_str!("instances.lua"));
         let is_ours = AtomicBool::new(false);
         Ok(Self { deployment: None, is_ours, connection, inputs, rate, renew, instances, windows })

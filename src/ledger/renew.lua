@@ -6,13 +6,6 @@
 -- the time that instances agree on, the largest jump that is none, the dedup window, all in milliseconds;
 -- the server that the instance met before.
 -- Answers how far Redis's clock has jumped ahead since the renewal before, and which server this is.
-local function server()
-  local about, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
-  if type(about) ~= 'string' or type(replication) ~= 'string' then return '' end
-  local run = string.match(about, 'run_id:(%x+)')
-  local history = string.match(replication, 'master_replid:(%x+)')
-  return run and history and run .. ' ' .. history or ''
-end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('SET', KEYS[1], now, 'PX', ARGV[1])

@@ -167,7 +167,7 @@ impl Relay {
         Some(Some(Trial { relay: self.clone(), probe: Some(probe) }))
     }
 
-    /// A connection that is logged in; `None` where there is none to be had.
+    /// A connection that is logged in; `None` if the relay gives none.
     async fn connection(self: &Arc<Self>, is_probe: bool) -> Option<(Object<Connections>, Place)> {
         loop {
             let place = self.allowance.place().await;
@@ -190,7 +190,7 @@ impl Relay {
                         self.allowance.refused_beside(open);
                         continue;
                     }
-                    // It refuses everything, which says nothing of how many it allows.
+                    // It refuses everything: the number of connections that it allows stays unknown.
                     self.allowance.reset();
                     self.trip(&error, false);
                 }
