@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleError, RecycleResult};
+use futures_util::future::try_join_all;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
     options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
@@ -192,13 +193,14 @@ async fn confirm_all(
     channel: &Channel,
     messages: &[StatusMessage],
 ) -> lapin::Result<Vec<anyhow::Result<()>>> {
-    let mut confirms = Vec::with_capacity(messages.len());
-    for message in messages {
+    // All at once: each call ends when its frames are written, so one after the other would be a system
+    // call and a change of threads for each message.
+    let confirms = try_join_all(messages.iter().map(|message| {
         let properties = headers::status_properties(message);
         let (key, options) = (message.key.as_str().into(), BasicPublishOptions::default());
-        let publish = channel.basic_publish(STATUS.into(), key, options, &message.body, properties);
-        confirms.push(publish.await?);
-    }
+        channel.basic_publish(STATUS.into(), key, options, &message.body, properties)
+    }))
+    .await?;
     let mut results = Vec::with_capacity(messages.len());
     for (confirm, message) in confirms.into_iter().zip(messages) {
         results.push(match confirm.await? {
