@@ -22,7 +22,7 @@ function fill(element, attributes, children) {
 }
 
 const TONES = {
-  sent: "good", simulated: "good", retrying: "wait", unknown: "wait",
+  sent: "good", simulated: "good", retrying: "wait", waiting: "wait", unknown: "wait",
   failed: "bad", rejected: "bad", suppressed: "none", superseded: "none",
 };
 

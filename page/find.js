@@ -20,10 +20,13 @@ async function find(booking) {
   say(t.searching);
   $("found").replaceChildren();
   try {
-    const { count, results } = await about(booking);
+    const { count, results, esperando } = await about(booking);
     if (mine !== asked) return;
-    $("found").replaceChildren(...results.map(row));
-    if (count === 0) say(t.foundNone(booking));
+    const waiting = esperando ?? [];
+    $("found").replaceChildren(...waiting.map(waitingRow), ...results.map(row));
+    if (esperando === null) say(t.foundUnsure);
+    else if (waiting.length > 0) say(t.foundWaiting(waiting.length, booking));
+    else if (count === 0) say(t.foundNone(booking));
     else if (count > results.length) say(t.foundFirst(ofNumber(results.length), ofNumber(count), booking));
     else say(t.found(count, booking));
   } catch (error) {
@@ -32,6 +35,16 @@ async function find(booking) {
 }
 
 const say = (text) => ($("found-text").textContent = text);
+
+function waitingRow(one) {
+  const why = `${t.waitsSince(ofMoment(one.desde), ofError(one.motivo))} (${one.detalle})`;
+  return el(
+    "li", {},
+    el("time", { class: "at", datetime: one.desde }, ofMoment(one.desde)),
+    el("div", { class: "what" }, el("b", {}, ofEvent(one.tipo)), el("small", {}, why), el("small", {}, one.destinatario)),
+    state("waiting", ofState("waiting")),
+  );
+}
 
 function row(one) {
   const details = [

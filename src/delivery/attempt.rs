@@ -85,15 +85,22 @@ impl Pipeline {
         let channel = self.channel(route.channel);
         let is_retry = ctx.delivery.attempt > 1;
         let ready = timeout(self.policy.hold_time, channel.ready(&route.name, is_retry));
+        let ready = async {
+            tokio::select! {
+                biased;
+                slot = ready => slot,
+                never = self.mark_long_wait(ctx) => match never {},
+            }
+        };
         let (slot, superseded) = join!(ready, self.superseded(ctx));
         Some(Ready { slot: slot.ok()?, superseded })
     }
 
     /// The channel took nothing for as long as a message may be held: no attempt was made.
     async fn put_back(&self, ctx: &mut DeliveryContext<'_>) -> Settlement {
-        "the channel is not ready".clone_into(&mut ctx.reason);
+        ctx.reason = self.channel_trouble(ctx.delivery.route.channel);
         if !ctx.claim.is_granted() {
-            self.defer(ctx).await;
+            self.defer(ctx, "unavailable", &ctx.reason).await;
             return Settlement::Republished;
         }
         let attempt = ctx.claim.attempt;
@@ -279,7 +286,7 @@ impl Pipeline {
             | Reply::Lost
             | Reply::Absent
             | Reply::AskAudit => {
-                self.defer(ctx).await;
+                self.defer_to_owner(ctx).await;
                 Settlement::Republished
             }
         }

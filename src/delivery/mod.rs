@@ -17,6 +17,7 @@ mod schedule;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use compose::{ComposeError, Composer};
 

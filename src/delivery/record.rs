@@ -80,7 +80,7 @@ impl DeliveryContext<'_> {
         record
     }
 
-    fn correlation(&self) -> BTreeMap<String, String> {
+    pub(super) fn correlation(&self) -> BTreeMap<String, String> {
         let fields = self.delivery.route.correlation.iter();
         let known = fields.filter_map(|name| {
             let text = match self.event.fields.get(name)? {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::join;
 
 use super::{Pipeline, context::DeliveryContext, decide::wait_before, record::mask};
 use crate::{
@@ -67,9 +68,17 @@ impl Pipeline {
     }
 
     /// Another copy holds the delivery: this one comes back later, unchanged.
-    pub(super) async fn defer(&self, ctx: &DeliveryContext<'_>) {
+    pub(super) async fn defer_to_owner(&self, ctx: &DeliveryContext<'_>) {
+        self.defer(ctx, "busy", "held by another copy").await;
+    }
+
+    /// It could not be tried: it comes back later, unchanged.
+    pub(super) async fn defer(&self, ctx: &DeliveryContext<'_>, kind: &str, reason: &str) {
         let destination = Destination::Later(DEFER, ctx.delivery.priority);
-        self.republish_unchanged(ctx, destination, "held by another copy").await;
+        join!(
+            self.republish_unchanged(ctx, destination, reason),
+            self.mark_waiting(ctx, kind, reason, Some(DEFER))
+        );
     }
 
     /// Mail that may wait goes where it delays no other mail.

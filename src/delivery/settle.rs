@@ -30,8 +30,8 @@ impl Pipeline {
             Decision::Simulated => self.settle_sent(ctx, Status::Simulated).await,
             Decision::Suppressed => self.settle_suppressed(ctx, Status::Suppressed).await,
             Decision::Superseded => self.settle_suppressed(ctx, Status::Superseded).await,
-            Decision::Retry { attempt, wait, .. } if attempt == ctx.claim.attempt => {
-                self.put_off(ctx, wait).await
+            Decision::Retry { attempt, wait, kind } if attempt == ctx.claim.attempt => {
+                self.put_off(ctx, wait, kind).await
             }
             Decision::Retry { attempt, wait, kind } => {
                 self.settle_next(ctx, NextStep::Retry(attempt), wait, kind).await
@@ -105,7 +105,7 @@ impl Pipeline {
         if !self.decided(ctx, next, to_json(&record)).await {
             // Another instance took this process for dead and decides. The copy that comes back finds
             // out what.
-            self.defer(ctx).await;
+            self.defer_to_owner(ctx).await;
             return Settlement::Republished;
         }
         crash_point!("after_decide");
@@ -117,14 +117,17 @@ impl Pipeline {
     }
 
     /// No attempt was made, so nothing is recorded: the same one comes again later.
-    async fn put_off(&self, ctx: &DeliveryContext<'_>, wait: Duration) -> Settlement {
+    async fn put_off(&self, ctx: &DeliveryContext<'_>, wait: Duration, kind: &str) -> Settlement {
         let attempt = ctx.claim.attempt;
         let next = NextStep::Retry(attempt);
         if !self.decided(ctx, next, String::new()).await {
-            self.defer(ctx).await;
+            self.defer_to_owner(ctx).await;
             return Settlement::Republished;
         }
-        self.republish_next(ctx, next, wait, attempt).await;
+        join!(
+            self.republish_next(ctx, next, wait, attempt),
+            self.mark_waiting(ctx, kind, &ctx.reason, Some(wait))
+        );
         crash_point!("after_put_off");
         DeliveryPutOff { delivery: ctx.delivery, reason: &ctx.reason }.emit(&self.metrics);
         Settlement::Republished

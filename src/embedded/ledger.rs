@@ -9,7 +9,9 @@ use super::Database;
 use crate::{
     config::RateLimit,
     duration::millis,
-    ledger::{Admission, Entry, Facts, Input, Ledger, LedgerError, Reply, step},
+    ledger::{
+        Admission, Entry, Facts, Input, Ledger, LedgerError, MarkBudget, Reply, WaitingMark, step,
+    },
     routing::DeliveryId,
 };
 
@@ -19,6 +21,7 @@ pub struct EmbeddedLedger {
     instance: String,
     dedup: Duration,
     dedup_derived: Duration,
+    marks: MarkBudget,
 }
 
 impl EmbeddedLedger {
@@ -29,7 +32,7 @@ impl EmbeddedLedger {
         dedup: Duration,
         dedup_derived: Duration,
     ) -> Self {
-        Self { database, instance, dedup, dedup_derived }
+        Self { database, instance, dedup, dedup_derived, marks: MarkBudget::default() }
     }
 }
 
@@ -103,5 +106,46 @@ impl Ledger for EmbeddedLedger {
     async fn renew(&self, _instance: &str) -> Result<(), LedgerError> {
         // The lock on the file proves that this process lives.
         Ok(())
+    }
+
+    async fn mark_waiting(
+        &self,
+        mark: &WaitingMark,
+        keys: &[String],
+        kept: Duration,
+    ) -> Result<(), LedgerError> {
+        if !self.marks.allows(kept, mark.at) {
+            return Ok(());
+        }
+        let (mark, keys) = (mark.clone(), keys.join(" "));
+        let work = move |connection: &mut rusqlite::Connection| {
+            let (now, id) = (mark.at.as_millisecond(), mark.delivery_id.as_str());
+            connection.execute("DELETE FROM waiting WHERE expires_ms < ?1", [now])?;
+            connection.execute(
+                "INSERT OR REPLACE INTO waiting (delivery_id, expires_ms, keys, mark)
+                 VALUES (?1, ?2, ?3, ?4)",
+                params![id, now + millis(kept), keys, serde_json::to_string(&mark)?],
+            )?;
+            Ok(())
+        };
+        self.database.call(work).await.map_err(LedgerError)
+    }
+
+    async fn waiting(&self, key: &str) -> Result<Vec<WaitingMark>, LedgerError> {
+        let key = key.to_owned();
+        let work = move |connection: &mut rusqlite::Connection| {
+            let mut query = connection.prepare(
+                "SELECT mark FROM waiting WHERE instr(keys, ?1) AND expires_ms > ?2
+                 ORDER BY expires_ms DESC",
+            )?;
+            let now = jiff::Timestamp::now().as_millisecond();
+            let rows = query.query_map(params![key, now], |row| row.get::<_, String>(0))?;
+            let mut marks = Vec::new();
+            for row in rows {
+                marks.push(serde_json::from_str(&row?)?);
+            }
+            Ok(marks)
+        };
+        self.database.call(work).await.map_err(LedgerError)
     }
 }

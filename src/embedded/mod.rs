@@ -37,6 +37,12 @@ const SCHEMA: &str = "
         recipient TEXT PRIMARY KEY,
         full_until_ms INTEGER NOT NULL
     ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS waiting (
+        delivery_id TEXT PRIMARY KEY,
+        expires_ms INTEGER NOT NULL,
+        keys TEXT NOT NULL,
+        mark TEXT NOT NULL
+    ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS deliveries (
         id TEXT PRIMARY KEY,
         delivery_id TEXT NOT NULL,

@@ -11,6 +11,7 @@ mod rate;
 pub mod redis;
 mod state;
 mod step;
+mod waiting;
 
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use async_trait::async_trait;
 pub use instance::InstanceName;
 pub use state::{Claim, Entry, Input, NextStep, Owner, Reply, State};
 pub use step::{Facts, MAX_CLAIMS, SUSPECT_CLAIMS, step};
+pub(crate) use waiting::MarkBudget;
+pub use waiting::WaitingMark;
 
 pub use crate::config::RateLimit;
 use crate::routing::DeliveryId;
@@ -35,6 +38,17 @@ pub trait Ledger: Send + Sync {
 
     /// Renews the lease of this instance. Its claims hold while it does so.
     async fn renew(&self, instance: &str) -> Result<(), LedgerError>;
+
+    /// Marks that a delivery waits, to be found by any of these keys. The first is its own.
+    async fn mark_waiting(
+        &self,
+        mark: &WaitingMark,
+        keys: &[String],
+        kept: Duration,
+    ) -> Result<(), LedgerError>;
+
+    /// The marks that are found by this key, the newest first.
+    async fn waiting(&self, key: &str) -> Result<Vec<WaitingMark>, LedgerError>;
 }
 
 /// Whether one more mail to a recipient, or over a relay, may be sent now.

@@ -11,7 +11,10 @@ use std::{
 use async_trait::async_trait;
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, aio::ConnectionManager};
 
-use super::{Admission, Input, Ledger, LedgerError, MAX_CLAIMS, NextStep, Reply, SUSPECT_CLAIMS};
+use super::{
+    Admission, Input, Ledger, LedgerError, MAX_CLAIMS, MarkBudget, NextStep, Reply, SUSPECT_CLAIMS,
+    WaitingMark,
+};
 use crate::{
     batcher::Batcher,
     clients::redis::{again_where_useless, connect},
@@ -39,6 +42,9 @@ const SCRIPT: &str = concat!(include_str!("server.lua"), include_str!("ledger.lu
 
 /// Line of an entry that holds the record; see the script.
 const RECORD_LINE: usize = 10;
+
+/// Most marks of deliveries that wait which are found by one key.
+const MOST_IN_LIST: usize = 100;
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -84,6 +90,8 @@ pub struct RedisLedger {
     rate: Script,
     renew: Script,
     instances: Script,
+    waiting: Script,
+    marks: MarkBudget,
     windows: Windows,
 }
 
@@ -111,8 +119,18 @@ impl RedisLedger {
         let rate = Script::new(include_str!("rate.lua"));
         let renew = Script::new(concat!(include_str!("server.lua"), include_str!("renew.lua")));
         let instances = Script::new(include_str!("instances.lua"));
-        let is_ours = AtomicBool::new(false);
-        Ok(Self { deployment: None, is_ours, connection, inputs, rate, renew, instances, windows })
+        Ok(Self {
+            deployment: None,
+            is_ours: AtomicBool::new(false),
+            connection,
+            inputs,
+            rate,
+            renew,
+            instances,
+            waiting: Script::new(include_str!("waiting.lua")),
+            marks: MarkBudget::default(),
+            windows,
+        })
     }
 
     /// The ledger of this deployment and of no other.
@@ -301,6 +319,45 @@ impl Ledger for RedisLedger {
     async fn renew(&self, instance: &str) -> Result<(), LedgerError> {
         self.renew_at(instance, "").await.map(drop)
     }
+
+    async fn mark_waiting(
+        &self,
+        mark: &WaitingMark,
+        keys: &[String],
+        kept: Duration,
+    ) -> Result<(), LedgerError> {
+        if !self.marks.allows(kept, mark.at) {
+            return Ok(());
+        }
+        let mark = serde_json::to_string(mark).map_err(failed)?;
+        let mut call = self.waiting.prepare_invoke();
+        for key in keys {
+            call.key(waiting_key(key));
+        }
+        call.arg(mark).arg(millis(kept)).arg(MOST_IN_LIST);
+        let mut connection = self.connection.last();
+        call.invoke_async(&mut connection).await.map_err(failed)
+    }
+
+    async fn waiting(&self, key: &str) -> Result<Vec<WaitingMark>, LedgerError> {
+        let mut connection = self.connection.last();
+        let mut found = redis::cmd("GET");
+        let found: Option<String> =
+            found.arg(waiting_key(key)).query_async(&mut connection).await.map_err(failed)?;
+        let marks = match found {
+            None => Vec::new(),
+            Some(mark) if mark.starts_with('{') => vec![Some(mark)],
+            Some(list) => {
+                let mut all = redis::pipe();
+                for mark in list.lines() {
+                    all.cmd("GET").arg(mark);
+                }
+                all.query_async(&mut connection).await.map_err(failed)?
+            }
+        };
+        // Those of another version that can't be read are none.
+        Ok(marks.iter().flatten().filter_map(|mark| serde_json::from_str(mark).ok()).collect())
+    }
 }
 
 impl RedisLedger {
@@ -397,6 +454,10 @@ fn deployment_key(deployment: &str) -> String {
 
 fn key(delivery: &DeliveryId) -> String {
     format!("usher:ledger:{delivery}")
+}
+
+fn waiting_key(key: &str) -> String {
+    format!("usher:waiting:{key}")
 }
 
 fn encode_next_step(next: NextStep) -> (&'static str, u32) {

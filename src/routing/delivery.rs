@@ -61,6 +61,12 @@ impl Identity {
         self.digest(&["deployment"])
     }
 
+    /// Where marks of deliveries that wait are found by what a field says: `delivery`, `event`,
+    /// `recipient` (its hash) or a correlation such as `booking_id`.
+    pub fn waiting_key(&self, field: &str, value: &str) -> String {
+        self.digest(&["waiting", field, value])
+    }
+
     /// Keyed hash of a reader, so that read marks contain no name.
     pub fn reader_hash(&self, principal: &str) -> String {
         self.digest(&["reader", principal])

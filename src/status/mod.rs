@@ -2,6 +2,7 @@
 //! itself and has a deadline, so that a service that is down hides nothing of the others.
 
 mod instance;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,10 @@ use serde::Serialize;
 use tokio::{join, time::timeout};
 use utoipa::ToSchema;
 
-pub use self::instance::{Check, InstanceReporter, InstanceStatus, TaskCheck};
+pub use self::{
+    instance::{Check, InstanceReporter, InstanceStatus, TaskCheck},
+    waiting::{WaitingFilter, waiting},
+};
 use crate::{
     audit::{
         Status,

@@ -56,3 +56,4 @@ mod templates;
 mod tls;
 mod traces;
 mod unicode;
+mod waiting;

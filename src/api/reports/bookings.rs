@@ -26,7 +26,9 @@ use crate::{
         Record,
         store::{list::Reader, search::Filter},
     },
+    ledger::WaitingMark,
     routing::{ChannelKind, Priority},
+    status::{self, WaitingFilter},
 };
 
 pub(crate) fn routes() -> OpenApiRouter<ApiState> {
@@ -67,13 +69,46 @@ struct BookingNotification {
     error: Option<DeliveryFailure>,
 }
 
+/// A notification that is not sent yet, because its channel takes none or because it was put off.
+#[derive(Debug, Serialize, ToSchema)]
+struct WaitingNotification {
+    /// Delivery id.
+    id: String,
+    /// Event type.
+    tipo: String,
+    /// `email` or `sms`.
+    canal: &'static str,
+    /// Mail address or phone number, masked.
+    destinatario: String,
+    /// When its event arrived, or when it was due.
+    #[schema(value_type = String, format = DateTime)]
+    desde: Timestamp,
+    /// Not tried again before this time; null: as soon as the channel takes it.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    hasta: Option<Timestamp>,
+    /// `unavailable`, `busy` or `rate_limited`.
+    motivo: String,
+    /// Why it waits, in words.
+    detalle: String,
+}
+
+/// A page of notifications about a booking, and those that wait.
+#[derive(Debug, Serialize, ToSchema)]
+struct BookingNotifications {
+    #[serde(flatten)]
+    sent: Page<BookingNotification>,
+    /// Those that wait now, on every page; null if that can't be told.
+    esperando: Option<Vec<WaitingNotification>>,
+}
+
 /// List notifications about a booking
 ///
-/// One entry for each recipient, newest first, as far back as the audit goes.
+/// One entry for each recipient, newest first, as far back as the audit goes; those that wait are beside
+/// them.
 #[utoipa::path(
     get, path = "/api/notificaciones/", tag = "reschedules",
     params(BookingQuery, PeriodQuery, Pages),
-    responses((status = 200, description = "A page", body = Page<BookingNotification>), Problem)
+    responses((status = 200, description = "A page", body = BookingNotifications), Problem)
 )]
 async fn about_booking(
     State(api): State<ApiState>,
@@ -83,19 +118,38 @@ async fn about_booking(
     Query(pages): Query<Pages>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Json<Page<BookingNotification>>, Problem> {
+) -> Result<Json<BookingNotifications>, Problem> {
     let window = pages.window()?;
     let within = match query.is_empty() {
         true => Filter::default(),
         false => within(query.period(MONTH)?),
     };
+    let named = WaitingFilter { booking: Some(&about.reserva_id), ..WaitingFilter::default() };
+    let waiting = status::waiting(&*api.ledger, &api.audit, &api.identity, &named).await;
     let filter = Filter { booking: Some(about.reserva_id), ..within };
     let reader = Reader { hash: api.identity.reader_hash(&caller.name), only: None };
     let found = api.audit.list(&filter, &reader, window, &[], QUERY_TIMEOUT).await;
     let found = found.map_err(|error| audit_unavailable(&error))?;
     let count = found.read + found.unread;
     let results = found.deliveries.into_iter().map(|one| one.last.into()).collect();
-    pages.page_of(count, results, &uri, &headers).map(Json)
+    let sent = pages.page_of(count, results, &uri, &headers)?;
+    let esperando = waiting.map(|marks| marks.into_iter().map(Into::into).collect()).ok();
+    Ok(Json(BookingNotifications { sent, esperando }))
+}
+
+impl From<WaitingMark> for WaitingNotification {
+    fn from(mark: WaitingMark) -> Self {
+        Self {
+            id: mark.delivery_id.to_string(),
+            tipo: mark.event_type,
+            canal: mark.channel.as_str(),
+            destinatario: mark.recipient,
+            desde: mark.since,
+            hasta: mark.until,
+            motivo: mark.kind,
+            detalle: mark.reason,
+        }
+    }
 }
 
 impl From<Record> for BookingNotification {

@@ -15,14 +15,23 @@ use crate::{
 /// Deliveries whose latest records are looked up together.
 const CHUNK: usize = 200;
 
-/// What says which record of a delivery is its latest; see [`super::schema::in_order`].
-#[derive(Deserialize)]
-struct Order {
+/// The latest record of a delivery in short.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Last {
     delivery_id: DeliveryId,
-    status: Status,
+    pub status: Status,
     attempt: u32,
+    #[serde(rename = "final")]
+    pub is_final: bool,
     #[serde(with = "bson_time")]
-    at: Timestamp,
+    pub at: Timestamp,
+}
+
+impl Last {
+    /// Which record of a delivery is its latest; see [`super::schema::in_order`].
+    fn order(&self) -> (bool, u32, Timestamp) {
+        order(self.status, self.attempt, self.at)
+    }
 }
 
 fn order(status: Status, attempt: u32, at: Timestamp) -> (bool, u32, Timestamp) {
@@ -33,6 +42,7 @@ fn order(status: Status, attempt: u32, at: Timestamp) -> (bool, u32, Timestamp) 
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub booking: Option<String>,
+    pub delivery: Option<DeliveryId>,
     /// Event id.
     pub event: Option<String>,
     /// Keyed hash of the recipient's address.
@@ -63,6 +73,9 @@ impl Filter {
         let texts = texts.into_iter().filter_map(|(field, text)| Some((field, text.as_ref()?)));
         let mut filter: Document =
             texts.map(|(field, text)| (field.to_owned(), text.into())).collect();
+        if let Some(delivery) = &self.delivery {
+            filter.insert("delivery_id", delivery.as_str());
+        }
         match self.routes.as_deref() {
             None => {}
             // A single route uses the index's order, without a sort.
@@ -136,24 +149,33 @@ impl MongoAudit {
         mut records: Vec<Record>,
     ) -> Result<Vec<Record>, AuditError> {
         let ids: Vec<&str> = records.iter().map(|record| record.delivery_id.as_str()).collect();
-        // A `duplicate` record says nothing about the delivery itself.
-        let all = doc! {"delivery_id": {"$in": ids}, "status": {"$ne": Status::Duplicate.as_str()}};
-        let fields = doc! {"_id": 0, "delivery_id": 1, "status": 1, "attempt": 1, "at": 1};
-        let deliveries = self.database.collection::<Order>(DELIVERIES);
-        let all = deliveries.find(all).projection(fields);
-        let mut all = all.await.map_err(failed)?;
-        let mut last = HashMap::new();
-        while let Some(record) = all.try_next().await.map_err(failed)? {
-            let order = order(record.status, record.attempt, record.at);
-            last.entry(record.delivery_id)
-                .and_modify(|last| *last = order.max(*last))
-                .or_insert(order);
-        }
+        let last = self.last_of(&ids).await?;
         records.retain(|record| {
             let order = order(record.status, record.attempt, record.at);
-            last.get(&record.delivery_id).is_none_or(|last| *last <= order)
+            last.get(&record.delivery_id).is_none_or(|last| last.order() <= order)
         });
         Ok(records)
+    }
+
+    /// The latest record of each of these deliveries that has any.
+    pub async fn last_of(&self, ids: &[&str]) -> Result<HashMap<DeliveryId, Last>, AuditError> {
+        let mut last = HashMap::new();
+        if ids.is_empty() {
+            return Ok(last);
+        }
+        // A `duplicate` record says nothing about the delivery itself.
+        let all = doc! {"delivery_id": {"$in": ids}, "status": {"$ne": Status::Duplicate.as_str()}};
+        let fields =
+            doc! {"_id": 0, "delivery_id": 1, "status": 1, "attempt": 1, "final": 1, "at": 1};
+        let deliveries = self.database.collection::<Last>(DELIVERIES);
+        let mut all = deliveries.find(all).projection(fields).await.map_err(failed)?;
+        while let Some(record) = all.try_next().await.map_err(failed)? {
+            match last.get(&record.delivery_id) {
+                Some(known) if Last::order(known) > record.order() => {}
+                _ => drop(last.insert(record.delivery_id.clone(), record)),
+            }
+        }
+        Ok(last)
     }
 
     /// At most `limit` deliveries whose ids start with this prefix.

@@ -35,7 +35,7 @@ enum Output<W: Write> {
 
 impl AuditCli {
     pub(super) async fn export(&self, args: &ExportArgs) -> Result<ExitCode, Failure> {
-        let records = self.audit.records(&self.filter(&args.filter)).await;
+        let records = self.audit.records(&self.filter(&args.filter).await?).await;
         let mut records = std::pin::pin!(records.map_err(Failure::unavailable)?);
         let stdout = BufWriter::new(stdout());
         let mut output = match args.format {

@@ -4,12 +4,16 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use console::Style;
+use serde_json::{Value, json};
 
-use super::{AuditCli, AuditFilter, csv::CsvWriter, recipient};
+use super::{AuditCli, AuditFilter, csv::CsvWriter, recipient, waits_because};
 use crate::{
     audit::{Record, Status},
-    cli::output::{Column, Table, faint, fit, print, print_json, status_style, stdout, width},
+    cli::output::{
+        Column, Table, faint, fit, print, print_err, print_json, status_style, stdout, width,
+    },
     failure::Failure,
+    ledger::WaitingMark,
 };
 
 /// Terminals narrower than this show the subject or reason on a line of its own.
@@ -18,6 +22,8 @@ const WIDE: usize = 110;
 const WIDEST: usize = 150;
 /// Characters of an id that identify a delivery; `show` takes them.
 const SHORT_ID: usize = 12;
+/// Status of a delivery that waits; no record has it.
+const WAITING: &str = "waiting";
 const INDENT: &str = "                ";
 
 #[derive(Debug, Args)]
@@ -50,7 +56,7 @@ enum FindFormat {
 
 impl AuditCli {
     pub(super) async fn find(&self, args: &FindArgs) -> Result<ExitCode, Failure> {
-        let filter = self.filter(&args.filter);
+        let filter = self.filter(&args.filter).await?;
         let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
         // The latest record of a delivery may be another event's, and is never a duplicate's.
         let every_record = args.records
@@ -61,10 +67,19 @@ impl AuditCli {
             false => self.audit.latest(&filter, limit).await,
         };
         let found = found.map_err(Failure::unavailable)?;
+        let waiting = self.waiting(&filter).await;
         match if args.json { FindFormat::Json } else { args.format } {
-            FindFormat::Table => print_table(&found, limit),
-            FindFormat::Json => found.iter().try_for_each(print_json)?,
-            FindFormat::Csv => print_csv(&found)?,
+            FindFormat::Table => print_table(&waiting, &found, limit),
+            FindFormat::Json => {
+                waiting.iter().map(waiting_as_json).try_for_each(|mark| print_json(&mark))?;
+                found.iter().try_for_each(print_json)?;
+            }
+            FindFormat::Csv => {
+                print_csv(&found)?;
+                if !waiting.is_empty() {
+                    print_err(&format!("waiting: {}, not in the CSV", waiting.len()));
+                }
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -76,8 +91,26 @@ fn print_csv(records: &[Record]) -> Result<(), Failure> {
     Ok(csv.flush()?)
 }
 
-fn print_table(records: &[Record], limit: usize) {
-    if records.is_empty() {
+/// Fields of a record where it has them.
+fn waiting_as_json(mark: &WaitingMark) -> Value {
+    json!({
+        "delivery_id": mark.delivery_id,
+        "event": {"id": mark.event_id, "type": mark.event_type},
+        "route": mark.route,
+        "channel": mark.channel,
+        "recipient": mark.recipient,
+        "attempt": mark.attempt,
+        "status": WAITING,
+        "final": false,
+        "error": {"kind": mark.kind, "message": mark.reason},
+        "since": mark.since,
+        "at": mark.at,
+        "due": mark.until,
+    })
+}
+
+fn print_table(waiting: &[WaitingMark], records: &[Record], limit: usize) {
+    if records.is_empty() && waiting.is_empty() {
         print("nothing found");
         return;
     }
@@ -94,6 +127,20 @@ fn print_table(records: &[Record], limit: usize) {
         columns.push(Column::Text("SUBJECT OR REASON"));
     }
     let mut table = Table::new(&columns, width);
+    for mark in waiting {
+        let reason = waits_because(mark);
+        let id = mark.delivery_id.as_str();
+        let time = if is_at_least(WIDE) { "%Y-%m-%d %H:%M:%S" } else { "%m-%d %H:%M:%S" };
+        let cells: [&str; 6] = [
+            &mark.since.strftime(time).to_string(),
+            WAITING,
+            if is_at_least(WIDEST) { id } else { &id[..SHORT_ID] },
+            &mark.event_type,
+            &mark.recipient,
+            &reason,
+        ];
+        table.add(&cells[..columns.len()], Style::new().yellow());
+    }
     for record in records {
         let time = if is_at_least(WIDE) { "%Y-%m-%d %H:%M:%S" } else { "%m-%d %H:%M:%S" };
         let attempts = match record.attempt {
@@ -115,9 +162,10 @@ fn print_table(records: &[Record], limit: usize) {
         table.add(&cells[..columns.len()], style);
     }
     print(table.header());
-    for (row, record) in table.rows().iter().zip(records) {
+    let reasons: Vec<String> = waiting.iter().map(waits_because).collect();
+    let abouts = reasons.iter().map(String::as_str).chain(records.iter().map(subject_or_reason));
+    for (row, about) in table.rows().iter().zip(abouts) {
         print(row);
-        let about = subject_or_reason(record);
         if let Some(width) = width.filter(|width| *width < WIDE && !about.is_empty()) {
             let about = fit(about, width.saturating_sub(INDENT.len()));
             print(faint(&format!("{INDENT}{about}")));

@@ -16,7 +16,7 @@ use clap::{
 };
 use jiff::Timestamp;
 
-use super::time::past;
+use super::{output::print_err, time::past};
 use crate::{
     app::configuration,
     audit::{
@@ -24,10 +24,12 @@ use crate::{
         store::{MongoAudit, search::Filter},
     },
     failure::Failure,
+    ledger::{WaitingMark, redis::RedisLedger},
     logging,
     metrics::Metrics,
     redaction::ERASED,
     routing::Identity,
+    status::{self, WaitingFilter},
     supervisor::Supervisor,
 };
 
@@ -47,6 +49,9 @@ pub(super) enum AuditCommand {
 
 #[derive(Debug, Args)]
 struct AuditFilter {
+    /// Only this delivery: its id, or the beginning.
+    #[arg(long, value_name = "ID")]
+    delivery: Option<String>,
     /// Only deliveries about this booking.
     #[arg(long, value_name = "ID")]
     booking: Option<String>,
@@ -78,6 +83,8 @@ fn status() -> impl TypedValueParser<Value = Status> {
 
 struct AuditCli {
     audit: MongoAudit,
+    /// Redis may be down.
+    ledger: RedisLedger,
     identity: Identity,
 }
 
@@ -85,9 +92,12 @@ pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<
     // Those that only read the audit need neither routes nor templates.
     let settings = configuration::settings(config)?;
     logging::init_quiet(settings.log_format)?;
-    let audit =
-        configuration::open_audit(&settings, Metrics::default(), &Supervisor::default()).await?;
-    let cli = AuditCli { audit, identity: Identity::new(settings.pepper.expose()) };
+    let supervisor = Supervisor::default();
+    let cli = AuditCli {
+        audit: configuration::open_audit(&settings, Metrics::default(), &supervisor).await?,
+        ledger: configuration::open_ledger(&settings, &supervisor)?,
+        identity: Identity::new(settings.pepper.expose()),
+    };
     match command {
         AuditCommand::Find(args) => cli.find(&args).await,
         AuditCommand::Show(args) => cli.show(&args, &configuration::load(config)?).await,
@@ -98,9 +108,14 @@ pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<
 }
 
 impl AuditCli {
-    fn filter(&self, args: &AuditFilter) -> Filter {
+    async fn filter(&self, args: &AuditFilter) -> Result<Filter, Failure> {
         let hash = |address: &String| self.identity.recipient_hash(address);
-        Filter {
+        let delivery = match &args.delivery {
+            Some(beginning) => Some(self.delivery(beginning).await?),
+            None => None,
+        };
+        Ok(Filter {
+            delivery,
             booking: args.booking.clone(),
             event: args.event.clone(),
             recipient_hash: args.recipient.as_ref().map(hash),
@@ -109,8 +124,36 @@ impl AuditCli {
             since: args.since,
             until: args.until,
             ..Filter::default()
-        }
+        })
     }
+
+    /// The deliveries that wait now and fit the filter. Nothing is found by type, status and time alone.
+    async fn waiting(&self, filter: &Filter) -> Vec<WaitingMark> {
+        let named = WaitingFilter {
+            delivery: filter.delivery.as_ref(),
+            booking: filter.booking.as_deref(),
+            event: filter.event.as_deref(),
+            recipient_hash: filter.recipient_hash.as_deref(),
+        };
+        let found = status::waiting(&self.ledger, &self.audit, &self.identity, &named).await;
+        let mut found = found.unwrap_or_else(|reason| {
+            print_err(&format!("what waits could not be read: {reason}"));
+            Vec::new()
+        });
+        found.retain(|mark| {
+            filter.statuses.is_empty()
+                && filter.kind.as_ref().is_none_or(|kind| *kind == mark.event_type)
+                && filter.since.is_none_or(|since| mark.at >= since)
+                && filter.until.is_none_or(|until| mark.at < until)
+        });
+        found
+    }
+}
+
+/// Why a delivery waits, and when it is tried again.
+fn waits_because(mark: &WaitingMark) -> String {
+    let again = mark.until.map(|until| format!("; again at {}", until.strftime("%H:%M:%S")));
+    format!("{}{}", mark.reason, again.unwrap_or_default())
 }
 
 /// The recipient's address, or a note that it was erased.

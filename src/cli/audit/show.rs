@@ -3,17 +3,22 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use console::Style;
 use serde_json::json;
 
-use super::{AuditCli, recipient};
+use super::{AuditCli, recipient, waits_because};
 use crate::{
     app::configuration::Configuration,
-    audit::{Record, Smtp, Status, store::actions::RecordedAction},
+    audit::{
+        Record, Smtp, Status,
+        store::{actions::RecordedAction, search::Filter},
+    },
     cli::{
         output::{Line, faint, paint, print, status_style, width},
         write_parts,
     },
     failure::Failure,
+    ledger::WaitingMark,
     routing::DeliveryId,
     template::Rendered,
     text::one_line,
@@ -49,8 +54,13 @@ impl AuditCli {
             self.audit.actions_on(delivery.as_str()).await.map_err(Failure::unavailable)?;
         // A duplicate has no mail of its own.
         let attempts = records.iter().rev().filter(|record| record.status != Status::Duplicate);
+        let named = Filter { delivery: Some(delivery.clone()), ..Filter::default() };
+        let waiting = self.waiting(&named).await;
         let Some(last) = attempts.clone().next().or(records.last()) else {
-            return Err(Failure::data(format!("no record of delivery {delivery}")));
+            return match waiting.first() {
+                Some(mark) => show_waiting(mark, args.json),
+                None => Err(Failure::data(format!("no record of delivery {delivery}"))),
+            };
         };
         let rendered = attempts.clone().find(|record| record.template.is_some()).unwrap_or(last);
         let mail = self.render_again(rendered, loaded).await?;
@@ -61,6 +71,7 @@ impl AuditCli {
             };
             let shown = json!({
                 "delivery_id": delivery, "records": records, "actions": actions, "mail": mail,
+                "waiting": waiting.first(),
             });
             print(&shown.to_string());
             return Ok(ExitCode::SUCCESS);
@@ -68,6 +79,7 @@ impl AuditCli {
         print_delivery(last, rendered);
         records.iter().for_each(print_attempt);
         actions.iter().for_each(print_action);
+        waiting.iter().for_each(print_waiting);
         print("");
         match (mail, &args.out) {
             (Err(reason), _) => print(faint(&format!("no mail: {reason}"))),
@@ -82,7 +94,7 @@ impl AuditCli {
     }
 
     /// The only delivery whose id begins like this.
-    async fn delivery(&self, beginning: &str) -> Result<DeliveryId, Failure> {
+    pub(super) async fn delivery(&self, beginning: &str) -> Result<DeliveryId, Failure> {
         if let Ok(id) = DeliveryId::from_stored(beginning) {
             return Ok(id);
         }
@@ -92,7 +104,9 @@ impl AuditCli {
         let found = self.audit.ids_with_prefix(beginning, MAX_CANDIDATES).await;
         let mut found = found.map_err(Failure::unavailable)?;
         match (found.pop(), found.is_empty()) {
-            (None, _) => Err(Failure::data(format!("no delivery id begins with {beginning}"))),
+            (None, _) => Err(Failure::data(format!(
+                "no delivery id in the audit begins with {beginning}; one that only waits needs the whole id"
+            ))),
             (Some(id), true) => Ok(id),
             (Some(id), false) => {
                 let ids: Vec<String> = found.iter().chain([&id]).map(ToString::to_string).collect();
@@ -101,6 +115,39 @@ impl AuditCli {
             }
         }
     }
+}
+
+/// A delivery that has no record yet.
+fn show_waiting(mark: &WaitingMark, as_json: bool) -> Result<ExitCode, Failure> {
+    if as_json {
+        let shown = json!({
+            "delivery_id": mark.delivery_id, "records": [], "actions": [], "waiting": mark,
+        });
+        print(&shown.to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lines = [
+        ("delivery", mark.delivery_id.to_string()),
+        ("event", format!("{}  {}", mark.event_type, mark.event_id)),
+        ("to", mark.recipient.clone()),
+        ("route", mark.route.clone()),
+    ];
+    for (name, value) in lines {
+        print(faint(&format!("{name:10}")) + &one_line(&value));
+    }
+    print("");
+    print_waiting(mark);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_waiting(mark: &WaitingMark) {
+    let since = mark.since.strftime("%Y-%m-%d %H:%M:%S");
+    let attempt = mark.attempt;
+    print(
+        Line::from(&format!("since {since}  attempt {attempt}  "))
+            + paint("waiting", &Style::new().yellow()),
+    );
+    print(&format!("    {}", one_line(&waits_because(mark))));
 }
 
 fn print_delivery(last: &Record, rendered: &Record) {

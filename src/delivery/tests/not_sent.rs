@@ -7,6 +7,7 @@ use serde_json::json;
 use super::support::{ANA, Act, TestBench, event, in_minutes, message, only, refused, with};
 use crate::{
     broker::{DEFER, Destination},
+    ledger::Ledger,
     routing::Priority,
 };
 
@@ -157,6 +158,24 @@ async fn routes_that_are_not_rate_limited_are_not_counted() {
     bench.process(&event("note", "e-1")).await;
     assert_eq!(bench.email.bodies().len(), 3);
     assert!(bench.broker.take().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_put_off_is_marked_and_what_is_sent_leaves_no_mark() {
+    let bench = TestBench::with(&[("RATE_LIMIT_PER_RECIPIENT", "1/1h")]);
+    let waiting = async |field: &str, value: &str| {
+        let key = bench.pipeline.identity.waiting_key(field, value);
+        let marks = bench.ledger.waiting(&key).await.unwrap();
+        marks.into_iter().map(|mark| (mark.event_id, mark.kind)).collect::<Vec<_>>()
+    };
+    for id in ["e-1", "e-2"] {
+        bench.process(&event("note", id)).await;
+    }
+    let marked = [("e-2".to_owned(), "rate_limited".to_owned())];
+    assert_eq!(waiting("event", "e-1").await, []);
+    assert_eq!(waiting("event", "e-2").await, marked);
+    let hash = bench.pipeline.identity.recipient_hash(ANA);
+    assert_eq!(waiting("recipient", &hash).await, marked);
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ use crate::{
         scheduler::EmbeddedScheduler,
     },
     event::{Properties, Sources},
-    ledger::{Admission, Input, InstanceName, Ledger, LedgerError, Reply},
+    ledger::{Admission, Input, InstanceName, Ledger, LedgerError, Reply, WaitingMark},
     routing::{DeliveryId, RoutingTable},
     template::{Globals, Templates, source::Files},
 };
@@ -478,6 +478,19 @@ impl Ledger for TestLedger {
 
     async fn renew(&self, instance: &str) -> Result<(), LedgerError> {
         self.inner.renew(instance).await
+    }
+
+    async fn mark_waiting(
+        &self,
+        mark: &WaitingMark,
+        keys: &[String],
+        kept: Duration,
+    ) -> Result<(), LedgerError> {
+        self.inner.mark_waiting(mark, keys, kept).await
+    }
+
+    async fn waiting(&self, key: &str) -> Result<Vec<WaitingMark>, LedgerError> {
+        self.inner.waiting(key).await
     }
 }
 
