@@ -105,3 +105,29 @@ async fn mail_over_its_recipients_limit_is_found_with_when_it_is_tried_again() {
     let both = find(&builder, &["--recipient", "ana@example.com"]).await;
     assert_eq!(statuses(&both), ["waiting", "sent"]);
 }
+
+#[tokio::test]
+async fn a_list_that_is_cut_says_how_many_there_are() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let builder = world.usher().smtp(&smtp);
+    let _usher = builder.start().await;
+    for name in ["e-1", "e-2", "e-3"] {
+        let recipient = format!("{name}@example.com");
+        world.broker.publish(BOOKINGS, booking(name, &recipient).to_string()).await;
+    }
+    world.broker.publish(BOOKINGS, "not JSON").await;
+    world.until_records(4).await;
+    let total = async |filter: &[&str]| {
+        let output = builder.output(&[&["audit", "find"], filter].concat()).await;
+        String::from_utf8(output.stderr).expect("text").trim().to_owned()
+    };
+    let more = "; --limit or --all lists more";
+    assert_eq!(total(&["--limit", "2"]).await, format!("2 of 4{more}"));
+    assert_eq!(total(&["--all"]).await, "4 of 4");
+    assert_eq!(total(&["--limit", "2", "--json"]).await, format!("2 of 4{more}"));
+    assert_eq!(total(&["--booking", "BOOK-1", "--limit", "3"]).await, "3 of 3");
+    assert_eq!(total(&["--status", "sent", "--limit", "1"]).await, format!("1 of 3{more}"));
+    assert_eq!(total(&["--records", "--limit", "1"]).await, format!("1 of 4{more}"));
+    assert_eq!(total(&["--event", "e-1"]).await, "1 of 1");
+}

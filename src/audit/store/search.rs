@@ -15,6 +15,9 @@ use crate::{
 /// Deliveries whose latest records are looked up together.
 const CHUNK: usize = 200;
 
+/// Deliveries that are counted together.
+const COUNT_CHUNK: usize = 2000;
+
 /// The latest record of a delivery in short.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Last {
@@ -32,6 +35,10 @@ impl Last {
     fn order(&self) -> (bool, u32, Timestamp) {
         order(self.status, self.attempt, self.at)
     }
+}
+
+fn last_fields() -> Document {
+    doc! {"_id": 0, "delivery_id": 1, "status": 1, "attempt": 1, "final": 1, "at": 1}
 }
 
 fn order(status: Status, attempt: u32, at: Timestamp) -> (bool, u32, Timestamp) {
@@ -101,6 +108,20 @@ impl Filter {
         }
         filter
     }
+
+    /// The same where only the latest record of a delivery counts, which no `duplicate` is.
+    fn to_document_of_latest(&self) -> Document {
+        let mut matching = self.to_document();
+        if self.statuses.is_empty() {
+            matching.insert("status", doc! {"$ne": Status::Duplicate.as_str()});
+        }
+        matching
+    }
+
+    /// Whether it matches all records of a delivery or none.
+    fn fits_whole_deliveries(&self) -> bool {
+        self.statuses.is_empty() && !self.only_final && self.until.is_none() && self.event.is_none()
+    }
 }
 
 impl MongoAudit {
@@ -124,10 +145,7 @@ impl MongoAudit {
     /// Deliveries whose latest record matches, newest first. The view `delivery_status` gives the
     /// same, but reads every record.
     pub async fn latest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, AuditError> {
-        let mut matching = filter.to_document();
-        if filter.statuses.is_empty() {
-            matching.insert("status", doc! {"$ne": Status::Duplicate.as_str()});
-        }
+        let matching = filter.to_document_of_latest();
         let deliveries = self.database.collection::<Record>(DELIVERIES);
         let found = deliveries.find(matching).sort(doc! {"at": -1}).await.map_err(failed)?;
         let mut chunks = found.try_ready_chunks(CHUNK);
@@ -141,6 +159,40 @@ impl MongoAudit {
         }
         latest.truncate(limit);
         Ok(latest)
+    }
+
+    /// Number of deliveries whose latest record matches.
+    pub async fn count_latest(&self, filter: &Filter) -> Result<usize, AuditError> {
+        let deliveries = self.database.collection::<Last>(DELIVERIES);
+        let found = deliveries.find(filter.to_document_of_latest()).projection(last_fields());
+        let mut chunks = found.await.map_err(failed)?.try_ready_chunks(COUNT_CHUNK);
+        let mut matching: HashMap<DeliveryId, (bool, u32, Timestamp)> = HashMap::new();
+        while let Some(chunk) = chunks.try_next().await.map_err(|error| failed(error.1))? {
+            for record in chunk {
+                let order = record.order();
+                let known = matching.entry(record.delivery_id).or_insert(order);
+                *known = order.max(*known);
+            }
+        }
+        if filter.fits_whole_deliveries() {
+            return Ok(matching.len());
+        }
+        let ids: Vec<&str> = matching.keys().map(DeliveryId::as_str).collect();
+        let mut count = 0;
+        for chunk in ids.chunks(COUNT_CHUNK) {
+            let last = self.last_of(chunk).await?;
+            let is_latest = |(id, last): (&DeliveryId, &Last)| {
+                matching.get(id).is_some_and(|known| *known >= last.order())
+            };
+            count += last.iter().filter(|one| is_latest(*one)).count();
+        }
+        Ok(count)
+    }
+
+    /// Number of matching records.
+    pub async fn count(&self, filter: &Filter) -> Result<u64, AuditError> {
+        let deliveries = self.database.collection::<Document>(DELIVERIES);
+        deliveries.count_documents(filter.to_document()).await.map_err(failed)
     }
 
     /// Keeps the records that are the latest of their deliveries.
@@ -165,10 +217,8 @@ impl MongoAudit {
         }
         // A `duplicate` record says nothing about the delivery itself.
         let all = doc! {"delivery_id": {"$in": ids}, "status": {"$ne": Status::Duplicate.as_str()}};
-        let fields =
-            doc! {"_id": 0, "delivery_id": 1, "status": 1, "attempt": 1, "final": 1, "at": 1};
         let deliveries = self.database.collection::<Last>(DELIVERIES);
-        let mut all = deliveries.find(all).projection(fields).await.map_err(failed)?;
+        let mut all = deliveries.find(all).projection(last_fields()).await.map_err(failed)?;
         while let Some(record) = all.try_next().await.map_err(failed)? {
             match last.get(&record.delivery_id) {
                 Some(known) if Last::order(known) > record.order() => {}

@@ -1,14 +1,15 @@
 //! `usher audit find`.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Args, ValueEnum};
 use console::Style;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{AuditCli, AuditFilter, csv::CsvWriter, recipient, waits_because};
 use crate::{
-    audit::{Record, Status},
+    audit::{Record, Status, store::search::Filter},
     cli::output::{
         Column, Table, faint, fit, print, print_err, print_json, status_style, stdout, width,
     },
@@ -22,6 +23,8 @@ const WIDE: usize = 110;
 const WIDEST: usize = 150;
 /// Characters of an id that identify a delivery; `show` takes them.
 const SHORT_ID: usize = 12;
+/// How long the total may take to count.
+const COUNT_DEADLINE: Duration = Duration::from_secs(5);
 /// Status of a delivery that waits; no record has it.
 const WAITING: &str = "waiting";
 const INDENT: &str = "                ";
@@ -36,6 +39,9 @@ pub(in crate::cli) struct FindArgs {
     /// Maximum number of entries.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
+    /// List all entries.
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
     /// Output format.
     #[arg(long, value_enum, default_value_t = FindFormat::Table)]
     format: FindFormat,
@@ -57,7 +63,10 @@ enum FindFormat {
 impl AuditCli {
     pub(super) async fn find(&self, args: &FindArgs) -> Result<ExitCode, Failure> {
         let filter = self.filter(&args.filter).await?;
-        let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+        let limit = match args.all {
+            true => usize::MAX,
+            false => usize::try_from(args.limit).unwrap_or(usize::MAX),
+        };
         // The latest record of a delivery may be another event's, and is never a duplicate's.
         let every_record = args.records
             || args.filter.event.is_some()
@@ -69,7 +78,7 @@ impl AuditCli {
         let found = found.map_err(Failure::unavailable)?;
         let waiting = self.waiting(&filter).await;
         match if args.json { FindFormat::Json } else { args.format } {
-            FindFormat::Table => print_table(&waiting, &found, limit),
+            FindFormat::Table => print_table(&waiting, &found),
             FindFormat::Json => {
                 waiting.iter().map(waiting_as_json).try_for_each(|mark| print_json(&mark))?;
                 found.iter().try_for_each(print_json)?;
@@ -81,7 +90,39 @@ impl AuditCli {
                 }
             }
         }
+        self.print_total(&filter, every_record, found.len(), limit, args).await;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Prints how many of all entries were listed. Standard output has the entries alone.
+    async fn print_total(
+        &self,
+        filter: &Filter,
+        every_record: bool,
+        shown: usize,
+        limit: usize,
+        args: &FindArgs,
+    ) {
+        let is_table = !args.json && matches!(args.format, FindFormat::Table);
+        if shown < limit {
+            if is_table && shown > 0 {
+                print_err(&format!("{shown} of {shown}"));
+            }
+            return;
+        }
+        let count = async {
+            match every_record {
+                true => self.audit.count(filter).await.map(|count| count.to_string()),
+                false => self.audit.count_latest(filter).await.map(|count| count.to_string()),
+            }
+        };
+        let total = timeout(COUNT_DEADLINE, count).await.ok().and_then(Result::ok);
+        let total = total.unwrap_or_else(|| format!("more than {shown}"));
+        if total != shown.to_string() {
+            print_err(&format!("{shown} of {total}; --limit or --all lists more"));
+        } else if is_table {
+            print_err(&format!("{shown} of {shown}"));
+        }
     }
 }
 
@@ -109,7 +150,7 @@ fn waiting_as_json(mark: &WaitingMark) -> Value {
     })
 }
 
-fn print_table(waiting: &[WaitingMark], records: &[Record], limit: usize) {
+fn print_table(waiting: &[WaitingMark], records: &[Record]) {
     if records.is_empty() && waiting.is_empty() {
         print("nothing found");
         return;
@@ -170,9 +211,6 @@ fn print_table(waiting: &[WaitingMark], records: &[Record], limit: usize) {
             let about = fit(about, width.saturating_sub(INDENT.len()));
             print(faint(&format!("{INDENT}{about}")));
         }
-    }
-    if records.len() == limit {
-        print(&format!("the newest {limit}; --limit shows more"));
     }
 }
 

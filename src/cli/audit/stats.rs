@@ -115,6 +115,8 @@ fn print_chart(groups: &[Group]) {
         groups.iter().map(|group| Outcomes::from_statuses(&group.statuses)).collect();
     let longest = outcomes.iter().map(|outcomes| outcomes.total()).max().unwrap_or_default();
     let width = width().unwrap_or(80).saturating_sub(BESIDE_BAR).clamp(8, WIDEST_BAR);
+    // Each bar is as long as there were deliveries; the share stands beside it.
+    print(faint(&format!("  {:<26}{:>7}{:>8}  as many as the most", "", "count", "share")));
     for (group, outcomes) in groups.iter().zip(outcomes) {
         let name = if group.name.is_empty() { "(no event)" } else { &group.name };
         let delivered = bar(outcomes.delivered, longest, width);
