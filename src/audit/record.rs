@@ -46,6 +46,9 @@ pub struct Record {
     /// Whether no further attempt follows.
     #[serde(rename = "final")]
     pub is_final: bool,
+    /// The name of the relay that it went over, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
     /// The server's last reply.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smtp: Option<Smtp>,

@@ -108,6 +108,9 @@ pub struct DeliveryHeaders {
     /// When the event arrived. This orders events that have no time of their own.
     #[serde(default)]
     pub arrived_at: Option<Timestamp>,
+    /// The relay that may have the mail already, so that no other one gets it.
+    #[serde(default)]
+    pub relay: Option<String>,
 }
 
 const REASON_BYTES: usize = 1024;
@@ -123,6 +126,7 @@ impl DeliveryHeaders {
             recipient: String::new(),
             origin: String::new(),
             attempt: 0,
+            relay: None,
             ..self
         }
     }
@@ -146,6 +150,7 @@ impl DeliveryHeaders {
             ("usher-masked", self.masked.to_string()),
         ]);
         headers.extend(arrived_at);
+        headers.extend(self.relay.clone().map(|relay| ("usher-relay", relay)));
         headers
     }
 
@@ -163,6 +168,7 @@ impl DeliveryHeaders {
             reason: text("usher-reason").unwrap_or_default(),
             masked: header("usher-masked") == Some("true"),
             arrived_at: header("usher-arrived").and_then(|at| at.parse().ok()),
+            relay: text("usher-relay"),
         })
     }
 }
@@ -245,6 +251,7 @@ mod tests {
             reason: "ñ".repeat(2000),
             masked: true,
             arrived_at: Some(Timestamp::UNIX_EPOCH),
+            relay: Some("backup".into()),
         };
         let headers = delivery_headers.to_headers();
         let read =

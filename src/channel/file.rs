@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
-use super::{Channel, Outcome, Outgoing, Slot, email::Sender};
+use super::{Channel, Outcome, Outgoing, Slot, SlotRequest, email::Sender};
 use crate::{
     health::{Dependency, State},
     private_files,
@@ -41,7 +41,7 @@ impl Channel for FileChannel {
         super::email::check_recipient(address)
     }
 
-    async fn ready(&self, _route: &str, _is_retry: bool) -> Box<dyn Slot> {
+    async fn ready(&self, _request: SlotRequest<'_>) -> Box<dyn Slot> {
         Box::new(FileSlot {
             sender: self.sender.clone(),
             folder: self.folder.clone(),

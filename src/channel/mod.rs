@@ -85,6 +85,18 @@ pub enum CalendarTime {
     },
 }
 
+/// What a message needs of a place.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SlotRequest<'a> {
+    pub route: &'a str,
+    /// A retry is not what a server that failed is tried with, while another works.
+    pub is_retry: bool,
+    /// The relay that may have the message already, so that no other one gets it.
+    pub relay: Option<&'a str>,
+    /// Relays that can't take the message.
+    pub except: &'a [String],
+}
+
 /// A way to send messages.
 #[async_trait]
 pub trait Channel: Send + Sync {
@@ -94,14 +106,13 @@ pub trait Channel: Send + Sync {
     /// The reason. Trying again can't help.
     fn check_recipient(&self, address: &str) -> Result<(), String>;
 
-    /// Waits until a message of this route can be sent at once. A server that is down is waited for here, before the
-    /// delivery is claimed, so no attempt is used up. A retry is not what a server that failed is tried with,
-    /// while another works.
-    async fn ready(&self, route: &str, is_retry: bool) -> Box<dyn Slot>;
+    /// Waits until a message can be sent at once. A server that is down is waited for here, before the
+    /// delivery is claimed, so no attempt is used up.
+    async fn ready(&self, request: SlotRequest<'_>) -> Box<dyn Slot>;
 
     /// Connects once, so that health knows the servers.
     async fn check(&self) {
-        drop(self.ready("", false).await);
+        drop(self.ready(SlotRequest::default()).await);
     }
 
     /// Says goodbye to the servers, once nothing more is to be sent.
@@ -111,6 +122,11 @@ pub trait Channel: Send + Sync {
 /// A place for one message, such as a connection that is open and logged in.
 #[async_trait]
 pub trait Slot: Send {
+    /// The relay that it is on, where there are several.
+    fn relay(&self) -> Option<&str> {
+        None
+    }
+
     /// Sends one message. `latch` is awaited right before the body goes out; unless it gives `true`,
     /// nothing goes out.
     async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome;
@@ -140,6 +156,8 @@ pub enum Outcome {
     Impossible(String),
     /// This server can't reach the recipient, as its capabilities show. It was not asked.
     Unreachable(String),
+    /// This relay does not take the message, and another one may. No attempt was made.
+    Elsewhere,
     /// The latch was refused: nothing went out.
     Withheld,
 }

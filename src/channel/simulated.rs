@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
-use super::{Channel, Outcome, Outgoing, Slot, email::Sender};
+use super::{Channel, Outcome, Outgoing, Slot, SlotRequest, email::Sender};
 use crate::text::printable;
 
 pub struct Simulated {
@@ -28,7 +28,7 @@ impl Channel for Simulated {
         super::email::check_recipient(address)
     }
 
-    async fn ready(&self, _route: &str, _is_retry: bool) -> Box<dyn Slot> {
+    async fn ready(&self, _request: SlotRequest<'_>) -> Box<dyn Slot> {
         Box::new(SimulatedSlot { sender: self.sender.clone(), print: self.print })
     }
 }

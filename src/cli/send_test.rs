@@ -12,7 +12,7 @@ use crate::{
         configuration::{Configuration, open_audit, open_ledger},
     },
     audit::store::actions::Action,
-    channel::{Outcome, Outgoing},
+    channel::{Outcome, Outgoing, SlotRequest},
     failure::Failure,
     metrics::Metrics,
     supervisor::Supervisor,
@@ -42,10 +42,13 @@ pub(super) async fn send(
     let audit = open_audit(&loaded.settings, Metrics::default(), &supervisor).await?;
     let channel = email(loaded, &Telemetry::default(), ledger)?;
     channel.check_recipient(to).map_err(Failure::data)?;
-    let slot = timeout(PATIENCE, channel.ready(route, false)).await;
-    let slot = slot.map_err(|_| {
-        Failure::unavailable(anyhow::anyhow!("the mail server was not ready within a minute"))
-    })?;
+    let slot = async |except: &[String]| {
+        let request = SlotRequest { route, except, ..SlotRequest::default() };
+        timeout(PATIENCE, channel.ready(request)).await.map_err(|_| {
+            Failure::unavailable(anyhow::anyhow!("the mail server was not ready within a minute"))
+        })
+    };
+    let mut ready = slot(&[]).await?;
     let action = Action {
         by: by.to_owned(),
         action: "test",
@@ -54,7 +57,16 @@ pub(super) async fn send(
     };
     // Recorded first, so that no test goes out without a trace.
     audit.record_action(&action).await.map_err(Failure::unavailable)?;
-    let outcome = slot.send(&mail, Box::pin(async { true })).await;
+    let mut not_taken_by = Vec::new();
+    let outcome = loop {
+        let relay = ready.relay().map(ToOwned::to_owned);
+        match ready.send(&mail, Box::pin(async { true })).await {
+            Outcome::Elsewhere => not_taken_by.extend(relay),
+            Outcome::Withheld => {}
+            outcome => break outcome,
+        }
+        ready = slot(&not_taken_by).await?;
+    };
     channel.close().await;
     match outcome {
         Outcome::Sent(reply) => {
@@ -73,6 +85,7 @@ pub(super) async fn send(
         Outcome::Unavailable(reason, _)
         | Outcome::Interrupted(reason, _)
         | Outcome::Unknown(reason, _) => Err(Failure::unavailable(anyhow::anyhow!(reason))),
-        Outcome::Withheld => Ok(()),
+        // They were tried again.
+        Outcome::Elsewhere | Outcome::Withheld => Ok(()),
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     audit::Record,
     broker::DEFER,
-    channel::{Outcome, Outgoing, Slot},
+    channel::{Outcome, Outgoing, Slot, SlotRequest},
     ledger::{Admission, Input, Reply},
     metrics::InternalEvent,
     routing::{ChannelKind, Recipient},
@@ -83,8 +83,13 @@ impl Pipeline {
         let route = &ctx.delivery.route;
         let _waiting = self.health.work.waits_for(route.channel.as_str());
         let channel = self.channel(route.channel);
-        let is_retry = ctx.delivery.attempt > 1;
-        let ready = timeout(self.policy.hold_time, channel.ready(&route.name, is_retry));
+        let request = SlotRequest {
+            route: &route.name,
+            is_retry: ctx.delivery.attempt > 1,
+            relay: ctx.pinned_relay(),
+            except: &ctx.not_taken_by,
+        };
+        let ready = timeout(self.policy.hold_time, channel.ready(request));
         let ready = async {
             tokio::select! {
                 biased;
@@ -213,6 +218,7 @@ impl Pipeline {
         outgoing: Outgoing,
     ) -> Outcome {
         let began = Instant::now();
+        ctx.relay = slot.relay().map(ToOwned::to_owned);
         let outcome = slot.send(&outgoing, Box::pin(self.latch(ctx))).await;
         // The largest thing that a delivery holds, and its record may have to wait.
         drop(outgoing);
@@ -224,7 +230,8 @@ impl Pipeline {
     /// Whether the body may go out: only while the claim is still ours.
     async fn latch(&self, ctx: &DeliveryContext<'_>) -> bool {
         crash_point!("before_latch");
-        let input = Input::Latch { owner: ctx.claim.owner.clone(), fence: ctx.claim.fence };
+        let (owner, fence, relay) = (ctx.claim.owner.clone(), ctx.claim.fence, ctx.relay.clone());
+        let input = Input::Latch { owner, fence, relay };
         let reply = self.ledger(&ctx.delivery.id, input).await;
         let granted = matches!(reply, Reply::Granted { .. });
         if !granted {
@@ -240,6 +247,9 @@ impl Pipeline {
         ctx: &mut DeliveryContext<'_>,
         outcome: Outcome,
     ) -> Option<Settlement> {
+        if outcome == Outcome::Elsewhere {
+            ctx.not_taken_by.extend(ctx.relay.take());
+        }
         let schedule = &self.policy.retry_schedule;
         let on_unknown = ctx.delivery.route.on_unknown;
         let decision = decide(&outcome, ctx.claim.attempt, schedule, on_unknown)?;
@@ -251,8 +261,9 @@ impl Pipeline {
     async fn settle_unclaimed(&self, ctx: &mut DeliveryContext<'_>, reply: Reply) -> Settlement {
         ctx.is_erased = self.is_late_copy(ctx).await;
         match reply {
-            Reply::Unresolved { fence, attempt } => {
+            Reply::Unresolved { fence, attempt, relay } => {
                 ctx.claim.granted(fence, attempt);
+                ctx.relay = relay;
                 let reason = "the process that sent it ended before it could say";
                 let settled =
                     self.settle_outcome(ctx, Outcome::Unknown(reason.to_owned(), None)).await;

@@ -52,6 +52,10 @@ pub(super) struct DeliveryContext<'a> {
     /// Variables for the record.
     pub(super) data: Map<String, Value>,
     pub(super) smtp: Option<Smtp>,
+    /// The relay that it goes over, where there are several.
+    pub(super) relay: Option<String>,
+    /// Relays that do not take it.
+    pub(super) not_taken_by: Vec<String>,
 }
 
 /// A task's claim on a delivery in the ledger.
@@ -118,13 +122,22 @@ impl<'a> DeliveryContext<'a> {
             rendered: None,
             data: Map::new(),
             smtp: None,
+            relay: None,
+            not_taken_by: Vec::new(),
         }
     }
 
-    /// Forgets what an earlier try found out; the claim stays.
+    /// Forgets what an earlier try found out, but for the claim and the relays that do not take it.
     pub(super) fn begin_try(&mut self) {
         let claim = self.claim.clone();
+        let not_taken_by = std::mem::take(&mut self.not_taken_by);
         *self = Self::with_claim(self.message, self.event, self.delivery, self.span, claim);
+        self.not_taken_by = not_taken_by;
+    }
+
+    /// The relay that may have it already.
+    pub(super) fn pinned_relay(&self) -> Option<&str> {
+        self.message.delivery_headers.as_ref()?.relay.as_deref()
     }
 
     /// Ends a step; gives its duration in milliseconds.
@@ -180,7 +193,7 @@ impl<'a> DeliveryContext<'a> {
                 self.smtp = reply;
             }
             Outcome::Impossible(reason) | Outcome::Unreachable(reason) => self.reason = reason,
-            Outcome::Simulated | Outcome::Withheld => {}
+            Outcome::Simulated | Outcome::Elsewhere | Outcome::Withheld => {}
         }
         self.reason = mask_secrets(&self.reason, &self.secrets);
         if let Some(smtp) = &mut self.smtp {

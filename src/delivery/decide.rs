@@ -48,7 +48,7 @@ pub fn decide(
     Some(match outcome {
         Outcome::Sent(_) => Decision::Sent,
         Outcome::Simulated => Decision::Simulated,
-        Outcome::Withheld => return None,
+        Outcome::Elsewhere | Outcome::Withheld => return None,
         // No attempt was made: the same one again, once the server accepts mail again.
         Outcome::Unavailable(..) => Decision::Retry { attempt, wait: DEFER, kind: "unavailable" },
         Outcome::Refused { permanent: true, .. } => Decision::DeadLetter { kind: "refused" },

@@ -61,6 +61,7 @@ impl DeliveryContext<'_> {
             attempt: self.claim.attempt,
             status,
             is_final,
+            relay: self.relay.clone(),
             smtp: self.smtp.clone(),
             message_id: self.message_id.clone(),
             error: kind
@@ -136,6 +137,7 @@ impl Pipeline {
             attempt: 0,
             status: Status::Rejected,
             is_final: true,
+            relay: None,
             smtp: None,
             message_id: None,
             error: Some(DeliveryError { kind: kind.to_owned(), message: cut(reason) }),

@@ -7,7 +7,7 @@ use tokio::join;
 
 use super::{Pipeline, context::DeliveryContext, decide::wait_before, record::mask};
 use crate::{
-    audit::Record,
+    audit::{Record, Status},
     broker::{DEFER, DeliveryHeaders, Destination, Republish},
     event::snake_case,
     ledger::{Input, NextStep},
@@ -35,6 +35,12 @@ impl Pipeline {
             delivery_headers.recipient.clear();
             delivery_headers.reason = ERASED.to_owned();
         }
+        delivery_headers.relay = match next {
+            NextStep::Retry(_) if ctx.is_unknown => ctx.relay.clone(),
+            NextStep::Retry(_) => delivery_headers.relay,
+            // An operator decides, who knows more.
+            NextStep::Dead | NextStep::Park | NextStep::Poison => None,
+        };
         let masked = masked_body(ctx, destination);
         delivery_headers.masked = masked.is_some();
         let republish = Republish {
@@ -58,8 +64,10 @@ impl Pipeline {
         record: &str,
     ) {
         let known: Option<Record> = serde_json::from_str(record).ok();
-        if let Some(error) = known.and_then(|record| record.error) {
-            ctx.reason = error.message;
+        if let Some(record) = known {
+            ctx.is_unknown = record.status == Status::Unknown;
+            ctx.relay = record.relay;
+            ctx.reason = record.error.map(|error| error.message).unwrap_or_default();
         }
         let wait = wait_before(next, attempt, &self.policy.retry_schedule);
         // Its record goes with the claim of the next attempt.
@@ -138,6 +146,7 @@ impl DeliveryContext<'_> {
             reason: reason.to_owned(),
             masked: false,
             arrived_at: Some(self.message.arrived_at()),
+            relay: self.pinned_relay().map(ToOwned::to_owned),
         }
     }
 }

@@ -190,6 +190,7 @@ impl Pipeline {
                 reason: reason.to_owned(),
                 masked: false,
                 arrived_at: Some(message.arrived_at()),
+                relay: None,
             },
         };
         let masked = self.mask_secret_fields(&message.body);

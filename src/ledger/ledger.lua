@@ -9,7 +9,8 @@
 -- An entry is a string, its fields in lines, for that costs less than a hash; the event, which may
 -- hold anything, comes last:
 --   s state · x next · a attempt of a retry · h handed · n attempt · o instance · t token ·
---   f fence · c claims · d derived · r record (JSON, in one line) · e event
+--   f fence · c claims · d derived · r record (JSON, in one line), or the relay that has the mail,
+--   from the latch to the outcome · e event
 -- It is kept for ever, or for a window where its delivery is over.
 local s, x, a, h, n, o, t, f, c, d, r, e
 -- Written after the answer, by one command.
@@ -66,10 +67,13 @@ local function handed(attempt, next, next_attempt, window, window_derived)
   return granted()
 end
 
-local function latch(instance, token, fence)
+local function latch(instance, token, fence, relay)
   if not s then return 'absent' end
   if not is_held_by(instance, token, fence) then return 'lost' end
-  if s == 'claimed' then to('sending') end
+  if s == 'claimed' then
+    r = relay
+    to('sending')
+  end
   return s == 'sending' and granted() or 'lost'
 end
 
@@ -130,7 +134,7 @@ local function claim(instance, token, event, attempt, fresh, silent, derived, al
   local function taken(state)
     e, o, t, f, c = event, instance, token, tostring(f + 1), tostring(c + 1)
     to(state)
-    if state == 'unknown' then return lines('unresolved', f, n) end
+    if state == 'unknown' then return lines('unresolved', f, n, r) end
     if tonumber(c) > tonumber(max_claims) then return lines('crash_loop', f, c) end
     return granted()
   end
@@ -191,7 +195,7 @@ end
 local does = {
   claim = claim, latch = latch, decide = decide, handed = handed, suppress = suppress, sent = sent,
 }
-local arity = { claim = 11, latch = 3, decide = 6, handed = 5, suppress = 6, sent = 6 }
+local arity = { claim = 11, latch = 4, decide = 6, handed = 5, suppress = 6, sent = 6 }
 
 -- What is no entry spoils the answer to its own input only.
 local function answer(key, input, first)

@@ -407,8 +407,9 @@ fn encode_input(call: &mut Cmd, input: &Input, windows: Windows) {
             call.arg(flag(claim.alone)).arg(SUSPECT_CLAIMS).arg(MAX_CLAIMS);
             call.arg(millis(windows.gone_after));
         }
-        Input::Latch { owner, fence } => {
+        Input::Latch { owner, fence, relay } => {
             call.arg("latch").arg(&owner.instance).arg(owner.token).arg(fence);
+            call.arg(relay.as_deref().unwrap_or_default());
         }
         Input::Decide { owner, fence, next, record } => {
             let (name, attempt) = encode_next_step(*next);
@@ -484,7 +485,9 @@ fn decode_reply(answer: &str) -> Result<Reply, LedgerError> {
     Ok(match text(0)? {
         "granted" => Reply::Granted { fence: number(1)?, attempt: small(2)? },
         "crash_loop" => Reply::CrashLoop { fence: number(1)?, claims: small(2)? },
-        "unresolved" => Reply::Unresolved { fence: number(1)?, attempt: small(2)? },
+        "unresolved" => {
+            Reply::Unresolved { fence: number(1)?, attempt: small(2)?, relay: record(3)? }
+        }
         "busy" => Reply::Busy,
         "suspect" => Reply::Suspect,
         "ask_audit" => Reply::AskAudit,

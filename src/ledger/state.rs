@@ -37,7 +37,7 @@ pub struct Entry {
     /// Whether the shorter dedup window of derived ids applies.
     pub derived: bool,
     /// The audit record of the outcome, as JSON. Any instance that reads the entry can write it
-    /// again.
+    /// again. From the latch to the outcome the relay that has the mail, where there are several.
     pub record: Option<String>,
 }
 
@@ -83,7 +83,12 @@ pub enum Input {
     /// Claim the delivery for one attempt.
     Claim(Claim),
     /// The server is ready for the body: may it be sent?
-    Latch { owner: Owner, fence: u64 },
+    Latch {
+        owner: Owner,
+        fence: u64,
+        /// The relay that it goes over, where there are several.
+        relay: Option<String>,
+    },
     /// The attempt ended without success, and the next step is decided.
     Decide { owner: Owner, fence: u64, next: NextStep, record: String },
     /// The broker confirmed the republish that was decided.
@@ -134,6 +139,8 @@ pub enum Reply {
         fence: u64,
         /// The attempt with the unknown outcome.
         attempt: u32,
+        /// The relay that may have the mail, where there are several.
+        relay: Option<String>,
     },
     /// Another owner holds it: try again later.
     Busy,

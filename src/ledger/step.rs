@@ -33,13 +33,15 @@ pub fn step(entry: Option<Entry>, input: &Input, facts: Facts) -> (Option<Entry>
             sent.granted()
         }
         Input::Republished { attempt, next } => step_republished(entry, *attempt, *next),
-        Input::Latch { owner, fence } => {
+        Input::Latch { owner, fence, relay } => {
             let next = State::Sending;
             held(entry, owner, *fence, |entry| match entry.state {
-                State::Claimed | State::Sending => {
+                State::Claimed => {
                     entry.state = next;
+                    entry.record.clone_from(relay);
                     true
                 }
+                State::Sending => true,
                 _ => false,
             })
         }
@@ -125,8 +127,8 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
             let mut entry = entry;
             entry.take(claim);
             entry.state = State::Unknown;
-            let (fence, attempt) = (entry.fence, entry.attempt);
-            (Some(entry), Reply::Unresolved { fence, attempt })
+            let (fence, attempt, relay) = (entry.fence, entry.attempt, entry.record.clone());
+            (Some(entry), Reply::Unresolved { fence, attempt, relay })
         }
         State::Sent | State::Suppressed => over(entry, same_event),
         State::Failed if claim.attempt > entry.attempt || !same_event => {

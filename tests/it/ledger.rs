@@ -97,7 +97,9 @@ impl Ask {
                 audit_is_silent,
                 derived,
             }),
-            What::Latch => Input::Latch { owner, fence },
+            What::Latch => {
+                Input::Latch { owner, fence, relay: (attempt != 3).then(|| format!("r{attempt}")) }
+            }
             What::Decide(next) => Input::Decide { owner, fence, next, record },
             What::Republished => {
                 let decided = entry.map(|entry| entry.state);

@@ -62,7 +62,7 @@ async fn inputs_of_one_call_are_applied_in_turn_and_a_failed_one_affects_no_othe
     let answers = [
         (&good, claim(1, "e")),
         (&text, sent("{}")),
-        (&good, Input::Latch { owner: owner(1), fence: 1 }),
+        (&good, Input::Latch { owner: owner(1), fence: 1, relay: None }),
         (&list, sent("{}")),
         (&good, sent("{\"first\":1}")),
         (&good, claim(2, "e")),

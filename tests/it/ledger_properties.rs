@@ -117,7 +117,7 @@ proptest! {
                 let owner = Owner { instance: instance.clone(), token: *token };
                 let (fence, record) = (*fence, String::from("{}"));
                 for input in [
-                    Input::Latch { owner: owner.clone(), fence },
+                    Input::Latch { owner: owner.clone(), fence, relay: None },
                     Input::Decide {
                         owner: owner.clone(), fence, next: NextStep::Dead, record: record.clone(),
                     },
@@ -218,7 +218,7 @@ fn a_retry_is_no_duplicate_of_the_event_whose_delivery_it_continues() {
 fn a_latch_whose_answer_was_lost_does_not_lock_its_owner_out() {
     let (entry, reply) = step(None, &claim_of(1, "a", 1), ALL_ALIVE);
     let Reply::Granted { fence, .. } = reply else { panic!("{reply:?}") };
-    let (entry, _) = step(entry, &Input::Latch { owner: owner(1), fence }, ALL_ALIVE);
+    let (entry, _) = step(entry, &Input::Latch { owner: owner(1), fence, relay: None }, ALL_ALIVE);
     // The owner got no answer, sent nothing, and asks again.
     let (entry, reply) = step(entry, &claim_of(1, "a", 1), ALL_ALIVE);
     assert_eq!(reply, Reply::Granted { fence, attempt: 1 });

@@ -145,6 +145,117 @@ async fn mail_of_unknown_outcome_never_changes_the_relay() {
     assert!(second.received().is_empty());
 }
 
+/// Routes that send mail of unknown outcome again.
+fn resending(world: &World, usher: Builder) -> Builder {
+    let routes = include_str!("../../config/routes.toml").replace("\"park\"", "\"resend\"");
+    let file = world.folder().join("routes.toml");
+    std::fs::write(&file, routes).expect("a file in the folder");
+    usher.set("ROUTES_FILE", file.display().to_string())
+}
+
+#[tokio::test]
+async fn a_resend_of_unknown_mail_waits_for_the_relay_that_may_have_it() {
+    let world = World::new().await;
+    let (first, second) = (SmtpServer::start().await, SmtpServer::start().await);
+    first.at(Phase::Dot).once().hold();
+    let relays_in_order = [("first", first.port()), ("second", second.port())];
+    let usher = settings(&world, &relays_in_order, "dot_timeout = '500ms'");
+    let usher = resending(&world, usher).start().await;
+    publish(&world, "one").await;
+    first.until_reached(Phase::Dot, 1).await;
+    first.at(Phase::Mail).reply("421 4.3.2 not now");
+    // Its silence opened the breaker, and then it refuses.
+    first.until_reached(Phase::Mail, 3).await;
+    publish(&world, "two").await;
+    second.until_accepted(1).await;
+    first.relent();
+    let records = world.until_records(3).await;
+    let mut found = brief(&records);
+    found.sort();
+    assert_eq!(
+        found,
+        ["one@example.com 1 unknown unknown", "one@example.com 2 sent ", "two@example.com 1 sent "]
+    );
+    let unknown = records.iter().find(|record| text(record, "status") == "unknown").unwrap();
+    assert_eq!(text(unknown, "relay"), "first");
+    assert_eq!(first.received().len(), 2);
+    assert_eq!(second.received().len(), 1, "only the other mail");
+    drop(usher);
+}
+
+#[tokio::test]
+async fn a_resend_after_a_kill_goes_over_the_same_relay() {
+    let world = World::new().await;
+    let (first, second) = (SmtpServer::start().await, SmtpServer::start().await);
+    first.at(Phase::Dot).once().hold();
+    let usher = settings(&world, &[("first", first.port()), ("second", second.port())], "");
+    let usher =
+        resending(&world, usher).set("INSTANCE_TTL", "1500ms").set("INSTANCE_RENEWAL", "500ms");
+    let mut killed = usher.start().await;
+    publish(&world, "one").await;
+    first.until_reached(Phase::Dot, 1).await;
+    killed.kill();
+    first.at(Phase::Mail).reply("421 4.3.2 not now");
+    let next = usher.start().await;
+    publish(&world, "two").await;
+    second.until_accepted(1).await;
+    // The resend is what it is tried with.
+    let refused = first.reached(Phase::Mail);
+    first.until_reached(Phase::Mail, refused + 2).await;
+    first.relent();
+    let mut found = brief(&world.until_records(3).await);
+    found.sort();
+    assert_eq!(
+        found,
+        ["one@example.com 1 unknown unknown", "one@example.com 2 sent ", "two@example.com 1 sent "]
+    );
+    assert_eq!((first.received().len(), second.received().len()), (2, 1));
+    drop(next);
+}
+
+#[tokio::test]
+async fn what_a_relay_can_not_take_goes_over_the_next() {
+    let world = World::new().await;
+    let small = SmtpServer::offering(Offers { size: Some(100), ..Offers::default() }).await;
+    let ascii = SmtpServer::offering(Offers { smtputf8: false, ..Offers::default() }).await;
+    let (full, more) = (SmtpServer::start().await, "");
+    let all = [("small", small.port()), ("ascii", ascii.port()), ("full", full.port())];
+    let usher = settings(&world, &all, more).start().await;
+    publish(&world, "one").await;
+    ascii.until_accepted(1).await;
+    publish(&world, "ñ").await;
+    full.until_accepted(1).await;
+    ascii.at(Phase::Mail).reply("452 4.3.1 insufficient system storage");
+    publish(&world, "two").await;
+    full.until_accepted(2).await;
+    ascii.relent();
+    full.at(Phase::Mail).reply("452 4.3.1 insufficient system storage");
+    ascii.at(Phase::Mail).reply("552 5.3.4 too big");
+    publish(&world, "three").await;
+    let records = world.until_records(4).await;
+    let mut found = brief(&records);
+    found.sort();
+    // Only the last one's word counts.
+    assert_eq!(
+        found,
+        [
+            "one@example.com 1 sent ",
+            "three@example.com 1 retrying deferred",
+            "two@example.com 1 sent ",
+            "ñ@example.com 1 sent "
+        ]
+    );
+    assert!(small.received().is_empty());
+    drop(usher);
+
+    ascii.relent();
+    let usher = settings(&world, &all[..2], more).start().await;
+    publish(&world, "ñandú").await;
+    let dead = world.broker.take_one("usher.dead").await;
+    assert!(dead.header("usher-reason").contains("SMTPUTF8"));
+    drop(usher);
+}
+
 #[tokio::test]
 async fn relays_of_one_order_share_by_weight_and_routes_bind_mail() {
     let world = World::new().await;

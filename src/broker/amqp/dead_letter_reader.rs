@@ -128,5 +128,6 @@ fn unrouted_headers(
         reason,
         masked: !is_kept,
         arrived_at: None,
+        relay: None,
     }
 }

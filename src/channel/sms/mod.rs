@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::gateway::{Answer, Connection, Gateway};
-use super::{Channel, Outcome, Outgoing, Slot, circuit_breaker::CircuitBreaker};
+use super::{Channel, Outcome, Outgoing, Slot, SlotRequest, circuit_breaker::CircuitBreaker};
 use crate::{audit::Smtp, config::Twilio, health::Dependency, redaction::mask_secrets};
 
 /// Longest text that gateways accept, in segments. Twilio accepts 1600 characters.
@@ -82,7 +82,7 @@ impl Channel for SmsChannel {
         check_recipient(number)
     }
 
-    async fn ready(&self, _route: &str, _is_retry: bool) -> Box<dyn Slot> {
+    async fn ready(&self, _request: SlotRequest<'_>) -> Box<dyn Slot> {
         // Never closed, so acquiring can't fail.
         let place = self.places.clone().acquire_owned().await.unwrap_or_else(|_| unreachable!());
         loop {
@@ -194,7 +194,7 @@ impl Channel for SimulatedSms {
         check_recipient(number)
     }
 
-    async fn ready(&self, _route: &str, _is_retry: bool) -> Box<dyn Slot> {
+    async fn ready(&self, _request: SlotRequest<'_>) -> Box<dyn Slot> {
         Box::new(Self)
     }
 }

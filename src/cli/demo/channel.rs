@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     audit::Smtp,
-    channel::{Channel, Outcome, Outgoing, Slot},
+    channel::{Channel, Outcome, Outgoing, Slot, SlotRequest},
     cli::gallery::GalleryMessage,
     routing::ChannelKind,
 };
@@ -54,8 +54,8 @@ impl Channel for DemoChannel {
         self.inner.check_recipient(address)
     }
 
-    async fn ready(&self, route: &str, is_retry: bool) -> Box<dyn Slot> {
-        let slot = self.inner.ready(route, is_retry).await;
+    async fn ready(&self, request: SlotRequest<'_>) -> Box<dyn Slot> {
+        let slot = self.inner.ready(request).await;
         let (sent, refusals) = (self.sent.clone(), self.refusals.clone());
         Box::new(DemoSlot { slot, kind: self.kind, sent, refusals })
     }

@@ -21,7 +21,7 @@ use crate::{
     },
     audit::{Audit, AuditError, Record, Smtp},
     broker::{Broker, BrokerError, Destination, Message, Republish},
-    channel::{Channel, Outcome, Outgoing, Slot, email},
+    channel::{Channel, Outcome, Outgoing, Slot, SlotRequest, email},
     config::{self, Environment, RateLimit, Settings},
     delivery::Pipeline,
     embedded::{
@@ -297,7 +297,7 @@ impl Channel for ScriptedChannel {
         (self.check)(address)
     }
 
-    async fn ready(&self, _route: &str, _is_retry: bool) -> Box<dyn Slot> {
+    async fn ready(&self, _request: SlotRequest<'_>) -> Box<dyn Slot> {
         if *lock(&self.is_down) {
             std::future::pending::<()>().await;
         }

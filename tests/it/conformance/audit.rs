@@ -77,6 +77,7 @@ fn empty_record(delivery: &DeliveryId, status: Status, millisecond: i64) -> Reco
         attempt: 1,
         status,
         is_final: true,
+        relay: None,
         smtp: None,
         message_id: None,
         error: None,
@@ -116,6 +117,7 @@ fn full_record(delivery: &DeliveryId) -> Record {
         }),
         data: data.as_object().expect("an object").clone(),
         is_final: false,
+        relay: Some("backup".to_owned()),
         smtp: Some(Smtp {
             relay: Some("backup".to_owned()),
             server: "mx".to_owned(),

@@ -155,6 +155,7 @@ fn republish(destination: Destination) -> Republish {
             reason: "RCPT answered 451 ñ".to_owned(),
             masked: false,
             arrived_at: Some(Timestamp::UNIX_EPOCH),
+            relay: Some("backup".to_owned()),
         },
         destination,
         body: "{\"a\": \"ñ\"}".into(),

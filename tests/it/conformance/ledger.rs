@@ -156,7 +156,7 @@ async fn a_claim_of_another_living_task_has_to_wait(backend: Backend) {
 async fn a_latch_is_granted_to_the_owner_alone(backend: Backend) {
     let (ledger, delivery) = (ledger(backend).await, delivery_id());
     ledger.ask(&delivery, first_attempt_of_living(1)).await;
-    let latch = |token, fence| Input::Latch { owner: owner(LIVING, token), fence };
+    let latch = |token, fence| Input::Latch { owner: owner(LIVING, token), fence, relay: None };
     assert_eq!(ledger.ask(&delivery, latch(2, 1)).await, Reply::Lost);
     assert_eq!(ledger.ask(&delivery, latch(1, 0)).await, Reply::Lost);
     assert_eq!(ledger.ask(&delivery, latch(1, 1)).await, granted(1));
@@ -165,7 +165,7 @@ async fn a_latch_is_granted_to_the_owner_alone(backend: Backend) {
 
 async fn without_an_entry_there_is_nothing_to_latch(backend: Backend) {
     let (ledger, delivery) = (ledger(backend).await, delivery_id());
-    let latch = Input::Latch { owner: owner(LIVING, 1), fence: 1 };
+    let latch = Input::Latch { owner: owner(LIVING, 1), fence: 1, relay: None };
     assert_eq!(ledger.ask(&delivery, latch).await, Reply::Absent);
 }
 
@@ -251,24 +251,29 @@ async fn whoever_lost_a_claim_can_do_nothing_more(backend: Backend) {
     ledger.ask(&delivery, Input::Claim(claim(dead(), "e-1"))).await;
     ledger.take_over(&delivery, claim(owner(LIVING, 2), "e-1")).await;
     for input in [
-        Input::Latch { owner: dead(), fence: 1 },
+        Input::Latch { owner: dead(), fence: 1, relay: None },
         Input::Decide { owner: dead(), fence: 1, next: NextStep::Dead, record: record() },
         Input::Suppress { owner: dead(), fence: 1, record: record() },
     ] {
         assert_eq!(ledger.ask(&delivery, input.clone()).await, Reply::Lost, "{input:?}");
     }
-    let latch = Input::Latch { owner: owner(LIVING, 2), fence: 2 };
+    let latch = Input::Latch { owner: owner(LIVING, 2), fence: 2, relay: None };
     assert_eq!(ledger.ask(&delivery, latch).await, granted(2));
 }
 
 async fn what_a_dead_owner_was_sending_is_not_resolved(backend: Backend) {
     let (ledger, delivery) = (ledger(backend).await, delivery_id());
     ledger.ask(&delivery, Input::Claim(claim(owner("dead", 1), "e-1"))).await;
-    ledger.ask(&delivery, Input::Latch { owner: owner("dead", 1), fence: 1 }).await;
+    ledger
+        .ask(
+            &delivery,
+            Input::Latch { owner: owner("dead", 1), fence: 1, relay: Some("backup".to_owned()) },
+        )
+        .await;
     let not_asked = Claim { audit_is_silent: false, ..claim(owner(LIVING, 2), "e-1") };
     assert_eq!(ledger.take_over(&delivery, not_asked).await, Reply::AskAudit);
     let asked = claim(owner(LIVING, 2), "e-1");
-    let unresolved = Reply::Unresolved { fence: 2, attempt: 1 };
+    let unresolved = Reply::Unresolved { fence: 2, attempt: 1, relay: Some("backup".to_owned()) };
     assert_eq!(ledger.take_over(&delivery, asked).await, unresolved);
 }
 

@@ -86,6 +86,7 @@ fn planned(event_id: &str, due: Timestamp) -> Planned {
         reason: "planned".to_owned(),
         masked: false,
         arrived_at: Some(due),
+        relay: None,
     };
     Planned {
         delivery_id,

@@ -26,13 +26,15 @@ pub(crate) use self::script::Phase;
 pub(crate) struct Offers {
     pub(crate) pipelining: bool,
     pub(crate) smtputf8: bool,
+    /// The largest mail, in bytes (RFC 1870).
+    pub(crate) size: Option<u64>,
     /// Answers DATA with 354 although every recipient was refused (RFC 2920 3.1 allows that).
     pub(crate) data_without_recipient: bool,
 }
 
 impl Default for Offers {
     fn default() -> Self {
-        Self { pipelining: true, smtputf8: true, data_without_recipient: false }
+        Self { pipelining: true, smtputf8: true, size: None, data_without_recipient: false }
     }
 }
 

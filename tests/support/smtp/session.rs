@@ -83,7 +83,9 @@ impl Session {
     }
 
     fn offers(&self) -> String {
+        let size = self.shared.offers.size.map(|size| format!("SIZE {size}"));
         let mut offers = vec!["scripted.test", "8BITMIME", "ENHANCEDSTATUSCODES"];
+        offers.extend(size.as_deref());
         if self.shared.offers.pipelining {
             offers.push("PIPELINING");
         }

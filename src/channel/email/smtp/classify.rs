@@ -43,6 +43,8 @@ pub(super) enum Classification {
     Later,
     /// This recipient or this mail, for good: dead letter.
     Never,
+    /// A mail that this server can't take, while another may.
+    Limit,
     /// A policy that may be about this mail or about all of ours: dead letter, unless it hits everybody.
     Policy,
     /// Us: all wait, and whoever looks is told to look at this.
@@ -132,7 +134,7 @@ impl Rule {
 /// Any detail of an enhanced code.
 const ANY: u16 = u16::MAX;
 
-use Classification::{Connection, Later, Never, Policy, Protocol, Server, Us};
+use Classification::{Connection, Later, Limit, Never, Policy, Protocol, Server, Us};
 use Codes::{Any, Kind, One};
 
 /// First match first.
@@ -147,6 +149,8 @@ const RULES: &[Rule] = &[
     rule(&[Mail, Rcpt, Data], Kind(3), Connection).reused(),
     rule(&[Rcpt], One(452), Connection).enhanced(&[(4, 5), (5, 3)]).reused(),
     rule(&[Mail, Rcpt, Data], One(503), Connection).reused(),
+    // It may be a late word about the mail before.
+    rule(&[Mail], Kind(5), Connection).reused(),
     // Said of us.
     rule(ANYWHERE, Any, Us(OAUTH)).enhanced(&[(7, 30)]),
     rule(ANYWHERE, One(530), Us(LOGIN)),
@@ -192,7 +196,10 @@ const RULES: &[Rule] = &[
         (7, 233),
     ]),
     // MAIL has but the sender, and what the mail itself needs: its size, SMTPUTF8.
-    rule(&[Mail], One(552), Never),
+    rule(&[Mail], One(552), Limit),
+    rule(&[Mail, Rcpt, Data], Kind(5), Limit).enhanced(&[(3, 4)]),
+    // RFC 6531: addresses and headers beyond ASCII.
+    rule(&[Rcpt, Data], Kind(5), Limit).enhanced(&[(6, 7), (6, 9)]),
     rule(&[Mail], One(501), Policy),
     rule(&[Mail], One(555), Policy),
     rule(&[Mail], Kind(5), Us(SENDER)),
@@ -223,6 +230,7 @@ mod tests {
         (Rcpt, "354 go on", true),
         (Rcpt, "452 4.5.3 Too many recipients received this session", true),
         (Mail, "503 5.5.1 Error: nested MAIL command", true),
+        (Mail, "554 5.7.1 that was no good mail", true),
         (Command::Auth, "550 5.7.30 Basic authentication is not supported", false),
         (Rcpt, "530 5.7.0 Must issue a STARTTLS command first", false),
         (Command::Auth, "534 5.7.9 Application-specific password required", false),
@@ -240,6 +248,8 @@ mod tests {
         (Rcpt, "550 5.7.1 <host>: Helo command rejected: Host not found", false),
         (Dot, "550 5.4.5 Daily user sending limit exceeded", false),
         (Mail, "552 5.3.4 Message size exceeds fixed limit", false),
+        (Mail, "550 5.3.4 Message too big for system", false),
+        (Rcpt, "553 5.6.7 non-ASCII addresses not permitted", false),
         (Mail, "501 Syntax error", false),
         (Mail, "555 5.5.4 Unsupported option: SIZE=1000", false),
         (Mail, "550 no", false),
@@ -277,7 +287,7 @@ mod tests {
         assert_eq!(on_new(Rcpt, "554 5.7.1 not wanted"), Policy);
         assert_eq!(on_new(Rcpt, "571 blocked"), Never);
         assert_eq!(on_new(Mail, "451 4.3.0 x"), Later);
-        assert_eq!(on_new(Mail, "552 x"), Never);
+        assert_eq!(on_new(Mail, "552 x"), Limit);
         assert_eq!(on_new(Dot, "421 4.3.2 x"), Later);
         assert_eq!(on_new(Data, "421 4.3.2 x"), Server);
         assert_eq!(reused(Data, "451 4.3.0 x"), Connection);
@@ -314,6 +324,7 @@ mod tests {
         let meaning = match rule.classification {
             Later => "tried again by `RETRY_SCHEDULE`".to_owned(),
             Never => "`usher.dead`".to_owned(),
+            Limit => "another relay; without one `usher.dead`".to_owned(),
             Policy => "`usher.dead`; if it hits everybody, all wait".to_owned(),
             Us(setting) => format!("all wait; look at {setting}"),
             Server => "all wait for the server".to_owned(),

@@ -50,11 +50,13 @@ pub(super) struct Transacted {
     pub(super) policy: Option<(Command, Reply)>,
     /// The server has not answered in time.
     pub(super) is_silent: bool,
+    /// This server does not take this mail now; another one may.
+    pub(super) may_go_elsewhere: bool,
 }
 
 impl From<Outcome> for Transacted {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, policy: None, is_silent: false }
+        Self { outcome, policy: None, is_silent: false, may_go_elsewhere: false }
     }
 }
 
@@ -114,7 +116,9 @@ impl Session {
         // Before anything is said: the connection stays good for the next mail.
         let commands = match self.envelope_commands(&mail) {
             Ok(commands) => commands,
-            Err(outcome) => return (*outcome).into(),
+            Err(outcome) => {
+                return Transacted { may_go_elsewhere: true, ..Transacted::from(*outcome) };
+            }
         };
         self.is_clean = false;
         let consent = timeout(PRE_SEND_BUDGET, async {
@@ -286,7 +290,7 @@ impl Session {
         let said = format!("{} {}", reply.code, record.reply);
         let mut transacted = Transacted::from(match found {
             Classification::Later => Outcome::Refused { reply: record, permanent: false },
-            Classification::Never | Classification::Policy => {
+            Classification::Never | Classification::Limit | Classification::Policy => {
                 Outcome::Refused { reply: record, permanent: true }
             }
             Classification::Us(setting) => {
@@ -301,6 +305,10 @@ impl Session {
                 Outcome::Interrupted(reason, Some(record))
             }
         });
+        // Of the recipient nothing was said.
+        let is_put_off =
+            found == Classification::Later && matches!(command, Command::Mail | Command::Data);
+        transacted.may_go_elsewhere = is_put_off || found == Classification::Limit;
         transacted.policy = (found == Classification::Policy).then_some((command, reply));
         transacted
     }

@@ -43,6 +43,8 @@ pub(super) struct Relay {
     pool: Pool<Connections>,
     circuit_breaker: CircuitBreaker,
     rate: Option<Rate>,
+    /// Where there are several.
+    name: Option<String>,
     policy: PolicyRefusals,
     mails_per_connection: u32,
     allowance: Arc<Allowance>,
@@ -65,6 +67,15 @@ pub(super) struct Surroundings {
     pub(super) is_named: bool,
 }
 
+/// How a mail came to a relay.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// Another relay comes before it.
+    pub(super) is_fallback: bool,
+    /// No other relay could take the mail.
+    pub(super) is_last: bool,
+}
+
 /// The only delivery that may use a relay which has still to prove that it is back.
 struct Trial {
     relay: Arc<Relay>,
@@ -79,7 +90,7 @@ impl Relay {
     pub(super) fn new(relay: &config::Relay, around: Surroundings) -> Result<Self, String> {
         let settings = &relay.smtp;
         let name = around.is_named.then(|| relay.name.clone());
-        let manager = Connections { server: Server::new(settings.clone(), name)? };
+        let manager = Connections { server: Server::new(settings.clone(), name.clone())? };
         let pool = Pool::builder(manager)
             .max_size(settings.connections)
             // The one used last is the least likely to have been closed.
@@ -94,6 +105,7 @@ impl Relay {
             pool,
             circuit_breaker: CircuitBreaker::new(around.health),
             rate: around.rate,
+            name,
             policy: PolicyRefusals::default(),
             mails_per_connection: settings.mails_per_connection,
             allowance: Arc::new(Allowance::new(settings.connections)),
@@ -101,6 +113,10 @@ impl Relay {
             usability: around.usability,
             fallback: around.fallback,
         })
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     pub(super) fn takes(&self, route: &str) -> bool {
@@ -115,11 +131,7 @@ impl Relay {
 
     /// A place for one mail; `None` where the relay can't be used now. While all its connections are in
     /// use, they are waited for. `may_try`: the mail may be the one that a relay which failed is tried with.
-    pub(super) async fn slot(
-        self: &Arc<Self>,
-        is_fallback: bool,
-        may_try: bool,
-    ) -> Option<Box<dyn Slot>> {
+    pub(super) async fn slot(self: &Arc<Self>, way: Way, may_try: bool) -> Option<Box<dyn Slot>> {
         if self.rate.as_ref().is_some_and(Rate::is_used_up) {
             return None;
         }
@@ -130,13 +142,7 @@ impl Relay {
         {
             return None;
         }
-        Some(Box::new(RelaySlot {
-            relay: self.clone(),
-            session,
-            _place: place,
-            trial,
-            is_fallback,
-        }))
+        Some(Box::new(RelaySlot { relay: self.clone(), session, _place: place, trial, way }))
     }
 
     /// When its rate allows the next mail, for those who found it used up.
@@ -227,7 +233,13 @@ impl Relay {
     }
 
     /// What a transaction says of the server, beside what became of its mail.
-    fn judge(self: &Arc<Self>, transacted: Transacted, recipient: &str) -> Outcome {
+    fn judge(self: &Arc<Self>, transacted: Transacted, recipient: &str, way: Way) -> Outcome {
+        if transacted.may_go_elsewhere && !way.is_last {
+            if matches!(transacted.outcome, Outcome::Refused { .. }) {
+                self.works();
+            }
+            return Outcome::Elsewhere;
+        }
         let (mut outcome, is_silent) = (transacted.outcome, transacted.is_silent);
         if let (Outcome::Refused { reply, .. }, Some((command, said))) =
             (&outcome, transacted.policy)
@@ -287,20 +299,24 @@ struct RelaySlot {
     session: Object<Connections>,
     _place: Place,
     trial: Option<Trial>,
-    is_fallback: bool,
+    way: Way,
 }
 
 #[async_trait]
 impl Slot for RelaySlot {
+    fn relay(&self) -> Option<&str> {
+        self.relay.name()
+    }
+
     async fn send(mut self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
         let mail = match self.relay.sender.compose_aside(message).await {
             Ok(mail) => mail,
             Err(reason) => return Outcome::Impossible(reason),
         };
         let transacted = self.session.transact(mail, latch).await;
-        let Self { relay, session, _place, trial, is_fallback } = *self;
-        let outcome = relay.judge(transacted, &message.recipient);
-        if is_fallback && matches!(outcome, Outcome::Sent(_)) {
+        let Self { relay, session, _place, trial, way } = *self;
+        let outcome = relay.judge(transacted, &message.recipient, way);
+        if way.is_fallback && matches!(outcome, Outcome::Sent(_)) {
             relay.fallback.inc();
         }
         if !session.is_clean {

@@ -11,11 +11,11 @@ use tokio::{sync::watch, time::timeout_at};
 
 use super::{
     rate::{Rate, SharedRates},
-    relay::{Relay, Surroundings},
+    relay::{Relay, Surroundings, Way},
     server::Server,
 };
 use crate::{
-    channel::{Channel, Slot, email::Sender},
+    channel::{Channel, Slot, SlotRequest, email::Sender},
     config,
     health::{Dependency, Health, State},
     metrics::Metrics,
@@ -88,18 +88,34 @@ impl SmtpChannel {
         Ok(())
     }
 
-    /// A place on the first relay of this route that can be used. Those of one order share by weight.
-    async fn first_usable(&self, route: &str, may_try: bool) -> Option<Box<dyn Slot>> {
-        let mut is_fallback = false;
-        for group in self.relays.chunk_by(|a, b| a.order == b.order) {
-            let takers: Vec<_> = group.iter().filter(|relay| relay.takes(route)).collect();
-            let (before, from) = takers.split_at(self.share(&takers));
-            for relay in from.iter().chain(before) {
-                if let Some(slot) = relay.slot(is_fallback, may_try).await {
+    /// The relays that a message may go over, by their order.
+    fn takers(&self, request: SlotRequest<'_>) -> Vec<&Arc<Relay>> {
+        let named = self.relays.iter().find(|relay| relay.name() == request.relay);
+        if let Some(relay) = named.filter(|_| request.relay.is_some()) {
+            return vec![relay];
+        }
+        // A relay that is gone from the settings has no say.
+        self.relays.iter().filter(|relay| relay.takes(request.route)).collect()
+    }
+
+    /// A place on the first of these relays that can be used. Those of one order share by weight.
+    async fn first_usable(
+        &self,
+        takers: &[&Arc<Relay>],
+        except: &[String],
+        may_try: bool,
+    ) -> Option<Box<dyn Slot>> {
+        let is_left = |relay: &Relay| !except.iter().any(|one| Some(one.as_str()) == relay.name());
+        let left = takers.iter().filter(|relay| is_left(relay)).count();
+        for group in takers.chunk_by(|a, b| a.order == b.order) {
+            let is_fallback = group[0].order > takers[0].order;
+            let (before, from) = group.split_at(self.share(group));
+            for relay in from.iter().chain(before).filter(|relay| is_left(relay)) {
+                let way = Way { is_fallback, is_last: left == 1 };
+                if let Some(slot) = relay.slot(way, may_try).await {
                     return Some(slot);
                 }
             }
-            is_fallback |= !takers.is_empty();
         }
         None
     }
@@ -128,17 +144,19 @@ impl Channel for SmtpChannel {
         crate::channel::email::check_recipient(address)
     }
 
-    async fn ready(&self, route: &str, is_retry: bool) -> Box<dyn Slot> {
+    async fn ready(&self, request: SlotRequest<'_>) -> Box<dyn Slot> {
+        let takers = self.takers(request);
         let mut changes = self.usability.changed.subscribe();
         loop {
             changes.mark_unchanged();
             // Where none works, a retry may be what one is tried with.
-            for may_try in [!is_retry, true] {
-                if let Some(slot) = self.first_usable(route, may_try).await {
+            for may_try in [!request.is_retry, true] {
+                let slot = self.first_usable(&takers, request.except, may_try).await;
+                if let Some(slot) = slot {
                     return slot;
                 }
             }
-            let next = self.relays.iter().filter_map(|relay| relay.next_by_rate()).min();
+            let next = takers.iter().filter_map(|relay| relay.next_by_rate()).min();
             let changed = changes.changed();
             // The sender lives as long as this channel.
             match next {

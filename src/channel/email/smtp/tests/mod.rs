@@ -14,7 +14,7 @@ use self::server::{At, Say, Script, Server};
 use super::{SharedRates, SmtpChannel};
 use crate::{
     audit::TemplateRef,
-    channel::{Channel, Extras, Outcome, Outgoing, email::Sender},
+    channel::{Channel, Extras, Outcome, Outgoing, SlotRequest, email::Sender},
     config::{self, Environment, Relay},
     embedded::{Database, ledger::EmbeddedLedger},
     health::{Dependency, Health, State},
@@ -222,14 +222,14 @@ async fn send(channel: &SmtpChannel, health: &Dependency, to: &str, subject: &st
     for _ in 0..5 {
         let was_up = !matches!(health.state(), State::Down(_));
         let slot = tokio::select! {
-            slot = channel.ready("", false) => slot,
+            slot = channel.ready(SlotRequest::default()) => slot,
             reason = until_down(health), if was_up => return format!("waits: {reason}"),
             () = sleep(DEADLINE) => panic!("{subject}: neither ready nor down"),
         };
         let outcome = slot.send(&outgoing, Box::pin(std::future::ready(true))).await;
         let reply = outcome.reply().map(|reply| format!(" {} {}", reply.code, reply.reply));
         let (word, reason) = match &outcome {
-            Outcome::Withheld => continue,
+            Outcome::Withheld | Outcome::Elsewhere => continue,
             Outcome::Sent(_) => ("sent", ""),
             Outcome::Refused { permanent: true, .. } => ("refused", ""),
             Outcome::Refused { .. } => ("deferred", ""),
