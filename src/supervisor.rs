@@ -410,6 +410,7 @@ mod tests {
             "broker/amqp/consumer.rs",     // The close of one connection.
             "channel/email/smtp/relay.rs", // The QUIT of one connection; deliveries do what the other fails to.
             "channel/sms/gateway.rs",      // One connection.
+            "clients/redis.rs",            // The next connection; the one before stays in use.
         ];
         assert_eq!(found, known);
     }

@@ -4,7 +4,6 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
 };
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -90,11 +89,7 @@ struct State<T> {
     /// Contents at the last read, usable or not, so that a change is logged once.
     read: Result<Pem, String>,
     current: T,
-    built_at: Instant,
 }
-
-/// Shortest time between two builds for connections of no use.
-const NOT_SOONER: Duration = Duration::from_secs(1);
 
 impl<T: Clone> Renewed<T> {
     /// Reads the files and builds the first one.
@@ -107,26 +102,13 @@ impl<T: Clone> Renewed<T> {
         build: impl Fn(&Pem) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Self, String> {
         let pem = Pem::read(&files)?;
-        let state = State { current: build(&pem)?, read: Ok(pem), built_at: Instant::now() };
+        let state = State { current: build(&pem)?, read: Ok(pem) };
         Ok(Self { service, files, build: Box::new(build), state: Mutex::new(state) })
     }
 
     /// The current one, without a look at the files.
     pub fn last(&self) -> T {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).current.clone()
-    }
-
-    /// Builds it again, because the current one is of no use any more.
-    pub fn rebuild(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.built_at.elapsed() < NOT_SOONER {
-            return;
-        }
-        state.built_at = Instant::now();
-        match state.read.as_ref().map_err(Clone::clone).and_then(&self.build) {
-            Ok(built) => state.current = built,
-            Err(reason) => tracing::warn!(service = self.service, reason, "connecting again"),
-        }
     }
 
     /// The current one, built from the files as they are now; the last good one while the files can't be

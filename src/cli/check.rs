@@ -143,8 +143,11 @@ async fn rabbitmq(settings: &Settings, sources: &[SourceQueue]) -> Result<String
 async fn redis(settings: &Settings) -> Result<String, String> {
     let ledger = configuration::open_ledger(settings, &Supervisor::default())
         .map_err(|failure| failure.to_string())?;
-    let result = ledger.look_for_foreign_deployment().await;
-    result.map(|()| answers()).map_err(|error| error.0.to_string())
+    let result = async {
+        ledger.test().await?;
+        ledger.look_for_foreign_deployment().await
+    };
+    result.await.map(|()| answers()).map_err(|error| error.0.to_string())
 }
 
 async fn mongodb(settings: &Settings) -> Result<String, String> {

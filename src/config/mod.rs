@@ -7,6 +7,7 @@ mod email;
 mod layers;
 mod names;
 mod oauth;
+mod redis_servers;
 mod relays;
 mod settings;
 mod sms;
@@ -21,6 +22,7 @@ use std::path::Path;
 pub use crate::tls::TlsFiles;
 pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
+pub(crate) use redis_servers::{RedisServers, redis_servers};
 pub use settings::{
     Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, HttpLimits, Jwt, LogFormat, OAuth,
     OAuthGrant, PRE_SEND_BUDGET, RateLimit, Relay, Secret, Settings, Smtp, SmtpTls, Stream, Twilio,

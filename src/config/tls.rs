@@ -39,8 +39,8 @@ pub(super) fn files_for(r: &mut Reader, service: &str, url: &Secret) -> TlsFiles
     let files = files(r, service);
     let (encrypted, wanted) = match service {
         "RABBITMQ" => (url.expose().starts_with("amqps:"), "RABBITMQ_URL with amqps://"),
-        "REDIS" => (url.expose().starts_with("rediss:"), "REDIS_URL with rediss://"),
-        "STREAM" => (url.expose().starts_with("rediss:"), "STREAM_URL with rediss://"),
+        "REDIS" => (url.expose().starts_with("rediss"), "REDIS_URL with rediss://"),
+        "STREAM" => (url.expose().starts_with("rediss"), "STREAM_URL with rediss://"),
         _ => (asks_for_tls(url.expose()), "MONGODB_URI with tls=true"),
     };
     // An empty URL is reported elsewhere.

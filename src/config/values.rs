@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::settings::{RateLimit, Secret};
+use super::{
+    redis_servers::redis_servers,
+    settings::{RateLimit, Secret},
+};
 use crate::duration;
 
 use ipnet::IpNet;
@@ -205,9 +208,19 @@ pub(super) fn amqp_url(text: &str) -> Parsed<Secret> {
     })
 }
 
-/// One URL for each host. RabbitMQ's URL may list several hosts, separated by commas, each with or without a
-/// port.
+/// RabbitMQ's URL, one for each host.
 pub(crate) fn amqp_urls(text: &str) -> Parsed<Vec<Url>> {
+    let mut urls = urls_of_hosts(text, &["amqp", "amqps"])?;
+    for url in &mut urls {
+        if matches!(url.path(), "" | "/") {
+            url.set_path("/%2f");
+        }
+    }
+    Ok(urls)
+}
+
+/// One URL for each host of a URL that may list several, separated by commas, each with or without a port.
+pub(super) fn urls_of_hosts(text: &str, schemes: &[&str]) -> Parsed<Vec<Url>> {
     let (scheme, rest) = text.split_once("://").unwrap_or((text, ""));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
@@ -215,18 +228,13 @@ pub(crate) fn amqp_urls(text: &str) -> Parsed<Vec<Url>> {
         Some((login, hosts)) => (format!("{login}@"), hosts),
         None => (String::new(), authority),
     };
-    let url_of_host = |host: &str| {
-        let mut url = url(&format!("{scheme}://{login}{}{path}", host.trim()), &["amqp", "amqps"])?;
-        if matches!(url.path(), "" | "/") {
-            url.set_path("/%2f");
-        }
-        Ok(url)
-    };
+    let url_of_host =
+        |host: &str| url(&format!("{scheme}://{login}{}{path}", host.trim()), schemes);
     hosts.split(',').map(url_of_host).collect()
 }
 
 pub(super) fn redis_url(text: &str) -> Parsed<Secret> {
-    url(text, &["redis", "rediss"]).map(Secret::new)
+    redis_servers(text).map(|_| Secret::new(text))
 }
 
 /// Key of a stream. Key and entry id make the event id, whose length is limited.

@@ -1,7 +1,10 @@
 //! Waiting for what is down. Nothing here gives up: a message that is not settled stays with the
 //! broker, and its task is dropped when the process drains.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
@@ -21,6 +24,9 @@ use crate::{
     status_events::StatusEvent,
     trace::Span,
 };
+
+/// A service that is back is found within this time.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 impl Pipeline {
     pub(super) async fn ledger(&self, delivery: &DeliveryId, input: Input) -> Reply {
@@ -120,7 +126,7 @@ where
     E: std::fmt::Display,
     F: Future<Output = Result<T, E>>,
 {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::up_to(LONGEST_WAIT);
     let mut blocked = None;
     loop {
         match work().await {

@@ -307,32 +307,38 @@ impl Tasks {
 #[derive(Debug, Clone)]
 pub struct Backoff {
     next: Duration,
+    longest: Duration,
 }
 
-/// The first wait and the longest one.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A session or task that lasted for longer was a good one: its end is a new failure, not one more.
 pub const STEADY: Duration = Duration::from_secs(10);
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: BACKOFF.0 }
+        Self::up_to(LONGEST_WAIT)
     }
 }
 
 impl Backoff {
+    /// Waits of at most this long.
+    pub fn up_to(longest: Duration) -> Self {
+        Self { next: FIRST_WAIT.min(longest), longest }
+    }
+
     /// How long to wait before the next try.
     pub fn step(&mut self) -> Duration {
         let wait = self.next;
-        self.next = (self.next * 2).min(BACKOFF.1);
+        self.next = (self.next * 2).min(self.longest);
         wait
     }
 
     /// How long to wait after a try that lasted so long.
     pub fn after(&mut self, lasted: Duration) -> Duration {
         if lasted > STEADY {
-            *self = Self::default();
+            *self = Self::up_to(self.longest);
         }
         self.step()
     }

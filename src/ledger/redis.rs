@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, aio::ConnectionManager};
+use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind};
 
 use super::{
     Admission, Input, Ledger, LedgerError, MAX_CLAIMS, MarkBudget, NextStep, Reply, SUSPECT_CLAIMS,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     batcher::Batcher,
-    clients::redis::{again_where_useless, connect},
+    clients::redis::{Connection, connect},
     clock,
     config::{Endpoint, RateLimit},
     duration::millis,
@@ -85,7 +85,7 @@ pub struct RedisLedger {
     deployment: Option<Deployment>,
     /// Whether it is known to be ours.
     is_ours: AtomicBool,
-    connection: Arc<Renewed<ConnectionManager>>,
+    connection: Arc<Renewed<Connection>>,
     inputs: Batcher<(DeliveryId, Input), RedisResult<String>>,
     rate: Script,
     renew: Script,
@@ -110,11 +110,7 @@ impl RedisLedger {
         let hash = Script::new(SCRIPT).get_hash().to_owned();
         let inputs = Batcher::new(supervisor, Task::LedgerInputs, move |inputs: Vec<_>| {
             let (to, call) = (to.clone(), call(&hash, &inputs, windows));
-            async move {
-                let answers = apply_all(to.last(), call, inputs.len()).await;
-                answers.iter().take(1).for_each(|answer| again_where_useless(&to, answer));
-                answers
-            }
+            async move { apply_all(to.last(), call, inputs.len()).await }
         });
         let rate = Script::new(include_str!("rate.lua"));
         let renew = Script::new(concat!(include_str!("server.lua"), include_str!("renew.lua")));
@@ -159,7 +155,6 @@ impl RedisLedger {
             .arg(&key)
             .query_async(&mut connection)
             .await;
-        again_where_useless(&self.connection, &found);
         let (theirs,) = found.map_err(failed)?;
         self.refuse_foreign(&theirs)?;
         self.is_ours.store(true, Ordering::Relaxed);
@@ -177,6 +172,14 @@ impl RedisLedger {
         let found: Option<String> =
             look.arg(deployment_key(key)).query_async(&mut connection).await.map_err(failed)?;
         found.map_or(Ok(()), |theirs| self.refuse_foreign(&theirs))
+    }
+
+    /// Sees that Redis takes writes: a replica, or a server without memory or disk, only answers reads.
+    pub async fn test(&self) -> Result<(), LedgerError> {
+        let mut connection = self.connection.last();
+        let mut write = redis::cmd("SET");
+        write.arg("usher:check").arg("").arg("PX").arg(1_000);
+        write.query_async(&mut connection).await.map_err(failed)
     }
 
     fn refuse_foreign(&self, theirs: &str) -> Result<(), LedgerError> {
@@ -371,7 +374,6 @@ impl RedisLedger {
         call.arg(millis(self.windows.instance_ttl)).arg(clock::now().as_millisecond());
         call.arg(millis(STEADY)).arg(millis(self.windows.dedup)).arg(before);
         let renewed = call.invoke_async(&mut connection).await;
-        again_where_useless(&self.connection, &renewed);
         let (jump, server): (i64, String) = renewed.map_err(failed)?;
         if jump.unsigned_abs() > STEADY.as_millis() as u64 {
             tracing::error!(
@@ -432,7 +434,7 @@ fn encode_input(call: &mut Cmd, input: &Input, windows: Windows) {
 
 /// Calls the script; loads it first if Redis doesn't have it.
 async fn apply_all(
-    mut connection: ConnectionManager,
+    mut connection: Connection,
     call: Cmd,
     count: usize,
 ) -> Vec<RedisResult<String>> {

@@ -30,6 +30,8 @@ use crate::{
 const BATCH: usize = 32;
 /// Publishes in progress at once, on the channels that republishes use too.
 const CONCURRENT_PUBLISHES: usize = 8;
+/// A Redis that is back is found within this time.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 pub struct StreamSource {
     streams: Streams,
@@ -68,7 +70,7 @@ impl StreamSource {
 
     /// Forwards until stopped, including everything taken by then.
     pub async fn run(&self, stop: CancellationToken) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::up_to(LONGEST_WAIT);
         while !stop.is_cancelled() {
             let began = Instant::now();
             if let Err(error) = self.session(&stop).await {

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{Cmd, FromRedisValue, RedisError, Script, Value, aio::ConnectionManager, cmd};
+use redis::{Cmd, FromRedisValue, RedisError, Script, Value, cmd};
 use tokio::time::sleep;
 
 use super::entry::{Entry, Fields};
 use crate::{
-    clients::redis::{again_where_useless, connect},
+    clients::redis::{Connection, connect},
     config::Stream,
     duration::millis,
     event::MAX_EVENT_BYTES,
@@ -39,7 +39,7 @@ type Group = HashMap<String, Value>;
 
 pub(super) struct Streams {
     keys: Vec<String>,
-    connection: Renewed<ConnectionManager>,
+    connection: Renewed<Connection>,
     take: Script,
 }
 
@@ -131,7 +131,6 @@ impl Streams {
         call.arg(GROUP).arg(idle_after).arg(limit).arg(BATCH_BYTES).arg(MAX_EVENT_BYTES);
         let mut connection = self.connection.current();
         let answer: Result<Vec<RawEntry>, _> = call.invoke_async(&mut connection).await;
-        again_where_useless(&self.connection, &answer);
         let entry = |(id, fields, bytes, hash): RawEntry| {
             let too_large = (!hash.is_empty()).then(|| (bytes, format!("sha1:{hash}")));
             Entry { key: key.to_owned(), id, fields, too_large }
@@ -193,9 +192,7 @@ impl Streams {
     }
 
     async fn query<T: FromRedisValue>(&self, command: &mut Cmd) -> Result<T, RedisError> {
-        let answer = command.query_async(&mut self.connection.current()).await;
-        again_where_useless(&self.connection, &answer);
-        answer
+        command.query_async(&mut self.connection.current()).await
     }
 }
 

@@ -46,20 +46,41 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Redis with an append-only file, synced at each write.
     pub(crate) async fn redis() -> Self {
-        Self::redis_in(Vec::new()).await
+        Self::redis_in(Vec::new(), &[]).await
     }
 
     /// The same, with this clock.
     pub(crate) async fn redis_with(clock: &WrongClock) -> Self {
-        Self::redis_in(clock.environment()).await
+        Self::redis_in(clock.environment(), &[]).await
     }
 
-    async fn redis_in(environment: Environment) -> Self {
+    /// The same, with these options more.
+    pub(crate) async fn redis_where(options: &[&str]) -> Self {
+        Self::redis_in(Vec::new(), options).await
+    }
+
+    /// A Sentinel with these lines in its configuration.
+    pub(crate) async fn sentinel(lines: &[String]) -> Self {
+        let (port, folder) = (free_port(), folder());
+        let file = folder.path().join("sentinel.conf");
+        write(&file, &lines.join("\n"));
+        let is_encrypted = lines.iter().any(|line| line.starts_with("tls-"));
+        let mut command = words(&["redis-server", &file.display().to_string(), "--sentinel"]);
+        command.extend(redis_port(port, is_encrypted));
+        let url = format!("redis://127.0.0.1:{port}");
+        Self::started("sentinel", command, Vec::new(), folder, port, url).await
+    }
+
+    async fn redis_in(environment: Environment, more: &[&str]) -> Self {
         let port = free_port();
         let folder = folder();
         let options = ["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always"];
         let options = options.iter().chain(&["--maxmemory-policy", "noeviction", "--save", ""]);
-        let mut command = words(&["redis-server", "--port", &port.to_string(), "--dir"]);
+        let options = options.chain(more);
+        let is_encrypted = more.iter().any(|option| option.starts_with("--tls-"));
+        let mut command = words(&["redis-server"]);
+        command.extend(redis_port(port, is_encrypted));
+        command.push("--dir".to_owned());
         command.push(folder.path().display().to_string());
         command.extend(options.map(|word| (*word).to_owned()));
         let url = format!("redis://127.0.0.1:{port}/0");
@@ -182,6 +203,17 @@ impl Daemon {
         daemon
     }
 
+    /// Host and port of a service whose URL has no path or one.
+    pub(crate) fn address(&self) -> &str {
+        let place = self.url.rsplit("//").next().unwrap_or_default();
+        place.split('/').next().unwrap_or_default()
+    }
+
+    /// Its working directory.
+    pub(crate) fn data(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Starts it with its earlier data and waits until it answers.
     pub(crate) async fn start(&mut self) {
         let log = self.folder.path().join("log.txt");
@@ -254,6 +286,15 @@ impl Drop for Daemon {
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-r").arg(from.join(".")).arg(to).status();
     assert!(copied.expect("cp").success());
+}
+
+/// Options by which Redis listens here, with TLS or without it.
+fn redis_port(port: u16, is_encrypted: bool) -> Vec<String> {
+    let port = &*port.to_string();
+    match is_encrypted {
+        true => words(&["--port", "0", "--tls-port", port]),
+        false => words(&["--port", port]),
+    }
 }
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -84,6 +84,33 @@ async fn the_network_to_the_mail_server_is_bad() {
     through("SMTP", "SMTP_PORT", 2 * FORECAST.len() * WINDOW).await;
 }
 
+/// The first of two addresses goes away under load, and stays away for an instance that starts then.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_address_of_rabbitmq_goes_away() {
+    let mut stage = Stage::new().await;
+    let url = stage.setting("RABBITMQ_URL").to_owned();
+    let (login, place) = url.rsplit_once('@').expect("a login");
+    let proxy = stage.behind_a_proxy("RABBITMQ_URL").await;
+    stage.set("RABBITMQ_URL", &format!("{login}@{},{place}", proxy.address()));
+    let published = batch(&TRAFFIC, 6 * TRAFFIC.len(), &stage.smtp);
+    let mut handfuls = published.chunks(2 * TRAFFIC.len());
+    let mut publish = async || stage.publish(handfuls.next().expect("a handful")).await;
+    publish().await;
+    let mut instances = vec![stage.start(&[])];
+    eventually("some are over", async || (stage.over().await > 0).then_some(())).await;
+    proxy.turn(Weather::Reset);
+    publish().await;
+    let over = stage.over().await;
+    eventually("more are over", async || (stage.over().await > over).then_some(())).await;
+    instances.push(stage.start(&[]));
+    instances[1].until_listening().await;
+    instances[1].until_ready().await;
+    publish().await;
+    let judgement = stage.verdict(&published, instances, Limits::default()).await;
+    crate::say(format_args!("the second address of RabbitMQ: {}", judgement.counts));
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
+}
+
 /// A network that drops everything gives no reset and no end of file. All hand-offs once
 /// waited for ever behind one that had no answer.
 #[tokio::test(flavor = "multi_thread")]

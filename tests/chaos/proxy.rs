@@ -49,12 +49,20 @@ enum Stranded {
     All(Instant),
 }
 
-/// A request whose answer is swallowed, once; see [`Proxy::swallow_answer_to`].
-type Unanswered = Arc<Mutex<Option<Vec<u8>>>>;
+/// Requests that reach the server and are not answered.
+#[derive(Debug, Clone, Default)]
+struct Unanswered {
+    /// See [`Proxy::swallow_answer_to`].
+    swallowed: Arc<Mutex<Option<Vec<u8>>>>,
+    /// See [`Proxy::cut_instead_of_answers_to`].
+    cut: Arc<Mutex<Option<Vec<u8>>>>,
+}
 
 /// A running proxy in front of one server.
 pub(crate) struct Proxy {
     address: SocketAddr,
+    /// Where new connections lead.
+    server: Arc<Mutex<String>>,
     weather: watch::Sender<Weather>,
     stranded: watch::Sender<Stranded>,
     unanswered: Unanswered,
@@ -70,15 +78,20 @@ impl Proxy {
         let weather = watch::Sender::new(Weather::Fair);
         let stranded = watch::Sender::new(Stranded::None);
         let open = Arc::<AtomicUsize>::default();
-        let server = server.to_owned();
+        let server = Arc::new(Mutex::new(server.to_owned()));
         let unanswered = Unanswered::default();
         let all = (weather.subscribe(), stranded.subscribe(), unanswered.clone());
-        let task = tokio::spawn(accept(listener, server, all, open.clone()));
-        Self { address, weather, stranded, unanswered, open, task }
+        let task = tokio::spawn(accept(listener, server.clone(), all, open.clone()));
+        Self { address, server, weather, stranded, unanswered, open, task }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// New connections lead to this server; those that are open stay.
+    pub(crate) fn lead_to(&self, server: &str) {
+        server.clone_into(&mut self.server.lock().expect("not poisoned"));
     }
 
     /// Sets the condition, for old and new connections.
@@ -95,12 +108,17 @@ impl Proxy {
     /// The next request that contains these bytes reaches the server, but its connection never brings
     /// anything back again. All others, old and new, are well.
     pub(crate) fn swallow_answer_to(&self, request: &[u8]) {
-        *self.unanswered.lock().expect("not poisoned") = Some(request.to_vec());
+        *self.unanswered.swallowed.lock().expect("not poisoned") = Some(request.to_vec());
     }
 
     /// Whether the answer was swallowed.
     pub(crate) fn has_swallowed(&self) -> bool {
-        self.unanswered.lock().expect("not poisoned").is_none()
+        self.unanswered.swallowed.lock().expect("not poisoned").is_none()
+    }
+
+    /// Each request that contains these bytes reaches the server, whose answer resets the connection.
+    pub(crate) fn cut_instead_of_answers_to(&self, request: Option<&[u8]>) {
+        *self.unanswered.cut.lock().expect("not poisoned") = request.map(<[u8]>::to_vec);
     }
 
     /// Silences all open connections.
@@ -125,7 +143,7 @@ impl Drop for Proxy {
 
 async fn accept(
     listener: TcpListener,
-    server: String,
+    server: Arc<Mutex<String>>,
     (weather, stranded, unanswered): (
         watch::Receiver<Weather>,
         watch::Receiver<Stranded>,
@@ -134,7 +152,8 @@ async fn accept(
     open: Arc<AtomicUsize>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
-        let (server, weather, open) = (server.clone(), weather.clone(), open.clone());
+        let server = server.lock().expect("not poisoned").clone();
+        let (weather, open) = (weather.clone(), open.clone());
         let (stranded, unanswered) = (stranded.clone(), unanswered.clone());
         open.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
@@ -164,7 +183,7 @@ async fn connection(
     let (port, opened) = (server.local_addr()?.port(), Instant::now());
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let mute = Mute { unanswered, is_mute: AtomicBool::new(false) };
+    let mute = Mute { unanswered, is_mute: AtomicBool::new(false), is_cut: AtomicBool::new(false) };
     let up = pump(from_client, to_server, weather.clone(), Way::ToServer, &mute);
     let down = pump(from_server, to_client, weather, Way::ToClient, &mute);
     // An error ends both directions; an end of file only its own.
@@ -187,18 +206,26 @@ async fn connection(
 struct Mute {
     unanswered: Unanswered,
     is_mute: AtomicBool,
+    /// The next answer resets the connection.
+    is_cut: AtomicBool,
 }
 
 impl Mute {
-    fn swallows(&self, way: Way, bytes: &[u8]) -> bool {
-        if way == Way::ToServer {
-            let mut request = self.unanswered.lock().expect("not poisoned");
-            let holds = |wanted: &mut Vec<u8>| bytes.windows(wanted.len()).any(|it| it == wanted);
-            if request.take_if(holds).is_some() {
-                self.is_mute.store(true, Ordering::Relaxed);
-            }
+    fn swallows(&self, way: Way, bytes: &[u8]) -> io::Result<bool> {
+        if way == Way::ToClient {
+            return match self.is_cut.load(Ordering::Relaxed) {
+                true => Err(io::ErrorKind::ConnectionReset.into()),
+                false => Ok(self.is_mute.load(Ordering::Relaxed)),
+            };
         }
-        way == Way::ToClient && self.is_mute.load(Ordering::Relaxed)
+        let holds = |wanted: &mut Vec<u8>| bytes.windows(wanted.len()).any(|it| it == wanted);
+        if self.unanswered.swallowed.lock().expect("not poisoned").take_if(holds).is_some() {
+            self.is_mute.store(true, Ordering::Relaxed);
+        }
+        if self.unanswered.cut.lock().expect("not poisoned").as_mut().is_some_and(holds) {
+            self.is_cut.store(true, Ordering::Relaxed);
+        }
+        Ok(false)
     }
 }
 
@@ -240,7 +267,7 @@ async fn pump(
         if read == 0 {
             return to.shutdown().await;
         }
-        if mute.swallows(way, &buffer[..read]) {
+        if mute.swallows(way, &buffer[..read])? {
             continue;
         }
         match now {

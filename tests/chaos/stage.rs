@@ -6,7 +6,7 @@ use std::{
 };
 
 use lapin::{BasicProperties, types::FieldTable};
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 use url::Url;
 
 use super::{
@@ -156,6 +156,12 @@ impl Stage {
         let settings =
             extra.iter().fold(self.usher.clone(), |usher, (name, value)| usher.set(name, *value));
         settings.run()
+    }
+
+    /// A command to MongoDB's `admin` database, which has to succeed.
+    pub(crate) async fn admin(&self, command: Document) {
+        let admin = self.collection("any").client().database("admin");
+        admin.run_command(command).await.expect("done");
     }
 
     /// How many deliveries have come to an end, as far as the audit knows.
