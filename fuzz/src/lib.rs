@@ -22,10 +22,12 @@ impl Line {
         let environment: Environment = [("SIMULATE", "always")].into_iter().collect();
         let (settings, _) = config::load(None, &environment).expect("the defaults are valid");
         let files = source::read(None).expect("the embedded templates are readable");
-        let templates =
-            Templates::compile(&files, Globals::new(&settings)).expect("templates compile");
+        let routing =
+            RoutingTable::parse(EMBEDDED_ROUTES, &settings_of_routes()).expect("valid routes");
+        let templates = Templates::compile(&files, &routing, Globals::new(&settings))
+            .expect("templates compile");
         Self {
-            routing: RoutingTable::parse(EMBEDDED_ROUTES, &settings_of_routes()).expect("valid routes"),
+            routing,
             files,
             templates,
             sources: Sources::new(&settings).expect("no file is named"),
@@ -44,8 +46,8 @@ impl Line {
 
     /// The mail's parts; `None` if the event lacks something.
     pub fn render(&self, delivery: &Delivery, event: &Event) -> Option<Rendered> {
-        let language = self.templates.language(event);
-        let variables = delivery.route.variables(event, &self.sources, language).ok()?;
+        let language = self.templates.language(&delivery.route, event);
+        let variables = delivery.route.variables(event, &self.sources, &language).ok()?;
         let rendered = self.templates.render(&delivery.route, &variables, event);
         Some(rendered.expect("a shipped template renders whatever the values"))
     }

@@ -172,8 +172,8 @@ pub(crate) fn load_with(
         }
         brand_values.insert(name.clone(), brand.addresses());
     }
-    let files = source::read(settings.templates_dir.as_deref())
-        .map_err(|error| faults.push(format!("templates: {error:#}")));
+    let files = read_templates(&settings, routing.as_ref().ok())
+        .map_err(|error| faults.push(format!("TEMPLATES_DIR: {error:#}")));
     let templates = match (&files, &routing) {
         (Ok(files), Ok(routing)) => Templates::compile(files, routing, Globals::new(&settings))
             .map_err(|found| faults.extend(found)),
@@ -241,22 +241,32 @@ fn relay_faults(routing: &RoutingTable, relays: &[Relay]) -> Vec<String> {
     unknown.chain(without).collect()
 }
 
+/// The author's templates over the shipped ones, unless the routes stand alone.
+fn read_templates(settings: &Settings, routing: Option<&RoutingTable>) -> anyhow::Result<Files> {
+    let Some(folder) = settings.templates_dir.as_deref() else { return source::read(None) };
+    let own = source::read(Some(folder))?;
+    match routing.filter(|routing| routing.extends()) {
+        None => Ok(own),
+        Some(routing) => {
+            let is_used = |template: &str| routing.uses_template(template);
+            Ok(source::over_shipped(own, source::read(None)?, is_used))
+        }
+    }
+}
+
 fn read_routing_table(settings: &Settings) -> Result<RoutingTable, Vec<String>> {
-    let text = match &settings.routes_file {
-        None => EMBEDDED_ROUTES.to_owned(),
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| vec![format!("ROUTES_FILE {}: {error}", path.display())])?,
-    };
     let lists = HashMap::from([
         ("ADMIN_EMAILS".to_owned(), settings.admin_emails.clone()),
         ("CONTACT_EMAILS".to_owned(), settings.contact_emails.clone()),
     ]);
-    let name = settings
-        .routes_file
-        .as_ref()
-        .map_or("routes.toml".to_owned(), |path| path.display().to_string());
-    RoutingTable::parse(&text, &lists)
-        .map_err(|faults| faults.0.into_iter().map(|fault| format!("{name}: {fault}")).collect())
+    let Some(path) = &settings.routes_file else {
+        return RoutingTable::parse(EMBEDDED_ROUTES, &lists).map_err(|faults| faults.0);
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| vec![format!("ROUTES_FILE {}: {error}", path.display())])?;
+    let path = path.display();
+    RoutingTable::parse_own(&text, &lists)
+        .map_err(|faults| faults.0.into_iter().map(|fault| format!("{path}: {fault}")).collect())
 }
 
 /// A message for an event from a file.

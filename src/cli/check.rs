@@ -22,6 +22,7 @@ use crate::{
     routing::SourceQueue,
     stream_source,
     supervisor::Supervisor,
+    template::source,
 };
 
 /// How long each service may take to answer.
@@ -88,6 +89,9 @@ fn print_report(loaded: &Configuration, connections: &[Connection]) {
     }
     for note in loaded.templates.lacking() {
         print(&format!("note     templates: {note}; their mail is in DEFAULT_LOCALE"));
+    }
+    for note in source::unused(&loaded.files, |name| loaded.routing.uses_template(name)) {
+        print(&format!("note     templates: {note}"));
     }
     let routes = loaded.routing.routes().len();
     print(&format!("ok       configuration: {routes} routes, every template renders its samples"));

@@ -8,6 +8,7 @@ mod decision;
 mod demo;
 mod gallery;
 mod healthcheck;
+mod init;
 mod listing;
 mod openapi;
 mod output;
@@ -42,7 +43,7 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "usher", version, about)]
 pub struct Cli {
-    /// Settings file (TOML); environment variables override it.
+    /// Settings file (TOML); environment variables override it. Default: usher.toml in the current folder, if it is there.
     #[arg(long, global = true, env = "USHER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print control characters as they are, not as escapes; only into a pipe or a file.
@@ -52,12 +53,17 @@ pub struct Cli {
     command: Command,
 }
 
+/// The settings file of the current folder.
+const DEFAULT_CONFIG: &str = "usher.toml";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Consume events and send their notifications until SIGTERM.
     Run(run::RunArgs),
     /// Show usher at work on sample events, without any service.
     Demo(demo::DemoArgs),
+    /// Write a folder with settings, a route and a template of your own to start from.
+    Init(init::InitArgs),
     /// Check settings, routes, templates, connections and the SMTP login.
     Check(check::CheckArgs),
     /// Show what works and what waits where, whatever is down.
@@ -106,7 +112,8 @@ pub fn failed_to_start(error: &std::io::Error) -> ExitCode {
 /// Runs the command and returns its exit code (sysexits.h).
 pub async fn dispatch(cli: Cli) -> ExitCode {
     use DeadLetterQueue::{Dead, Parked, Poison};
-    let config = cli.config.as_deref();
+    let found = Path::new(DEFAULT_CONFIG);
+    let config = cli.config.as_deref().or_else(|| found.is_file().then_some(found));
     if cli.raw
         && let Err(failure) = output::set_raw()
     {
@@ -115,6 +122,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(config, args).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(config, &args).await,
         Command::Status(args) => Box::pin(status::run(config, &args)).await,
         Command::Setup => setup::run(config).await,

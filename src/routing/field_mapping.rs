@@ -28,6 +28,19 @@ impl FieldMapping {
         self
     }
 
+    /// What is left of it for these event types and their variables; `None` if nothing is.
+    pub(super) fn limited_to(
+        mut self,
+        has_route: impl Fn(&str) -> bool,
+        has_variable: impl Fn(&str, &str) -> bool,
+    ) -> Option<Self> {
+        self.events.retain(|kind| has_route(kind));
+        let events = &self.events;
+        self.rename
+            .retain(|_, ours| events.iter().any(|kind| has_variable(kind, &snake_case(ours))));
+        (!self.events.is_empty()).then_some(self)
+    }
+
     /// The field names that a variable has in these events.
     pub(crate) fn source_names<'a>(&'a self, variable: &'a str) -> Vec<&'a str> {
         let theirs = self.rename.iter().filter(|(_, ours)| *ours == variable);

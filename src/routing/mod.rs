@@ -40,6 +40,8 @@ pub const EMBEDDED_ROUTES: &str = include_str!("../../config/routes.toml");
 /// All routes by event type.
 #[derive(Debug)]
 pub struct RoutingTable {
+    /// Whether the shipped routes and templates lie below the own ones.
+    extends: bool,
     queues: Vec<SourceQueue>,
     routes: HashMap<String, Arc<Route>>,
     by_event: HashMap<String, Vec<Arc<Route>>>,
@@ -66,12 +68,28 @@ pub enum Lookup<'a> {
 }
 
 impl RoutingTable {
-    /// Parses a routes file. `settings` has the addresses for `{ setting = "…" }`.
+    /// Parses a routes file that stands alone. `settings` has the addresses for `{ setting = "…" }`.
     ///
     /// # Errors
     /// Every fault in the file.
     pub fn parse(text: &str, settings: &HashMap<String, Vec<String>>) -> Result<Self, RouteFaults> {
         routes_file::parse(text, settings)
+    }
+
+    /// Parses an own routes file, which lies over the shipped routes unless it says `extends = false`.
+    ///
+    /// # Errors
+    /// Every fault in the file.
+    pub fn parse_own(
+        text: &str,
+        settings: &HashMap<String, Vec<String>>,
+    ) -> Result<Self, RouteFaults> {
+        routes_file::parse_over(EMBEDDED_ROUTES, text, settings)
+    }
+
+    /// Whether the shipped templates lie below the own ones.
+    pub fn extends(&self) -> bool {
+        self.extends
     }
 
     /// Finds the routes of an event type or alias.
@@ -113,6 +131,11 @@ impl RoutingTable {
                 && !matches!(route.recipients, Recipients::Fixed(_))
         };
         self.routes().iter().filter(is_notice).map(|route| route.name.clone()).collect()
+    }
+
+    /// Whether some route has this template.
+    pub fn uses_template(&self, template: &str) -> bool {
+        self.routes.values().any(|route| route.template == template)
     }
 
     pub fn route_names(&self) -> impl Iterator<Item = &str> {

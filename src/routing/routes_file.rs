@@ -1,7 +1,7 @@
 //! Parses `config/routes.toml` and reports every fault at once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     sync::Arc,
 };
@@ -34,8 +34,12 @@ impl fmt::Display for RouteFaults {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RoutesFile {
+    /// Whether it lies over the shipped routes; else it stands alone.
+    #[serde(default = "yes")]
+    extends: bool,
     #[serde(default)]
     ignore: Vec<String>,
+    #[serde(default)]
     queues: BTreeMap<String, QueueEntry>,
     #[serde(default, rename = "brand")]
     brands: BTreeMap<String, Brand>,
@@ -124,12 +128,69 @@ struct DetailedEntry {
     from: Option<String>,
 }
 
+/// Parses a routes file that stands alone.
 pub(super) fn parse(
     text: &str,
     settings: &HashMap<String, Vec<String>>,
 ) -> Result<RoutingTable, RouteFaults> {
-    let file: RoutesFile =
-        toml::from_str(text).map_err(|error| RouteFaults(vec![error.to_string()]))?;
+    build(RoutesFile::read(text)?, settings)
+}
+
+/// Parses an own routes file and lays it over the shipped one, unless it says `extends = false`.
+pub(super) fn parse_over(
+    shipped: &str,
+    text: &str,
+    settings: &HashMap<String, Vec<String>>,
+) -> Result<RoutingTable, RouteFaults> {
+    let own = RoutesFile::read(text)?;
+    let file = if own.extends { own.over(RoutesFile::read(shipped)?) } else { own };
+    build(file, settings)
+}
+
+impl RoutesFile {
+    fn read(text: &str) -> Result<Self, RouteFaults> {
+        toml::from_str(text).map_err(|error| RouteFaults(vec![error.to_string()]))
+    }
+
+    /// Adds what is shipped for the events that this file does not name. For those that it names, in a
+    /// route or in `ignore`, it alone counts: an own route never sends a second mail beside a shipped one.
+    fn over(mut self, mut shipped: Self) -> Self {
+        let own_names: HashSet<&str> = self.routes.iter().map(|one| one.name.as_str()).collect();
+        let own_kinds: HashSet<&str> = self.routes.iter().flat_map(RouteEntry::kinds).collect();
+        let is_ours = |kind: &str| {
+            own_kinds.contains(kind) || self.ignore.iter().any(|ignored| ignored == kind)
+        };
+        shipped.routes.retain(|route| {
+            !own_names.contains(route.name.as_str()) && !route.kinds().any(is_ours)
+        });
+        shipped.ignore.retain(|kind| !is_ours(kind));
+        let mappings = shipped.mappings.into_iter().filter_map(|mapping| {
+            let variables = |kind: &str, name: &str| {
+                let mut routes =
+                    shipped.routes.iter().filter(|route| route.kinds().any(|it| it == kind));
+                routes.any(|route| route.has_variable(name))
+            };
+            let is_left =
+                |kind: &str| shipped.routes.iter().any(|route| route.kinds().any(|it| it == kind));
+            mapping.limited_to(is_left, variables)
+        });
+        self.mappings.extend(mappings.collect::<Vec<_>>());
+        // A queue that feeds no route any more may be another's.
+        let used: HashSet<&str> =
+            shipped.routes.iter().chain(&self.routes).map(|route| route.queue.as_str()).collect();
+        shipped.queues.retain(|key, _| used.contains(key.as_str()));
+        shipped.queues.append(&mut self.queues);
+        shipped.brands.append(&mut self.brands);
+        self.ignore.append(&mut shipped.ignore);
+        self.routes.append(&mut shipped.routes);
+        Self { queues: shipped.queues, brands: shipped.brands, ..self }
+    }
+}
+
+fn build(
+    file: RoutesFile,
+    settings: &HashMap<String, Vec<String>>,
+) -> Result<RoutingTable, RouteFaults> {
     let mut faults = Vec::new();
     let mut routes: HashMap<String, Arc<Route>> = HashMap::new();
     let mut by_event: HashMap<String, Vec<Arc<Route>>> = HashMap::new();
@@ -182,8 +243,8 @@ pub(super) fn parse(
     }
     let queues = file.queues.into_values();
     let queues = queues.map(|queue| SourceQueue { name: queue.name, bind: queue.bind }).collect();
-    let (ignored, brands) = (file.ignore, file.brands);
-    Ok(RoutingTable { queues, routes, by_event, mappings, ignored, brands })
+    let (extends, ignored, brands) = (file.extends, file.ignore, file.brands);
+    Ok(RoutingTable { extends, queues, routes, by_event, mappings, ignored, brands })
 }
 
 /// Converts the first part of a path to snake case, as events have it. Nested names stay as they
@@ -205,6 +266,15 @@ fn key_pattern(pattern: &str) -> String {
 }
 
 impl RouteEntry {
+    /// The event type and its aliases.
+    fn kinds(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.event).chain(&self.aliases).map(String::as_str)
+    }
+
+    fn has_variable(&self, name: &str) -> bool {
+        self.required.keys().chain(self.optional.keys()).any(|own| snake_case(own) == name)
+    }
+
     fn build(
         self,
         queues: &BTreeMap<String, QueueEntry>,
@@ -354,5 +424,81 @@ impl RouteEntry {
             rate_limited: self.rate_limited,
             correlation: self.correlation.iter().map(|name| snake_case(name)).collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use crate::routing::{EMBEDDED_ROUTES, Lookup, RoutingTable};
+
+    fn settings() -> HashMap<String, Vec<String>> {
+        ["ADMIN_EMAILS", "CONTACT_EMAILS"].map(|name| (name.to_owned(), Vec::new())).into()
+    }
+
+    fn own(first: &str, event: &str) -> RoutingTable {
+        let text = format!(
+            r#"
+            {first}
+            [queues.own]
+            name = "own"
+            bind = []
+            [[route]]
+            name = "own"
+            event = "{event}"
+            queue = "own"
+            channel = "email"
+            template = "own"
+            recipient = {{ field = "to" }}
+            priority = "medium"
+            "#
+        );
+        RoutingTable::parse_own(&text, &settings()).unwrap()
+    }
+
+    fn names<'a>(table: &'a RoutingTable, kind: &str) -> Vec<&'a str> {
+        match table.lookup(kind) {
+            Lookup::Routes(routes) => routes.iter().map(|route| route.name.as_str()).collect(),
+            Lookup::Ignored | Lookup::Unknown => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn own_routes_lie_over_the_shipped_ones() {
+        let shipped = RoutingTable::parse(EMBEDDED_ROUTES, &settings()).unwrap();
+        let table = own("", "order.shipped");
+        assert_eq!(names(&table, "order.shipped"), ["own"]);
+        assert_eq!(table.routes().len(), shipped.routes().len() + 1);
+        assert_eq!(table.queues().len(), shipped.queues().len() + 1);
+    }
+
+    #[test]
+    fn an_event_that_is_named_has_the_own_routes_alone() {
+        let table = own("", "booking.rescheduled");
+        assert_eq!(names(&table, "booking.rescheduled"), ["own"], "the copy for admins is gone");
+        let ignores = own(r#"ignore = ["payment.failed"]"#, "order.shipped");
+        assert!(matches!(ignores.lookup("payment.failed"), Lookup::Ignored));
+        assert_eq!(names(&ignores, "payment.success"), ["payment-success"]);
+    }
+
+    #[test]
+    fn a_queue_that_feeds_no_route_any_more_is_not_consumed() {
+        let text = EMBEDDED_ROUTES.replace("notification.", "own.");
+        let table = RoutingTable::parse_own(&text, &settings()).unwrap();
+        assert!(table.queues().iter().all(|queue| queue.name.starts_with("own.")));
+    }
+
+    #[test]
+    fn a_file_can_stand_alone() {
+        let table = own("extends = false", "order.shipped");
+        assert_eq!((table.routes().len(), table.queues().len()), (1, 1));
+    }
+
+    #[test]
+    fn a_file_need_not_name_queues() {
+        let text = r#"ignore = ["contact.submitted"]"#;
+        let table = RoutingTable::parse_own(text, &settings()).unwrap();
+        assert!(names(&table, "contact.submitted").is_empty());
     }
 }

@@ -36,6 +36,35 @@ pub fn read(folder: Option<&Path>) -> anyhow::Result<Files> {
     Ok(files)
 }
 
+/// Lays an author's files over the shipped ones of the templates that are in use. A template of which the author
+/// has a whole language stands alone, so no mail goes out in a language that they did not write; otherwise
+/// single files are replaced.
+pub fn over_shipped(own: Files, shipped: Files, is_used: impl Fn(&str) -> bool) -> Files {
+    let stands_alone = |template: &str| {
+        let languages = languages(&own, template);
+        languages.iter().any(|language| Source::of_files(&own, template, language).is_ok())
+    };
+    let below = shipped.into_iter().filter(|(path, _)| {
+        let Some((folder, name)) = path.split_once('/') else { return false };
+        let has_own = |name: &str| own.contains_key(&format!("{folder}/{name}"));
+        if folder == SHARED {
+            return true;
+        }
+        if name.starts_with("samples/") {
+            return is_used(folder) && samples(&own, folder).next().is_none();
+        }
+        // HTML of the author's own takes the place of MJML, and the other way round.
+        let twin = match name.strip_suffix(".mjml.hbs") {
+            Some(stem) => format!("{stem}.html.hbs"),
+            None => name.replace(".html.hbs", ".mjml.hbs"),
+        };
+        is_used(folder) && !stands_alone(folder) && !has_own(&twin)
+    });
+    let mut files: Files = below.collect();
+    files.extend(own);
+    files
+}
+
 fn walk(folder: &Path, prefix: &str, files: &mut Files) -> anyhow::Result<()> {
     let unreadable = |error| anyhow::anyhow!("{}: {error}", folder.display());
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -134,6 +163,56 @@ pub fn languages<'a>(files: &'a Files, template: &str) -> Vec<&'a str> {
         }
     }
     found
+}
+
+/// Files that no mail is made of, one a line, with the reason.
+pub fn unused(files: &Files, is_used: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
+    for path in files.keys() {
+        let Some((folder, name)) = path.split_once('/') else {
+            notes.push(format!("{path} is in no template's folder"));
+            continue;
+        };
+        if folder == SHARED {
+            continue;
+        }
+        let note = if !is_used(folder) {
+            format!("no route has the template {folder}")
+        } else if is_part(files, folder, name) || is_included(files, folder, name) {
+            continue;
+        } else {
+            format!(
+                "{path} is used by nothing: it is no <language>.<part>.hbs, no sample and not included"
+            )
+        };
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    notes
+}
+
+/// Whether a file of a template's folder is a sample or a part of a language that the template has.
+fn is_part(files: &Files, folder: &str, name: &str) -> bool {
+    if name.starts_with("samples/") {
+        return name.ends_with(".json");
+    }
+    let mut pieces = name.split('.');
+    let (language, part, rest) = (pieces.next(), pieces.next(), pieces.collect::<Vec<_>>());
+    let known = ["subject", "preheader", "mjml", "html", "txt", "sms"];
+    part.is_some_and(|part| known.contains(&part))
+        && rest == ["hbs"]
+        && language.is_some_and(|language| languages(files, folder).contains(&language))
+}
+
+/// Whether another file of the folder, or a shared one, includes a file by a piece of its name.
+fn is_included(files: &Files, folder: &str, name: &str) -> bool {
+    let mut others = files.iter().filter(|(path, _)| {
+        path.split_once('/')
+            .is_some_and(|(its, other)| its == SHARED || its == folder && other != name)
+    });
+    let pieces: Vec<String> = name.split('.').map(|piece| format!("> {piece}")).collect();
+    others.any(|(_, text)| pieces.iter().any(|piece| text.contains(piece.as_str())))
 }
 
 /// The folder of what templates include.
@@ -295,6 +374,67 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn files(paths: &[&str]) -> Files {
+        paths.iter().map(|path| ((*path).to_owned(), (*path).to_owned())).collect()
+    }
+
+    fn shipped() -> Files {
+        let parts =
+            ["en.subject.hbs", "en.mjml.hbs", "en.txt.hbs", "pt.subject.hbs", "samples/a.json"];
+        let of = |folder: &str| parts.map(|part| format!("{folder}/{part}"));
+        let paths = [of("mail"), of("unused")].concat();
+        let paths = paths.iter().map(String::as_str).chain(["_shared/row.hbs"]);
+        files(&paths.collect::<Vec<_>>())
+    }
+
+    fn layered(own: &[&str]) -> Vec<String> {
+        over_shipped(files(own), shipped(), |name| name == "mail").into_keys().collect()
+    }
+
+    #[test]
+    fn a_single_file_replaces_the_shipped_one() {
+        let own: Files = [("mail/en.subject.hbs".to_owned(), "mine".to_owned())].into();
+        let files = over_shipped(own, shipped(), |name| name == "mail");
+        assert_eq!(files["mail/en.subject.hbs"], "mine");
+        assert_eq!(files["mail/en.txt.hbs"], "mail/en.txt.hbs");
+        assert!(!files.keys().any(|path| path.starts_with("unused/")));
+        assert!(layered(&["mail/en.html.hbs"]).iter().all(|path| path != "mail/en.mjml.hbs"));
+    }
+
+    #[test]
+    fn a_template_with_a_whole_language_of_the_author_stands_alone() {
+        let own = ["mail/es.subject.hbs", "mail/es.html.hbs", "mail/es.txt.hbs"];
+        let has = layered(&own);
+        assert!(
+            has.iter().all(|path| !path.starts_with("mail/en") && !path.starts_with("mail/pt"))
+        );
+        assert!(has.contains(&"mail/samples/a.json".to_owned()), "the samples stay");
+        assert!(has.contains(&"_shared/row.hbs".to_owned()));
+        let own = [&own[..], &["mail/samples/b.json"]].concat();
+        assert!(!layered(&own).contains(&"mail/samples/a.json".to_owned()));
+    }
+
+    #[test]
+    fn what_nothing_uses_is_told() {
+        let mut files = shipped();
+        let added = ["mail/en.subjct.hbs", "mail/row.txt.hbs", "mail/notes.md", "stray.hbs"];
+        files.extend(added.map(|path| (path.to_owned(), String::new())));
+        files.insert("mail/en.txt.hbs".to_owned(), "{{> row}}".to_owned());
+        let told = unused(&files, |name| name == "mail");
+        let nothing =
+            "is used by nothing: it is no <language>.<part>.hbs, no sample and not included";
+        assert_eq!(
+            told,
+            [
+                &format!("mail/en.subjct.hbs {nothing}"),
+                &format!("mail/notes.md {nothing}"),
+                "stray.hbs is in no template's folder",
+                "no route has the template unused",
+            ]
+        );
+        assert!(unused(&read(None).unwrap(), |_| true).is_empty(), "all that is shipped is used");
+    }
 
     #[test]
     fn files_are_read_as_editors_save_them() {

@@ -30,6 +30,7 @@ mod feed;
 mod handlebars;
 mod http;
 mod indexes;
+mod init;
 mod ledger;
 mod ledger_calls;
 mod ledger_lost;
