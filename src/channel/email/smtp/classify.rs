@@ -88,6 +88,7 @@ const NAME: &str = "the name that usher gives (SMTP_EHLO_NAME)";
 const RELAYING: &str =
     "the login, or the address that usher comes from: the server does not relay for it";
 const QUOTA: &str = "the account's limit";
+const RATE: &str = "the account's rate (SMTP_RATE)";
 
 const fn rule(at: &'static [Command], codes: Codes, classification: Classification) -> Rule {
     Rule { at, codes, enhanced: &[], words: &[], reused: false, classification }
@@ -139,6 +140,13 @@ use Codes::{Any, Kind, One};
 
 /// First match first.
 const RULES: &[Rule] = &[
+    // SES, rspamd, Mailtrap: all of our mail is too fast, whatever the code says of this one.
+    rule(&[Mail, Rcpt, Data, Dot], Any, Us(RATE)).words(&[
+        "throttling failure",
+        "sending rate exceeded",
+        "too many emails per second",
+        "ratelimit \"user\" exceeded",
+    ]),
     // The session has come to its end: its time, its number of mails, its login.
     rule(&[Mail, Rcpt, Data], One(421), Connection).reused(),
     rule(&[Mail, Rcpt, Data], One(421), Server),
@@ -222,6 +230,7 @@ mod tests {
 
     /// A reply for each rule, in their order.
     const EXAMPLES: &[(Command, &str, bool)] = &[
+        (Dot, "454 Throttling failure: Maximum sending rate exceeded.", false),
         (Mail, "421 4.4.2 mx.test Error: timeout exceeded", true),
         (Rcpt, "421 4.3.2 shutting down", false),
         (Mail, "530 5.7.0 Authentication required", true),
@@ -295,6 +304,9 @@ mod tests {
         assert_eq!(reused(Dot, "452 4.2.2 mailbox full"), Later);
         assert_eq!(on_new(Rcpt, "354 go on"), Protocol);
         assert_eq!(on_new(Mail, "250 ok"), Protocol);
+        assert_eq!(on_new(Data, "550 5.7.0 too many emails per second"), Us(RATE));
+        assert_eq!(on_new(Rcpt, "451 4.7.1 Ratelimit \"user\" exceeded"), Us(RATE));
+        assert_eq!(on_new(Rcpt, "451 4.7.1 Ratelimit \"to\" exceeded"), Later, "the recipient's");
     }
 
     /// A rule as the table of the documentation has it.

@@ -308,14 +308,15 @@ impl Session {
         // Of the recipient nothing was said.
         let is_put_off =
             found == Classification::Later && matches!(command, Command::Mail | Command::Data);
-        transacted.may_go_elsewhere = is_put_off || found == Classification::Limit;
+        transacted.may_go_elsewhere =
+            is_put_off || matches!(found, Classification::Limit | Classification::Protocol);
         transacted.policy = (found == Classification::Policy).then_some((command, reply));
         transacted
     }
 
     /// No reply before the body.
     fn no_reply(&self, command: Command, reason: &NoReply) -> Box<Transacted> {
-        let transacted = match reason {
+        let mut transacted = match reason {
             // It was closed before it was used, or said so when nobody asked: no attempt was made.
             NoReply::Disconnected(_) | NoReply::Unasked(_)
                 if self.is_reused && command == Command::Mail =>
@@ -327,6 +328,7 @@ impl Session {
             }
             reason => Outcome::Interrupted(format!("{command}: {reason}"), None).into(),
         };
+        transacted.may_go_elsewhere = matches!(transacted.outcome, Outcome::Interrupted(..));
         transacted.into()
     }
 

@@ -235,8 +235,11 @@ impl Relay {
     /// What a transaction says of the server, beside what became of its mail.
     fn judge(self: &Arc<Self>, transacted: Transacted, recipient: &str, way: Way) -> Outcome {
         if transacted.may_go_elsewhere && !way.is_last {
-            if matches!(transacted.outcome, Outcome::Refused { .. }) {
-                self.works();
+            match &transacted.outcome {
+                Outcome::Refused { .. } => self.works(),
+                // Others need not wait for it as well.
+                Outcome::Interrupted(reason, _) if transacted.is_silent => self.trip(reason, true),
+                _ => {}
             }
             return Outcome::Elsewhere;
         }
