@@ -42,13 +42,17 @@ pub(super) fn email(r: &mut Reader) -> Email {
         }
         login.unwrap_or_else(|| "noreply@localhost.localdomain".to_owned())
     });
+    let dkim = dkim(r);
+    if dkim.is_some() {
+        warn_of_broken_signatures(r, &backend);
+    }
     Email {
         backend,
         enabled: r.value("ENABLE_EMAIL_NOTIFICATIONS", v::boolean),
         from_address,
         from_name: r.value("FROM_NAME", v::line),
         reply_to: r.read("EMAIL_REPLY_TO", v::mail_address),
-        dkim: dkim(r),
+        dkim,
     }
 }
 
@@ -120,7 +124,7 @@ pub(super) fn check_server(r: &mut Reader, smtp: Option<&Smtp>) {
 /// simulated.
 pub(super) fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
     let oauth = oauth::oauth(r, username.as_ref());
-    let password = r.read("SMTP_PASSWORD", v::secret);
+    let password = r.secret("SMTP_PASSWORD");
     let (credentials, oauth, provider) = match oauth {
         None => (username.zip(password), None, None),
         Some((oauth, provider)) => (None, oauth, provider),
@@ -186,6 +190,22 @@ fn encryption(r: &mut Reader, port: u16) -> SmtpTls {
         r.report.warn("SMTP_USE_TLS", "contradicts SMTP_TLS and is ignored");
     }
     modern
+}
+
+/// Amazon SES replaces fields that are signed.
+fn warn_of_broken_signatures(r: &mut Reader, backend: &EmailBackend) {
+    let servers = backend.relays().iter().map(|relay| &relay.smtp.server);
+    let is_ses = |server: &&String| {
+        let server = server.to_ascii_lowercase();
+        server.contains("email-smtp") && server.contains(".amazonaws.com")
+    };
+    for server in servers.filter(is_ses) {
+        let reason = format!(
+            "{server} is Amazon SES, which replaces Message-ID and Date after usher has signed them: \
+             the signature is broken there, so let SES sign (Easy DKIM)"
+        );
+        r.report.warn("DKIM_SELECTOR", reason);
+    }
 }
 
 fn dkim(r: &mut Reader) -> Option<Dkim> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{
     Report,
     names::{Kind, NAMES, Name, relay_key, relay_names},
+    settings::read_secret,
 };
 
 const DEFAULTS: &str = include_str!("../../config/defaults.toml");
@@ -64,6 +65,8 @@ pub(super) struct Found {
     /// concluded from the absence of a value.
     pub(super) text: Option<String>,
     pub(super) origin: Origin,
+    /// The file that the text is from, if it is a secret by file.
+    pub(super) file: Option<PathBuf>,
 }
 
 /// Raw values of one layer by upper-case name.
@@ -155,7 +158,10 @@ fn take(name: &Name, spelling: &str, layer: &mut Layer, report: &mut Report) -> 
     };
     let text = match (&direct, by_file.text.take()) {
         (Some(direct), _) => Err(format!("is also set by {}", direct.origin)),
-        (None, Some(path)) => read_secret(Path::new(&path)),
+        (None, Some(path)) => {
+            by_file.file = Some(PathBuf::from(&path));
+            read_secret(Path::new(&path))
+        }
         (None, None) => return Some(by_file),
     };
     by_file.text =
@@ -163,21 +169,15 @@ fn take(name: &Name, spelling: &str, layer: &mut Layer, report: &mut Report) -> 
     Some(by_file)
 }
 
-fn read_secret(path: &Path) -> Result<String, String> {
-    let content = std::fs::read_to_string(path)
-        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    let content = content.strip_suffix('\n').unwrap_or(&content);
-    match content.strip_suffix('\r').unwrap_or(content) {
-        blank if blank.trim().is_empty() => Err(format!("{} is empty", path.display())),
-        secret => Ok(secret.to_owned()),
-    }
-}
-
 fn environment_layer(env: &Environment) -> Layer {
     let found = |(name, value): (&String, &String)| {
         (
             name.clone(),
-            Found { text: Some(value.clone()), origin: Origin::Environment(name.clone()) },
+            Found {
+                text: Some(value.clone()),
+                origin: Origin::Environment(name.clone()),
+                file: None,
+            },
         )
     };
     env.0.iter().map(found).collect()
@@ -260,7 +260,7 @@ fn table_layer(
             report.fault(&told, &origin, reason, printed);
         });
         let text = text.ok();
-        layer.insert(spelling.clone(), Found { text, origin });
+        layer.insert(spelling.clone(), Found { text, origin, file: None });
     }
     layer
 }

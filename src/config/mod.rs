@@ -228,6 +228,12 @@ mod tests {
             "SMTP_TLS"
         ));
         assert!(warned(&smtp(&[("SMTP_VERIFY_SSL", "off")]).1, "SMTP_VERIFY_SSL"));
+        let signed = [("DKIM_SELECTOR", "s"), ("DKIM_PRIVATE_KEY", "k")];
+        let ses =
+            [("SMTP_HOST", "email-smtp.eu-west-1.amazonaws.com"), ("FROM_EMAIL", "a@example.com")];
+        let (_, warnings) = from_env(&[&ses[..], &signed[..]].concat()).unwrap();
+        assert!(warned(&warnings, "DKIM_SELECTOR"));
+        assert!(!warned(&smtp(&signed).1, "DKIM_SELECTOR"));
         assert!(warned(&smtp(&[]).1, "DRAIN_TIMEOUT"));
         assert!(!warned(&smtp(&[("DRAIN_TIMEOUT", "10m")]).1, "DRAIN_TIMEOUT"));
     }

@@ -36,10 +36,10 @@ pub(super) fn oauth(
     let tenant = r.read("SMTP_OAUTH_TENANT", v::host);
     let token_url = r.read("SMTP_OAUTH_TOKEN_URL", token_url);
     let client_id = r.read("SMTP_OAUTH_CLIENT_ID", v::line);
-    let client_secret = r.read("SMTP_OAUTH_CLIENT_SECRET", v::secret);
-    let client_key = r.read("SMTP_OAUTH_CLIENT_KEY", v::secret);
+    let client_secret = r.secret("SMTP_OAUTH_CLIENT_SECRET");
+    let client_key = r.secret("SMTP_OAUTH_CLIENT_KEY");
     let scope = r.read("SMTP_OAUTH_SCOPE", v::line);
-    let refresh_token = r.read("SMTP_OAUTH_REFRESH_TOKEN", v::secret);
+    let refresh_token = r.secret("SMTP_OAUTH_REFRESH_TOKEN");
     let account = r.read("SMTP_OAUTH_SERVICE_ACCOUNT", service_account);
     if !r.value("SMTP_AUTH", v::one_of(&[("password", false), ("oauth2", true)])) {
         return None;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -16,15 +16,44 @@ pub const PRE_SEND_BUDGET: Duration = Duration::from_secs(120);
 
 /// A value that must not be logged: `Debug` hides it, and there is no `Display`.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret {
+    value: String,
+    /// The file that it was read from (`…_FILE`).
+    file: Option<PathBuf>,
+}
 
 impl Secret {
     pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
+        Self { value: value.into(), file: None }
+    }
+
+    pub(super) fn of_file(self, file: Option<PathBuf>) -> Self {
+        Self { file, ..self }
     }
 
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.value
+    }
+
+    /// As its file has it now: secrets are replaced while usher runs. The last one while the file can't be
+    /// read, and where there is none.
+    #[must_use]
+    pub fn current(&self) -> Self {
+        let read = self.file.as_deref().map(read_secret);
+        let value = read.and_then(Result::ok).unwrap_or_else(|| self.value.clone());
+        Self { value, file: self.file.clone() }
+    }
+}
+
+/// # Errors
+/// The file can't be read, or holds nothing.
+pub(super) fn read_secret(path: &Path) -> Result<String, String> {
+    let content = std::fs::read_to_string(path)
+        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    let content = content.strip_suffix('\n').unwrap_or(&content);
+    match content.strip_suffix('\r').unwrap_or(content) {
+        blank if blank.trim().is_empty() => Err(format!("{} is empty", path.display())),
+        secret => Ok(secret.to_owned()),
     }
 }
 

@@ -227,6 +227,12 @@ impl Reader<'_> {
         parsed.map_err(|reason| self.fault(name, reason)).ok()
     }
 
+    /// A secret, which knows the file that it is from.
+    pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
+        let file = self.layers.get(name).and_then(|found| found.file.clone());
+        self.read(name, v::secret).map(|secret| secret.of_file(file))
+    }
+
     /// The same for a setting with a value in `defaults.toml`, or whose type has the right default.
     pub(super) fn value<T: Default>(
         &mut self,

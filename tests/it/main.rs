@@ -38,6 +38,7 @@ mod ledger_properties;
 mod mail_parts;
 mod mail_server;
 mod main_line;
+mod oauth;
 mod observability;
 mod operation;
 mod order_shipped;

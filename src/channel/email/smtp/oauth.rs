@@ -47,12 +47,11 @@ pub(super) struct TokenSource {
     settings: OAuth,
     timeout: Duration,
     http: Renewed<HttpClient>,
-    key: Option<Key>,
     token: Mutex<Option<Token>>,
     /// Held while the endpoint is asked: one asks for all.
     asking: tokio::sync::Mutex<()>,
-    /// A newer refresh token that the endpoint gave.
-    refresh_token: Mutex<Option<Secret>>,
+    /// A newer refresh token that the endpoint gave, and for which one.
+    refresh_token: Mutex<Option<(Secret, Secret)>>,
 }
 
 #[derive(Clone)]
@@ -92,13 +91,9 @@ impl TokenSource {
         timeout: Duration,
         ca: Option<PathBuf>,
     ) -> Result<Self, String> {
-        let key = match &settings.grant {
-            OAuthGrant::ClientKey(pem) => Some(Key::read(pem.expose(), "SMTP_OAUTH_CLIENT_KEY")?),
-            OAuthGrant::ServiceAccount { key, .. } => {
-                Some(Key::read(key.expose(), "SMTP_OAUTH_SERVICE_ACCOUNT")?)
-            }
-            _ => None,
-        };
+        if let Some((pem, setting)) = key_of(&settings.grant) {
+            Key::read(pem.expose(), setting)?;
+        }
         let client = |pem: &Pem| {
             let tls = tls::client_config(true, pem);
             let tls = tls.map_err(|error| format!("SMTP_OAUTH_TOKEN_URL: {error}"))?;
@@ -109,7 +104,7 @@ impl TokenSource {
         let http = Renewed::new("oauth", TlsFiles { ca, ..TlsFiles::default() }, client)?;
         let (token, asking, refresh_token) =
             (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
-        Ok(Self { settings, timeout, http, key, token, asking, refresh_token })
+        Ok(Self { settings, timeout, http, token, asking, refresh_token })
     }
 
     pub(super) fn username(&self) -> &str {
@@ -198,9 +193,11 @@ impl TokenSource {
         let value = Arc::new(Secret::new(answer.access_token));
         let fresh_until = now + life - EARLY.min(life / 5);
         *self.locked() = Some(Token { value: value.clone(), fresh_until, ends: now + life });
-        if let Some(next) = answer.refresh_token {
+        if let (Some(next), OAuthGrant::RefreshToken { token, .. }) =
+            (answer.refresh_token, &self.settings.grant)
+        {
             *self.refresh_token.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Secret::new(next));
+                Some((token.current(), Secret::new(next)));
         }
         Ok(value)
     }
@@ -212,7 +209,7 @@ impl TokenSource {
             OAuthGrant::ClientSecret(secret) => {
                 form.append_pair("grant_type", "client_credentials");
                 form.append_pair("client_id", client_id)
-                    .append_pair("client_secret", secret.expose());
+                    .append_pair("client_secret", secret.current().expose());
             }
             OAuthGrant::ClientKey(_) => {
                 let claims = json!({"iss": client_id, "sub": client_id, "aud": token_url, "jti": uuid::Uuid::new_v4()});
@@ -225,12 +222,15 @@ impl TokenSource {
                 form.append_pair("client_assertion", &self.assertion(claims, None)?);
             }
             OAuthGrant::RefreshToken { token, client_secret } => {
+                let token = token.current();
                 let newer =
                     self.refresh_token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                // An operator's new one counts more.
+                let newer = newer.filter(|(of, _)| *of == token).map(|(_, newer)| newer);
                 form.append_pair("grant_type", "refresh_token").append_pair("client_id", client_id);
-                form.append_pair("refresh_token", newer.as_ref().unwrap_or(token).expose());
+                form.append_pair("refresh_token", newer.as_ref().unwrap_or(&token).expose());
                 if let Some(secret) = client_secret {
-                    form.append_pair("client_secret", secret.expose());
+                    form.append_pair("client_secret", secret.current().expose());
                 }
             }
             OAuthGrant::ServiceAccount { email, key_id, .. } => {
@@ -249,7 +249,8 @@ impl TokenSource {
 
     /// A signed JWT (RFC 7515). Microsoft wants PS256 and the certificate's thumbprint, Google RS256.
     fn assertion(&self, mut claims: Value, key_id: Option<&str>) -> Result<String, String> {
-        let key = self.key.as_ref().ok_or("there is no key")?;
+        let (pem, setting) = key_of(&self.settings.grant).ok_or("there is no key")?;
+        let key = Key::read(pem.current().expose(), setting)?;
         let now = now();
         claims["iat"] = now.into();
         claims["nbf"] = now.into();
@@ -312,7 +313,7 @@ impl TokenSource {
             OAuthGrant::ClientKey(_) | OAuthGrant::ServiceAccount { .. } => Vec::new(),
         };
         secrets.retain(|secret| !secret.expose().is_empty());
-        secrets.into_iter().map(|secret| secret.expose().to_owned()).collect()
+        secrets.into_iter().map(|secret| secret.current().expose().to_owned()).collect()
     }
 
     fn kept(&self) -> Option<Token> {
@@ -321,6 +322,15 @@ impl TokenSource {
 
     fn locked(&self) -> MutexGuard<'_, Option<Token>> {
         self.token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The key of a grant, and the setting that it is from.
+fn key_of(grant: &OAuthGrant) -> Option<(&Secret, &'static str)> {
+    match grant {
+        OAuthGrant::ClientKey(pem) => Some((pem, "SMTP_OAUTH_CLIENT_KEY")),
+        OAuthGrant::ServiceAccount { key, .. } => Some((key, "SMTP_OAUTH_SERVICE_ACCOUNT")),
+        OAuthGrant::ClientSecret(_) | OAuthGrant::RefreshToken { .. } => None,
     }
 }
 

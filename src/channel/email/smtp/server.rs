@@ -228,6 +228,7 @@ impl Server {
             let credentials = Credentials::Token { username, token: token.expose(), host, port };
             (login::login(wire, capabilities, &credentials, limit).await, Some(token))
         } else if let Some((username, password)) = &self.settings.credentials {
+            let password = password.current();
             let credentials = Credentials::Password { username, password: password.expose() };
             (login::login(wire, capabilities, &credentials, limit).await, None)
         } else {
