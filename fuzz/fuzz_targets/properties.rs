@@ -8,7 +8,7 @@ use usher::{broker::amqp::fuzzing, event};
 
 fuzz_target!(|bytes: &[u8]| {
     let properties = fuzzing::read(bytes);
-    let body = br#"{"eventType": "booking.confirmed", "userEmail": "a@example.com"}"#;
+    let body = br#"{"event_type": "booking.confirmed", "user_email": "a@example.com"}"#;
     let ids = || event::parse(body, &properties, "fuzz").map(|event| event.id.value).ok();
     assert_eq!(ids(), ids());
 });
