@@ -6,6 +6,8 @@ pub const EXIT_DATA: u8 = 65;
 pub const EXIT_UNAVAILABLE: u8 = 69;
 /// EX_SOFTWARE: anything else that went wrong.
 pub const EXIT_SOFTWARE: u8 = 70;
+/// EX_TEMPFAIL: it has to be tried again.
+pub const EXIT_TEMPORARY: u8 = 75;
 /// EX_CONFIG: the settings, routes or templates are wrong.
 pub const EXIT_CONFIG: u8 = 78;
 

@@ -9,11 +9,13 @@
 //   db.createUser({user: "ops", pwd: passwordPrompt(), roles: ["usherOperator"]})
 //   db.createUser({user: "dpo", pwd: passwordPrompt(), roles: ["usherEraser"]})
 //   db.createUser({user: "auditor", pwd: passwordPrompt(), roles: ["usherAuditor"]})
+//   db.createUser({user: "bounces", pwd: passwordPrompt(), roles: ["usherReceipts"]})
 //
 // usherWriter   the daemon: adds records and never changes one. changeStream is for the live feed.
 // usherSetup    the command setup: creates indexes, the validator and the view, once for each new version. Never give it to
 //               the daemon: an index can delete records by their age, and a changed validator lets other records in.
 // usherOperator the commands dead-letters, poison, parked, scheduled and templates, and everything of usherAuditor.
+// usherReceipts the command receipts ingest.
 // usherEraser   the command audit erase; the only role that may change records.
 // usherAuditor  reads; the commands audit find, show, stats and export.
 
@@ -30,6 +32,7 @@ const ROLES = [
       ["email_templates", "find"],
       ["template_versions", "find", "insert"],
       ["read_marks", "find", "insert"],
+      ["receipts", "find"],
       ["", "listCollections", "listIndexes"]
     ],
     "roles": []
@@ -52,7 +55,8 @@ const ROLES = [
       ["erasures", "find"],
       ["email_templates", "find"],
       ["template_versions", "find"],
-      ["read_marks", "find"]
+      ["read_marks", "find"],
+      ["receipts", "find"]
     ],
     "roles": []
   },
@@ -66,9 +70,18 @@ const ROLES = [
     "roles": ["usherAuditor"]
   },
   {
+    "role": "usherReceipts",
+    "privileges": [
+      ["deliveries", "find"],
+      ["receipts", "find", "insert"]
+    ],
+    "roles": []
+  },
+  {
     "role": "usherEraser",
     "privileges": [
       ["deliveries", "update"],
+      ["receipts", "update"],
       ["planned", "remove"],
       ["requests", "remove"],
       ["bookings", "update"],

@@ -13,6 +13,7 @@ use crate::{
     ledger::redis::{Deployment, RedisLedger, Windows},
     logging,
     metrics::Metrics,
+    receipts::ReturnPath,
     routing::{ChannelKind, EMBEDDED_ROUTES, Identity, Route, RoutingTable},
     supervisor::Supervisor,
     template::{
@@ -138,18 +139,20 @@ pub(crate) fn load_with(
     let email = &settings.email;
     let reply_to = email.reply_to.as_deref();
     let sender = own_sender(email, None, None, reply_to).map_err(|fault| faults.push(fault));
+    let identity = Identity::new(settings.pepper.expose());
     let mut relay_senders = Vec::new();
     for relay in email.backend.relays() {
-        match (&sender, &relay.from_name, &relay.from_address) {
-            (Ok(sender), None, None) => relay_senders.push(sender.clone()),
+        let own = match (&sender, &relay.from_name, &relay.from_address) {
+            (Ok(sender), None, None) => Ok(sender.clone()),
             (Ok(_), name, address) => {
-                match own_sender(email, name.as_deref(), address.as_deref(), reply_to) {
-                    Ok(sender) => relay_senders.push(sender),
-                    Err(fault) => faults.push(format!("relay {}: {fault}", relay.name)),
-                }
+                own_sender(email, name.as_deref(), address.as_deref(), reply_to)
             }
             // Told already.
-            (Err(()), ..) => {}
+            (Err(()), ..) => continue,
+        };
+        match own.and_then(|sender| with_return_path(sender, relay, &identity)) {
+            Ok(sender) => relay_senders.push(sender),
+            Err(fault) => faults.push(format!("relay {}: {fault}", relay.name)),
         }
     }
     let routing = read_routing_table(&settings).map_err(|found| faults.extend(found));
@@ -222,6 +225,12 @@ fn own_sender(
         Some(dkim) => sender.signing(dkim).map_err(|reason| format!("DKIM_PRIVATE_KEY: {reason}")),
         None => Ok(sender),
     }
+}
+
+fn with_return_path(sender: Sender, relay: &Relay, identity: &Identity) -> Result<Sender, String> {
+    let Some(address) = &relay.bounce_address else { return Ok(sender) };
+    let path = ReturnPath::new(address, identity.clone());
+    Ok(sender.returning_to(path.map_err(|reason| format!("BOUNCE_ADDRESS {reason}"))?))
 }
 
 /// Routes that relays name and nobody knows, and routes whose mail no relay takes.

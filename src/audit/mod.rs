@@ -1,5 +1,6 @@
 //! The audit: one append-only record for each attempt, durable before the event is acknowledged.
 
+mod receipt;
 mod record;
 mod redact;
 pub mod store;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+pub use receipt::{BounceKind, Evidence, Receipt, ReceiptStatus};
 pub use record::{DeliveryError, EventRef, Record, Smtp, Status, TemplateRef, Timings};
 
 use crate::routing::DeliveryId;

@@ -13,6 +13,7 @@ mod listing;
 mod openapi;
 mod output;
 mod publish;
+mod receipts;
 mod render;
 mod run;
 mod scheduled;
@@ -89,6 +90,9 @@ enum Command {
     /// Find, show, count and export the records of deliveries; erase a recipient.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Take in reports about mail that was sent: bounces, notices of delivery, complaints.
+    #[command(subcommand)]
+    Receipts(receipts::ReceiptsCommand),
     /// List, show, push and activate templates in the database, which override the files.
     #[command(subcommand)]
     Templates(templates::TemplatesCommand),
@@ -133,6 +137,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Parked(command) => dead_letters::run(config, Parked, command).await,
         Command::Scheduled(command) => scheduled::run(config, command).await,
         Command::Audit(command) => audit::run(config, command).await,
+        Command::Receipts(command) => receipts::run(config, command).await,
         Command::Templates(command) => templates::run(config, command).await,
         Command::StatusEvents(command) => status_events::run(config, command).await,
         Command::Asyncapi => asyncapi::run(config),

@@ -75,6 +75,7 @@ fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
     );
     let directory = r.value("EMAIL_FILE_PATH", v::path);
     let smtp = smtp(r, username);
+    let bounce_address = r.read("BOUNCE_ADDRESS", v::mail_address);
     let mut relays = relays::relays(r);
     match (simulate, backend) {
         (Simulate::Always, _) => EmailBackend::Simulated,
@@ -93,6 +94,7 @@ fn backend(r: &mut Reader, username: Option<String>) -> EmailBackend {
                         routes: Vec::new(),
                         from_address: None,
                         from_name: None,
+                        bounce_address,
                         smtp,
                     },
                 );

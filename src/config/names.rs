@@ -63,6 +63,7 @@ pub const NAMES: &[Name] = {
         name("FROM_EMAIL", Plain, &["EMAIL_FROM_ADDRESS", "DEFAULT_FROM_EMAIL"]),
         name("FROM_NAME", Plain, &["EMAIL_FROM_NAME"]),
         name("EMAIL_REPLY_TO", Plain, &[]),
+        name("BOUNCE_ADDRESS", Plain, &[]),
         name("DKIM_SELECTOR", Plain, &[]),
         name("DKIM_DOMAIN", Plain, &[]),
         name("DKIM_PRIVATE_KEY", Secret, &[]),
@@ -160,8 +161,9 @@ const NOT_OF_RELAYS: [&str; 2] = ["SMTP_MAX_RETRIES", "SMTP_USE_TLS"];
 /// Settings of a `[[relay]]` table.
 pub(super) fn relay_names() -> impl Iterator<Item = &'static Name> {
     let shared = NAMES.iter().filter(|name| {
-        let is_smtp = name.canonical.starts_with("SMTP_") || name.canonical.starts_with("FROM_");
-        is_smtp && !NOT_OF_RELAYS.contains(&name.canonical)
+        let prefixes = ["SMTP_", "FROM_", "BOUNCE_"];
+        prefixes.iter().any(|prefix| name.canonical.starts_with(prefix))
+            && !NOT_OF_RELAYS.contains(&name.canonical)
     });
     shared.chain(RELAY_NAMES)
 }

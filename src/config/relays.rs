@@ -54,6 +54,7 @@ fn relay(r: &mut Reader, position: u16) -> Option<Relay> {
         routes,
         from_address,
         from_name,
+        bounce_address: r.read("BOUNCE_ADDRESS", v::mail_address),
         smtp: smtp?,
     })
 }

@@ -251,6 +251,8 @@ pub struct Relay {
     pub from_address: Option<String>,
     /// Sender's display name (`from_name`); `None`: that of all mail.
     pub from_name: Option<String>,
+    /// Where reports about its mail go (`bounce_address`, for `default` `BOUNCE_ADDRESS`); `None`: to the sender.
+    pub bounce_address: Option<String>,
     pub smtp: Smtp,
 }
 

@@ -96,7 +96,7 @@ impl Composer {
         Ok(Outgoing {
             recipient: delivery.recipient.as_str().to_owned(),
             rendered,
-            message_id: format!("<{}@{}>", delivery.id, self.message_id_domain),
+            message_id: delivery.id.message_id(&self.message_id_domain),
             extras,
         })
     }

@@ -28,6 +28,17 @@ impl DeliveryId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The Message-ID of its mail (RFC 5322 3.6.4).
+    pub fn message_id(&self, domain: &str) -> String {
+        format!("<{self}@{domain}>")
+    }
+
+    /// The delivery whose mail has this Message-ID.
+    pub fn from_message_id(text: &str) -> Option<Self> {
+        let (id, _) = text.strip_prefix('<')?.split_once('@')?;
+        Self::from_stored(&id.to_ascii_lowercase()).ok()
+    }
 }
 
 impl fmt::Display for DeliveryId {
@@ -65,6 +76,11 @@ impl Identity {
     /// `recipient` (its hash) or a correlation such as `booking_id`.
     pub fn waiting_key(&self, field: &str, value: &str) -> String {
         self.digest(&["waiting", field, value])
+    }
+
+    /// Shows that an address for reports about this delivery is usher's own.
+    pub fn bounce_code(&self, delivery: &DeliveryId) -> String {
+        self.digest(&["bounce", delivery.as_str()])
     }
 
     /// Keyed hash of a reader, so that read marks contain no name.

@@ -42,6 +42,8 @@ mod oauth;
 mod observability;
 mod operation;
 mod order_shipped;
+mod postfix;
+mod receipts;
 mod refusals;
 mod relays;
 mod roles;

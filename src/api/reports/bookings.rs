@@ -23,11 +23,11 @@ use crate::{
         with_english_path,
     },
     audit::{
-        Record,
+        BounceKind, Receipt, Record,
         store::{list::Reader, search::Filter},
     },
     ledger::WaitingMark,
-    routing::{ChannelKind, Priority},
+    routing::{ChannelKind, DeliveryId, Priority},
     status::{self, WaitingFilter},
 };
 
@@ -67,6 +67,24 @@ struct BookingNotification {
     timestamp: Timestamp,
     /// Why it was not sent.
     error: Option<DeliveryFailure>,
+    /// What became of it after the mail server took it, oldest first.
+    acuses: Vec<ReceiptOfMail>,
+}
+
+/// A report about a mail that was sent.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReceiptOfMail {
+    /// `delivered`, `bounced` or `complained`.
+    estado: &'static str,
+    /// Of a bounce: `hard`, `soft` or `blocked`.
+    tipo: Option<&'static str>,
+    /// The enhanced status code (RFC 3463).
+    codigo: Option<String>,
+    /// What the server said.
+    detalle: Option<String>,
+    /// When the report came.
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: Timestamp,
 }
 
 /// A notification that is not sent yet, because its channel takes none or because it was put off.
@@ -131,7 +149,15 @@ async fn about_booking(
     let found = api.audit.list(&filter, &reader, window, &[], QUERY_TIMEOUT).await;
     let found = found.map_err(|error| audit_unavailable(&error))?;
     let count = found.read + found.unread;
-    let results = found.deliveries.into_iter().map(|one| one.last.into()).collect();
+    let mut results: Vec<BookingNotification> =
+        found.deliveries.into_iter().map(|one| one.last.into()).collect();
+    let ids: Vec<DeliveryId> =
+        results.iter().filter_map(|one| DeliveryId::from_stored(&one.id).ok()).collect();
+    let receipts = api.audit.receipts_of(&ids).await.map_err(|error| audit_unavailable(&error))?;
+    for receipt in receipts {
+        let of_it = results.iter_mut().find(|one| one.id == receipt.delivery_id.as_str());
+        of_it.into_iter().for_each(|one| one.acuses.push(ReceiptOfMail::from(&receipt)));
+    }
     let sent = pages.page_of(count, results, &uri, &headers)?;
     let esperando = waiting.map(|marks| marks.into_iter().map(Into::into).collect()).ok();
     Ok(Json(BookingNotifications { sent, esperando }))
@@ -152,6 +178,18 @@ impl From<WaitingMark> for WaitingNotification {
     }
 }
 
+impl From<&Receipt> for ReceiptOfMail {
+    fn from(receipt: &Receipt) -> Self {
+        Self {
+            estado: receipt.status.as_str(),
+            tipo: receipt.bounce.map(BounceKind::as_str),
+            codigo: receipt.evidence.enhanced.clone(),
+            detalle: receipt.evidence.diagnostic.clone(),
+            timestamp: receipt.at,
+        }
+    }
+}
+
 impl From<Record> for BookingNotification {
     fn from(last: Record) -> Self {
         Self {
@@ -165,6 +203,7 @@ impl From<Record> for BookingNotification {
             estado: last.status.as_str(),
             intentos: last.attempt,
             timestamp: last.at,
+            acuses: Vec::new(),
         }
     }
 }

@@ -194,6 +194,10 @@ impl MongoAudit {
                 self.erase_fields(with_ids(chunk), at, own).await?;
             }
         }
+        let deliveries: Vec<String> = found.deliveries.iter().cloned().collect();
+        for chunk in deliveries.chunks(CHUNK) {
+            self.erase_receipts(chunk).await?;
+        }
         for (id, reason) in &found.actions {
             let change = doc! {"$set": {"reason": reason}};
             self.collection(ACTIONS).update_one(doc! {"_id": id}, change).await.map_err(failed)?;

@@ -5,6 +5,7 @@ pub mod completion;
 pub mod erase;
 pub mod list;
 pub mod read_marks;
+pub mod receipts;
 mod schema;
 pub mod search;
 pub mod statistics;

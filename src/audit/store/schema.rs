@@ -9,7 +9,9 @@ use mongodb::{
 };
 
 use super::{
-    ACTIONS, DELIVERIES, DELIVERY_STATUS, ERASURES, MongoAudit, failed, read_marks::READ_MARKS,
+    ACTIONS, DELIVERIES, DELIVERY_STATUS, ERASURES, MongoAudit, failed,
+    read_marks::READ_MARKS,
+    receipts::{self, RECEIPTS},
 };
 use crate::{
     audit::{AuditError, Status},
@@ -33,6 +35,7 @@ impl MongoAudit {
             (ACTIONS, by_target),
             (ERASURES, vec![purge_index("purge_at")]),
             (READ_MARKS, vec![purge_index("purge_at")]),
+            (RECEIPTS, receipts::indexes()),
         ] {
             let collection = self.database.collection::<Document>(name);
             refused.extend(ensure_indexes(&collection, indexes).await.map_err(failed)?);
@@ -51,6 +54,7 @@ impl MongoAudit {
             doc! {"$group": {"_id": "$delivery_id", "last": {"$last": "$$ROOT"}, "records": {"$sum": 1}}},
             doc! {"$replaceRoot": {"newRoot": {"$mergeObjects": ["$last", {"_id": "$_id", "records": "$records"}]}}},
             doc! {"$project": {"is_sent": 0}},
+            receipts::beside_deliveries(),
         ];
         let view = self.database.create_collection(DELIVERY_STATUS);
         let mut made = view.view_on(DELIVERIES.to_owned()).pipeline(pipeline.clone()).await;

@@ -11,7 +11,7 @@ use lettre::{
 };
 
 use super::{address::parse, dkim::Signer, encoding, mime::parts};
-use crate::{channel::Outgoing, config::Dkim};
+use crate::{channel::Outgoing, config::Dkim, receipts::ReturnPath, routing::DeliveryId};
 
 /// Longest word of a display name, in bytes. lettre folds between words only and may escape each byte, and
 /// a line has at most 998 bytes (RFC 5322 2.1.1).
@@ -33,6 +33,8 @@ pub struct Sender {
     from_line: String,
     reply_to: Option<Mailbox>,
     signer: Option<Arc<Signer>>,
+    /// Where reports go; `None`: to the sender.
+    return_path: Option<ReturnPath>,
 }
 
 /// A mail ready for SMTP.
@@ -56,7 +58,7 @@ impl Sender {
         header.set(header::From::from(Mailboxes::from(from.clone())));
         let from_line = header.to_string();
         let reply_to = reply_to.map(parse).transpose()?.map(|address| Mailbox::new(None, address));
-        Ok(Self { from, from_line, reply_to, signer: None })
+        Ok(Self { from, from_line, reply_to, signer: None, return_path: None })
     }
 
     /// Signs every mail with DKIM.
@@ -67,6 +69,11 @@ impl Sender {
         let domain = dkim.domain.as_deref().unwrap_or_else(|| self.domain());
         let signer = Signer::new(&dkim.selector, domain, dkim.private_key.expose())?;
         Ok(Self { signer: Some(Arc::new(signer)), ..self })
+    }
+
+    /// Has reports about its mail sent to this address.
+    pub fn returning_to(self, path: ReturnPath) -> Self {
+        Self { return_path: Some(path), ..self }
     }
 
     pub fn address(&self) -> &str {
@@ -103,8 +110,16 @@ impl Sender {
     pub fn compose(&self, outgoing: &Outgoing) -> Result<Composed, String> {
         let own = outgoing.extras.sender.as_deref().unwrap_or(self);
         let to = parse(&outgoing.recipient)?;
-        let envelope = Envelope::new(Some(own.from.email.clone()), vec![to.clone()])
-            .map_err(|error| error.to_string())?;
+        let from = match &self.return_path {
+            // The relay's own, whatever brand the mail has.
+            Some(path) => parse(&match DeliveryId::from_message_id(&outgoing.message_id) {
+                Some(delivery) => path.address(&delivery),
+                None => path.plain(),
+            })?,
+            None => own.from.email.clone(),
+        };
+        let envelope =
+            Envelope::new(Some(from), vec![to.clone()]).map_err(|error| error.to_string())?;
         let mut headers = Headers::with_capacity(5);
         headers.set(header::To::from(Mailboxes::from(Mailbox::new(None, to))));
         headers.insert_raw(

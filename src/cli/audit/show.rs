@@ -10,7 +10,7 @@ use super::{AuditCli, recipient, waits_because};
 use crate::{
     app::configuration::Configuration,
     audit::{
-        Record, Smtp, Status,
+        Receipt, Record, Smtp, Status,
         store::{actions::RecordedAction, search::Filter},
     },
     cli::{
@@ -52,6 +52,8 @@ impl AuditCli {
         let records = self.audit.history(&delivery).await.map_err(Failure::unavailable)?;
         let actions =
             self.audit.actions_on(delivery.as_str()).await.map_err(Failure::unavailable)?;
+        let receipts = self.audit.receipts_of(std::slice::from_ref(&delivery)).await;
+        let receipts = receipts.map_err(Failure::unavailable)?;
         // A duplicate has no mail of its own.
         let attempts = records.iter().rev().filter(|record| record.status != Status::Duplicate);
         let named = Filter { delivery: Some(delivery.clone()), ..Filter::default() };
@@ -71,13 +73,14 @@ impl AuditCli {
             };
             let shown = json!({
                 "delivery_id": delivery, "records": records, "actions": actions, "mail": mail,
-                "waiting": waiting.first(),
+                "waiting": waiting.first(), "receipts": receipts,
             });
             print(&shown.to_string());
             return Ok(ExitCode::SUCCESS);
         }
         print_delivery(last, rendered);
         records.iter().for_each(print_attempt);
+        receipts.iter().for_each(print_receipt);
         actions.iter().for_each(print_action);
         waiting.iter().for_each(print_waiting);
         print("");
@@ -223,6 +226,22 @@ fn print_action(action: &RecordedAction) {
     let at = action.at.map(|at| at.to_string()).unwrap_or_default();
     let line = format!("{at}  {} by {}  {}", action.action, action.by, action.reason);
     print(&one_line(line.trim_end()));
+}
+
+fn print_receipt(receipt: &Receipt) {
+    let at = receipt.at.strftime("%Y-%m-%d %H:%M:%S%.3f");
+    print(&one_line(&format!("{at}  {}", receipt.summary())));
+    let evidence = &receipt.evidence;
+    let reporter = evidence.reporting_mta.as_deref().unwrap_or("a server");
+    let remote = evidence.remote_mta.as_ref().map(|remote| format!(" of {remote}"));
+    let words = evidence.diagnostic.as_ref().map(|words| format!(": {words}"));
+    let note = format!(
+        "{reporter} by {}{}{}",
+        evidence.source,
+        remote.unwrap_or_default(),
+        words.unwrap_or_default()
+    );
+    print(&format!("    {}", one_line(&note)));
 }
 
 fn print_mail(mail: &Rendered, with_html: bool) {

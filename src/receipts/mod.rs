@@ -1,0 +1,186 @@
+//! Receipts: reports about mail that the mail server took, matched to its delivery and stored beside the
+//! delivery's records.
+
+mod classify;
+mod report;
+mod return_path;
+
+use std::{fmt, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+pub(crate) use report::MAX_BYTES;
+pub use return_path::ReturnPath;
+
+use crate::{
+    audit::{Audit, AuditError, Evidence, Receipt, Record, store::MongoAudit},
+    routing::{DeliveryId, Identity},
+};
+
+/// Message-IDs in one report that are looked up.
+const MAX_CANDIDATES: usize = 10;
+/// A report that was written this recently may be about a mail whose record is still to be written.
+const EARLY: SignedDuration = SignedDuration::from_hours(1);
+
+/// Takes reports in.
+pub struct Intake<'a> {
+    pub audit: &'a MongoAudit,
+    pub identity: &'a Identity,
+    /// How long a receipt is kept whose delivery has no record.
+    pub retention: Duration,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub enum Taken {
+    Recorded(Box<Receipt>),
+    /// The same was reported before.
+    Known(Box<Receipt>),
+    Ignored(Ignored),
+    /// It is about a mail of usher's that has no record yet: it has to be given again.
+    Early(DeliveryId),
+}
+
+/// Why a message gives no receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ignored {
+    NotAReport,
+    TooManyParts,
+    AutoReply,
+    MailingList,
+    ReadReceipt,
+    /// The server goes on trying.
+    Delayed,
+    /// It went to a server that makes no reports.
+    Relayed,
+    /// A feedback report that is no complaint, such as `not-spam`.
+    NoComplaint,
+    /// The text of a server has neither a code nor words that are known.
+    NoCode,
+    /// It names no mail that usher sent.
+    UnknownMail,
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAReport => "it is no report about a mail",
+            Self::TooManyParts => "it has too many parts",
+            Self::AutoReply => "it is an automatic reply",
+            Self::MailingList => "it comes from a mailing list",
+            Self::ReadReceipt => "it is a read receipt",
+            Self::Delayed => "the server goes on trying",
+            Self::Relayed => "the mail went to a server that makes no reports",
+            Self::NoComplaint => "it is a feedback report, but no complaint",
+            Self::NoCode => "it says neither a code nor a reason that is known",
+            Self::UnknownMail => "it names no mail that was sent",
+        })
+    }
+}
+
+/// The delivery that a report is about.
+struct Match {
+    delivery: DeliveryId,
+    matched_by: &'static str,
+    record: Option<Record>,
+}
+
+impl Intake<'_> {
+    /// Takes in one message; safe to repeat.
+    ///
+    /// # Errors
+    /// The audit does not answer.
+    pub async fn take(&self, raw: &[u8]) -> Result<Taken, AuditError> {
+        let raw = &raw[..raw.len().min(MAX_BYTES)];
+        let report = match report::read(raw) {
+            Ok(report) => report,
+            Err(ignored) => return Ok(Taken::Ignored(ignored)),
+        };
+        let now = crate::clock::now();
+        let found = match self.find_delivery(raw).await? {
+            Found::Match(found) => *found,
+            Found::WithoutRecord(delivery)
+                if report.written_at.is_some_and(|at| now.duration_since(at) < EARLY) =>
+            {
+                return Ok(Taken::Early(delivery));
+            }
+            Found::WithoutRecord(_) | Found::Nothing => {
+                return Ok(Taken::Ignored(Ignored::UnknownMail));
+            }
+        };
+        let retention = SignedDuration::try_from(self.retention).unwrap_or(SignedDuration::MAX);
+        let purge_at = now.checked_add(retention).unwrap_or(Timestamp::MAX);
+        let receipt = Receipt {
+            id: Receipt::id(&found.delivery, report.status, report.bounce),
+            delivery_id: found.delivery,
+            recipient_hash: found.record.as_ref().map(|record| record.recipient_hash.clone()),
+            status: report.status,
+            bounce: report.bounce,
+            evidence: Evidence {
+                matched_by: found.matched_by.to_owned(),
+                diagnostic: report.evidence.diagnostic.filter(|_| {
+                    // An erased person's address does not come back.
+                    found.record.as_ref().is_none_or(|record| record.erased_at.is_none())
+                }),
+                ..report.evidence
+            },
+            at: now,
+            purge_at: found.record.map_or(purge_at, |record| record.purge_at),
+        };
+        let is_new = self.audit.put_receipt(&receipt).await?;
+        let receipt = Box::new(receipt);
+        Ok(if is_new { Taken::Recorded(receipt) } else { Taken::Known(receipt) })
+    }
+
+    /// By the return path, which nobody else can make, else by the Message-ID of a record.
+    async fn find_delivery(&self, raw: &[u8]) -> Result<Found, AuditError> {
+        if let Some(delivery) = return_path::find(raw, self.identity) {
+            let record = self.audit.last(&delivery).await?;
+            let matched_by = "return_path";
+            return Ok(Found::Match(Box::new(Match { delivery, matched_by, record })));
+        }
+        let mut without = Found::Nothing;
+        for message_id in message_ids(raw) {
+            let Some(delivery) = DeliveryId::from_message_id(&message_id) else { continue };
+            match self.audit.last(&delivery).await? {
+                Some(record) if has_message_id(&record, &message_id) => {
+                    let record = Some(record);
+                    let matched_by = "message_id";
+                    return Ok(Found::Match(Box::new(Match { delivery, matched_by, record })));
+                }
+                Some(_) => {}
+                None => without = Found::WithoutRecord(delivery),
+            }
+        }
+        Ok(without)
+    }
+}
+
+enum Found {
+    Match(Box<Match>),
+    /// A Message-ID has the form of usher's, and there is no record.
+    WithoutRecord(DeliveryId),
+    Nothing,
+}
+
+/// The record of an attempt whose process died has no Message-ID.
+fn has_message_id(record: &Record, message_id: &str) -> bool {
+    record.message_id.as_deref().is_none_or(|known| known.eq_ignore_ascii_case(message_id))
+}
+
+/// The different Message-IDs of usher's form in a text.
+fn message_ids(raw: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    for at in memchr::memchr_iter(b'<', raw) {
+        let Some(rest) = raw.get(at..raw.len().min(at + 300)) else { continue };
+        let end = memchr::memchr(b'>', rest).unwrap_or_default();
+        let Ok(text) = str::from_utf8(&rest[..=end]) else { continue };
+        if DeliveryId::from_message_id(text).is_some() && !found.iter().any(|one| one == text) {
+            found.push(text.to_owned());
+        }
+        if found.len() == MAX_CANDIDATES {
+            break;
+        }
+    }
+    found
+}

@@ -1,0 +1,253 @@
+//! Reads one message as a report about mail: a DSN (RFC 3464, RFC 6533), a complaint (RFC 5965) or the text of
+//! a server that makes no DSN.
+
+use jiff::Timestamp;
+use mail_parser::{Message, MessageParser, MessagePart, MimeHeaders};
+
+use super::{
+    Ignored,
+    classify::{classify, codes, is_enhanced},
+};
+use crate::audit::{BounceKind, Evidence, ReceiptStatus};
+
+/// More is not read, in bytes: the part that counts stands before the mail that is returned.
+pub(crate) const MAX_BYTES: usize = 1024 * 1024;
+/// Parts and nested messages that a message may have: the parser drops nested messages recursively.
+const MAX_PARTS: usize = 200;
+/// Longest text that is kept of a server, in characters.
+const MAX_TEXT: usize = 1000;
+/// Where a report without a DSN has its reason, in characters.
+const MAX_REASON: usize = 4000;
+
+/// What one message reports.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) status: ReceiptStatus,
+    pub(super) bounce: Option<BounceKind>,
+    pub(super) evidence: Evidence,
+    /// When it was written, as it says.
+    pub(super) written_at: Option<Timestamp>,
+}
+
+/// # Errors
+/// The message reports nothing that counts.
+pub(super) fn read(raw: &[u8]) -> Result<Report, Ignored> {
+    if parts_at_most(raw) > MAX_PARTS {
+        return Err(Ignored::TooManyParts);
+    }
+    let message = MessageParser::default().parse(raw).ok_or(Ignored::NotAReport)?;
+    let mut report = match (part(&message, is_delivery_status), part(&message, is_feedback)) {
+        (Some(status), _) => delivery_status(status)?,
+        (None, Some(feedback)) => complaint(feedback)?,
+        (None, None) => text(&message)?,
+    };
+    let date = message.date().map(mail_parser::DateTime::to_timestamp);
+    report.written_at = date.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    Ok(report)
+}
+
+/// Every part that is not plain text, and so every level, has a header that says so.
+fn parts_at_most(raw: &[u8]) -> usize {
+    const HEADER: &[u8] = b"content-type";
+    let starts = memchr::memchr2_iter(b'c', b'C', raw);
+    starts
+        .filter(|at| {
+            let found = raw.get(*at..at + HEADER.len());
+            found.is_some_and(|found| found.eq_ignore_ascii_case(HEADER))
+        })
+        .count()
+}
+
+fn part<'m, 'x>(message: &'m Message<'x>, is: fn(&str) -> bool) -> Option<&'m MessagePart<'x>> {
+    message.parts.iter().find(|part| {
+        part.content_type().is_some_and(|kind| {
+            kind.ctype().eq_ignore_ascii_case("message")
+                && kind.subtype().is_some_and(|kind| is(&kind.to_ascii_lowercase()))
+        })
+    })
+}
+
+fn is_delivery_status(subtype: &str) -> bool {
+    matches!(subtype, "delivery-status" | "global-delivery-status")
+}
+
+fn is_feedback(subtype: &str) -> bool {
+    subtype == "feedback-report"
+}
+
+/// The fields of each group; groups are divided by empty lines (RFC 3464 section 2.1).
+struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    fn groups(part: &MessagePart<'_>) -> Vec<Self> {
+        let text = String::from_utf8_lossy(part.contents()).replace("\r\n", "\n");
+        let mut groups = vec![Self(Vec::new())];
+        for line in text.lines() {
+            let Some(Self(fields)) = groups.last_mut() else { break };
+            if line.trim().is_empty() {
+                if !fields.is_empty() {
+                    groups.push(Self(Vec::new()));
+                }
+            } else if line.starts_with([' ', '\t']) {
+                if let Some((_, value)) = fields.last_mut() {
+                    value.push(' ');
+                    value.push_str(line.trim());
+                }
+            } else if let Some((name, value)) = line.split_once(':') {
+                fields.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+            }
+        }
+        groups
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let mut fields = self.0.iter();
+        fields.find_map(|(known, value)| (known == name).then_some(value.as_str()))
+    }
+
+    /// Without the type before it, as in `dns; mx.example.com`.
+    fn typed(&self, name: &str) -> Option<&str> {
+        let value = self.get(name)?;
+        Some(value.split_once(';').map_or(value, |(_, value)| value.trim()))
+    }
+}
+
+fn delivery_status(part: &MessagePart<'_>) -> Result<Report, Ignored> {
+    let groups = Fields::groups(part);
+    let of_message = groups.first();
+    let of_recipients = || groups.iter().filter(|group| group.get("action").is_some());
+    let with = |action: &str| {
+        of_recipients().find(|group| {
+            let words = group.get("action").unwrap_or_default();
+            words.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(action))
+        })
+    };
+    let (group, is_failure) = match (with("failed"), with("delivered")) {
+        (Some(failed), _) => (failed, true),
+        (None, Some(delivered)) => (delivered, false),
+        (None, None) if with("delayed").is_some() => return Err(Ignored::Delayed),
+        (None, None) if with("relayed").or(with("expanded")).is_some() => {
+            return Err(Ignored::Relayed);
+        }
+        (None, None) => return Err(Ignored::NotAReport),
+    };
+    let diagnostic = group.typed("diagnostic-code").unwrap_or_default();
+    let (code, of_words) = codes(diagnostic);
+    let status = group.get("status").and_then(|status| status.split_whitespace().next());
+    // Where the server's reply had no enhanced code, many write 5.0.0 into the field.
+    let stated = status.filter(|status| is_enhanced(status)).map(ToOwned::to_owned);
+    let enhanced = match stated {
+        Some(stated) if !stated.ends_with(".0.0") => Some(stated),
+        stated => of_words.or(stated),
+    };
+    let of_message = |name| of_message.and_then(|group| group.typed(name));
+    Ok(Report {
+        status: if is_failure { ReceiptStatus::Bounced } else { ReceiptStatus::Delivered },
+        bounce: is_failure.then(|| classify(enhanced.as_deref(), code, diagnostic)),
+        evidence: Evidence {
+            source: "dsn".to_owned(),
+            reporting_mta: of_message("reporting-mta").map(cut),
+            remote_mta: group.typed("remote-mta").map(cut),
+            code: code.filter(|_| is_failure),
+            enhanced: if is_failure { enhanced } else { status.map(cut) },
+            diagnostic: Some(cut(diagnostic)).filter(|text| !text.is_empty()),
+            ..Evidence::default()
+        },
+        written_at: None,
+    })
+}
+
+fn complaint(part: &MessagePart<'_>) -> Result<Report, Ignored> {
+    let groups = Fields::groups(part);
+    let get = |name| groups.iter().find_map(|group| group.get(name));
+    let kind = get("feedback-type").unwrap_or_default().to_ascii_lowercase();
+    if !matches!(kind.as_str(), "abuse" | "fraud" | "opt-out") {
+        return Err(Ignored::NoComplaint);
+    }
+    let reporter = groups.iter().find_map(|group| group.typed("reporting-mta"));
+    Ok(Report {
+        status: ReceiptStatus::Complained,
+        bounce: None,
+        evidence: Evidence {
+            source: "arf".to_owned(),
+            reporting_mta: reporter.or(get("user-agent")).map(cut),
+            feedback_type: Some(kind),
+            ..Evidence::default()
+        },
+        written_at: None,
+    })
+}
+
+/// Of a mail server that makes no DSN, such as qmail.
+fn text(message: &Message<'_>) -> Result<Report, Ignored> {
+    let header =
+        |name: &'static str| message.header_raw(name).map(|text| text.trim().to_lowercase());
+    if part_is_disposition(message) {
+        return Err(Ignored::ReadReceipt);
+    }
+    if ["List-Id", "List-Unsubscribe", "List-Post"].iter().any(|name| header(name).is_some()) {
+        return Err(Ignored::MailingList);
+    }
+    let from = header("From").unwrap_or_default();
+    let is_from_server = ["mailer-daemon@", "postmaster@"].iter().any(|name| from.contains(name));
+    if !is_from_server && header("X-Failed-Recipients").is_none() {
+        let is_automatic = header("Auto-Submitted").is_some_and(|value| !value.starts_with("no"))
+            || ["X-Autoreply", "X-Autorespond", "X-Auto-Response-Suppress", "Vacation"]
+                .iter()
+                .any(|name| header(name).is_some())
+            || header("Precedence").is_some_and(|value| value == "auto_reply" || value == "bulk");
+        return Err(if is_automatic { Ignored::AutoReply } else { Ignored::NotAReport });
+    }
+    let body = message.body_text(0).unwrap_or_default();
+    let reason: String = before_the_returned_mail(&body).chars().take(MAX_REASON).collect();
+    let (code, enhanced) = codes(&reason);
+    let is_delay = enhanced
+        .as_deref()
+        .map_or(code.is_some_and(|code| code < 500), |code| code.starts_with('4'));
+    let kind = classify(enhanced.as_deref(), code, &reason);
+    match (code, &enhanced) {
+        _ if is_delay => return Err(Ignored::Delayed),
+        (None, None) if kind != BounceKind::Hard => return Err(Ignored::NoCode),
+        _ => {}
+    }
+    Ok(Report {
+        status: ReceiptStatus::Bounced,
+        bounce: Some(kind),
+        evidence: Evidence {
+            source: "text".to_owned(),
+            code,
+            enhanced,
+            diagnostic: Some(cut(&reason)),
+            ..Evidence::default()
+        },
+        written_at: None,
+    })
+}
+
+fn part_is_disposition(message: &Message<'_>) -> bool {
+    part(message, |kind| kind == "disposition-notification").is_some()
+}
+
+/// What follows is the mail, whose numbers and words say nothing.
+fn before_the_returned_mail(text: &str) -> &str {
+    const BEGINNINGS: [&str; 5] = [
+        "--- below this line",
+        "------ this is a copy",
+        "----- original message",
+        "return-path:",
+        "received:",
+    ];
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let lower = line.trim_start().to_lowercase();
+        if BEGINNINGS.iter().any(|beginning| lower.starts_with(beginning)) {
+            return &text[..at];
+        }
+        at += line.len();
+    }
+    text
+}
+
+fn cut(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_TEXT).collect()
+}

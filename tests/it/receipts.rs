@@ -1,0 +1,185 @@
+//! What becomes of mail after the mail server took it: bounces of a real postfix.
+
+use mongodb::bson::Document;
+use serde_json::Value;
+
+use crate::{
+    postfix::{BOUNCES, Postfix},
+    support::{
+        events::{BOOKINGS, booking},
+        smtp::{Phase, SmtpServer},
+        usher::Builder,
+        world::{Services, World, brief, text},
+    },
+};
+
+/// Mail goes over this postfix, and reports about it come back.
+fn over(world: &World, postfix: &Postfix) -> Builder {
+    world
+        .usher()
+        .set("SMTP_SERVER", "127.0.0.1")
+        .set("SMTP_PORT", postfix.port.to_string())
+        .set("SMTP_TLS", "none")
+        .set("SMTP_TIMEOUT", "10s")
+        .set("BOUNCE_ADDRESS", format!("bounces@{BOUNCES}"))
+}
+
+async fn receipts(world: &World) -> Vec<Document> {
+    let mut found = world.all("receipts").await;
+    found.sort_by_key(|receipt| text(receipt, "evidence.enhanced"));
+    found
+}
+
+#[tokio::test]
+async fn a_bounce_is_recorded_beside_the_sent_mail_and_shown_everywhere() {
+    let world = World::on(Services::shared()).await;
+    let (gone, full) = (SmtpServer::start().await, SmtpServer::start().await);
+    gone.at(Phase::Rcpt).reply("550 5.1.1 <nobody@gone.test>: User unknown");
+    full.at(Phase::Rcpt).reply("452 4.2.2 mailbox full");
+    let routes = [("gone.test", gone.port()), ("full.test", full.port())];
+    let postfix = Postfix::start(&routes, &world.usher().settings).await;
+    let usher = over(&world, &postfix);
+    let mut running = usher.start().await;
+    for (event, recipient) in [("e-1", "nobody@gone.test"), ("e-2", "ana@full.test")] {
+        world.broker.publish(BOOKINGS, booking(event, recipient).to_string()).await;
+    }
+    let records = world.until_records(2).await;
+    assert_eq!(brief(&records), ["ana@full.test 1 sent ", "nobody@gone.test 1 sent "]);
+
+    let ingested = postfix.until_ingested(2).await;
+    assert!(ingested.iter().all(|line| line.starts_with("recorded: ")), "{ingested:?}");
+    let found = receipts(&world).await;
+    let told: Vec<String> = found
+        .iter()
+        .map(|one| {
+            format!(
+                "{} {} {}",
+                text(one, "status"),
+                text(one, "bounce"),
+                text(one, "evidence.enhanced")
+            )
+        })
+        .collect();
+    assert_eq!(told, ["bounced soft 4.2.2", "bounced hard 5.1.1"]);
+    let hard = &found[1];
+    assert_eq!(text(hard, "evidence.reporting_mta"), "relay.test");
+    assert_eq!(text(hard, "evidence.matched_by"), "return_path");
+    assert!(text(hard, "evidence.diagnostic").contains("User unknown"));
+    let delivery = text(hard, "delivery_id");
+    assert_eq!(brief(&world.records().await), brief(&records), "no record was altered");
+
+    // The same reports again, without the return path in any header: by Message-ID, and known.
+    for report in postfix.reports() {
+        let raw = std::fs::read_to_string(report).expect("a report");
+        let outcome = ingest(&usher, &raw).await;
+        assert_eq!((outcome.0, &outcome.1[..6]), (Some(0), "known:"), "{outcome:?}");
+        let outcome = ingest(&usher, &raw.replace("bounces+", "x")).await;
+        assert_eq!((outcome.0, &outcome.1[..6]), (Some(0), "known:"), "{outcome:?}");
+    }
+    assert_eq!(receipts(&world).await, found);
+
+    let latest = world.latest().await;
+    let shown =
+        latest.iter().find(|one| text(one, "delivery_id") == delivery).expect("in the view");
+    assert_eq!(text(shown, "status"), "sent");
+    let of_view = shown.get_array("receipts").expect("receipts");
+    assert_eq!(of_view.len(), 1, "{of_view:?}");
+
+    let shown = usher.output(&["audit", "show", &delivery]).await;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(
+        shown.contains("attempt 1  sent") && shown.contains("bounced hard 550 5.1.1"),
+        "{shown}"
+    );
+    assert_eq!(running.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_is_no_report_or_not_ours_is_ignored_and_an_unreachable_audit_has_it_tried_again() {
+    let world = World::on(Services::shared()).await;
+    let usher = world.usher();
+    let unknown = "From: MAILER-DAEMON@mx.test\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\n\r\n\
+        550 5.1.1 user unknown\r\n\r\nMessage-ID: <0123456789abcdef0123456789abcdef@cine.test>\r\n";
+    for (message, reason) in [
+        (
+            "From: ana@example.com\r\nAuto-Submitted: auto-replied\r\n\r\nI am away",
+            "automatic reply",
+        ),
+        ("From: ana@example.com\r\n\r\nHello", "no report"),
+        (unknown, "no mail that was sent"),
+        ("", "no report"),
+    ] {
+        let (code, said) = ingest(&usher, message).await;
+        assert!(
+            code == Some(0) && said.starts_with("ignored: ") && said.contains(reason),
+            "{said}"
+        );
+    }
+    let recent = unknown.replace("Mon, 1 Jan 2024", &httpdate_today());
+    let (code, said) = ingest(&usher, &recent).await;
+    assert_eq!(code, Some(75), "{said}");
+    assert!(world.all("receipts").await.is_empty());
+    let away = usher.set("MONGODB_URI", "mongodb://127.0.0.1:1/x");
+    assert_eq!(ingest(&away, unknown).await.0, Some(75));
+}
+
+/// Tomorrow's, so that midnight is recent as well.
+fn httpdate_today() -> String {
+    let tomorrow = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).date().tomorrow();
+    tomorrow.expect("a date").strftime("%a, %d %b %Y").to_string()
+}
+
+/// Gives one message to `usher receipts ingest`; its exit code and what it printed.
+async fn ingest(usher: &Builder, message: &str) -> (Option<i32>, String) {
+    let mut input = tempfile::tempfile().expect("a file");
+    std::io::Write::write_all(&mut input, message.as_bytes()).expect("written");
+    std::io::Seek::rewind(&mut input).expect("a file");
+    let mut command = usher.command(&["receipts", "ingest"]);
+    let output = command.stdin(input).output().expect("the binary starts");
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
+}
+
+#[tokio::test]
+async fn an_older_server_s_bounce_and_a_complaint_are_taken_in() {
+    let world = World::on(Services::shared()).await;
+    let server = SmtpServer::start().await;
+    let usher = world.usher().smtp(&server).set("BOUNCE_ADDRESS", "Bounces@bounces.test");
+    let _running = usher.start().await;
+    world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
+    world.until_records(1).await;
+    let mails = server.until_accepted(1).await;
+    let from = mails[0].from.to_uppercase();
+    assert!(from.starts_with("BOUNCES+") && from.ends_with("@BOUNCES.TEST"), "{from}");
+
+    let qmail = format!(
+        "From: MAILER-DAEMON@mx.example\r\nTo: {from}\r\nSubject: failure notice\r\n\r\n\
+         Hi. This is the qmail-send program at mx.example.\r\n<ana@example.com>:\r\n\
+         192.0.2.1 does not like recipient.\r\nRemote host said: 550 5.1.1 no such user\r\n\r\n\
+         --- Below this line is a copy of the message.\r\n\r\n"
+    );
+    let (code, said) = ingest(&usher, &qmail).await;
+    assert!(code == Some(0) && said.contains("bounced hard 550 5.1.1"), "{said}");
+    let forged = qmail.replace("BOUNCES+", "BOUNCES+0");
+    assert!(ingest(&usher, &forged).await.1.contains("no mail that was sent"));
+    let complaint = format!(
+        "From: fbl@example.com\r\nTo: fbl@cine.test\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=feedback-report; boundary=b\r\n\r\n\
+         --b\r\nContent-Type: text/plain\r\n\r\nabuse\r\n\
+         --b\r\nContent-Type: message/feedback-report\r\n\r\n\
+         Feedback-Type: abuse\r\nUser-Agent: Example/1.0\r\nVersion: 1\r\n\
+         Original-Mail-From: <{from}>\r\n\r\n\
+         --b\r\nContent-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nx\r\n--b--\r\n"
+    );
+    let (code, said) = ingest(&usher, &complaint).await;
+    assert!(code == Some(0) && said.contains("complained abuse"), "{said}");
+    let said = ingest(&usher, &complaint.replace("abuse\r\nUser", "not-spam\r\nUser")).await.1;
+    assert!(said.contains("no complaint"), "{said}");
+    assert_eq!(world.all("receipts").await.len(), 2);
+    let shown: Value = {
+        let id = text(&world.records().await[0], "delivery_id");
+        let shown = usher.output(&["audit", "show", &id, "--json"]).await;
+        serde_json::from_slice(&shown.stdout).expect("JSON")
+    };
+    assert_eq!(shown["receipts"].as_array().map(Vec::len), Some(2), "{shown}");
+}
