@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// The holder of a claim: one task of one instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Owner {
     /// The process. Its liveness decides whether the claim holds.
     pub instance: String,
@@ -20,7 +20,7 @@ impl fmt::Display for Owner {
 }
 
 /// The ledger's entry for a delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Entry {
     pub state: State,
     /// The event that created the delivery. Another event with the same business key is a
@@ -41,7 +41,7 @@ pub struct Entry {
     pub record: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Claimed; nothing was sent yet.
@@ -65,7 +65,7 @@ pub enum State {
 }
 
 /// The next step of a delivery whose attempt is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum NextStep {
     /// Retry with this attempt number. It is the same number again if no attempt was made.

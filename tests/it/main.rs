@@ -34,6 +34,7 @@ mod init;
 mod ledger;
 mod ledger_calls;
 mod ledger_lost;
+mod ledger_model;
 mod ledger_properties;
 mod mail_parts;
 mod mail_server;
