@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::FileExt,
     path::PathBuf,
     process::Command,
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -121,6 +122,36 @@ async fn the_host_is_ten_minutes_ahead() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_host_is_ten_minutes_behind() {
     host_is_off(-10 * MINUTES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_of_the_host_jumps_while_usher_runs() {
+    let stage = Stage::new().await;
+    let due = Timestamp::now() + SignedDuration::from_secs(45);
+    let published = timed(&stage, due);
+    let clock = WrongClock::ahead_by(0);
+    let environment = clock.environment();
+    let environment: Vec<_> =
+        environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut instance = stage.start(&environment);
+    instance.until_listening().await;
+    instance.until_ready().await;
+    for (part, ahead) in published.chunks(COUNT).zip([10 * MINUTES, -10 * MINUTES]) {
+        stage.publish(part).await;
+        clock.set_ahead_by(ahead);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    let plain = async || (accepted(&stage, "plain") == COUNT).then_some(());
+    eventually("what is to be sent now is sent", plain).await;
+    let early = Timestamp::now() < due;
+    assert!(early && accepted(&stage, "planned") == 0, "nothing planned is sent early");
+    clock.set_ahead_by(8 * DAYS);
+    let planned = async || (accepted(&stage, "planned") > 0).then_some(());
+    eventually("planned mail is sent", planned).await;
+    assert!(Timestamp::now() >= due - SignedDuration::from_secs(1), "not early");
+    let judgement = stage.verdict(&published, vec![instance], Limits::default()).await;
+    crate::say(format_args!("the host's clock jumps: {}", judgement.counts));
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
 }
 
 /// Every outcome has expired by Redis's clock, and its duplicate comes at once: the audit knows it.

@@ -113,6 +113,8 @@ impl Daemon {
             "WARNING",
             // The stand-in ignores `j`, with which usher asks for this.
             "--sync-on-commit",
+            // Fail points.
+            "--enable-test-commands",
         ];
         let url = format!("mongodb://127.0.0.1:{port}");
         Self::started("mongodb", words(&command), Vec::new(), folder, port, url).await

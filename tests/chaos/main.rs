@@ -20,6 +20,7 @@ mod mongodb_failures;
 mod networks;
 mod oracle;
 mod oracle_tested;
+mod pauses;
 mod points;
 mod proxy;
 mod redis_servers;

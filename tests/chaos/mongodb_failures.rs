@@ -1,8 +1,9 @@
-//! MongoDB steps down, is slow, and its connections end after a write.
+//! MongoDB answers with errors, steps down, is slow, and its connections end after a write. The errors are
+//! the stand-in's fail points, which only usher's connections meet.
 
 use std::time::{Duration, Instant};
 
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 
 use super::{
     batch::{Kind, batch},
@@ -23,6 +24,15 @@ const LOAD: [Kind; 5] = [Kind::Plain, Kind::Later, Kind::FanOut, Kind::Planned, 
 
 async fn on(mongodb: &Daemon) -> Stage {
     Stage::on(Services { mongodb: mongodb.url.clone(), ..Services::shared() }).await
+}
+
+/// Has usher's commands of this kind fail in this way, until it is called with `off`.
+async fn fail(stage: &Stage, mode: Document, commands: &[&str], how: Document) {
+    let mut data = doc! {"failCommands": commands, "appName": "usher"};
+    data.extend(how);
+    let mode = mode.get("mode").cloned().expect("a mode");
+    let command = doc! {"configureFailPoint": "failCommand", "mode": mode, "data": data};
+    stage.admin(command).await;
 }
 
 /// What is wrong for a while under load. No record is lost, and no mail goes out twice.
@@ -52,6 +62,34 @@ async fn under_load(
     ));
     assert!(judgement.faults.is_empty(), "{what}\n{}", judgement.faults.join("\n"));
     assert!(took < SOON, "{took:?}");
+}
+
+const WRITES: [&str; 4] = ["insert", "update", "delete", "findAndModify"];
+
+async fn failing(what: &str, commands: &[&str], how: Document) {
+    let mongodb = Daemon::mongodb().await;
+    let stage = on(&mongodb).await;
+    let wrong = async || fail(&stage, doc! {"mode": "alwaysOn"}, commands, how).await;
+    let well = async || fail(&stage, doc! {"mode": "off"}, &[], doc! {}).await;
+    under_load(what, &stage, wrong, well).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_is_not_the_primary_any_more() {
+    failing("NotWritablePrimary", &WRITES, doc! {"errorCode": 10107}).await;
+}
+
+/// The write was done, and may be undone by a failover.
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_has_no_majority_for_what_it_wrote() {
+    let error = doc! {"code": 64, "errmsg": "waiting for replication timed out"};
+    failing("WriteConcernError", &WRITES, doc! {"writeConcernError": error}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_closes_connections_instead_of_an_answer() {
+    let commands = [&WRITES[..], &["find", "aggregate"]].concat();
+    failing("closes connections", &commands, doc! {"closeConnection": true}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
