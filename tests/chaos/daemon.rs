@@ -65,7 +65,8 @@ impl Daemon {
         let file = folder.path().join("sentinel.conf");
         write(&file, &lines.join("\n"));
         let is_encrypted = lines.iter().any(|line| line.starts_with("tls-"));
-        let mut command = words(&["redis-server", &file.display().to_string(), "--sentinel"]);
+        let mut command = of_services("redis-server");
+        command.extend(words(&[&file.display().to_string(), "--sentinel"]));
         command.extend(redis_port(port, is_encrypted));
         let url = format!("redis://127.0.0.1:{port}");
         Self::started("sentinel", command, Vec::new(), folder, port, url).await
@@ -78,7 +79,7 @@ impl Daemon {
         let options = options.iter().chain(&["--maxmemory-policy", "noeviction", "--save", ""]);
         let options = options.chain(more);
         let is_encrypted = more.iter().any(|option| option.starts_with("--tls-"));
-        let mut command = words(&["redis-server"]);
+        let mut command = of_services("redis-server");
         command.extend(redis_port(port, is_encrypted));
         command.push("--dir".to_owned());
         command.push(folder.path().display().to_string());
@@ -162,7 +163,7 @@ impl Daemon {
         let overview = format!("{management}/api/vhosts");
         let mut daemon = Self {
             name: "rabbitmq",
-            command: words(&[RABBITMQ_SERVER]),
+            command: of_services(RABBITMQ_SERVER),
             environment,
             ready: Box::new(move || {
                 listens(port)
@@ -297,6 +298,13 @@ fn redis_port(port: u16, is_encrypted: bool) -> Vec<String> {
         true => words(&["--port", "0", "--tls-port", port]),
         false => words(&["--port", port]),
     }
+}
+
+/// A server, of the Debian 13 that `tests/run --trixie` names as services.py has it.
+fn of_services(server: &str) -> Vec<String> {
+    let Ok(root) = std::env::var("TEST_SERVICES_ROOT") else { return words(&[server]) };
+    let server = if server == "redis-server" { "valkey-server" } else { server };
+    words(&[&script_path("in_root").display().to_string(), &root, server])
 }
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -23,7 +23,12 @@ import pymongo
 
 HERE = Path(__file__).resolve().parent
 # Debian's wrapper requires the rabbitmq user; this script does not.
-RABBITMQ_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+RABBITMQ_SERVER = ["/usr/lib/rabbitmq/bin/rabbitmq-server"]
+REDIS_SERVER = ["redis-server"]
+# With `tests/run --trixie`: the folder of a Debian 13, which has newer ones.
+if root := os.environ.get("TEST_SERVICES_ROOT"):
+    RABBITMQ_SERVER = [str(HERE / "in_root"), root, *RABBITMQ_SERVER]
+    REDIS_SERVER = [str(HERE / "in_root"), root, "valkey-server"]
 START_TIMEOUT = 180.0
 WATCH_EVERY = 5.0
 # A shared service without an answer for this long has hung. Much shorter than the timeouts of the tests.
@@ -156,7 +161,7 @@ def start_rabbitmq(
         # The script becomes the broker instead of its parent.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
-    return Service("rabbitmq", directory, [RABBITMQ_SERVER], env)
+    return Service("rabbitmq", directory, RABBITMQ_SERVER, env)
 
 
 def management(port: int, path: str) -> tuple[int, str]:
@@ -198,7 +203,7 @@ def start_redis(directory: Path, certificates: Path, port: int, tls_port: int) -
         "--maxmemory-policy": "noeviction",
         "--save": "",
     }
-    return Service("redis", directory, ["redis-server", *(part for option in options.items() for part in option)])
+    return Service("redis", directory, [*REDIS_SERVER, *(part for option in options.items() for part in option)])
 
 
 def start_mongodb(directory: Path, port: int) -> Service:
