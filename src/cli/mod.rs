@@ -27,6 +27,7 @@ mod time;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Context;
@@ -34,10 +35,11 @@ use clap::{Parser, Subcommand};
 
 use self::output::print_err;
 use crate::{
-    broker::amqp::DeadLetterQueue,
+    app::configuration::Configuration,
+    broker::amqp::{AmqpBroker, DeadLetterQueue, Topology},
     failure::{EXIT_DATA, EXIT_SOFTWARE, Failure},
     private_files,
-    routing::DeliveryId,
+    routing::{DeliveryId, Identity},
 };
 
 /// The command line of usher.
@@ -132,9 +134,9 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Setup => setup::run(config).await,
         Command::Render(args) => render::run(config, &args).await,
         Command::Publish(args) => publish::run(config, &args).await,
-        Command::DeadLetters(command) => dead_letters::run(config, Dead, command).await,
-        Command::Poison(command) => dead_letters::run(config, Poison, command).await,
-        Command::Parked(command) => dead_letters::run(config, Parked, command).await,
+        Command::DeadLetters(command) => Box::pin(dead_letters::run(config, Dead, command)).await,
+        Command::Poison(command) => Box::pin(dead_letters::run(config, Poison, command)).await,
+        Command::Parked(command) => Box::pin(dead_letters::run(config, Parked, command)).await,
         Command::Scheduled(command) => scheduled::run(config, command).await,
         Command::Audit(command) => audit::run(config, command).await,
         Command::Receipts(command) => receipts::run(config, command).await,
@@ -150,6 +152,15 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
 fn failed(failure: &Failure) -> ExitCode {
     print_err(&format!("usher: {failure}"));
     ExitCode::from(failure.code)
+}
+
+/// A broker that publishes for the daemon. It connects when it is used.
+fn open_broker(loaded: &Configuration) -> Arc<AmqpBroker> {
+    let settings = &loaded.settings;
+    let topology = Topology::new(loaded.routing.queues(), &settings.retry_schedule)
+        .with_status_events(settings.status_events);
+    let identity = Identity::new(settings.pepper.expose());
+    Arc::new(AmqpBroker::new(settings.rabbitmq.clone(), Arc::new(topology), identity))
 }
 
 /// Reads a delivery id that was given as an argument.

@@ -20,6 +20,7 @@ mod tests;
 mod waiting;
 
 pub use compose::{ComposeError, Composer};
+pub(crate) use record::RESEND_OF;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 

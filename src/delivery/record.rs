@@ -14,8 +14,11 @@ use crate::{
     broker::Message,
     event::{Event, Fault},
     redaction::mask_secrets,
+    routing::DeliveryId,
 };
 
+/// Field of an event, and correlation of a record, that names the first delivery of one that is sent again.
+pub(crate) const RESEND_OF: &str = "resend_of";
 /// Largest value that a record keeps, in bytes of JSON.
 const MAX_VALUE: usize = 16 * 1024;
 /// Longest subject and correlation that a record keeps, in characters: what RFC 5322 2.1.1 allows
@@ -91,7 +94,13 @@ impl DeliveryContext<'_> {
             };
             Some((name.clone(), mask_secrets(&text, &self.secrets)))
         });
-        known.collect()
+        let mut known: BTreeMap<_, _> = known.collect();
+        // An operator asked for one more copy of that delivery.
+        let is_own = self.message.delivery_headers.is_some();
+        let first = self.event.text(RESEND_OF).filter(|_| is_own);
+        let first = first.and_then(|first| DeliveryId::from_stored(first).ok());
+        known.extend(first.map(|first| (RESEND_OF.to_owned(), first.to_string())));
+        known
     }
 }
 

@@ -133,6 +133,11 @@ impl Identity {
         ]))
     }
 
+    /// The id of a delivery that is sent once more; `request` tells one such wish from the next.
+    pub fn resend(&self, delivery: &DeliveryId, request: &Uuid) -> DeliveryId {
+        DeliveryId(self.digest(&["resend", delivery.as_str(), &request.to_string()]))
+    }
+
     /// Authenticates the headers and body of a message in usher's own queues, in hex.
     pub fn message_code<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         let mut mac = self.mac.clone();

@@ -47,6 +47,7 @@ mod postfix;
 mod receipts;
 mod refusals;
 mod relays;
+mod resend;
 mod roles;
 mod routes;
 mod scheduled;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{self, Document, doc};
 use serde::{Deserialize, Serialize};
 
 use super::{ACTIONS, DELIVERIES, DELIVERY_STATUS, MongoAudit, failed};
@@ -45,16 +45,39 @@ pub struct RecordedAction {
     pub at: Option<Timestamp>,
     pub by: String,
     pub action: String,
+    /// The delivery that it was done to.
+    pub target: String,
     pub reason: String,
+    /// Names of the fields that were corrected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub corrected: Vec<String>,
+    /// Their values before and after; absent where nothing was corrected, and after erasing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<FieldChange>,
+    /// The delivery that it became.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub became: Option<String>,
+    /// `delivered`, `lost` or `void`, where that was said of parked mail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+}
+
+/// A field of an event that an operator corrected.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct FieldChange {
+    pub field: String,
+    /// JSON, secrets masked; `None` where there was no such field.
+    pub before: Option<String>,
+    pub after: Option<String>,
 }
 
 /// How an operator corrected a dead letter.
 #[derive(Debug, Clone, Default)]
 pub struct Correction {
-    /// Names of the fields that were changed; the values are not kept.
-    pub fields: Vec<String>,
+    pub changes: Vec<FieldChange>,
     /// The delivery that the corrected message became, if it is another one.
     pub became: Option<DeliveryId>,
+    pub outcome: Option<&'static str>,
 }
 
 /// Deliveries that failed and are tried again later.
@@ -235,10 +258,11 @@ impl MongoAudit {
         found.await.map_err(failed)?.try_collect().await.map_err(failed)
     }
 
-    /// Actions on this target, oldest first.
+    /// Actions on this target, and those that made it of another, oldest first.
     pub async fn actions_on(&self, target: &str) -> Result<Vec<RecordedAction>, AuditError> {
         let actions = self.database.collection::<RecordedAction>(ACTIONS);
-        let found = actions.find(doc! {"target": target}).sort(doc! {"at": 1});
+        let about = doc! {"$or": [{"target": target}, {"became": target}]};
+        let found = actions.find(about).sort(doc! {"at": 1});
         found.await.map_err(failed)?.try_collect().await.map_err(failed)
     }
 
@@ -260,8 +284,14 @@ impl MongoAudit {
             "target": &action.target,
             "reason": &action.reason,
         };
-        if !correction.fields.is_empty() {
-            document.insert("corrected", correction.fields);
+        if !correction.changes.is_empty() {
+            let names = correction.changes.iter().map(|change| change.field.as_str());
+            document.insert("corrected", names.collect::<Vec<_>>());
+            let changes = bson::serialize_to_bson(&correction.changes).map_err(failed)?;
+            document.insert("changes", changes);
+        }
+        if let Some(outcome) = correction.outcome {
+            document.insert("outcome", outcome);
         }
         if let Some(became) = correction.became {
             document.insert("became", became.as_str());

@@ -147,7 +147,12 @@ impl MongoAudit {
         let mut actions = self.collection(ACTIONS).find(doc! {}).await.map_err(failed)?;
         while let Some(action) = actions.try_next().await.map_err(failed)? {
             let reason = action.get_str("reason").unwrap_or_default();
-            if let Some(id) = action.get("_id").filter(|_| person.matcher.is_in(reason)) {
+            let changes = action.get("changes").map(ToString::to_string).unwrap_or_default();
+            let target = action.get_str("target").unwrap_or_default();
+            let is_theirs = person.matcher.is_in(reason)
+                || person.matcher.is_in(&changes)
+                || (!changes.is_empty() && found.deliveries.contains(target));
+            if let Some(id) = action.get("_id").filter(|_| is_theirs) {
                 found.actions.push((id.clone(), person.matcher.cut_from(reason)));
             }
         }
@@ -199,7 +204,7 @@ impl MongoAudit {
             self.erase_receipts(chunk).await?;
         }
         for (id, reason) in &found.actions {
-            let change = doc! {"$set": {"reason": reason}};
+            let change = doc! {"$set": {"reason": reason}, "$unset": {"changes": ""}};
             self.collection(ACTIONS).update_one(doc! {"_id": id}, change).await.map_err(failed)?;
         }
         Ok(())

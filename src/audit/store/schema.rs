@@ -28,7 +28,13 @@ impl MongoAudit {
     /// Creates indexes, validator and view if they are missing or differ, and gives what the server
     /// refused for lack of permissions: records can be written without it.
     pub async fn prepare(&self) -> Result<Vec<Refused>, AuditError> {
-        let by_target = vec![index(doc! {"target": 1, "at": 1}), index(doc! {"at": 1})];
+        let became = doc! {"became": {"$exists": true}};
+        let became = IndexOptions::builder().partial_filter_expression(became).build();
+        let by_target = vec![
+            index(doc! {"target": 1, "at": 1}),
+            index(doc! {"at": 1}),
+            IndexModel::builder().keys(doc! {"became": 1}).options(became).build(),
+        ];
         let mut refused = Vec::new();
         for (name, indexes) in [
             (DELIVERIES, delivery_indexes()),

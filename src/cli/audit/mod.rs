@@ -1,10 +1,11 @@
-//! `usher audit`: the records of every delivery. Only `erase` changes them.
+//! `usher audit`: the records of every delivery. Only `erase` changes them; `resend` makes a new delivery.
 
 mod csv;
 mod erase;
 mod export;
 mod find;
 pub(super) mod render_again;
+mod resend;
 mod show;
 mod stats;
 
@@ -43,6 +44,8 @@ pub(super) enum AuditCommand {
     Stats(stats::StatsArgs),
     /// Write records to standard output, oldest first.
     Export(export::ExportArgs),
+    /// Send a mail once more, as a new delivery: the customer deleted it.
+    Resend(resend::ResendArgs),
     /// Erase a recipient's personal data from everything that was published until now.
     Erase(erase::EraseArgs),
 }
@@ -103,6 +106,7 @@ pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<
         AuditCommand::Show(args) => cli.show(&args, &configuration::load(config)?).await,
         AuditCommand::Stats(args) => cli.stats(&args).await,
         AuditCommand::Export(args) => cli.export(&args).await,
+        AuditCommand::Resend(args) => cli.resend(&args, &configuration::load(config)?).await,
         AuditCommand::Erase(args) => cli.erase(&args, &configuration::load(config)?).await,
     }
 }

@@ -81,7 +81,7 @@ impl AuditCli {
         print_delivery(last, rendered);
         records.iter().for_each(print_attempt);
         receipts.iter().for_each(print_receipt);
-        actions.iter().for_each(print_action);
+        actions.iter().for_each(|action| print_action(action, &delivery));
         waiting.iter().for_each(print_waiting);
         print("");
         match (mail, &args.out) {
@@ -222,10 +222,21 @@ fn reply(smtp: &Smtp) -> String {
     format!("{} to {}: {} {enhanced}{}", smtp.server, smtp.command, smtp.code, smtp.reply)
 }
 
-fn print_action(action: &RecordedAction) {
+fn print_action(action: &RecordedAction, delivery: &DeliveryId) {
     let at = action.at.map(|at| at.to_string()).unwrap_or_default();
-    let line = format!("{at}  {} by {}  {}", action.action, action.by, action.reason);
-    print(&one_line(line.trim_end()));
+    let link = match &action.became {
+        Some(became) if became == delivery.as_str() => format!(" of {}", action.target),
+        Some(became) => format!(" as {became}"),
+        None => String::new(),
+    };
+    let outcome = action.outcome.as_ref().map(|it| format!(" as {it}")).unwrap_or_default();
+    let RecordedAction { action: name, by, reason, .. } = action;
+    print(&one_line(format!("{at}  {name}{link}{outcome} by {by}  {reason}").trim_end()));
+    for change in &action.changes {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+        let (before, after) = (text(&change.before), text(&change.after));
+        print(&one_line(&format!("    {}: {before} -> {after}", change.field)));
+    }
 }
 
 fn print_receipt(receipt: &Receipt) {

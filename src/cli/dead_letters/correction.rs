@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     DeadLettersCli,
     editor::{edit, file_for, kept_file_hint, readable},
-    field_changes::{Change, assignment, changes, set},
+    field_changes::{Change, assignment, changes, rename, renaming, set},
     publication::Publication,
 };
 use crate::{
@@ -22,17 +22,19 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[group(multiple = false)]
 pub(in crate::cli) struct CorrectionArgs {
     /// Correct the event in $VISUAL or $EDITOR.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["with", "set", "rename"])]
     edit: bool,
     /// File with the corrected event; - is standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["set", "rename"])]
     with: Option<PathBuf>,
     /// Field to set: VALUE is JSON or text, dots lead into objects, null removes it. Repeatable.
     #[arg(long, value_name = "FIELD=VALUE")]
     set: Vec<String>,
+    /// Field to rename, before others are set; dots lead into objects. Repeatable.
+    #[arg(long, value_name = "OLD=NEW")]
+    rename: Vec<String>,
 }
 
 pub(super) enum Correction {
@@ -40,7 +42,10 @@ pub(super) enum Correction {
     /// The whole event.
     With(String),
     /// Fields by their paths.
-    Set(Vec<(String, Value)>),
+    Fields {
+        renamed: Vec<(String, String)>,
+        set: Vec<(String, Value)>,
+    },
 }
 
 /// A checked correction.
@@ -62,9 +67,14 @@ impl Correction {
         Ok(match args {
             CorrectionArgs { edit: true, .. } => Some(Self::Edit),
             CorrectionArgs { with: Some(file), .. } => Some(Self::With(read_input(file)?)),
-            CorrectionArgs { set, .. } if !set.is_empty() => {
-                let fields = set.iter().map(|text| assignment(text)).collect::<anyhow::Result<_>>();
-                Some(Self::Set(fields.map_err(|error| Failure::new(EXIT_DATA, error))?))
+            CorrectionArgs { set, rename, .. } if !set.is_empty() || !rename.is_empty() => {
+                let faulty = |error| Failure::new(EXIT_DATA, error);
+                let set = set.iter().map(|text| assignment(text));
+                let renamed = rename.iter().map(|text| renaming(text));
+                Some(Self::Fields {
+                    set: set.collect::<anyhow::Result<_>>().map_err(faulty)?,
+                    renamed: renamed.collect::<anyhow::Result<_>>().map_err(faulty)?,
+                })
             }
             _ => None,
         })
@@ -72,7 +82,7 @@ impl Correction {
 
     /// Whether it can't be applied to more than one message.
     pub(super) fn is_for_one(&self) -> bool {
-        !matches!(self, Self::Set(_))
+        !matches!(self, Self::Fields { .. })
     }
 
     /// Returns the corrected event, and the file in which it was edited.
@@ -83,9 +93,9 @@ impl Correction {
     ) -> anyhow::Result<(Value, Option<PathBuf>)> {
         match self {
             Self::With(text) => Ok((parse_json(text)?, None)),
-            Self::Set(fields) => {
+            Self::Fields { renamed, set: fields } => {
                 let body = event::read_json(&message.body).context("the body is not JSON")?;
-                Ok((set(body, fields)?, None))
+                Ok((set(rename(body, renamed)?, fields)?, None))
             }
             Self::Edit => {
                 let file = file_for(&headers.delivery_id);
@@ -193,7 +203,13 @@ impl DeadLettersCli {
         let body = corrected.to_string().into_bytes();
         let message = Message { body, properties, delivery_headers: None, ..message.clone() };
         let queue = self.source_queue(&message, headers)?;
+        let mut message = message;
         let mut event = parse_event(&message.body, &message.properties, &queue)?;
+        if event.id.source == IdSource::Body && !headers.event_id.is_empty() {
+            // The id was a hash of the body, and has to survive the correction.
+            message.properties.message_id = Some(headers.event_id.clone());
+            event = parse_event(&message.body, &message.properties, &queue)?;
+        }
         let routing = &self.loaded.routing;
         routing.normalize(&mut event);
         let Lookup::Routes(routes) = routing.lookup(&event.kind) else {

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
+use jiff::Timestamp;
+
 use super::{
     DeadLettersCli,
     correction::{Corrected, Correction},
@@ -9,10 +12,10 @@ use super::{
     publication::Publication,
 };
 use crate::{
-    audit::{Status, store::actions},
+    audit::{Audit, DeliveryError, Record, Status, store::actions},
     broker::{DeliveryHeaders, Message, amqp::AmqpBroker},
     failure::Failure,
-    routing::DeliveryId,
+    routing::{DeliveryId, RoutingTable},
 };
 
 pub(super) struct Disposition {
@@ -24,18 +27,63 @@ pub(super) struct Disposition {
     pub(super) corrected: Vec<Change>,
     /// File in which the event was edited.
     pub(super) file: Option<PathBuf>,
+    /// What became of parked mail, as the operator knows.
+    outcome: Option<Outcome>,
+}
+
+/// What became of mail that may have been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Outcome {
+    /// The recipient has it: it counts as sent.
+    Delivered,
+    /// It did not arrive: it counts as failed.
+    Lost,
+    /// Nobody needs it any more: it counts as not sent, on purpose.
+    Void,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Lost => "lost",
+            Self::Void => "void",
+        }
+    }
+
+    /// The record that follows that of the attempt whose outcome was unknown.
+    fn record(self, unknown: Record, by: &str, reason: &str) -> Record {
+        let status = match self {
+            Self::Delivered => Status::Sent,
+            Self::Lost => Status::Failed,
+            Self::Void => Status::Suppressed,
+        };
+        let message = format!("{} says {by}: {reason}", self.as_str());
+        Record {
+            id: format!("{}/{}/{}", unknown.delivery_id, unknown.attempt, status.as_str()),
+            status,
+            is_final: true,
+            error: Some(DeliveryError { kind: "dismissed".to_owned(), message }),
+            at: Timestamp::now(),
+            due: None,
+            ..unknown
+        }
+    }
 }
 
 impl Disposition {
-    pub(super) fn drop(delivery: DeliveryId) -> Self {
-        Self { delivery, publication: None, corrected: Vec::new(), file: None }
+    pub(super) fn drop(delivery: DeliveryId, outcome: Option<Outcome>) -> Self {
+        Self { delivery, publication: None, corrected: Vec::new(), file: None, outcome }
     }
 
-    /// The correction as the audit records it: names of fields, no values.
-    pub(super) fn correction(&self) -> actions::Correction {
+    /// The correction as the audit records it.
+    pub(super) fn correction(&self, routing: &RoutingTable) -> actions::Correction {
+        let changes = self.corrected.iter();
+        let changes = changes.map(|change| change.to_record(|name| routing.is_secret(name)));
         actions::Correction {
-            fields: self.corrected.iter().map(|change| change.field.clone()).collect(),
+            changes: changes.collect(),
             became: self.new_delivery().cloned(),
+            outcome: self.outcome.map(Outcome::as_str),
         }
     }
 
@@ -54,6 +102,19 @@ impl Disposition {
 }
 
 impl DeadLettersCli {
+    /// The record that says what became of parked mail, if the operator does.
+    pub(super) async fn outcome_record(
+        &self,
+        disposition: &Disposition,
+        by: &str,
+        reason: &str,
+    ) -> anyhow::Result<Option<Record>> {
+        let Some(outcome) = disposition.outcome else { return Ok(None) };
+        let last = self.audit.last(&disposition.delivery).await?;
+        let unknown = last.filter(|last| last.status == Status::Unknown);
+        Ok(unknown.map(|unknown| outcome.record(unknown, by, reason)))
+    }
+
     /// Selects a message for replay, or says why it is refused. Mail that was sent is not sent again.
     pub(super) async fn disposition_of_replay(
         &self,
@@ -79,9 +140,13 @@ impl DeadLettersCli {
         };
         let selection = match corrected {
             Err(reason) => return Ok(Err(reason)),
-            Ok(Corrected { publication, changes, file }) => {
-                Disposition { delivery, publication: Some(publication), corrected: changes, file }
-            }
+            Ok(Corrected { publication, changes, file }) => Disposition {
+                delivery,
+                publication: Some(publication),
+                corrected: changes,
+                file,
+                outcome: None,
+            },
         };
         if let Some(delivery) = selection.new_delivery()
             && self.was_sent(delivery).await?

@@ -5,6 +5,8 @@ use std::fmt;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 
+use crate::{audit::store::actions::FieldChange, event::snake_case};
+
 /// A field before and after a correction.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Change {
@@ -12,6 +14,25 @@ pub(super) struct Change {
     pub(super) field: String,
     before: Option<Value>,
     after: Option<Value>,
+}
+
+/// Longest value that the audit keeps, in characters.
+const MAX_KEPT: usize = 500;
+
+impl Change {
+    /// As the audit keeps it.
+    pub(super) fn to_record(&self, is_secret: impl Fn(&str) -> bool) -> FieldChange {
+        let is_secret = self.field.split('.').any(|part| is_secret(&snake_case(part)));
+        let text = |value: &Option<Value>| {
+            let text = value.as_ref()?.to_string();
+            Some(if is_secret { "***".to_owned() } else { text.chars().take(MAX_KEPT).collect() })
+        };
+        FieldChange {
+            field: self.field.clone(),
+            before: text(&self.before),
+            after: text(&self.after),
+        }
+    }
 }
 
 impl fmt::Display for Change {
@@ -62,6 +83,33 @@ pub(super) fn set(mut event: Value, fields: &[(String, Value)]) -> anyhow::Resul
     Ok(event)
 }
 
+/// Parses `old=new`, the paths of a field.
+pub(super) fn renaming(text: &str) -> anyhow::Result<(String, String)> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => {
+            Ok((old.to_owned(), new.to_owned()))
+        }
+        _ => bail!("{text:?} is not OLD=NEW"),
+    }
+}
+
+/// Moves values from one path to another that has none yet.
+pub(super) fn rename(mut event: Value, fields: &[(String, String)]) -> anyhow::Result<Value> {
+    for (old, new) in fields {
+        let (parents, name) = old.rsplit_once('.').unwrap_or(("", old));
+        let mut parents = parents.split('.').filter(|part| !part.is_empty());
+        let parent = parents.try_fold(&mut event, |at, part| at.get_mut(part));
+        let value = parent.and_then(|parent| parent.as_object_mut()?.remove(name));
+        let value = value.with_context(|| format!("there is no field {old:?}"))?;
+        let known = new.split('.').try_fold(&event, |at, part| at.get(part));
+        if known.is_some_and(|known| !known.is_null()) {
+            bail!("there is a field {new:?} already");
+        }
+        event = set(event, &[(new.clone(), value)])?;
+    }
+    Ok(event)
+}
+
 /// Lists changed fields by their paths.
 pub(super) fn changes(before: Option<&Value>, after: &Value) -> Vec<Change> {
     fn compare(at: &str, before: Option<&Value>, after: Option<&Value>, found: &mut Vec<Change>) {
@@ -90,7 +138,23 @@ pub(super) fn changes(before: Option<&Value>, after: &Value) -> Vec<Change> {
 mod tests {
     use serde_json::json;
 
-    use super::{assignment, changes, set};
+    use super::{assignment, changes, rename, renaming, set};
+
+    #[test]
+    fn fields_are_renamed_by_their_paths() {
+        let event = json!({"title": "Solaris", "data": {"to": "a@b"}, "seats": "A1"});
+        let renamed = |fields: &[&str]| {
+            let fields: Vec<_> = fields.iter().map(|text| renaming(text).unwrap()).collect();
+            rename(event.clone(), &fields).map_err(|error| error.to_string())
+        };
+        let expected =
+            json!({"movie_title": "Solaris", "data": {}, "user": {"email": "a@b"}, "seats": "A1"});
+        assert_eq!(renamed(&["title=movie_title", "data.to=user.email"]), Ok(expected));
+        assert_eq!(renamed(&["name=title"]), Err("there is no field \"name\"".to_owned()));
+        let taken = Err("there is a field \"seats\" already".to_owned());
+        assert_eq!(renamed(&["title=seats"]), taken);
+        assert!(renaming("title").is_err() && renaming("=x").is_err());
+    }
 
     #[test]
     fn fields_are_set_by_their_paths() {

@@ -24,6 +24,7 @@ use jiff::Timestamp;
 
 use self::{
     correction::{Correction, CorrectionArgs},
+    disposition::Outcome,
     selection::Decision,
 };
 use super::{decision::DecisionArgs, listing::ListArgs, output::progress, time::past};
@@ -74,7 +75,13 @@ pub(super) enum DeadLettersCommand {
     },
     /// Remove messages for good.
     #[command(visible_alias = "dismiss")]
-    Drop(SelectionArgs),
+    Drop {
+        #[command(flatten)]
+        selection: SelectionArgs,
+        /// What became of parked mail; its record follows.
+        #[arg(long, value_enum)]
+        outcome: Option<Outcome>,
+    },
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Args)]
@@ -132,7 +139,12 @@ pub(super) async fn run(
             let correction = Correction::from_args(&correction)?;
             cli.decide(&selection, Decision::Replay, correction.as_ref()).await
         }
-        DeadLettersCommand::Drop(selection) => cli.decide(&selection, Decision::Drop, None).await,
+        DeadLettersCommand::Drop { selection, outcome } => {
+            if outcome.is_some() && queue != DeadLetterQueue::Parked {
+                return Err(Failure::data("--outcome is for parked mail"));
+            }
+            cli.decide(&selection, Decision::Drop(outcome), None).await
+        }
     }
 }
 

@@ -7,18 +7,20 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::{
-    DeadLettersCli, DeadLettersFilter, SelectionArgs, correction::Correction,
-    disposition::Disposition, editor::kept_file_hint,
+    DeadLettersCli, DeadLettersFilter, SelectionArgs,
+    correction::Correction,
+    disposition::{Disposition, Outcome},
+    editor::kept_file_hint,
 };
 use crate::{
     audit::{Audit, store::actions::Action},
     broker::{
         Message,
-        amqp::{AckHandle, AmqpBroker, DeadLetterQueue, Topology},
+        amqp::{AckHandle, DeadLetterQueue},
     },
     cli::{
         decision::{DecisionArgs, NOTHING_DONE},
-        delivery_id,
+        delivery_id, open_broker,
         output::{confirm, print, progress},
     },
     failure::{EXIT_DATA, Failure},
@@ -31,14 +33,14 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     Replay,
-    Drop,
+    Drop(Option<Outcome>),
 }
 
 impl Decision {
     fn done(self) -> &'static str {
         match self {
             Self::Replay => "replayed",
-            Self::Drop => "removed",
+            Self::Drop(_) => "removed",
         }
     }
 }
@@ -109,7 +111,7 @@ impl DeadLettersCli {
             let Some(headers) = message.delivery_headers.clone() else { continue };
             let id = headers.delivery_id.clone();
             let selection = match decision {
-                Decision::Drop => Ok(Disposition::drop(id.clone())),
+                Decision::Drop(outcome) => Ok(Disposition::drop(id.clone(), outcome)),
                 Decision::Replay => {
                     self.disposition_of_replay(message, headers, correction, &args.decision.reason)
                         .await?
@@ -142,11 +144,7 @@ impl DeadLettersCli {
         selected: Vec<(Disposition, AckHandle)>,
     ) -> Result<(), Failure> {
         let settings = &self.loaded.settings;
-        let topology = Topology::new(self.loaded.routing.queues(), &settings.retry_schedule)
-            .with_status_events(settings.status_events);
-        let broker =
-            AmqpBroker::new(settings.rabbitmq.clone(), Arc::new(topology), self.identity.clone());
-        let broker = Arc::new(broker);
+        let broker = open_broker(&self.loaded);
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let status_events = settings
             .status_events
@@ -162,7 +160,13 @@ impl DeadLettersCli {
                     target: id.to_string(),
                     reason: args.reason.clone(),
                 };
-                self.audit.record_correction(&action, selection.correction()).await?;
+                // Older than the action, which takes the mail off the lists.
+                let outcome = self.outcome_record(&selection, by, &args.reason).await?;
+                let correction = selection.correction(&self.loaded.routing);
+                self.audit.record_correction(&action, correction).await?;
+                if let Some(record) = outcome {
+                    self.audit.write(Arc::new(record)).await?;
+                }
                 if let Some(events) = &status_events {
                     self.publish_status(events, &id, decision).await?;
                 }
@@ -195,8 +199,8 @@ impl DeadLettersCli {
         let Some(record) = self.audit.last(delivery).await? else { return Ok(()) };
         let action = match (self.queue, decision) {
             (_, Decision::Replay) => status_events::Action::Replayed,
-            (DeadLetterQueue::Parked, Decision::Drop) => status_events::Action::Dismissed,
-            (_, Decision::Drop) => status_events::Action::Dropped,
+            (DeadLetterQueue::Parked, Decision::Drop(_)) => status_events::Action::Dismissed,
+            (_, Decision::Drop(_)) => status_events::Action::Dropped,
         };
         let id = uuid::Uuid::new_v4().simple().to_string();
         let event = StatusEvent::of_action(&record, action, &id, Timestamp::now());
@@ -206,9 +210,9 @@ impl DeadLettersCli {
     fn action(&self, decision: Decision) -> &'static str {
         match (self.queue, decision) {
             (DeadLetterQueue::Parked, Decision::Replay) => "resend",
-            (DeadLetterQueue::Parked, Decision::Drop) => "dismiss",
+            (DeadLetterQueue::Parked, Decision::Drop(_)) => "dismiss",
             (_, Decision::Replay) => "replay",
-            (_, Decision::Drop) => "drop",
+            (_, Decision::Drop(_)) => "drop",
         }
     }
 }

@@ -1,0 +1,129 @@
+//! What operators do about mail that was sent, may have been sent, or was published wrong.
+
+use mongodb::bson::Document;
+use serde_json::json;
+
+use crate::{
+    dead_letters::run,
+    support::{
+        events::{ACCOUNTS, BOOKINGS, booking, with},
+        smtp::{Phase, SmtpServer},
+        world::{World, brief, text},
+    },
+};
+
+fn id_of(records: &[Document], recipient: &str) -> String {
+    let record = records.iter().find(|record| text(record, "recipient") == recipient);
+    text(record.expect("a record"), "delivery_id")
+}
+
+#[tokio::test]
+async fn mail_is_sent_once_more_as_a_delivery_that_names_the_first() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Rcpt).to("eve@example.com").reply("550 5.1.1 no such user");
+    let settings = world.usher().smtp(&smtp);
+    let _usher = settings.start().await;
+    world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
+    world.broker.publish(BOOKINGS, booking("e-2", "eve@example.com").to_string()).await;
+    let code = json!({
+        "event_type": "auth.two_factor_code", "event_id": "c-1", "email": "bob@example.com",
+        "full_name": "Bob", "verification_code": "123456",
+    });
+    world.broker.publish(ACCOUNTS, code.to_string()).await;
+    let records = world.until_records(3).await;
+    let id = id_of(&records, "ana@example.com");
+
+    let resend = ["audit", "resend", &id, "--reason", "she deleted it", "--by", "bob"];
+    let tried = run(&settings, 0, &resend).await;
+    assert!(tried.contains("would be sent again to ana@example.com"), "{tried}");
+    assert!(tried.contains("nothing was done"), "{tried}");
+    run(&settings, 0, &[&resend[..], &["--yes"]].concat()).await;
+    let records = world.until_records(4).await;
+    let to_ana: Vec<_> =
+        records.iter().filter(|one| text(one, "recipient") == "ana@example.com").collect();
+    assert_eq!(to_ana.len(), 2);
+    let [first, second] = to_ana[..] else { panic!("{to_ana:?}") };
+    let (first, second) =
+        if text(first, "delivery_id") == id { (first, second) } else { (second, first) };
+    assert_eq!(text(second, "correlation.resend_of"), id);
+    for field in ["event.id", "event.type", "correlation.booking_id", "subject", "data", "status"] {
+        assert_eq!(
+            second.get(field).map(ToString::to_string),
+            first.get(field).map(ToString::to_string),
+            "{field}"
+        );
+    }
+    assert_eq!(smtp.accepted().len(), 3);
+    let new = text(second, "delivery_id");
+    let shown = run(&settings, 0, &["audit", "show", &id]).await;
+    assert!(shown.contains(&format!("resend as {new} by bob  she deleted it")), "{shown}");
+    let shown = run(&settings, 0, &["audit", "show", &new]).await;
+    assert!(shown.contains(&format!("resend of {id} by bob")), "{shown}");
+
+    for (recipient, why) in
+        [("eve@example.com", "it is failed"), ("bob@example.com", "its secrets are not kept")]
+    {
+        let id = id_of(&records, recipient);
+        let refused =
+            run(&settings, 65, &["audit", "resend", &id, "--reason", "x", "--by", "bob"]).await;
+        assert!(refused.contains(why), "{refused}");
+    }
+    let erase = ["audit", "erase", "--recipient", "ana@example.com", "--reason", "a letter"];
+    run(&settings, 0, &[&erase[..], &["--by", "bob", "--yes"]].concat()).await;
+    let refused = run(&settings, 65, &resend).await;
+    assert!(refused.contains("erased"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_operator_says_what_became_of_parked_mail_and_its_status_follows() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let settings = world.usher().smtp(&smtp);
+    let _usher = settings.start().await;
+    let expected = [("delivered", "sent"), ("lost", "failed"), ("void", "suppressed")];
+    for (number, (outcome, status)) in (0..).zip(expected) {
+        smtp.at(Phase::Dot).once().cut();
+        let recipient = format!("{outcome}@example.com");
+        world.broker.publish(BOOKINGS, booking(outcome, &recipient).to_string()).await;
+        let id = id_of(&world.until_records(2 * number + 1).await, &recipient);
+        let said = ["--reason", "by phone", "--by", "ana", "--outcome", outcome, "--yes"];
+        run(&settings, 0, &[&["parked", "dismiss", &id][..], &said].concat()).await;
+        world.until_records(2 * number + 2).await;
+        let found = run(&settings, 0, &["audit", "find", "--delivery", &id, "--json"]).await;
+        assert!(found.contains(&format!("\"status\":\"{status}\"")), "{found}");
+        let shown = run(&settings, 0, &["audit", "show", &id]).await;
+        assert!(shown.contains(&format!("dismiss as {outcome} by ana  by phone")), "{shown}");
+    }
+    for queue in ["parked", "dead-letters"] {
+        let listed = run(&settings, 0, &[queue, "list"]).await;
+        assert!(listed.contains("nothing in"), "{listed}");
+    }
+    let refused = ["dead-letters", "drop", "--error", "x", "--reason", "x", "--by", "ana"];
+    run(&settings, 65, &[&refused[..], &["--outcome", "lost"]].concat()).await;
+}
+
+#[tokio::test]
+async fn a_field_is_renamed_in_many_events_and_the_audit_keeps_what_changed() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let settings = world.usher().smtp(&smtp);
+    let _usher = settings.start().await;
+    for name in ["e-1", "e-2", "e-3"] {
+        let event = booking(name, &format!("{name}@example.com"));
+        let event = with(event, &json!({"movie_title": null, "film": "Solaris"}));
+        world.broker.publish(BOOKINGS, event.to_string()).await;
+    }
+    let records = world.until_records(3).await;
+    let replay = ["dead-letters", "replay", "--error", "missing_variable", "--reason", "a typo"];
+    let rename = ["--by", "ana", "--rename", "film=movie_title"];
+    let tried = run(&settings, 0, &[&replay[..], &rename].concat()).await;
+    assert_eq!(tried.matches(r#"movie_title: nothing -> "Solaris""#).count(), 3, "{tried}");
+    assert!(tried.contains("nothing was done"), "{tried}");
+    run(&settings, 0, &[&replay[..], &rename, &["--yes"]].concat()).await;
+    let sent = brief(&world.until_records(6).await);
+    assert_eq!(sent.iter().filter(|one| one.ends_with("2 sent ")).count(), 3, "{sent:?}");
+    let shown = run(&settings, 0, &["audit", "show", &id_of(&records, "e-1@example.com")]).await;
+    assert!(shown.contains(r#"film: "Solaris" -> nothing"#), "{shown}");
+    assert!(shown.contains(r#"movie_title: nothing -> "Solaris""#), "{shown}");
+}
