@@ -43,15 +43,16 @@ impl Stage {
         let deadline = Instant::now() + SETTLED + many;
         let broker = self.broker().await;
         loop {
-            // The queues first: the question to the audit goes through all its records, and the MongoDB of the
-            // tests answers nobody else meanwhile.
-            while Instant::now() < deadline
-                && (!left(&broker).await.is_empty() || self.over().await < wanted)
-            {
+            while Instant::now() < deadline {
+                let asked = Instant::now();
+                if self.over().await >= wanted && left(&broker).await.is_empty() {
+                    break;
+                }
                 if instances.iter_mut().all(Usher::has_ended) {
                     instances.push(self.start(&[]));
                 }
-                tokio::time::sleep(Duration::from_millis(50).max(many / 500)).await;
+                // The question goes through all records, and writes to the MongoDB of the tests wait meanwhile.
+                tokio::time::sleep(Duration::from_millis(50).max(4 * asked.elapsed())).await;
             }
             for instance in &mut instances {
                 instance.terminate().await;
