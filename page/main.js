@@ -7,7 +7,7 @@ import * as find from "./find.js";
 import * as live from "./live.js";
 import * as moves from "./moves.js";
 import { toast } from "./toast.js";
-import { ofEventTime, t, translate } from "./words.js";
+import { arrow, ofEventTime, t, translate } from "./words.js";
 
 const REFRESH = 5 * 60_000;
 // Many reschedules at once are asked about once.
@@ -33,7 +33,7 @@ function refresh() {
 }
 
 function moved({ reserva_id: booking, cliente_nombre: name, fecha_nueva: date }) {
-  const text = t.toastText(name ?? t.someone) + (date ? ` → ${ofEventTime(date)}` : "");
+  const text = t.toastText(name ?? t.someone) + (date ? ` ${arrow} ${ofEventTime(date)}` : "");
   toast(t.toastTitle(booking ?? "–"), text);
   clearTimeout(gathering);
   gathering = setTimeout(refresh, GATHER);

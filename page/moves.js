@@ -2,7 +2,7 @@
 
 import { Refused, markAllRead, markRead, unread } from "./api.js";
 import { $, el, isProblem, state } from "./dom.js";
-import { ofEventTime, ofMoment, ofNumber, ofState, t } from "./words.js";
+import { arrow, ofEventTime, ofMoment, ofNumber, ofState, t } from "./words.js";
 
 let period;
 let page = 1;
@@ -50,11 +50,11 @@ function item(moved) {
   ].filter(Boolean).join(" · ");
   return el(
     "li", { "data-id": moved.id },
-    el("p", { class: "who" }, moved.cliente.nombre ?? t.erased, el("span", { class: "of" }, ` · ${t.bookingOf(booking)}`)),
+    el("p", { class: "who" }, el("bdi", {}, moved.cliente.nombre ?? t.erased), el("span", { class: "of" }, ` · ${t.bookingOf(booking)}`)),
     el("p", { class: "when" },
       el("span", { class: "unseen" }, t.from), el("del", {}, ofEventTime(moved.fecha_anterior)),
       el("span", {},
-        el("span", { "aria-hidden": "true" }, "→ "), el("span", { class: "unseen" }, t.to),
+        el("span", { "aria-hidden": "true" }, `${arrow} `), el("span", { class: "unseen" }, t.to),
         el("ins", {}, ofEventTime(moved.fecha_nueva))),
       isProblem(moved.estado) ? state(moved.estado, ofState(moved.estado)) : null),
     el("p", { class: "why" }, why),

@@ -32,6 +32,8 @@ const moment = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle:
 const onWrittenClock = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
 const dayOfMonth = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", timeZone: "UTC" });
 
+/** From before to after, as it is read. */
+export const arrow = words.dir === "rtl" ? "←" : "→";
 export const ofNumber = (value) => number.format(value);
 export const ofRate = (value) => (value == null ? "–" : `${number.format(value)} %`);
 export const ofDay = (day) => dayOfMonth.format(new Date(`${day}T00:00:00Z`));

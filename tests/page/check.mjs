@@ -177,6 +177,14 @@ try {
   assert.equal(await text(spanish, "#status-text"), "En vivo");
   await until("the list is there", async () => (await spanish.$$("#moves li")).length === 4);
   await shoot(spanish, "spanish");
+
+  // From right to left.
+  const arabic = await open("ar-EG,ar;q=0.9");
+  await signIn(arabic);
+  await until("it is in Arabic", async () => (await text(arabic, "#moved-title")).startsWith("الحجوزات"));
+  assert.deepEqual(await arabic.$eval("html", (html) => [html.lang, html.dir]), ["ar", "rtl"]);
+  await until("the list is there", async () => (await arabic.$$("#moves li")).length === 4);
+  await shoot(arabic, "arabic");
   await stop();
 } catch (error) {
   faults.push(error.stack);
