@@ -14,7 +14,7 @@ use crate::{
     logging,
     metrics::Metrics,
     receipts::ReturnPath,
-    routing::{ChannelKind, EMBEDDED_ROUTES, Identity, Route, RoutingTable},
+    routing::{BrandChoice, ChannelKind, EMBEDDED_ROUTES, Identity, Route, RoutingTable},
     supervisor::Supervisor,
     template::{
         Globals, Templates, Trial,
@@ -233,7 +233,8 @@ fn with_return_path(sender: Sender, relay: &Relay, identity: &Identity) -> Resul
     Ok(sender.returning_to(path.map_err(|reason| format!("BOUNCE_ADDRESS {reason}"))?))
 }
 
-/// Routes that relays name and nobody knows, and routes whose mail no relay takes.
+/// Routes that relays name and nobody knows, relays that brands name and nobody knows, and routes whose mail no
+/// relay takes, in one of their brands.
 fn relay_faults(routing: &RoutingTable, relays: &[Relay]) -> Vec<String> {
     let unknown = relays.iter().flat_map(|relay| {
         let unknown = relay.routes.iter().filter(|name| routing.route(name).is_none());
@@ -242,12 +243,31 @@ fn relay_faults(routing: &RoutingTable, relays: &[Relay]) -> Vec<String> {
     let takes = |relay: &Relay, route: &Route| {
         relay.routes.is_empty() || relay.routes.contains(&route.name)
     };
-    let routes = routing.routes().into_iter().filter(|route| route.channel == ChannelKind::Email);
-    let without = routes.filter(|route| !relays.iter().any(|relay| takes(relay, route)));
+    if relays.is_empty() {
+        return Vec::new();
+    }
+    let mail_routes =
+        || routing.routes().into_iter().filter(|route| route.channel == ChannelKind::Email);
+    let without = mail_routes().filter(|route| !relays.iter().any(|relay| takes(relay, route)));
     let without =
         without.map(|route| format!("relay: none takes mail of the route {}", route.name));
-    let without = without.filter(|_| !relays.is_empty());
-    unknown.chain(without).collect()
+    let mut faults: Vec<String> = unknown.chain(without).collect();
+    for (name, brand) in routing.brands() {
+        let unknown = brand.relays.iter().filter(|it| !relays.iter().any(|one| one.name == **it));
+        faults
+            .extend(unknown.map(|it| format!("brand {name:?}: relays: there is no relay {it:?}")));
+    }
+    for route in mail_routes() {
+        for name in route.brand.iter().flat_map(BrandChoice::names) {
+            let allowed = routing.brands().get(name).map(|brand| &brand.relays);
+            let Some(allowed) = allowed.filter(|allowed| !allowed.is_empty()) else { continue };
+            if !relays.iter().any(|one| allowed.contains(&one.name) && takes(one, route)) {
+                let route = &route.name;
+                faults.push(format!("brand {name:?}: none of its relays takes mail of {route}"));
+            }
+        }
+    }
+    faults
 }
 
 /// The author's templates over the shipped ones, unless the routes stand alone.

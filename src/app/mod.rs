@@ -56,7 +56,7 @@ pub(crate) async fn run(
 
     // Lasts until everything else is drained.
     let end = CancellationToken::new();
-    services.prepare_database(&supervisor, &telemetry.health);
+    services.prepare_database(&supervisor, &configuration.routing, &telemetry.health);
     services.feed_listeners(&supervisor, &end, &telemetry.metrics);
     let (limits, metrics) = (settings.http_limits, &telemetry.metrics);
     http::serve(listener, limits, metrics, reporter.clone(), api, &supervisor, &end)?;

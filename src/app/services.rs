@@ -26,7 +26,7 @@ use crate::{
         redis::{ForeignLedger, RedisLedger},
     },
     metrics::Metrics,
-    routing::Identity,
+    routing::{Identity, RoutingTable},
     scheduler::mongo::MongoScheduler,
     status_events::StatusEvents,
     stream_source::StreamSource,
@@ -116,11 +116,16 @@ impl Services {
     }
 
     /// Makes indexes and views as soon as MongoDB answers.
-    pub(super) fn prepare_database(&self, supervisor: &Supervisor, health: &Health) {
+    pub(super) fn prepare_database(
+        &self,
+        supervisor: &Supervisor,
+        routing: &RoutingTable,
+        health: &Health,
+    ) {
         let stores = (self.audit.clone(), self.scheduler.clone(), self.outbox.clone());
-        let health = health.clone();
+        let (correlation, health) = (routing.correlation_names(), health.clone());
         supervisor.spawn_until_done(Task::DatabasePreparation, move || {
-            prepare_database(stores.clone(), health.clone())
+            prepare_database(stores.clone(), correlation.clone(), health.clone())
         });
     }
 
@@ -202,12 +207,13 @@ async fn feed(configuration: &Configuration) -> Result<Option<Feed>, Failure> {
 
 async fn prepare_database(
     (audit, scheduler, outbox): (Arc<MongoAudit>, Arc<MongoScheduler>, Arc<Outbox>),
+    correlation: Vec<String>,
     health: Health,
 ) {
     let mut backoff = Backoff::default();
     let preparing = health.mongodb.when("preparing");
     loop {
-        let prepared = prepare(&audit, &scheduler, outbox.requests());
+        let prepared = prepare(&audit, &scheduler, outbox.requests(), &correlation);
         match timeout(PREPARE_TIMEOUT, prepared).await {
             Ok(Ok(refused)) => {
                 for Refused { what, reason } in refused {
@@ -232,8 +238,9 @@ pub(crate) async fn prepare(
     audit: &MongoAudit,
     scheduler: &MongoScheduler,
     requests: &MongoRequests,
+    correlation: &[String],
 ) -> anyhow::Result<Vec<Refused>> {
-    let mut refused = audit.prepare().await?;
+    let mut refused = audit.prepare(correlation).await?;
     refused.extend(scheduler.prepare().await?);
     refused.extend(requests.prepare().await?);
     Ok(refused)

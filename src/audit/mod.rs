@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use receipt::{BounceKind, Evidence, Receipt, ReceiptStatus};
-pub use record::{DeliveryError, EventRef, Record, Smtp, Status, TemplateRef, Timings};
+pub use record::{DeliveryError, EventRef, MessageRef, Record, Smtp, Status, TemplateRef, Timings};
 
 use crate::routing::DeliveryId;
 

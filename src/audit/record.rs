@@ -54,6 +54,9 @@ pub struct Record {
     pub smtp: Option<Smtp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
+    /// What the message was, beside its template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<MessageRef>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<DeliveryError>,
     /// Searchable ids from the event, such as `booking_id` and `transaction_id`.
@@ -157,6 +160,27 @@ pub struct TemplateRef {
     pub locale: String,
     /// Hash of the template's text.
     pub version: String,
+}
+
+/// How a message was rendered, and as what it went out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageRef {
+    /// The brand of the routes file; `None` for that of the settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brand: Option<String>,
+    /// In which its times are printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_name: Option<String>,
+    /// SHA-256 in hex of the mail's headers and body. `None` where it has secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// SHA-256 in hex of subject, HTML and text. `None` where they have secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_sha256: Option<String>,
 }
 
 /// Outcome of an attempt.

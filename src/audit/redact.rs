@@ -23,6 +23,10 @@ impl Record {
         if let Some(smtp) = &mut self.smtp {
             ERASED.clone_into(&mut smtp.reply);
         }
+        if let Some(message) = &mut self.message {
+            // Who guesses the content could confirm it.
+            (message.sha256, message.content_sha256) = (None, None);
+        }
         self.erased_at = Some(at);
     }
 }

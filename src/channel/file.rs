@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
-use super::{Channel, Outcome, Outgoing, Slot, SlotRequest, email::Sender};
+use super::{Attempted, Channel, Outcome, Outgoing, Slot, SlotRequest, email::Sender};
 use crate::{
     health::{Dependency, State},
     private_files,
@@ -58,17 +58,24 @@ struct FileSlot {
 
 #[async_trait]
 impl Slot for FileSlot {
-    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
+    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Attempted {
         let mail = match self.sender.compose_aside(message).await {
             Ok(mail) => mail,
-            Err(reason) => return Outcome::Impossible(reason),
+            Err(reason) => return Outcome::Impossible(reason).into(),
         };
+        let seal = mail.seal();
+        Attempted { outcome: self.store(message, mail.text, latch).await, mail: Some(seal) }
+    }
+}
+
+impl FileSlot {
+    async fn store(&self, message: &Outgoing, text: String, latch: BoxFuture<'_, bool>) -> Outcome {
         // The Message-ID names the file, so a second copy replaces the first. The rename is atomic.
         let name = message.message_id.trim_matches(['<', '>']).split('@').next().unwrap_or("mail");
         let part = self.folder.join(format!(".{name}.part"));
         let whole = self.folder.join(format!("{name}.eml"));
         let path = part.clone();
-        let written = tokio::task::spawn_blocking(move || private_files::write(&path, &mail.text));
+        let written = tokio::task::spawn_blocking(move || private_files::write(&path, &text));
         if let Err(error) = written.await.unwrap_or_else(|error| Err(error.into())) {
             // A full disk is no fault of this mail. What was written of it takes room.
             let _ = std::fs::remove_file(&part);

@@ -89,6 +89,8 @@ pub enum CalendarTime {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SlotRequest<'a> {
     pub route: &'a str,
+    /// The only relays that its brand allows; empty: any.
+    pub relays: &'a [String],
     /// A retry is not what a server that failed is tried with, while another works.
     pub is_retry: bool,
     /// The relay that may have the message already, so that no other one gets it.
@@ -129,7 +131,29 @@ pub trait Slot: Send {
 
     /// Sends one message. `latch` is awaited right before the body goes out; unless it gives `true`,
     /// nothing goes out.
-    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome;
+    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Attempted;
+}
+
+/// One attempt: what was composed, if anything was, and what became of it.
+#[derive(Debug)]
+pub struct Attempted {
+    pub outcome: Outcome,
+    pub mail: Option<MailSeal>,
+}
+
+/// What identifies a mail as it went out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailSeal {
+    pub from_address: String,
+    pub from_name: String,
+    /// SHA-256 of headers and body in hex, before dots are doubled.
+    pub sha256: String,
+}
+
+impl From<Outcome> for Attempted {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, mail: None }
+    }
 }
 
 /// The outcome of one attempt.

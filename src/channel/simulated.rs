@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
-use super::{Channel, Outcome, Outgoing, Slot, SlotRequest, email::Sender};
+use super::{Attempted, Channel, Outcome, Outgoing, Slot, SlotRequest, email::Sender};
 use crate::text::printable;
 
 pub struct Simulated {
@@ -40,14 +40,14 @@ struct SimulatedSlot {
 
 #[async_trait]
 impl Slot for SimulatedSlot {
-    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
+    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Attempted {
         // The mail is composed, so that one which could not be sent is not recorded as simulated.
         let mail = match self.sender.compose_aside(message).await {
             Ok(mail) => mail,
-            Err(reason) => return Outcome::Impossible(reason),
+            Err(reason) => return Outcome::Impossible(reason).into(),
         };
         if !latch.await {
-            return Outcome::Withheld;
+            return Outcome::Withheld.into();
         }
         if self.print {
             use std::io::Write;
@@ -55,6 +55,6 @@ impl Slot for SimulatedSlot {
             // A closed standard output does not fail the delivery.
             let _ = writeln!(out, "{}", printable(&mail.text));
         }
-        Outcome::Simulated
+        Attempted { outcome: Outcome::Simulated, mail: Some(mail.seal()) }
     }
 }

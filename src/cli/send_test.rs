@@ -42,8 +42,11 @@ pub(super) async fn send(
     let audit = open_audit(&loaded.settings, Metrics::default(), &supervisor).await?;
     let channel = email(loaded, &Telemetry::default(), ledger)?;
     channel.check_recipient(to).map_err(Failure::data)?;
+    let brand = mail.rendered.brand.as_ref();
+    let brand = brand.and_then(|name| loaded.routing.brands().get(name));
+    let relays = brand.map(|brand| brand.relays.as_slice()).unwrap_or_default();
     let slot = async |except: &[String]| {
-        let request = SlotRequest { route, except, ..SlotRequest::default() };
+        let request = SlotRequest { route, relays, except, ..SlotRequest::default() };
         timeout(PATIENCE, channel.ready(request)).await.map_err(|_| {
             Failure::unavailable(anyhow::anyhow!("the mail server was not ready within a minute"))
         })
@@ -60,7 +63,7 @@ pub(super) async fn send(
     let mut not_taken_by = Vec::new();
     let outcome = loop {
         let relay = ready.relay().map(ToOwned::to_owned);
-        match ready.send(&mail, Box::pin(async { true })).await {
+        match ready.send(&mail, Box::pin(async { true })).await.outcome {
             Outcome::Elsewhere => not_taken_by.extend(relay),
             Outcome::Withheld => {}
             outcome => break outcome,

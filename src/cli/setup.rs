@@ -15,7 +15,8 @@ pub(super) async fn run(config: Option<&Path>) -> Result<ExitCode, Failure> {
     let (loaded, audit) = configuration::load_with_audit(config).await?;
     let scheduler = MongoScheduler::new(audit.database(), &Supervisor::default());
     let requests = MongoRequests::new(audit.database(), loaded.settings.audit_retention);
-    let refused = services::prepare(&audit, &scheduler, &requests).await;
+    let correlation = loaded.routing.correlation_names();
+    let refused = services::prepare(&audit, &scheduler, &requests, &correlation).await;
     let refused = refused.map_err(Failure::unavailable)?;
     if refused.is_empty() {
         print("indexes, views and validators are in place");

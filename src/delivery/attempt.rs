@@ -83,8 +83,12 @@ impl Pipeline {
         let route = &ctx.delivery.route;
         let _waiting = self.health.work.waits_for(route.channel.as_str());
         let channel = self.channel(route.channel);
+        // A brand that the event may not choose is told by what composes the mail.
+        let brand = route.brand_of(ctx.event).unwrap_or_default();
+        let brand = brand.and_then(|name| self.routing.brands().get(name));
         let request = SlotRequest {
             route: &route.name,
+            relays: brand.map(|brand| brand.relays.as_slice()).unwrap_or_default(),
             is_retry: ctx.delivery.attempt > 1,
             relay: ctx.pinned_relay(),
             except: &ctx.not_taken_by,
@@ -219,12 +223,13 @@ impl Pipeline {
     ) -> Outcome {
         let began = Instant::now();
         ctx.relay = slot.relay().map(ToOwned::to_owned);
-        let outcome = slot.send(&outgoing, Box::pin(self.latch(ctx))).await;
+        let attempted = slot.send(&outgoing, Box::pin(self.latch(ctx))).await;
         // The largest thing that a delivery holds, and its record may have to wait.
         drop(outgoing);
         ctx.timings.send_ms = millis(began);
-        ctx.span.sent(began, outcome.reply());
-        outcome
+        ctx.span.sent(began, attempted.outcome.reply());
+        ctx.keep_seal(attempted.mail);
+        attempted.outcome
     }
 
     /// Whether the body may go out: only while the claim is still ours.

@@ -13,9 +13,9 @@ use serde_json::{Map, Value};
 
 use super::record::{MAX_SUBJECT, cut, mask, millis, short, storable};
 use crate::{
-    audit::{Smtp, TemplateRef, Timings},
+    audit::{MessageRef, Smtp, TemplateRef, Timings},
     broker::Message,
-    channel::Outcome,
+    channel::{MailSeal, Outcome},
     event::Event,
     ledger::{InstanceName, Owner},
     redaction::mask_secrets,
@@ -49,6 +49,8 @@ pub(super) struct DeliveryContext<'a> {
     pub(super) is_erased: bool,
     /// Subject and template of the rendered message.
     pub(super) rendered: Option<(String, TemplateRef)>,
+    /// How the message was rendered and as what it went out.
+    pub(super) sent_as: Option<MessageRef>,
     /// Variables for the record.
     pub(super) data: Map<String, Value>,
     pub(super) smtp: Option<Smtp>,
@@ -120,6 +122,7 @@ impl<'a> DeliveryContext<'a> {
             is_unknown: false,
             is_erased: false,
             rendered: None,
+            sent_as: None,
             data: Map::new(),
             smtp: None,
             relay: None,
@@ -176,6 +179,21 @@ impl<'a> DeliveryContext<'a> {
         let subject = mask_secrets(&rendered.subject, &self.secrets);
         let subject = subject.chars().take(MAX_SUBJECT).collect();
         self.rendered = Some((subject, rendered.template.clone()));
+        self.sent_as = Some(MessageRef {
+            brand: rendered.brand.clone(),
+            time_zone: rendered.time_zone.clone(),
+            // A short code could be found by trying all of them.
+            content_sha256: self.secrets.is_empty().then(|| rendered.sha256()),
+            ..MessageRef::default()
+        });
+    }
+
+    pub(super) fn keep_seal(&mut self, seal: Option<MailSeal>) {
+        if let (Some(sent_as), Some(seal)) = (&mut self.sent_as, seal) {
+            sent_as.from_address = Some(seal.from_address);
+            sent_as.from_name = Some(seal.from_name);
+            sent_as.sha256 = self.secrets.is_empty().then_some(seal.sha256);
+        }
     }
 
     pub(super) fn keep_outcome(&mut self, outcome: Outcome) {

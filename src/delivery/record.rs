@@ -67,6 +67,7 @@ impl DeliveryContext<'_> {
             relay: self.relay.clone(),
             smtp: self.smtp.clone(),
             message_id: self.message_id.clone(),
+            message: self.sent_as.clone(),
             error: kind
                 .map(|kind| DeliveryError { kind: kind.to_owned(), message: cut(&self.reason) }),
             correlation: self.correlation(),
@@ -149,6 +150,7 @@ impl Pipeline {
             relay: None,
             smtp: None,
             message_id: None,
+            message: None,
             error: Some(DeliveryError { kind: kind.to_owned(), message: cut(reason) }),
             correlation: BTreeMap::new(),
             timings: Timings::default(),

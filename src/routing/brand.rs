@@ -27,6 +27,9 @@ pub struct Brand {
     pub color: Option<String>,
     /// Lines below all mail, such as a postal address.
     pub footer: Option<String>,
+    /// Names of the only relays that its mail goes over; empty: any.
+    #[serde(default)]
+    pub relays: Vec<String>,
 }
 
 /// Which brand a route's mail has.
@@ -92,7 +95,7 @@ impl Brand {
 
 impl BrandChoice {
     /// Every brand that it can lead to.
-    pub(super) fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         match self {
             Self::Fixed(name) => std::slice::from_ref(name),
             Self::Field(field) => &field.allow,

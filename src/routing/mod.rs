@@ -13,7 +13,7 @@ mod variable_type;
 mod variables;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -140,6 +140,12 @@ impl RoutingTable {
 
     pub fn route_names(&self) -> impl Iterator<Item = &str> {
         self.routes().into_iter().map(|route| route.name.as_str())
+    }
+
+    /// The names of all ids that records are found by.
+    pub fn correlation_names(&self) -> Vec<String> {
+        let names = self.routes.values().flat_map(|route| route.correlation.iter().cloned());
+        names.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The brands by their names.

@@ -2,7 +2,7 @@
 //!
 //! At load the includes of each part are put in (include.rs), MJML becomes HTML (mjml.rs) and what is left is checked
 //! against what its routes declare (lint). The `handlebars` crate reads the tags and renders them, with the
-//! helpers of helpers.rs, which print values by their types and count what they render.
+//! helpers of helpers/, which print values by their types and count what they render.
 
 mod ascii;
 mod compile;
@@ -30,6 +30,7 @@ use arc_swap::ArcSwap;
 use handlebars::{Context, Handlebars, JsonRender, RenderContext, Renderable};
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 pub use self::compile::Compiled;
 pub use self::validate::{Trial, sample};
@@ -64,8 +65,24 @@ pub struct Rendered {
     pub text: String,
     /// What it was made from.
     pub template: TemplateRef,
+    /// The brand of the routes file that it has; `None` for that of the settings.
+    pub brand: Option<String>,
+    /// In which its times are printed.
+    pub time_zone: Option<String>,
     /// Why a template of the database was not used although there is one.
     pub instead_of: Option<String>,
+}
+
+impl Rendered {
+    /// SHA-256 in hex of subject, HTML and text, each with its length before it.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in [&self.subject, &self.html, &self.text] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hex::encode(hash.finalize())
+    }
 }
 
 /// A template could not be rendered: its own fault, not the event's.
@@ -119,6 +136,7 @@ fn brand(brand: &config::Brand) -> Value {
         from_name: None,
         reply_to: None,
         footer: None,
+        relays: Vec::new(),
     })
 }
 
@@ -345,7 +363,9 @@ impl Templates {
             locale: formatter.tag.clone(),
             version: compiled.version.clone(),
         };
-        Ok(Rendered { subject, html, text, template, instead_of: None })
+        let time_zone = zone.as_ref().and_then(TimeZone::iana_name).map(ToOwned::to_owned);
+        let brand = route.brand_of(event).unwrap_or_default().map(ToOwned::to_owned);
+        Ok(Rendered { subject, html, text, template, brand, time_zone, instead_of: None })
     }
 
     /// What a template sees: the variables by their types, and what every template sees.

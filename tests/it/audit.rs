@@ -1,6 +1,7 @@
 //! `usher audit`, as operators and auditors use it.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::{
     dead_letters::run,
@@ -85,6 +86,7 @@ async fn deliveries_are_found_by_what_is_known_of_them() {
         (&[][..], &["ana", "bob", "code", "eve", "odd", "paid"][..]),
         (&["--recipient", "ANA@example.com"], &["ana", "code", "paid"]),
         (&["--booking", "B-1"], &["ana", "paid"]),
+        (&["--about", "transaction_id=T"], &["paid"]),
         (&["--event", "paid-again"], &["paid-again"]),
         (&["--status", "failed,rejected"], &["eve", "odd"]),
         // It was tried again since.
@@ -125,6 +127,55 @@ async fn a_mail_is_rendered_again_as_it_went_out() {
     let unix = |text: &str| text.replace("\r\n", "\n").trim_end().to_owned();
     assert_eq!(unix(shown["mail"]["text"].as_str().unwrap()), unix(&mail.text()));
     assert_eq!(unix(shown["mail"]["html"].as_str().unwrap()), unix(&mail.html()));
+}
+
+#[tokio::test]
+async fn a_mail_that_would_be_another_today_says_so() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let settings = world.usher().smtp(&smtp).set("FROM_NAME", "Cine").set("TIMEZONE", "Asia/Tokyo");
+    let _usher = settings.start().await;
+    let showtime = json!({"show_datetime": "2027-03-01T20:00:00Z", "prices": [10.0, 2.50]});
+    let event = with(booking("e-1", "ana@example.com"), &showtime);
+    world.broker.publish(BOOKINGS, event.to_string()).await;
+    let code = json!({
+        "event_id": "code", "event_type": "auth.two_factor_code", "email": "bo@example.com",
+        "full_name": "Bo", "verification_code": "918273",
+    });
+    world.broker.publish(ACCOUNTS, code.to_string()).await;
+    let records = world.until_records(2).await;
+    let of = |event: &str| records.iter().find(|it| text(it, "event.id") == event).unwrap();
+    let mails = smtp.until_accepted(2).await;
+    let mail = mails.iter().find(|mail| mail.to == "ana@example.com").expect("a mail");
+    assert_eq!(text(of("e-1"), "message.sha256"), hex::encode(Sha256::digest(&mail.raw)));
+    // Who reads the record could find the code by trying all codes.
+    assert_eq!(
+        text(of("code"), "message.sha256") + &text(of("code"), "message.content_sha256"),
+        ""
+    );
+
+    let id = text(of("e-1"), "delivery_id");
+    let warning = "this is not what went out";
+    let show = async |settings: &Builder| run(settings, 0, &["audit", "show", &id]).await;
+    let shown = show(&settings).await;
+    assert!(shown.contains("sender    Cine <") && shown.contains("times of Asia/Tokyo"), "{shown}");
+    assert!(!shown.contains(warning), "{shown}");
+    // The times are those that went out.
+    let elsewhere = settings.clone().set("TIMEZONE", "America/Bogota");
+    assert_eq!(show(&elsewhere).await, shown);
+    let renamed = settings.clone().set("FROM_NAME", "Teatro");
+    let shown = show(&renamed).await;
+    assert!(shown.contains(warning) && shown.contains("sender    Cine <"), "{shown}");
+    let json = run(&renamed, 0, &["audit", "show", &id, "--json"]).await;
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert!(json["mail"]["differs"].is_string(), "{json}");
+
+    let erase = ["audit", "erase", "--recipient", "ana@example.com", "--reason", "asked", "--yes"];
+    run(&settings, 0, &erase).await;
+    let records = world.records().await;
+    let erased = records.iter().find(|it| text(it, "event.id") == "e-1").unwrap();
+    assert_eq!(text(erased, "message.from_name"), "Cine");
+    assert_eq!(text(erased, "message.sha256") + &text(erased, "message.content_sha256"), "");
 }
 
 #[tokio::test]
@@ -178,6 +229,7 @@ async fn every_record_is_exported() {
     assert_eq!(sorted(exported.collect()), sorted(records.collect()));
     let csv = recorded.audit(&["export", "--status", "sent", "--format", "csv"]).await;
     assert_eq!(csv.lines().count(), 5, "{csv}");
+    assert!(csv.contains(r#""{""booking_id"":""B-1"",""transaction_id"":""T""}""#), "{csv}");
 }
 
 fn sorted(mut texts: Vec<String>) -> Vec<String> {

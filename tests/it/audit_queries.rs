@@ -1,6 +1,6 @@
 //! The questions of docs/audit.md, asked as the page prints them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{Document, doc};
@@ -10,7 +10,7 @@ use crate::{
     dead_letters::run,
     indexes::assert_uses_an_index,
     support::{
-        events::{ACCOUNTS, BOOKINGS, booking, with},
+        events::{ACCOUNTS, BOOKINGS, booking, rescheduled, with},
         eventually,
         mongosh::Question,
         smtp::{Phase, SmtpServer},
@@ -158,6 +158,140 @@ async fn the_twelve_questions_are_answered_by_real_records_and_by_indexes() {
     assert_eq!(answer(11, &["by", "action", "reason"]), ["ops drop moved away", "dpo erase asked"]);
     assert_eq!(answer(12, &["event.id", "status", "recipient", "subject"]), ["evt-5 sent  "]);
     assert!(answers[11][0].get_document("data").unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_dismissed_or_corrected_is_no_longer_in_doubt_and_no_longer_dead() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let settings = world.usher().smtp(&smtp);
+    let _usher = settings.start().await;
+    smtp.at(Phase::Dot).to("una@example.com").times(2).cut();
+    smtp.at(Phase::Rcpt).to("ana@exmple.com").reply("550 5.1.2 no such domain");
+    smtp.at(Phase::Rcpt).to("eve@example.com").reply("550 5.1.1 no such user");
+    for (id, recipient) in [
+        ("evt-1", "una@example.com"),
+        ("evt-2", "una@example.com"),
+        ("evt-3", "ana@exmple.com"),
+        ("evt-4", "eve@example.com"),
+    ] {
+        world.broker.publish(BOOKINGS, booking(id, recipient).to_string()).await;
+        world.until_records_of(&[id]).await;
+    }
+    let hash = "0".repeat(32);
+    let questions = questions(&[("0123456789abcdef0123456789abcdef", &hash)]);
+    let (dead, in_doubt) = (&questions[3], &questions[7]);
+    assert_eq!((ask(&world, dead).await.len(), ask(&world, in_doubt).await.len()), (2, 2));
+
+    let records = world.records().await;
+    let id_of = |event: &str| {
+        let record = records.iter().find(|record| text(record, "event.id") == event);
+        text(record.expect("a record"), "delivery_id")
+    };
+    let why = ["--reason", "she called", "--by", "ops", "--yes"];
+    let dismissed = id_of("evt-1");
+    run(&settings, 0, &[&["parked", "dismiss", &dismissed], &why[..]].concat()).await;
+    let dead_id = id_of("evt-3");
+    let corrected = ["dead-letters", "replay", &dead_id, "--set", "user_email=ana@example.com"];
+    run(&settings, 0, &[&corrected, &why[..]].concat()).await;
+    smtp.until_accepted(1).await;
+    let left = told(&ask(&world, dead).await, &["recipient"]);
+    assert_eq!(left, ["eve@example.com"]);
+    let left = told(&ask(&world, in_doubt).await, &["delivery_id"]);
+    assert_eq!(left, [id_of("evt-2")]);
+}
+
+/// Field names of the documents in each collection, as the page has them: the words in backticks of its row.
+fn fields_of_collections() -> BTreeMap<String, BTreeSet<String>> {
+    let table = DOCS
+        .split("### Beside `deliveries`")
+        .nth(1)
+        .expect("the section")
+        .split("\n\n")
+        .nth(1)
+        .expect("a table");
+    let rows = table.lines().skip(2).map(|row| row.split('`').skip(1).step_by(2));
+    let rows = rows.map(|mut words| {
+        let collection = words.next().expect("a name").to_owned();
+        (collection, words.map(ToOwned::to_owned).collect())
+    });
+    rows.collect()
+}
+
+#[tokio::test]
+async fn every_field_of_every_collection_is_documented() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let settings = world
+        .usher()
+        .smtp(&smtp)
+        .set("HTTP_API", "on")
+        .set("CONTACT_EMAILS", "team@cine.test")
+        .set("API_TOKENS", "a-token-of-20-letters");
+    let usher = settings.start().await;
+    let token = ("Authorization", "Bearer a-token-of-20-letters");
+    let later = json!({"deliver_at": "2090-01-01T00:00:00Z", "sequence": 1});
+    let dead = with(booking("dead", "eve@example.com"), &json!({"movie_title": null}));
+    let moved = json!({"sequence": 2, "occurred_at": Timestamp::now().to_string(), "timezone": "Asia/Tokyo"});
+    for event in [
+        with(booking("later", "ana@example.com"), &later),
+        with(booking("gone", "gone@example.com"), &later),
+        dead,
+        with(rescheduled("moved", "ana@example.com"), &moved),
+    ] {
+        world.broker.publish(BOOKINGS, event.to_string()).await;
+    }
+    let delivery_of = async |event: &str| {
+        world.until_records_of(&[event]).await;
+        let records = world.records().await;
+        let record = records.iter().find(|record| text(record, "event.id") == event);
+        text(record.expect("a record"), "delivery_id")
+    };
+    let dead = delivery_of("dead").await;
+    let why = ["--reason", "x", "--yes"];
+    let corrected = [
+        "dead-letters",
+        "replay",
+        &dead,
+        "--set",
+        "movie_title=Solaris",
+        "--set",
+        "user_email=bob@example.com",
+    ];
+    run(&settings, 0, &[&corrected, &why[..]].concat()).await;
+    run(&settings, 0, &[&["audit", "erase", "--recipient", "gone@example.com"], &why[..]].concat())
+        .await;
+    let contact = json!({"name": "Ana", "email": "ana@example.com", "message": "?"}).to_string();
+    assert_eq!(usher.ask("POST", "/api/contact/", &[token], Some(&contact)).status, 202);
+    let read = json!({"ids": [delivery_of("moved").await]}).to_string();
+    let read_path = "/api/notificaciones/reprogramaciones/leidas/";
+    assert_eq!(usher.ask("POST", read_path, &[token], Some(&read)).status, 200);
+    let documented = fields_of_collections();
+    let names = [
+        "actions",
+        "template_versions",
+        "erasures",
+        "planned",
+        "bookings",
+        "read_marks",
+        "requests",
+        "counters",
+    ];
+    for name in names {
+        let documents = eventually(&format!("{name} has documents"), async || {
+            let documents = world.all(name).await;
+            (!documents.is_empty()).then_some(documents)
+        })
+        .await;
+        let fields: BTreeSet<String> =
+            documents.iter().flat_map(|document| document.keys().cloned()).collect();
+        let known = &documented[name];
+        assert!(
+            fields.is_subset(known),
+            "{name}: {:?} is not documented",
+            fields.difference(known)
+        );
+    }
 }
 
 /// Every field of the schema; those of its objects with a dot.

@@ -100,6 +100,10 @@ async fn each_query_of_usher_has_its_index_and_what_is_no_record_is_refused() {
     let since = Some(Timestamp::now() - SignedDuration::from_hours(1));
     let found_by = [
         Filter { booking: some("B"), ..Filter::default() },
+        Filter {
+            correlation: Some(("transaction_id".to_owned(), "T".to_owned())),
+            ..Filter::default()
+        },
         Filter { event: some("e"), ..Filter::default() },
         Filter { recipient_hash: some("h"), ..Filter::default() },
         Filter { kind: some("booking.confirmed"), since, ..Filter::default() },

@@ -4,7 +4,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{smtp::SmtpServer, usher::Builder, world::World};
+use crate::support::{
+    smtp::SmtpServer,
+    usher::Builder,
+    world::{World, text},
+};
 
 const QUEUE: &str = "notification.order_events";
 
@@ -85,4 +89,59 @@ async fn a_list_of_objects_in_three_languages_for_two_brands_takes_files_alone()
     let letter = world.broker.take_one("usher.poison").await;
     let reason = "shop: route \"order-shipped\" has no brand \"other\": it has nova, orient";
     assert_eq!(letter.reason(), reason);
+}
+
+#[tokio::test]
+async fn a_brands_mail_goes_over_its_own_relays_alone() {
+    let world = World::new().await;
+    let (nova, orient) = (SmtpServer::start().await, SmtpServer::start().await);
+    let table = |(name, server): (&str, &SmtpServer)| {
+        let port = server.port();
+        format!("[[relay]]\nname = '{name}'\nserver = '127.0.0.1'\nport = {port}\ntls = 'none'\n")
+    };
+    let file = world.folder().join("usher.toml");
+    let relays = [("nova", &nova), ("orient", &orient)].map(table).concat();
+    std::fs::write(&file, relays).expect("a file");
+    let usher = with_example(world.usher())
+        .set("USHER_CONFIG", file.display().to_string())
+        .set("TIMEZONE", "Africa/Cairo");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/order_shipped/routes.toml");
+    let example = std::fs::read_to_string(example).expect("routes");
+    let routes = world.folder().join("routes.toml");
+    let with_relays = |relays: &str| {
+        let brand = "[brand.orient]\n";
+        let text = example.replace(brand, &format!("{brand}relays = [{relays}]\n"));
+        std::fs::write(&routes, text).expect("a file");
+    };
+    let usher = usher.set("ROUTES_FILE", routes.display().to_string());
+    with_relays("'orient', 'nowhere'");
+    let refused = usher.output(&["check", "--offline"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("brand \"orient\": relays: there is no relay \"nowhere\""), "{said}");
+
+    with_relays("'orient'");
+    let _usher = usher.start().await;
+    for id in ["one", "two"] {
+        let changes = json!({
+            "shop": "orient", "locale": "ar", "event_id": id,
+            "user_email": format!("{id}@example.com"),
+        });
+        world.broker.publish(QUEUE, sample(&changes).to_string()).await;
+    }
+    orient.until_accepted(2).await;
+    assert!(nova.received().is_empty());
+    for record in world.until_records(2).await {
+        let recorded = [
+            "smtp.relay",
+            "message.brand",
+            "message.from_address",
+            "message.from_name",
+            "message.time_zone",
+            "template.locale",
+        ]
+        .map(|field| text(&record, field));
+        let expected =
+            ["orient", "orient", "orders@orient.example", "مكتبة الشرق", "Africa/Cairo", "ar"];
+        assert_eq!(recorded, expected);
+    }
 }

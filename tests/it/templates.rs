@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::sms::{cancelled, with_gateway};
 use crate::support::{
-    events::{BOOKINGS, booking, with},
+    events::{ACCOUNTS, BOOKINGS, booking, with},
     eventually,
     gateway::Gateway,
     smtp::SmtpServer,
@@ -348,8 +348,13 @@ async fn a_candidate_is_tried_on_what_was_sent() {
     for event in &bookings {
         world.broker.publish(BOOKINGS, event.to_string()).await;
     }
-    running.until_processed(bookings.len()).await;
-    world.until_records(bookings.len()).await;
+    let code = json!({
+        "event_id": "code", "event_type": "auth.two_factor_code", "email": "eva@example.com",
+        "full_name": "Eva", "verification_code": "918273",
+    });
+    world.broker.publish(ACCOUNTS, code.to_string()).await;
+    running.until_processed(bookings.len() + 1).await;
+    world.until_records(bookings.len() + 1).await;
     let erase = ["audit", "erase", "--recipient", "gone@example.com", "--reason", "asked", "--yes"];
     run(&usher, &erase, 0).await;
 
@@ -381,6 +386,17 @@ async fn a_candidate_is_tried_on_what_was_sent() {
     }
     write("en.txt.hbs", "{{list seats}}");
     assert!(run(&usher, &tried, 0).await.contains("0 fail"));
+
+    // What was masked can't be rendered again.
+    for part in ["en.subject.hbs", "en.txt.hbs"] {
+        write(part, "{{verification_code}}");
+    }
+    write("en.mjml.hbs", "<mj-text>{{verification_code}}</mj-text>");
+    let tried = ["templates", "try", "two_factor_auth_code", "--from", folder.to_str().unwrap()];
+    let printed = run(&usher, &tried, 0).await;
+    for line in ["0 deliveries rendered (en)", "1 skipped: they have masked values"] {
+        assert!(printed.contains(line), "{line}: {printed}");
+    }
     assert!(run(&usher, &["templates", "list"], 0).await.contains("file"));
 }
 

@@ -232,7 +232,8 @@ impl MongoAudit {
         if own {
             set.insert("recipient", "");
         }
-        let change = vec![doc! {"$set": set}];
+        let digests = ["message.sha256", "message.content_sha256"];
+        let change = vec![doc! {"$set": set}, doc! {"$unset": digests.as_slice()}];
         self.collection(DELIVERIES).update_many(filter, change).await.map_err(failed)?;
         Ok(())
     }

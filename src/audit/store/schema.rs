@@ -26,8 +26,9 @@ const NAMESPACE_EXISTS: i32 = 48;
 
 impl MongoAudit {
     /// Creates indexes, validator and view if they are missing or differ, and gives what the server
-    /// refused for lack of permissions: records can be written without it.
-    pub async fn prepare(&self) -> Result<Vec<Refused>, AuditError> {
+    /// refused for lack of permissions: records can be written without it. Records are found by each of the
+    /// `correlation` names.
+    pub async fn prepare(&self, correlation: &[String]) -> Result<Vec<Refused>, AuditError> {
         let became = doc! {"became": {"$exists": true}};
         let became = IndexOptions::builder().partial_filter_expression(became).build();
         let by_target = vec![
@@ -37,7 +38,7 @@ impl MongoAudit {
         ];
         let mut refused = Vec::new();
         for (name, indexes) in [
-            (DELIVERIES, delivery_indexes()),
+            (DELIVERIES, delivery_indexes(correlation)),
             (ACTIONS, by_target),
             (ERASURES, vec![purge_index("purge_at")]),
             (READ_MARKS, vec![purge_index("purge_at")]),
@@ -115,11 +116,11 @@ impl MongoAudit {
 
 /// One index for each way in which usher, its commands and the queries of docs/audit.md find
 /// records.
-fn delivery_indexes() -> Vec<IndexModel> {
+fn delivery_indexes(correlation: &[String]) -> Vec<IndexModel> {
     // Few records are retries, so this index stays small.
     let retries = doc! {"status": Status::Retrying.as_str()};
     let retries = IndexOptions::builder().partial_filter_expression(retries).build();
-    vec![
+    let mut indexes = vec![
         index(doc! {"delivery_id": 1, "at": 1}),
         index(doc! {"event.id": 1}),
         index(doc! {"correlation.booking_id": 1, "at": 1}),
@@ -130,7 +131,15 @@ fn delivery_indexes() -> Vec<IndexModel> {
         index(doc! {"at": 1}),
         IndexModel::builder().keys(doc! {"due": 1}).options(retries).build(),
         purge_index("purge_at"),
-    ]
+    ];
+    let others = correlation.iter().filter(|name| *name != "booking_id");
+    indexes.extend(others.map(|name| {
+        // Most records have none of them.
+        let sparse = IndexOptions::builder().sparse(true).build();
+        let keys = doc! {format!("correlation.{name}"): 1};
+        IndexModel::builder().keys(keys).options(sparse).build()
+    }));
+    indexes
 }
 
 /// Stages that sort the records of each delivery: by attempt, for clocks differ, and `sent` last, for

@@ -50,6 +50,8 @@ fn order(status: Status, attempt: u32, at: Timestamp) -> (bool, u32, Timestamp) 
 pub struct Filter {
     pub booking: Option<String>,
     pub delivery: Option<DeliveryId>,
+    /// Name and value of another id in `correlation`.
+    pub correlation: Option<(String, String)>,
     /// Event id.
     pub event: Option<String>,
     /// Keyed hash of the recipient's address.
@@ -82,6 +84,9 @@ impl Filter {
             texts.map(|(field, text)| (field.to_owned(), text.into())).collect();
         if let Some(delivery) = &self.delivery {
             filter.insert("delivery_id", delivery.as_str());
+        }
+        if let Some((name, value)) = &self.correlation {
+            filter.insert(format!("correlation.{name}"), value);
         }
         match self.routes.as_deref() {
             None => {}

@@ -9,9 +9,15 @@ use lettre::{
         header::{self, Headers},
     },
 };
+use sha2::{Digest, Sha256};
 
 use super::{address::parse, dkim::Signer, encoding, mime::parts};
-use crate::{channel::Outgoing, config::Dkim, receipts::ReturnPath, routing::DeliveryId};
+use crate::{
+    channel::{MailSeal, Outgoing},
+    config::Dkim,
+    receipts::ReturnPath,
+    routing::DeliveryId,
+};
 
 /// Longest word of a display name, in bytes. lettre folds between words only and may escape each byte, and
 /// a line has at most 998 bytes (RFC 5322 2.1.1).
@@ -44,6 +50,17 @@ pub struct Composed {
     pub envelope: Envelope,
     /// Headers and body with CRLF line ends, dots not yet doubled.
     pub text: String,
+    from: Mailbox,
+}
+
+impl Composed {
+    pub fn seal(&self) -> MailSeal {
+        MailSeal {
+            from_address: self.from.email.to_string(),
+            from_name: self.from.name.clone().unwrap_or_default(),
+            sha256: hex::encode(Sha256::digest(&self.text)),
+        }
+    }
 }
 
 impl Sender {
@@ -140,7 +157,7 @@ impl Sender {
         if let Some(signer) = &own.signer {
             text = signer.sign(&text)?;
         }
-        Ok(Composed { envelope, text })
+        Ok(Composed { envelope, text, from: own.from.clone() })
     }
 }
 
@@ -166,6 +183,8 @@ mod tests {
                 html: "<p>ñ</p>".into(),
                 text: "ñ".into(),
                 template,
+                brand: None,
+                time_zone: None,
                 instead_of: None,
             },
             extras,
@@ -229,6 +248,8 @@ mod tests {
                 html: "ñ\n".repeat(300_000),
                 text: String::new(),
                 template,
+                brand: None,
+                time_zone: None,
                 instead_of: None,
             },
             extras: Extras::default(),

@@ -111,7 +111,15 @@ mod tests {
         let outgoing = Outgoing {
             recipient: "user@example.com".into(),
             message_id: "<0123@example.com>".into(),
-            rendered: Rendered { subject, html, text, template, instead_of: None },
+            rendered: Rendered {
+                subject,
+                html,
+                text,
+                template,
+                brand: None,
+                time_zone: None,
+                instead_of: None,
+            },
             extras,
         };
         parts(&outgoing, &sender()).unwrap().formatted()

@@ -11,7 +11,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::gateway::{Answer, Connection, Gateway};
-use super::{Channel, Outcome, Outgoing, Slot, SlotRequest, circuit_breaker::CircuitBreaker};
+use super::{
+    Attempted, Channel, Outcome, Outgoing, Slot, SlotRequest, circuit_breaker::CircuitBreaker,
+};
 use crate::{audit::Smtp, config::Twilio, health::Dependency, redaction::mask_secrets};
 
 /// Longest text that gateways accept, in segments. Twilio accepts 1600 characters.
@@ -117,7 +119,13 @@ struct SmsSlot {
 
 #[async_trait]
 impl Slot for SmsSlot {
-    async fn send(mut self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
+    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Attempted {
+        self.post(message, latch).await.into()
+    }
+}
+
+impl SmsSlot {
+    async fn post(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
         let (text, segments) = match text(message) {
             Ok(found) => found,
             Err(reason) => return Outcome::Impossible(reason),
@@ -201,12 +209,13 @@ impl Channel for SimulatedSms {
 
 #[async_trait]
 impl Slot for SimulatedSms {
-    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
-        match text(message) {
+    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Attempted {
+        let outcome = match text(message) {
             Err(reason) => Outcome::Impossible(reason),
             Ok(_) if latch.await => Outcome::Simulated,
             Ok(_) => Outcome::Withheld,
-        }
+        };
+        outcome.into()
     }
 }
 

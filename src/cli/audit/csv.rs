@@ -8,7 +8,8 @@ use crate::audit::Record;
 
 const HEADER: &str = "at,delivery_id,attempt,status,final,event_id,event_type,source,route,channel,recipient,\
 recipient_hash,subject,booking_id,template,locale,template_version,smtp_server,smtp_code,smtp_enhanced,smtp_reply,error_kind,\
-error_message,message_id,queued_ms,claim_ms,render_ms,send_ms,worker,trace_id,erased_at";
+error_message,message_id,queued_ms,claim_ms,render_ms,send_ms,worker,trace_id,erased_at,\
+correlation,brand,time_zone,from_address,from_name,sha256,content_sha256";
 
 pub(super) struct CsvWriter<W: Write>(Writer<W>);
 
@@ -31,10 +32,15 @@ impl<W: Write> CsvWriter<W> {
 }
 
 /// In the order of [`HEADER`]; the writer refuses another number of cells.
-fn cells(record: &Record) -> [String; 31] {
+fn cells(record: &Record) -> [String; 38] {
     let template = record.template.as_ref();
     let smtp = record.smtp.as_ref();
     let error = record.error.as_ref();
+    let message = record.message.clone().unwrap_or_default();
+    let correlation = match record.correlation.is_empty() {
+        true => String::new(),
+        false => serde_json::json!(record.correlation).to_string(),
+    };
     let text = |text: Option<&String>| text.cloned().unwrap_or_default();
     let timings = &record.timings;
     [
@@ -69,6 +75,13 @@ fn cells(record: &Record) -> [String; 31] {
         record.worker.clone(),
         text(record.trace_id.as_ref()),
         record.erased_at.map(|at| at.to_string()).unwrap_or_default(),
+        correlation,
+        message.brand.unwrap_or_default(),
+        message.time_zone.unwrap_or_default(),
+        message.from_address.unwrap_or_default(),
+        message.from_name.unwrap_or_default(),
+        message.sha256.unwrap_or_default(),
+        message.content_sha256.unwrap_or_default(),
     ]
 }
 

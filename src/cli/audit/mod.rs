@@ -58,6 +58,9 @@ struct AuditFilter {
     /// Only deliveries about this booking.
     #[arg(long, value_name = "ID")]
     booking: Option<String>,
+    /// Only deliveries about this id, such as transaction_id=TX-1: any name that `correlation` has in the routes file.
+    #[arg(long, value_name = "NAME=ID", value_parser = correlation)]
+    about: Option<(String, String)>,
     /// Only deliveries for this event.
     #[arg(long, value_name = "ID")]
     event: Option<String>,
@@ -82,6 +85,14 @@ fn status() -> impl TypedValueParser<Value = Status> {
     PossibleValuesParser::new(Status::ALL.map(Status::as_str)).try_map(|text| {
         Status::ALL.into_iter().find(|status| status.as_str() == text).ok_or("unknown status")
     })
+}
+
+fn correlation(text: &str) -> Result<(String, String), String> {
+    let (name, id) = text.split_once('=').ok_or("write NAME=ID")?;
+    match name.is_empty() || name.contains(['.', '$']) {
+        true => Err(format!("{name:?} is not a name")),
+        false => Ok((name.to_owned(), id.to_owned())),
+    }
 }
 
 struct AuditCli {
@@ -121,6 +132,7 @@ impl AuditCli {
         Ok(Filter {
             delivery,
             booking: args.booking.clone(),
+            correlation: args.about.clone(),
             event: args.event.clone(),
             recipient_hash: args.recipient.as_ref().map(hash),
             kind: args.kind.clone(),
@@ -145,7 +157,7 @@ impl AuditCli {
             Vec::new()
         });
         found.retain(|mark| {
-            filter.statuses.is_empty()
+            (filter.statuses.is_empty() && filter.correlation.is_none())
                 && filter.kind.as_ref().is_none_or(|kind| *kind == mark.event_type)
                 && filter.since.is_none_or(|since| mark.at >= since)
                 && filter.until.is_none_or(|until| mark.at < until)

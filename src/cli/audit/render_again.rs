@@ -40,6 +40,32 @@ impl AuditCli {
     }
 }
 
+/// Why the mail, rendered again, is not what went out; `None` where it is, or where the record can't tell.
+pub(super) fn difference(record: &Record, mail: &Rendered) -> Option<String> {
+    let sent = record.message.as_ref()?;
+    if *sent.content_sha256.as_ref()? == mail.sha256() {
+        return None;
+    }
+    let name = |name: &Option<String>, absent: &str| name.as_deref().unwrap_or(absent).to_owned();
+    let of_settings = "that of the settings";
+    let changes = [
+        ("the brand", name(&sent.brand, of_settings), name(&mail.brand, of_settings)),
+        ("the time zone", name(&sent.time_zone, "none"), name(&mail.time_zone, "none")),
+    ];
+    let changes = changes.into_iter().filter(|(_, before, now)| before != now);
+    let changes =
+        changes.map(|(what, before, now)| format!("{what} was {before}, now it is {now}"));
+    let changes: Vec<String> = changes.collect();
+    Some(match changes.is_empty() {
+        true => {
+            "what the settings or the routes file say of its brand has changed, or a default, or \
+                 the record does not keep all of its values"
+                .to_owned()
+        }
+        false => changes.join("; "),
+    })
+}
+
 /// Records leave out values that are the route's defaults.
 pub(in crate::cli) fn variables(record: &Record, route: &Route) -> Map<String, Value> {
     let declared = route.variables.iter().map(|(name, variable)| {
@@ -52,6 +78,11 @@ pub(in crate::cli) fn variables(record: &Record, route: &Route) -> Map<String, V
 /// The parts of the event that a mail needs besides its variables.
 pub(in crate::cli) fn event(record: &Record, template: &TemplateRef) -> Event {
     let mut fields = record.data.clone();
+    // In the zone that its times were printed in, whatever TIMEZONE is today.
+    let zone = record.message.as_ref().and_then(|message| message.time_zone.as_deref());
+    if let Some(zone) = zone {
+        fields.insert("timezone".to_owned(), zone.into());
+    }
     fields.insert("locale".to_owned(), template.locale.as_str().into());
     fields.entry("email").or_insert_with(|| record.recipient.as_str().into());
     let source = record.event.id_source.unwrap_or(IdSource::EventId);

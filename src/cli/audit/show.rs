@@ -6,7 +6,7 @@ use clap::Args;
 use console::Style;
 use serde_json::json;
 
-use super::{AuditCli, recipient, waits_because};
+use super::{AuditCli, recipient, render_again::difference, waits_because};
 use crate::{
     app::configuration::Configuration,
     audit::{
@@ -68,7 +68,10 @@ impl AuditCli {
         let mail = self.render_again(rendered, loaded).await?;
         if args.json {
             let mail = match &mail {
-                Ok(mail) => json!({"subject": mail.subject, "text": mail.text, "html": mail.html}),
+                Ok(mail) => json!({
+                    "subject": mail.subject, "text": mail.text, "html": mail.html,
+                    "differs": difference(rendered, mail),
+                }),
                 Err(reason) => json!({"none": reason}),
             };
             let shown = json!({
@@ -84,6 +87,11 @@ impl AuditCli {
         actions.iter().for_each(|action| print_action(action, &delivery));
         waiting.iter().for_each(print_waiting);
         print("");
+        if let Some(reason) = mail.as_ref().ok().and_then(|mail| difference(rendered, mail)) {
+            let warning = format!("this is not what went out: {reason}");
+            print(paint(&warning, &status_style(Status::Failed)));
+            print("");
+        }
         match (mail, &args.out) {
             (Err(reason), _) => print(faint(&format!("no mail: {reason}"))),
             (Ok(mail), None) => print_mail(&mail, args.html),
@@ -161,6 +169,17 @@ fn print_delivery(last: &Record, rendered: &Record) {
     let template = rendered.template.as_ref().map(|template| {
         format!("{} in {}, version {:.12}", template.name, template.locale, template.version)
     });
+    let message = rendered.message.as_ref();
+    let zone = message.and_then(|it| it.time_zone.as_ref());
+    let template = match (template, zone) {
+        (Some(template), Some(zone)) => Some(format!("{template}, times of {zone}")),
+        (template, _) => template,
+    };
+    let brand = message.and_then(|it| it.brand.clone());
+    let sender = message.and_then(|it| {
+        Some(format!("{} <{}>", it.from_name.as_deref()?, it.from_address.as_deref()?))
+    });
+    let sha256 = message.and_then(|it| it.sha256.clone());
     let lines = [
         ("delivery", last.delivery_id.to_string()),
         ("event", format!("{}  {}{}", last.event.kind, last.event.id, source.unwrap_or_default())),
@@ -169,7 +188,10 @@ fn print_delivery(last: &Record, rendered: &Record) {
         ("about", about.join(", ")),
         ("route", last.route.clone()),
         ("template", template.unwrap_or_default()),
+        ("brand", brand.unwrap_or_default()),
+        ("sender", sender.unwrap_or_default()),
         ("mail", rendered.message_id.clone().unwrap_or_default()),
+        ("sha256", sha256.unwrap_or_default()),
         ("trace", last.trace_id.clone().unwrap_or_default()),
         ("erased", last.erased_at.map(|at| at.to_string()).unwrap_or_default()),
     ];

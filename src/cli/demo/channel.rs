@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     audit::Smtp,
-    channel::{Channel, Outcome, Outgoing, Slot, SlotRequest},
+    channel::{Attempted, Channel, Outcome, Outgoing, Slot, SlotRequest},
     cli::gallery::GalleryMessage,
     routing::ChannelKind,
 };
@@ -63,17 +63,17 @@ impl Channel for DemoChannel {
 
 #[async_trait]
 impl Slot for DemoSlot {
-    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
+    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Attempted {
         if message.recipient == BUSY_RECIPIENT && is_busy(&self.refusals) {
-            return Outcome::Refused { reply: busy(), permanent: false };
+            return Outcome::Refused { reply: busy(), permanent: false }.into();
         }
-        let outcome = self.slot.send(message, latch).await;
-        if matches!(outcome, Outcome::Sent(_) | Outcome::Simulated) {
+        let attempted = self.slot.send(message, latch).await;
+        if matches!(attempted.outcome, Outcome::Sent(_) | Outcome::Simulated) {
             let title = format!("to {}", message.recipient);
             let message = GalleryMessage { title, channel: self.kind, message: message.clone() };
             lock(&self.sent.0).push(message);
         }
-        outcome
+        attempted
     }
 }
 

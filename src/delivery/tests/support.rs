@@ -21,7 +21,7 @@ use crate::{
     },
     audit::{Audit, AuditError, Record, Smtp},
     broker::{Broker, BrokerError, Destination, Message, Republish},
-    channel::{Channel, Outcome, Outgoing, Slot, SlotRequest, email},
+    channel::{Attempted, Channel, Outcome, Outgoing, Slot, SlotRequest, email},
     config::{self, Environment, RateLimit, Settings},
     delivery::Pipeline,
     embedded::{
@@ -312,7 +312,13 @@ struct ScriptedSlot {
 
 #[async_trait]
 impl Slot for ScriptedSlot {
-    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
+    async fn send(self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Attempted {
+        self.act(message, latch).await.into()
+    }
+}
+
+impl ScriptedSlot {
+    async fn act(&self, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
         let act = lock(&self.script).pop_front();
         let (outcome, gate) = match act {
             None => (Outcome::Sent(None), None),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, json};
 use usher::{
     audit::{
-        Audit, DeliveryError, EventRef, Record, Smtp, Status, TemplateRef, Timings,
+        Audit, DeliveryError, EventRef, MessageRef, Record, Smtp, Status, TemplateRef, Timings,
         store::MongoAudit,
     },
     embedded::audit::EmbeddedAudit,
@@ -43,7 +43,7 @@ async fn audit(backend: Backend) -> Store<dyn Audit> {
             let (metrics, supervisor) = (Metrics::default(), Supervisor::default());
             let audit = MongoAudit::new(&server, world.name(), metrics, &supervisor).await;
             let audit = audit.expect("TEST_MONGODB_URI");
-            audit.prepare().await.expect("indexes");
+            audit.prepare(&[]).await.expect("indexes");
             Store { store: Box::new(audit), _world: Some(world) }
         }
     }
@@ -80,6 +80,7 @@ fn empty_record(delivery: &DeliveryId, status: Status, millisecond: i64) -> Reco
         relay: None,
         smtp: None,
         message_id: None,
+        message: None,
         error: None,
         correlation: BTreeMap::new(),
         timings: Timings::default(),
@@ -128,6 +129,14 @@ fn full_record(delivery: &DeliveryId) -> Record {
             queue_id: Some("4F1B2C".to_owned()),
         }),
         message_id: Some("<m@example.com>".to_owned()),
+        message: Some(MessageRef {
+            brand: Some("nova".to_owned()),
+            time_zone: Some("America/Bogota".to_owned()),
+            from_address: Some("noreply@example.com".to_owned()),
+            from_name: Some("Cine Ñ".to_owned()),
+            sha256: Some("0".repeat(64)),
+            content_sha256: Some("1".repeat(64)),
+        }),
         error: Some(DeliveryError { kind: "deferred".to_owned(), message: "later".to_owned() }),
         correlation: BTreeMap::from([("booking_id".to_owned(), "B-1".to_owned())]),
         timings: Timings { queued_ms: Some(7), ..Timings::default() },

@@ -25,7 +25,10 @@ use super::{
     server::{Server, Unavailable},
 };
 use crate::{
-    channel::{Outcome, Outgoing, Slot, circuit_breaker::CircuitBreaker, email::Sender},
+    channel::{
+        Attempted, Outcome, Outgoing, Slot, SlotRequest, circuit_breaker::CircuitBreaker,
+        email::Sender,
+    },
     config,
     health::Dependency,
 };
@@ -119,8 +122,12 @@ impl Relay {
         self.name.as_deref()
     }
 
-    pub(super) fn takes(&self, route: &str) -> bool {
-        self.routes.is_empty() || self.routes.iter().any(|one| one == route)
+    pub(super) fn takes(&self, request: SlotRequest<'_>) -> bool {
+        let among =
+            |names: &[String], name: &str| names.is_empty() || names.iter().any(|one| one == name);
+        // One that is alone has no name.
+        among(&self.routes, request.route)
+            && self.name().is_none_or(|name| among(request.relays, name))
     }
 
     /// The use of its connections.
@@ -311,11 +318,16 @@ impl Slot for RelaySlot {
         self.relay.name()
     }
 
-    async fn send(mut self: Box<Self>, message: &Outgoing, latch: BoxFuture<'_, bool>) -> Outcome {
+    async fn send(
+        mut self: Box<Self>,
+        message: &Outgoing,
+        latch: BoxFuture<'_, bool>,
+    ) -> Attempted {
         let mail = match self.relay.sender.compose_aside(message).await {
             Ok(mail) => mail,
-            Err(reason) => return Outcome::Impossible(reason),
+            Err(reason) => return Outcome::Impossible(reason).into(),
         };
+        let seal = mail.seal();
         let transacted = self.session.transact(mail, latch).await;
         let Self { relay, session, _place, trial, way } = *self;
         let outcome = relay.judge(transacted, &message.recipient, way);
@@ -331,7 +343,7 @@ impl Slot for RelaySlot {
         }
         // Not before the breaker knows.
         drop(trial);
-        outcome
+        Attempted { outcome, mail: Some(seal) }
     }
 }
 

@@ -95,7 +95,7 @@ impl SmtpChannel {
             return vec![relay];
         }
         // A relay that is gone from the settings has no say.
-        self.relays.iter().filter(|relay| relay.takes(request.route)).collect()
+        self.relays.iter().filter(|relay| relay.takes(request)).collect()
     }
 
     /// A place on the first of these relays that can be used. Those of one order share by weight.

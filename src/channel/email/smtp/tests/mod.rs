@@ -214,6 +214,8 @@ async fn send(channel: &SmtpChannel, health: &Dependency, to: &str, subject: &st
             html: "<p>Hello</p>\r\n.\r\n".into(),
             text: "Hello\r\n.\r\n.dot".into(),
             template,
+            brand: None,
+            time_zone: None,
             instead_of: None,
         },
         extras: Extras::default(),
@@ -226,7 +228,8 @@ async fn send(channel: &SmtpChannel, health: &Dependency, to: &str, subject: &st
             reason = until_down(health), if was_up => return format!("waits: {reason}"),
             () = sleep(DEADLINE) => panic!("{subject}: neither ready nor down"),
         };
-        let outcome = slot.send(&outgoing, Box::pin(std::future::ready(true))).await;
+        let attempted = slot.send(&outgoing, Box::pin(std::future::ready(true))).await;
+        let outcome = attempted.outcome;
         let reply = outcome.reply().map(|reply| format!(" {} {}", reply.code, reply.reply));
         let (word, reason) = match &outcome {
             Outcome::Withheld | Outcome::Elsewhere => continue,
