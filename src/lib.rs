@@ -49,7 +49,7 @@
 //! scheduler      batcher broker clients clock event redaction routing supervisor
 //! status         audit broker clock health ledger redaction routing scheduler
 //! trace          audit broker event health routing
-//! receipts       audit clock routing
+//! receipts       audit clock config routing
 //! template       audit clients config event health metrics routing
 //! channel        audit clock config event health ledger metrics private_files receipts redaction routing template text tls
 //! contract       broker duration event routing status_events template

@@ -87,6 +87,8 @@ tasks! {
     PlannedWriter = "planned_writer",
     /// Reads bookings.
     BookingLookups = "booking_lookups",
+    /// Follows the suppression list.
+    SuppressionWatch = "suppression_watch",
     /// Waits for SIGTERM and SIGINT.
     Signals = "signals",
     /// Reads events from standard input or a file, embedded only.

@@ -33,6 +33,7 @@ const ROLES = [
       ["template_versions", "find", "insert"],
       ["read_marks", "find", "insert"],
       ["receipts", "find"],
+      ["suppressions", "find"],
       ["", "listCollections", "listIndexes"]
     ],
     "roles": []
@@ -56,7 +57,8 @@ const ROLES = [
       ["email_templates", "find"],
       ["template_versions", "find"],
       ["read_marks", "find"],
-      ["receipts", "find"]
+      ["receipts", "find"],
+      ["suppressions", "find"]
     ],
     "roles": []
   },
@@ -65,6 +67,7 @@ const ROLES = [
     "privileges": [
       ["actions", "insert"],
       ["planned", "update"],
+      ["suppressions", "insert", "update"],
       ["email_templates", "insert", "update"]
     ],
     "roles": ["usherAuditor"]
@@ -73,7 +76,8 @@ const ROLES = [
     "role": "usherReceipts",
     "privileges": [
       ["deliveries", "find"],
-      ["receipts", "find", "insert"]
+      ["receipts", "find", "insert"],
+      ["suppressions", "find", "insert", "update"]
     ],
     "roles": []
   },

@@ -51,6 +51,7 @@ impl Embedded {
             scheduler: self.scheduler.clone(),
             broker: Arc::new(self.broker.clone()),
             status_events: None,
+            suppressions: Arc::default(),
         }
     }
 }

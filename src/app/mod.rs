@@ -10,6 +10,7 @@ mod http;
 pub(crate) mod pipeline;
 pub(crate) mod services;
 pub(crate) mod shutdown;
+mod suppressions;
 mod telemetry;
 mod templates;
 mod watch;
@@ -61,6 +62,7 @@ pub(crate) async fn run(
     let (limits, metrics) = (settings.http_limits, &telemetry.metrics);
     http::serve(listener, limits, metrics, reporter.clone(), api, &supervisor, &end)?;
     watch::spawn(settings, &services, &telemetry, &supervisor, &end);
+    suppressions::spawn(&services.audit, &services.suppressions, &supervisor, &end);
     services.sweep_outbox(&supervisor, &stop);
     // The first sign of life comes before the first claim, or the claim would look orphaned.
     let heartbeat =

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{channels::Channels, configuration::Configuration, telemetry::Telemetry};
 use crate::{
-    audit::Audit,
+    audit::{Audit, SuppressionList},
     broker::{Broker, Handler},
     delivery::{Pipeline, Policy},
     ledger::{InstanceName, Ledger},
@@ -29,6 +29,7 @@ pub(crate) struct Backends {
     pub(crate) broker: Arc<dyn Broker>,
     /// `None` where they are off.
     pub(crate) status_events: Option<StatusEvents>,
+    pub(crate) suppressions: Arc<SuppressionList>,
 }
 
 pub(crate) fn build(
@@ -59,6 +60,7 @@ pub(crate) fn build(
         sms: channels.sms,
         broker: backends.broker,
         status_events: backends.status_events,
+        suppressions: backends.suppressions,
         health: telemetry.health,
         metrics: telemetry.metrics,
         tracer: telemetry.tracer,

@@ -15,7 +15,7 @@ use crate::{
         feed::{ChangeStreams, Feed},
         outbox::{MongoRequests, Outbox},
     },
-    audit::store::MongoAudit,
+    audit::{SuppressionList, store::MongoAudit},
     broker::amqp::{AmqpBroker, Topology},
     clients::mongo::{Refused, connect},
     config::Settings,
@@ -48,6 +48,7 @@ pub(super) struct Services {
     pub(super) outbox: Arc<Outbox>,
     pub(super) stream_source: Option<Arc<StreamSource>>,
     pub(super) feed: Option<Feed>,
+    pub(super) suppressions: Arc<SuppressionList>,
 }
 
 impl Services {
@@ -78,6 +79,7 @@ impl Services {
             outbox: Arc::new(outbox),
             stream_source: stream_source(configuration, &broker, telemetry)?,
             feed: feed(configuration).await?,
+            suppressions: Arc::default(),
             broker,
         })
     }
@@ -112,6 +114,7 @@ impl Services {
             scheduler: self.scheduler.clone(),
             broker: self.broker.clone(),
             status_events,
+            suppressions: self.suppressions.clone(),
         }
     }
 

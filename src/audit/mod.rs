@@ -4,6 +4,7 @@ mod receipt;
 mod record;
 mod redact;
 pub mod store;
+mod suppression;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 
 pub use receipt::{BounceKind, Evidence, Receipt, ReceiptStatus};
 pub use record::{DeliveryError, EventRef, MessageRef, Record, Smtp, Status, TemplateRef, Timings};
+pub use suppression::{Suppression, SuppressionList, SuppressionReason};
 
 use crate::routing::DeliveryId;
 

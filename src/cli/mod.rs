@@ -21,6 +21,7 @@ mod send_test;
 mod setup;
 mod status;
 mod status_events;
+mod suppressions;
 mod templates;
 mod time;
 
@@ -95,6 +96,9 @@ enum Command {
     /// Take in reports about mail that was sent: bounces, notices of delivery, complaints.
     #[command(subcommand)]
     Receipts(receipts::ReceiptsCommand),
+    /// List, show, add and remove addresses that get no mail any more.
+    #[command(subcommand)]
+    Suppressions(suppressions::SuppressionsCommand),
     /// List, show, push and activate templates in the database, which override the files.
     #[command(subcommand)]
     Templates(templates::TemplatesCommand),
@@ -140,6 +144,7 @@ pub async fn dispatch(cli: Cli) -> ExitCode {
         Command::Scheduled(command) => scheduled::run(config, command).await,
         Command::Audit(command) => audit::run(config, command).await,
         Command::Receipts(command) => receipts::run(config, command).await,
+        Command::Suppressions(command) => suppressions::run(config, command).await,
         Command::Templates(command) => templates::run(config, command).await,
         Command::StatusEvents(command) => status_events::run(config, command).await,
         Command::Asyncapi => asyncapi::run(config),

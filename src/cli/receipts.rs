@@ -65,7 +65,12 @@ async fn ingest(config: Option<&Path>, args: &IngestArgs) -> Result<ExitCode, Fa
     let supervisor = Supervisor::default();
     let audit = configuration::open_audit(&settings, Metrics::default(), &supervisor).await?;
     let identity = Identity::new(settings.pepper.expose());
-    let intake = Intake { audit: &audit, identity: &identity, retention: settings.audit_retention };
+    let intake = Intake {
+        audit: &audit,
+        identity: &identity,
+        retention: settings.audit_retention,
+        suppress_after: settings.suppress_after,
+    };
     let taken = intake.take(&raw).await.map_err(Failure::unavailable)?;
     report(&taken, args.json);
     Ok(match taken {

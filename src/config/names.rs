@@ -109,6 +109,7 @@ pub const NAMES: &[Name] = {
         name("PREFETCH", Plain, &[]),
         name("RATE_LIMIT_PER_RECIPIENT", Plain, &[]),
         name("AUDIT_RETENTION", Plain, &[]),
+        name("SUPPRESS_AFTER", MayBeEmpty, &[]),
         name("STATUS_EVENTS", Plain, &[]),
         name("DRAIN_TIMEOUT", Plain, &[]),
         name("ACK_TIMEOUT", Plain, &[]),

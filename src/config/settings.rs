@@ -95,6 +95,8 @@ pub struct Settings {
     pub prefetch: u16,
     /// Maximum of mails to one recipient, security codes excepted (`RATE_LIMIT_PER_RECIPIENT`).
     pub rate_limit: Option<RateLimit>,
+    /// Soft bounces within a period after which an address is suppressed for as long (`SUPPRESS_AFTER`).
+    pub suppress_after: Option<RateLimit>,
     /// How long audit records are kept (`AUDIT_RETENTION`).
     pub audit_retention: Duration,
     /// Whether the status of each delivery is published (`STATUS_EVENTS`).

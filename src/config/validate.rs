@@ -68,6 +68,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         dedup_window_derived: r.value("DEDUP_WINDOW_DERIVED", v::duration_in(SECOND..=366 * DAY)),
         prefetch: r.value("PREFETCH", v::number(1..=u16::MAX)),
         rate_limit: r.read("RATE_LIMIT_PER_RECIPIENT", v::rate_limit),
+        suppress_after: r.value("SUPPRESS_AFTER", v::or_none(v::rate_limit)),
         audit_retention: r.value("AUDIT_RETENTION", v::duration_in(SECOND..=LONGEST_RETENTION)),
         status_events: r.value("STATUS_EVENTS", v::boolean),
         instance_ttl,

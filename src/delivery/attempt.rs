@@ -136,6 +136,7 @@ impl Pipeline {
         }
         self.check_is_wanted(ctx)?;
         self.check_recipient(ctx)?;
+        self.check_suppressions(ctx)?;
         let outgoing = self.compose(ctx)?;
         self.check_rate_limit(ctx).await?;
         let is_mail = ctx.delivery.route.channel == ChannelKind::Email;
@@ -177,6 +178,23 @@ impl Pipeline {
         };
         ctx.reason = reason;
         Err(Decision::DeadLetter { kind })
+    }
+
+    /// Whether the address bounced, complained or was suppressed by an operator. A route for security
+    /// sends in spite of bounces.
+    fn check_suppressions(&self, ctx: &mut DeliveryContext<'_>) -> Result<(), Decision> {
+        if self.suppressions.is_empty() {
+            return Ok(());
+        }
+        let route = &ctx.delivery.route;
+        let hash = self.identity.recipient_hash(ctx.delivery.recipient.as_str());
+        let found = self.suppressions.find(route.channel, &hash, crate::clock::now());
+        let Some(found) = found.filter(|one| !(route.security && one.reason.is_bounce())) else {
+            return Ok(());
+        };
+        let (reason, since) = (found.reason.as_str(), found.since.strftime("%Y-%m-%d"));
+        ctx.reason = format!("on the suppression list since {since}: {reason} {}", found.note);
+        Err(Decision::Suppressed)
     }
 
     /// Composes the message. What is known of it by then is kept for the record.

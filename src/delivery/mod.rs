@@ -32,7 +32,7 @@ use self::{
     instrument::{EventIgnored, FieldIgnored, MessageProcessed},
 };
 use crate::{
-    audit::{Audit, Status},
+    audit::{Audit, Status, SuppressionList},
     broker::{Broker, Message},
     channel::Channel,
     config::RateLimit,
@@ -59,6 +59,7 @@ pub struct Pipeline {
     pub broker: Arc<dyn Broker>,
     /// `None` where they are off.
     pub status_events: Option<StatusEvents>,
+    pub suppressions: Arc<SuppressionList>,
     pub policy: Policy,
     pub health: Health,
     pub metrics: Metrics,

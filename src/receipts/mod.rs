@@ -13,8 +13,12 @@ pub(crate) use report::MAX_BYTES;
 pub use return_path::ReturnPath;
 
 use crate::{
-    audit::{Audit, AuditError, Evidence, Receipt, Record, store::MongoAudit},
-    routing::{DeliveryId, Identity},
+    audit::{
+        Audit, AuditError, BounceKind, Evidence, Receipt, ReceiptStatus, Record, Suppression,
+        SuppressionReason, store::MongoAudit,
+    },
+    config::RateLimit,
+    routing::{ChannelKind, DeliveryId, Identity},
 };
 
 /// Message-IDs in one report that are looked up.
@@ -28,6 +32,8 @@ pub struct Intake<'a> {
     pub identity: &'a Identity,
     /// How long a receipt is kept whose delivery has no record.
     pub retention: Duration,
+    /// Soft bounces within a period after which an address is suppressed.
+    pub suppress_after: Option<RateLimit>,
 }
 
 /// What became of a message.
@@ -108,6 +114,7 @@ impl Intake<'_> {
                 return Ok(Taken::Ignored(Ignored::UnknownMail));
             }
         };
+        let channel = found.record.as_ref().and_then(|record| record.channel);
         let retention = SignedDuration::try_from(self.retention).unwrap_or(SignedDuration::MAX);
         let purge_at = now.checked_add(retention).unwrap_or(Timestamp::MAX);
         let receipt = Receipt {
@@ -127,9 +134,56 @@ impl Intake<'_> {
             at: now,
             purge_at: found.record.map_or(purge_at, |record| record.purge_at),
         };
-        let is_new = self.audit.put_receipt(&receipt).await?;
         let receipt = Box::new(receipt);
+        if self.audit.has_receipt(&receipt.id).await? {
+            return Ok(Taken::Known(receipt));
+        }
+        // Before the receipt is stored: then the same report does nothing any more, not even after an
+        // operator has removed the entry.
+        self.suppress(&receipt, channel).await?;
+        let is_new = self.audit.put_receipt(&receipt).await?;
         Ok(if is_new { Taken::Recorded(receipt) } else { Taken::Known(receipt) })
+    }
+
+    /// Suppresses the address, if the report says that mail to it is in vain or unwanted.
+    async fn suppress(
+        &self,
+        receipt: &Receipt,
+        channel: Option<ChannelKind>,
+    ) -> Result<(), AuditError> {
+        let (Some(hash), Some(channel)) = (&receipt.recipient_hash, channel) else { return Ok(()) };
+        let now = receipt.at;
+        let (reason, until) = match (receipt.status, receipt.bounce, self.suppress_after) {
+            (ReceiptStatus::Complained, ..) => (SuppressionReason::Complaint, None),
+            (_, Some(BounceKind::Hard), _) => (SuppressionReason::HardBounce, None),
+            (_, Some(BounceKind::Soft), Some(limit)) => {
+                let before = self.audit.soft_bounces(hash, limit.period).await?;
+                if before.saturating_add(1) < limit.count {
+                    return Ok(());
+                }
+                let period = SignedDuration::try_from(limit.period).unwrap_or(SignedDuration::MAX);
+                (SuppressionReason::SoftBounces, now.checked_add(period).ok())
+            }
+            _ => return Ok(()),
+        };
+        let id = Suppression::id(channel, hash);
+        let known = self.audit.suppression(&id).await?.filter(|known| known.is_active(now));
+        // A person's decision stands, and a bounce that comes again says nothing new.
+        if known.is_some_and(|known| !known.reason.is_bounce() || reason == known.reason) {
+            return Ok(());
+        }
+        let entry = Suppression {
+            id,
+            channel,
+            recipient_hash: hash.clone(),
+            reason,
+            note: receipt.summary(),
+            delivery_id: Some(receipt.delivery_id.clone()),
+            since: now,
+            until,
+            changed_at: now,
+        };
+        self.audit.put_suppression(&entry).await
     }
 
     /// By the return path, which nobody else can make, else by the Message-ID of a record.

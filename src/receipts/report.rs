@@ -251,3 +251,160 @@ fn before_the_returned_mail(text: &str) -> &str {
 fn cut(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_TEXT).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A multipart report with this part and a returned mail.
+    fn multipart(part: &str, fields: &str) -> String {
+        format!(
+            "From: postmaster@mx.example\r\nDate: Fri, 27 Nov 2026 20:00:00 +0000\r\n\
+             Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/report; report-type=delivery-status; boundary=\"b\"\r\n\r\n\
+             --b\r\nContent-Type: text/plain\r\n\r\nYour mail\r\n\
+             --b\r\nContent-Type: {part}\r\n\r\n{fields}\r\n\
+             --b\r\nContent-Type: text/rfc822-headers\r\n\r\nSubject: 550 5.7.1 spam\r\n\r\n--b--\r\n"
+        )
+    }
+
+    fn dsn(fields: &str) -> String {
+        multipart(
+            "message/delivery-status",
+            &format!("Reporting-MTA: dns; mx.example\r\n\r\n{fields}"),
+        )
+    }
+
+    /// What became of it, in short.
+    fn told(raw: &str) -> String {
+        match read(raw.as_bytes()) {
+            Err(ignored) => format!("{ignored:?}"),
+            Ok(Report { status, bounce, evidence, .. }) => {
+                let bounce = bounce.map(BounceKind::as_str).unwrap_or_default();
+                let enhanced = evidence.enhanced.unwrap_or_default();
+                format!("{} {bounce} {enhanced}", status.as_str()).trim().replace("  ", " ")
+            }
+        }
+    }
+
+    #[test]
+    fn reports_are_read_as_servers_write_them() {
+        let text = |from: &str, more: &str, body: &str| {
+            format!("From: {from}\r\n{more}Subject: failure notice\r\n\r\n{body}")
+        };
+        let daemon = "Mail Delivery System <Mailer-Daemon@mx.example>";
+        for (raw, expected) in [
+            // Exchange Online: a tab, a code of five characters, a folded line.
+            (
+                dsn(
+                    "Final-Recipient: rfc822;nobody@example.com\r\nAction: failed\r\nStatus: 5.1.10\r\n\
+                     Diagnostic-Code: smtp;550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient\r\n\t nobody not found\r\n",
+                ),
+                "bounced hard 5.1.10",
+            ),
+            // Gmail: the general code in the field, the real one in the words.
+            (
+                dsn(
+                    "Final-Recipient: rfc822; a@example.com\r\nAction: failed\r\nStatus: 5.0.0\r\n\
+                     Remote-MTA: dns; mx.example.com\r\n\
+                     Diagnostic-Code: smtp; 550-5.1.1 The email account does not exist.\r\n",
+                ),
+                "bounced hard 5.1.1",
+            ),
+            // Exim: no code but the reply's.
+            (
+                dsn("Action: failed\r\nFinal-Recipient: rfc822;a@example.com\r\nStatus: 5.0.0\r\n\
+                     Diagnostic-Code: smtp; 550 Unrouteable address\r\n"),
+                "bounced hard 5.0.0",
+            ),
+            (
+                dsn(
+                    "Final-Recipient: rfc822; a@b\r\nAction: failed (gave up)\r\nStatus: 4.4.7\r\n",
+                ),
+                "bounced soft 4.4.7",
+            ),
+            (
+                dsn("Final-Recipient: rfc822; a@b\r\nAction: failed\r\nStatus: 5.7.26 (auth)\r\n"),
+                "bounced blocked 5.7.26",
+            ),
+            (
+                dsn("Final-Recipient: rfc822; a@b\r\nACTION: Delivered\r\nStatus: 2.1.5\r\n"),
+                "delivered 2.1.5",
+            ),
+            (
+                dsn("Final-Recipient: rfc822; a@b\r\nAction: delayed\r\nStatus: 4.4.1\r\n"),
+                "Delayed",
+            ),
+            (
+                dsn("Final-Recipient: rfc822; a@b\r\nAction: relayed\r\nStatus: 2.1.9\r\n"),
+                "Relayed",
+            ),
+            // Two recipients after an alias: the failure counts.
+            (
+                dsn("Final-Recipient: rfc822; a@b\r\nAction: delivered\r\nStatus: 2.0.0\r\n\r\n\
+                     Final-Recipient: rfc822; c@d\r\nAction: failed\r\nStatus: 5.2.2\r\n"),
+                "bounced soft 5.2.2",
+            ),
+            // RFC 6533.
+            (
+                multipart(
+                    "message/global-delivery-status",
+                    "Reporting-MTA: dns; mx\r\n\r\nFinal-Recipient: utf-8; añ@example.com\r\nAction: failed\r\n\
+                     Status: 5.1.1\r\nDiagnostic-Code: smtp; 550 5.1.1 añ@example.com: no\r\n",
+                ),
+                "bounced hard 5.1.1",
+            ),
+            (dsn("Nothing: here\r\n"), "NotAReport"),
+            (
+                multipart("message/feedback-report", "Feedback-Type: fraud\r\nVersion: 1\r\n"),
+                "complained",
+            ),
+            (
+                multipart("message/feedback-report", "Feedback-Type: auth-failure\r\n"),
+                "NoComplaint",
+            ),
+            (multipart("message/disposition-notification", "Disposition: x\r\n"), "ReadReceipt"),
+            (
+                text(
+                    daemon,
+                    "",
+                    "<a@b>:\r\n550 5.1.1 no\r\n\r\n--- Below this line\r\n5.7.1 spam\r\n",
+                ),
+                "bounced hard 5.1.1",
+            ),
+            (
+                text(
+                    daemon,
+                    "X-Failed-Recipients: a@b\r\n",
+                    "all failed:\r\n  Unrouteable address\r\n",
+                ),
+                "bounced hard",
+            ),
+            (text(daemon, "", "451 4.4.1 will be tried for 4 days\r\n"), "Delayed"),
+            (text(daemon, "", "Something went wrong\r\n"), "NoCode"),
+            (
+                text(
+                    "ana@b.example",
+                    "Auto-Submitted: auto-replied\r\n",
+                    "550 5.1.1 I am away\r\n",
+                ),
+                "AutoReply",
+            ),
+            (text("ana@b.example", "List-Id: <l.b.example>\r\n", "550 5.1.1\r\n"), "MailingList"),
+            (text("ana@b.example", "", "user unknown 550 5.1.1\r\n"), "NotAReport"),
+            (String::new(), "NotAReport"),
+            ("\u{0}\r\n\r\n\u{fffd}".to_owned(), "NotAReport"),
+        ] {
+            assert_eq!(told(&raw), expected, "{raw}");
+        }
+    }
+
+    /// Nested messages are dropped one within the other, which takes stack for each.
+    #[test]
+    fn a_message_of_many_levels_is_not_parsed() {
+        let raw = "Content-Type: message/rfc822\r\n\r\n".repeat(30_000);
+        assert_eq!(read(raw.as_bytes()), Err(Ignored::TooManyParts));
+        let few = "Content-Type: message/rfc822\r\n\r\n".repeat(MAX_PARTS);
+        assert_eq!(read(few.as_bytes()), Err(Ignored::NotAReport));
+    }
+}

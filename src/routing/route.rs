@@ -48,6 +48,8 @@ pub struct Route {
     pub secrets: Vec<String>,
     /// Whether the rate limit per recipient applies; off for security codes.
     pub rate_limited: bool,
+    /// Whether it is sent in spite of earlier bounces.
+    pub security: bool,
     /// Events older than this are not sent.
     pub max_age: Option<Duration>,
     /// How long records are kept, if not `AUDIT_RETENTION`.

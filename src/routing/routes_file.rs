@@ -85,6 +85,8 @@ struct RouteEntry {
     on_unknown: OnUnknown,
     #[serde(default = "yes")]
     rate_limited: bool,
+    #[serde(default)]
+    security: bool,
     max_age: Option<String>,
     retention: Option<String>,
     business_key: Option<String>,
@@ -422,6 +424,7 @@ impl RouteEntry {
             business_key: self.business_key.as_deref().map(key_pattern),
             on_unknown: self.on_unknown,
             rate_limited: self.rate_limited,
+            security: self.security,
             correlation: self.correlation.iter().map(|name| snake_case(name)).collect(),
         })
     }

@@ -1,7 +1,7 @@
 //! What becomes of mail after the mail server took it: bounces of a real postfix.
 
 use mongodb::bson::Document;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     postfix::{BOUNCES, Postfix},
@@ -182,4 +182,103 @@ async fn an_older_server_s_bounce_and_a_complaint_are_taken_in() {
         serde_json::from_slice(&shown.stdout).expect("JSON")
     };
     assert_eq!(shown["receipts"].as_array().map(Vec::len), Some(2), "{shown}");
+}
+
+/// A DSN to the return path of a mail.
+fn dsn(return_path: &str, status: &str, words: &str) -> String {
+    format!(
+        "From: MAILER-DAEMON@mx.test\r\nTo: <{return_path}>\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n\
+         --b\r\nContent-Type: text/plain\r\n\r\nYour mail was not delivered.\r\n\
+         --b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.test\r\n\r\n\
+         Final-Recipient: rfc822; somebody@example.com\r\nAction: failed\r\nStatus: {status}\r\n\
+         Diagnostic-Code: smtp; 550 {status} {words}\r\n\r\n--b--\r\n"
+    )
+}
+
+#[tokio::test]
+async fn an_address_that_bounced_hard_gets_no_mail_until_it_is_taken_off_the_list() {
+    let world = World::on(Services::shared()).await;
+    let server = SmtpServer::start().await;
+    let usher = world
+        .usher()
+        .smtp(&server)
+        .set("BOUNCE_ADDRESS", "bounces@bounces.test")
+        .set("SUPPRESS_AFTER", "2/1d");
+    let _running = usher.start().await;
+    let mut count = 0;
+    // Publishes an event of this type for an address; its record, and the return path of its mail.
+    let mut send = async |kind: &str, address: &str| {
+        count += 1;
+        let id = format!("e-{count}");
+        let (queue, event) = match kind {
+            "booking" => (BOOKINGS, booking(&id, address)),
+            _ => (
+                "notification.account_events",
+                json!({
+                    "event_id": id, "event_type": "auth.password_reset_requested", "email": address,
+                    "full_name": "Ana", "reset_url": "https://example.com/r",
+                }),
+            ),
+        };
+        world.broker.publish(queue, event.to_string()).await;
+        world.until_records_of(&[id.as_str()]).await;
+        let records = world.records().await;
+        let record = records.iter().find(|one| text(one, "event.id") == id).expect("a record");
+        let delivery = text(record, "delivery_id");
+        let mails = server.accepted();
+        let path = mails.iter().map(|mail| mail.from.clone()).find(|from| from.contains(&delivery));
+        (text(record, "status"), text(record, "error.message"), path.unwrap_or_default())
+    };
+    // Until this instance has read the list.
+    let listed = async |count: usize| {
+        let list = usher.output(&["suppressions", "list"]).await;
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        let lines = list.lines().filter(|line| line.contains(" email ")).count();
+        assert_eq!(lines, count, "{list}");
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    };
+
+    let (_, _, first) = send("booking", "ana@example.com").await;
+    ingest(&usher, &dsn(&first, "5.7.1", "blocked by policy")).await;
+    listed(0).await;
+    let (status, ..) = send("booking", "ana@example.com").await;
+    assert_eq!(status, "sent", "a block says nothing about the address");
+
+    ingest(&usher, &dsn(&first, "5.1.1", "User unknown")).await;
+    listed(1).await;
+    let (status, reason, _) = send("booking", "Ana@Example.com").await;
+    assert_eq!(status, "suppressed");
+    assert!(reason.contains("hard_bounce") && reason.contains("5.1.1"), "{reason}");
+    assert_eq!(send("reset", "ana@example.com").await.0, "sent", "security goes out");
+    assert_eq!(send("booking", "bob@example.com").await.0, "sent", "others are not concerned");
+
+    let why = ["--reason", "she told us", "--by", "tester"];
+    let removed =
+        usher.output(&[&["suppressions", "remove", "ana@example.com"][..], &why].concat()).await;
+    assert_eq!(removed.status.code(), Some(0), "{removed:?}");
+    // The same report once more changes nothing.
+    assert!(ingest(&usher, &dsn(&first, "5.1.1", "User unknown")).await.1.starts_with("known"));
+    listed(0).await;
+    assert_eq!(send("booking", "ana@example.com").await.0, "sent");
+    let actions = world.actions().await;
+    assert_eq!(text(&actions[0], "action"), "unsuppress");
+    assert!(!format!("{actions:?}").contains("ana@"));
+
+    // Soft bounces count, and a complaint holds for security too.
+    for expected in ["sent", "sent"] {
+        let (status, _, path) = send("booking", "eva@example.com").await;
+        assert_eq!(status, expected);
+        ingest(&usher, &dsn(&path, "5.2.2", "mailbox full")).await;
+    }
+    let (_, _, path) = send("booking", "joe@example.com").await;
+    let complaint = format!(
+        "From: f@example.com\r\nContent-Type: multipart/report; boundary=b\r\n\r\n\
+         --b\r\nContent-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\n\
+         Original-Mail-From: {path}\r\n\r\n--b--\r\n"
+    );
+    ingest(&usher, &complaint).await;
+    listed(2).await;
+    assert_eq!(send("booking", "eva@example.com").await.0, "suppressed");
+    assert_eq!(send("reset", "joe@example.com").await.0, "suppressed");
 }

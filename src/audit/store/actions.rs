@@ -30,7 +30,7 @@ const CRASHES: [&str; 2] = ["panicked", "crash_loop"];
 pub struct Action {
     pub by: String,
     /// `resend`, `dismiss`, `replay`, `drop`; `cancel`, `send-now`; `push`, `activate`,
-    /// `deactivate`; `erase`.
+    /// `deactivate`; `erase`; `suppress`, `unsuppress`.
     pub action: &'static str,
     /// The delivery, the template, or the keyed hash of an address.
     pub target: String,

@@ -9,6 +9,7 @@ pub mod receipts;
 mod schema;
 pub mod search;
 pub mod statistics;
+pub mod suppressions;
 mod write;
 
 use std::sync::Arc;

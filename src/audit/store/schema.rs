@@ -12,6 +12,7 @@ use super::{
     ACTIONS, DELIVERIES, DELIVERY_STATUS, ERASURES, MongoAudit, failed,
     read_marks::READ_MARKS,
     receipts::{self, RECEIPTS},
+    suppressions::{self, SUPPRESSIONS},
 };
 use crate::{
     audit::{AuditError, Status},
@@ -43,6 +44,7 @@ impl MongoAudit {
             (ERASURES, vec![purge_index("purge_at")]),
             (READ_MARKS, vec![purge_index("purge_at")]),
             (RECEIPTS, receipts::indexes()),
+            (SUPPRESSIONS, suppressions::indexes()),
         ] {
             let collection = self.database.collection::<Document>(name);
             refused.extend(ensure_indexes(&collection, indexes).await.map_err(failed)?);

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::support::{ANA, Act, TestBench, event, in_minutes, message, only, refused, with};
 use crate::{
+    audit::{Suppression, SuppressionReason},
     broker::{DEFER, Destination},
     ledger::Ledger,
-    routing::Priority,
+    routing::{ChannelKind, Priority},
 };
 
 #[tokio::test]
@@ -53,6 +55,54 @@ async fn mail_is_suppressed_where_it_is_switched_off_and_text_messages_are_not()
     outcomes.sort();
     let suppressed = "1 suppressed suppressed";
     assert_eq!(outcomes, ["1 sent", suppressed, suppressed, suppressed]);
+}
+
+/// An entry for the address of these tests.
+fn suppression(
+    bench: &TestBench,
+    reason: SuppressionReason,
+    until: Option<Timestamp>,
+) -> Suppression {
+    let recipient_hash = bench.pipeline.identity.recipient_hash(ANA);
+    Suppression {
+        id: Suppression::id(ChannelKind::Email, &recipient_hash),
+        channel: ChannelKind::Email,
+        recipient_hash,
+        reason,
+        note: "550 5.1.1".to_owned(),
+        delivery_id: None,
+        since: Timestamp::UNIX_EPOCH,
+        until,
+        changed_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+#[tokio::test]
+async fn an_address_on_the_suppression_list_gets_only_what_is_for_security() {
+    use SuppressionReason::{Complaint, HardBounce, SoftBounces};
+    for (reason, until, of_note, of_code) in [
+        (HardBounce, None, "suppressed", "sent"),
+        (SoftBounces, Some(Timestamp::MAX), "suppressed", "sent"),
+        (SoftBounces, Some(Timestamp::UNIX_EPOCH), "sent", "sent"),
+        (Complaint, None, "suppressed", "suppressed"),
+    ] {
+        for (kind, expected) in [("note", of_note), ("code", of_code)] {
+            let bench = TestBench::new();
+            bench.pipeline.suppressions.apply(vec![suppression(&bench, reason, until)]);
+            bench.process(&event(kind, "e-1")).await;
+            let record = bench.record().await;
+            assert_eq!(record.status.as_str(), expected, "{kind} {reason:?}");
+            if expected == "suppressed" {
+                let told = record.error.unwrap().message;
+                let named = format!(
+                    "on the suppression list since 1970-01-01: {} 550 5.1.1",
+                    reason.as_str()
+                );
+                assert_eq!(told, named);
+                assert!(bench.email.bodies().is_empty());
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -110,6 +110,7 @@ impl TestBench {
             scheduler: Arc::new(EmbeddedScheduler::new(database.clone())),
             broker: broker.clone(),
             status_events: None,
+            suppressions: Arc::default(),
         };
         let channels = Channels { email: email.clone(), sms: sms.clone() };
         let configuration = Configuration { settings: settings.clone(), ..CONFIGURATION.clone() };
