@@ -58,7 +58,7 @@
 //! delivery       audit broker channel clock config event health ledger metrics redaction routing scheduler status_events template text trace
 //! api            audit broker channel clients clock config event health ledger metrics redaction routing scheduler status stream_source trace
 //! erasure        api audit scheduler
-//! app            api audit broker channel clients clock config delivery embedded event failure health ledger logging metrics private_files receipts routing scheduler status status_events stream_source supervisor template tls trace
+//! app            api audit broker channel clients clock config delivery duration embedded event failure health ledger logging metrics private_files receipts routing scheduler status status_events stream_source supervisor template tls trace
 //! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics private_files receipts redaction routing scheduler status status_events stream_source supervisor template text
 //! ```
 //!
@@ -78,8 +78,8 @@
 //!   goes out. If a process dies after the latch, the delivery is `unknown`: it is parked and not sent
 //!   again, unless its route says `resend`.
 //! - **The limit.** Exactly-once is impossible over SMTP: a process that is killed between the server's
-//!   acceptance and the read of its reply leaves `unknown`. If Redis loses the latch at the same time,
-//!   or loses it while the same event is published again, a second mail goes out with the same Message-ID.
+//!   acceptance and the read of its reply leaves `unknown`. If Redis loses the latch and its owner can't
+//!   write it again (it died, froze or was cut off), a second mail goes out with the same Message-ID.
 
 #[macro_use]
 pub mod crash_points;

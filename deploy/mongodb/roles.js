@@ -29,6 +29,7 @@ const ROLES = [
       ["requests", "find", "insert", "update"],
       ["counters", "find", "insert", "update"],
       ["erasures", "find"],
+      ["instances", "find", "insert", "update"],
       ["email_templates", "find"],
       ["template_versions", "find", "insert"],
       ["read_marks", "find", "insert"],

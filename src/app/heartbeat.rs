@@ -1,4 +1,5 @@
-//! Renews this instance's key in Redis, keeps the ledger's epoch, and compares clocks.
+//! Renews this instance's key in Redis, takes part in recoveries of the ledger, keeps its epoch, and compares
+//! clocks.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +9,7 @@ use std::{
 
 use tokio::{
     task::JoinHandle,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +18,12 @@ use crate::{
     audit::{Audit, store::MongoAudit},
     clock::{Clocks, Skew, Store},
     config::Settings,
-    health::Health,
-    ledger::{InstanceName, LedgerError, redis::RedisLedger},
+    duration::millis,
+    health::{Dependency, Health},
+    ledger::{
+        Input, InstanceName, Ledger, LedgerError,
+        redis::{Recovery, RedisLedger, Stage},
+    },
     metrics::{InternalEvent, Metrics},
     status::InstanceReporter,
     supervisor::{Supervisor, Task},
@@ -28,6 +33,11 @@ use crate::{
 const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a renewal waits for one: what it renews must not expire meanwhile.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a registration in MongoDB counts for this instance, and after how long it is tried again.
+const REGISTERED: Duration = Duration::from_secs(600);
+const REGISTERED_AGAIN: Duration = Duration::from_secs(30);
+/// How often a recovery of the ledger is looked at.
+const RECOVERY_LOOK: Duration = Duration::from_millis(200);
 /// A clock that is further off is wrong.
 const WRONG: Duration = Duration::from_secs(5);
 
@@ -77,33 +87,31 @@ impl Heartbeat {
     }
 
     async fn run(self) {
-        let Self { ledger, audit, instance, reporter, claims_as, renewal, health, metrics, clocks } =
-            self;
-        // Which server kept the ledger at the last renewal.
-        let mut server = None;
-        let mut ticks = interval(renewal);
+        let mut ticks = interval(self.renewal);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (renewing, asking) = (health.redis.when("renewing"), health.mongodb.when("asking"));
+        let (renewing, asking) =
+            (self.health.redis.when("renewing"), self.health.mongodb.when("asking"));
+        let mut standing = Standing::default();
         loop {
-            ticks.tick().await;
-            clocks.look(&ledger, &audit, &metrics).await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.ledger.moved(), if standing.registered_until.is_some() => sleep(RECOVERY_LOOK).await,
+                () = sleep(RECOVERY_LOOK), if standing.is_recovering => {}
+            }
+            self.clocks.look(&self.ledger, &self.audit, &self.metrics).await;
+            self.register(&mut standing, &asking).await;
             let renewed = async {
-                let met = renew(&ledger, &claims_as, server.as_deref().unwrap_or_default()).await?;
-                if server.as_ref() != Some(&met) {
-                    LedgerMoved { is_first: server.is_none(), is_hidden: met.is_empty() }
-                        .emit(&metrics);
-                    if server.replace(met).is_some() {
-                        // What it had claimed there may have come back, or be lost.
-                        claims_as.change();
-                    }
+                for name in self.claims_as.in_use() {
+                    self.ledger.renew(&name).await?;
                 }
-                tell_status(&ledger, &instance, &reporter).await;
-                if ledger.has_epoch().await? {
+                self.recover(&mut standing).await?;
+                tell_status(&self.ledger, &self.instance, &self.reporter).await;
+                if self.ledger.has_epoch().await? {
                     asking.forget();
                 } else {
                     // Not waited for: to renew is more urgent than to know.
-                    match audit.is_empty().await {
-                        Ok(empty) => ledger.keep_epoch(empty).await?,
+                    match self.audit.is_empty().await {
+                        Ok(empty) => self.ledger.keep_epoch(empty).await?,
                         Err(error) => asking.down(&error),
                     }
                 }
@@ -115,6 +123,103 @@ impl Heartbeat {
             }
         }
     }
+
+    /// A recovery of the ledger waits for whoever is registered, so nothing is claimed before. Afterwards it
+    /// is seldom done again: a renewal must not wait for MongoDB.
+    async fn register(&self, standing: &mut Standing, asking: &Dependency) {
+        if standing.registered_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        let is_first = standing.registered_until.is_none();
+        let registering = self.audit.register_instance(&self.instance, crate::clock::now());
+        let refused = match timeout(LOOK_TIMEOUT, registering).await {
+            Ok(Ok(is_permitted)) => {
+                if !is_permitted && is_first {
+                    tracing::warn!(
+                        "MongoDB's user may not write the collection instances: a recovery of the ledger takes its full time"
+                    );
+                }
+                standing.registered_until = Some(Instant::now() + REGISTERED);
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(late) => late.to_string(),
+        };
+        if is_first {
+            asking.down(&refused);
+        } else {
+            standing.registered_until = Some(Instant::now() + REGISTERED_AGAIN);
+        }
+    }
+
+    /// Where the server is not the one that was met: writes again what is latched, marks itself, and ends
+    /// the grace when it may end.
+    async fn recover(&self, standing: &mut Standing) -> Result<(), LedgerError> {
+        if standing.registered_until.is_none() {
+            return Ok(());
+        }
+        let before = standing.marked_at.clone().unwrap_or_default();
+        let mut known = self.ledger.look_at_server(&before).await?;
+        let is_first = standing.marked_at.is_none();
+        if known.server.is_empty() {
+            if is_first {
+                tracing::warn!(
+                    "Redis does not tell which server it is (INFO): the audit is consulted before each first claim"
+                );
+                standing.marked_at = Some(String::new());
+            }
+            return Ok(());
+        }
+        let is_new = before != known.server;
+        if is_new || (known.stage == Stage::Recovering && !standing.is_recovering) {
+            if !is_first {
+                LedgerMoved.emit(&self.metrics);
+                standing.has_moved = true;
+                // What it had claimed there may have come back, or be lost.
+                self.claims_as.change();
+            }
+            self.ledger.meet(&known.server);
+            let latched = self.claims_as.latched();
+            for (delivery, latch) in &latched {
+                self.ledger.apply(delivery, Input::Reclaim(latch.clone())).await?;
+            }
+            standing.reclaimed = latched.len();
+            known = self.ledger.mark(&self.instance, &self.claims_as.in_use()).await?;
+            standing.marked_at = Some(known.server.clone());
+            standing.is_recovering = known.stage == Stage::Recovering;
+        }
+        if known.stage == Stage::Recovering {
+            let registered = timeout(LOOK_TIMEOUT / 2, self.audit.registered_instances()).await;
+            // Who is registered is not known: then the grace takes its full time.
+            let registered = registered.ok().and_then(Result::ok);
+            let registered = registered.unwrap_or_else(|| vec!["unknown".to_owned()]);
+            known = self.ledger.end_grace(&registered).await?;
+        }
+        if known.stage != Stage::Recovering {
+            standing.is_recovering = false;
+            // A new installation recovers from nothing.
+            if std::mem::take(&mut standing.has_moved) || known.missing > 0 {
+                let reclaimed = standing.reclaimed;
+                LedgerRecovered { reclaimed, recovery: &known }.emit(&self.metrics);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where this instance stands with the ledger.
+#[derive(Default)]
+struct Standing {
+    /// When it registers again; `None` before the first time.
+    registered_until: Option<Instant>,
+    /// The server where it marked itself last; empty where Redis does not tell.
+    marked_at: Option<String>,
+    /// It has marked itself, and claims are not open yet.
+    is_recovering: bool,
+    /// From a server that it had met, or the data there are gone.
+    has_moved: bool,
+    /// How much it wrote again there.
+    reclaimed: usize,
 }
 
 /// Tells operators how this instance is. Nothing depends on it.
@@ -125,37 +230,35 @@ async fn tell_status(ledger: &RedisLedger, instance: &str, reporter: &InstanceRe
     }
 }
 
-/// Renews the leases of all names that this process claims under; gives the server that took them.
-async fn renew(
-    ledger: &RedisLedger,
-    claims_as: &InstanceName,
-    before: &str,
-) -> Result<String, LedgerError> {
-    let mut server = String::new();
-    for name in claims_as.in_use() {
-        server = ledger.renew_at(&name, before).await?;
-    }
-    Ok(server)
-}
-
-/// The ledger is with another server than before, or with the same one, started again.
-struct LedgerMoved {
-    is_first: bool,
-    is_hidden: bool,
-}
+/// The ledger is with another server than before, or with the same one, started again or emptied.
+struct LedgerMoved;
 
 impl InternalEvent for LedgerMoved {
     fn emit(self, metrics: &Metrics) {
-        if self.is_hidden {
-            tracing::warn!(
-                "Redis does not tell which server it is (INFO): the audit is consulted before each first claim"
-            );
-        } else if !self.is_first {
-            metrics.ledger_moved();
-            tracing::warn!(
-                "Redis was started again or failed over: the audit is consulted before each first claim"
-            );
-        }
+        metrics.ledger_moved();
+        tracing::warn!(
+            "Redis was started again, failed over or lost its data: claims wait until each instance has written again what it is sending"
+        );
+    }
+}
+
+/// Claims are open again.
+struct LedgerRecovered<'a> {
+    reclaimed: usize,
+    recovery: &'a Recovery,
+}
+
+impl InternalEvent for LedgerRecovered<'_> {
+    fn emit(self, metrics: &Metrics) {
+        let Self { reclaimed, recovery: Recovery { waited, marked, missing, .. } } = self;
+        metrics.ledger_reclaimed(reclaimed);
+        tracing::warn!(
+            reclaimed,
+            waited_ms = millis(*waited),
+            instances = marked,
+            missing,
+            "the ledger has recovered: the audit is consulted before each first claim"
+        );
     }
 }
 

@@ -95,6 +95,8 @@ pub(crate) async fn run(
     let _ = heartbeat.await;
     // Otherwise operators would see it until it counts as gone.
     let _ = timeout(GOODBYE, services.ledger.forget_instance(&instance)).await;
+    // Otherwise a recovery of the ledger would wait for it.
+    let _ = timeout(GOODBYE, services.audit.unregister_instance(&instance)).await;
     telemetry.tracer.close().await;
     tracing::info!("usher has stopped");
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use tokio::{join, time::timeout};
 
 use super::{
     Pipeline, Settlement,
+    claim::RECOVERY_LOOK,
     context::DeliveryContext,
     decide::{Decision, decide},
     erased_recipient,
@@ -16,7 +17,7 @@ use crate::{
     audit::Record,
     broker::DEFER,
     channel::{Outcome, Outgoing, Slot, SlotRequest},
-    ledger::{Admission, Input, Reply},
+    ledger::{Admission, Input, Reply, State},
     metrics::InternalEvent,
     routing::{ChannelKind, Recipient},
 };
@@ -253,10 +254,25 @@ impl Pipeline {
     /// Whether the body may go out: only while the claim is still ours.
     async fn latch(&self, ctx: &DeliveryContext<'_>) -> bool {
         crash_point!("before_latch");
-        let (owner, fence, relay) = (ctx.claim.owner.clone(), ctx.claim.fence, ctx.relay.clone());
-        let input = Input::Latch { owner, fence, relay };
-        let reply = self.ledger(&ctx.delivery.id, input).await;
-        let granted = matches!(reply, Reply::Granted { .. });
+        let input = || {
+            let (owner, fence, relay) =
+                (ctx.claim.owner.clone(), ctx.claim.fence, ctx.relay.clone());
+            Input::Latch { owner, fence, relay }
+        };
+        // Another instance may have taken the claim over, and the ledger has lost that.
+        let is_void = || ctx.claim.lease.generation() != self.ledger.generation();
+        let mut reply = Reply::Recovering;
+        while reply == Reply::Recovering && !is_void() {
+            reply = self.ledger(&ctx.delivery.id, input()).await;
+            if reply == Reply::Recovering {
+                tokio::time::sleep(RECOVERY_LOOK).await;
+            }
+        }
+        if matches!(reply, Reply::Granted { .. }) {
+            ctx.keep_latched(State::Sending);
+        }
+        // Looked at after it was kept: a recovery that begins now writes it again.
+        let granted = matches!(reply, Reply::Granted { .. }) && !is_void();
         if !granted {
             ClaimLost { delivery: ctx.delivery }.emit(&self.metrics);
         }
@@ -287,6 +303,7 @@ impl Pipeline {
             Reply::Unresolved { fence, attempt, relay } => {
                 ctx.claim.granted(fence, attempt);
                 ctx.relay = relay;
+                ctx.keep_latched(State::Unknown);
                 let reason = "the process that sent it ended before it could say";
                 let settled =
                     self.settle_outcome(ctx, Outcome::Unknown(reason.to_owned(), None)).await;
@@ -313,12 +330,13 @@ impl Pipeline {
                 let first = first.map(|record| record.event.id);
                 self.duplicate(ctx, first.as_deref()).await
             }
-            // The last four answer no claim; to come back later is right for each of them.
+            // The last five answer no claim; to come back later is right for each of them.
             Reply::Busy
             | Reply::Suspect
             | Reply::Granted { .. }
             | Reply::Lost
             | Reply::Absent
+            | Reply::Recovering
             | Reply::AskAudit => {
                 self.defer_to_owner(ctx).await;
                 Settlement::Republished

@@ -16,6 +16,9 @@ use crate::{
 /// How long a suspect waits until it is alone. Others wait behind it, so it is not for long.
 const QUARANTINE_WAIT: Duration = Duration::from_secs(5);
 
+/// How often a claim or latch is asked for while the ledger recovers.
+pub(super) const RECOVERY_LOOK: Duration = Duration::from_millis(200);
+
 /// Holds the quarantine lock until the delivery is settled. A delivery that may have ended its process
 /// before holds it alone: should it do so again, it takes no other delivery with it.
 pub(super) enum QuarantineGuard<'a> {
@@ -56,19 +59,35 @@ impl Pipeline {
             attempt: delivery.attempt,
             fresh: is_first_try && !message.redelivered && message.delivery_headers.is_none(),
             audit_is_silent: false,
+            tried: 0,
             derived: delivery.derived,
             alone,
         };
+        // In which generation of the ledger the audit was asked.
+        let mut asked_in = None;
         loop {
-            let reply = self.ledger(&delivery.id, Input::Claim(claim.clone())).await;
-            if reply != Reply::AskAudit {
-                return reply;
+            let generation = self.ledger.generation();
+            if asked_in != Some(generation) {
+                (claim.audit_is_silent, claim.tried) = (false, 0);
             }
-            match self.last_record(&delivery.id).await {
-                Some(record) if settles(&record, &ctx.event.id.value, delivery.attempt) => {
-                    return self.remember(ctx, record).await;
+            let reply = self.ledger(&delivery.id, Input::Claim(claim.clone())).await;
+            match reply {
+                Reply::Recovering => tokio::time::sleep(RECOVERY_LOOK).await,
+                Reply::AskAudit => match self.last_record(&delivery.id).await {
+                    Some(record) if settles(&record, &ctx.event.id.value, delivery.attempt) => {
+                        return self.remember(ctx, record).await;
+                    }
+                    known => {
+                        asked_in = Some(generation);
+                        let failed = known.filter(|record| record.status == Status::Retrying);
+                        claim.tried = failed.map_or(0, |record| record.attempt);
+                        claim.audit_is_silent = true;
+                    }
+                },
+                reply => {
+                    ctx.claim.lease.granted_in(generation);
+                    return reply;
                 }
-                _ => claim.audit_is_silent = true,
             }
         }
     }

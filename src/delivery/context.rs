@@ -1,10 +1,7 @@
 //! What one delivery needs on its way through the line, passed as one.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +14,7 @@ use crate::{
     broker::Message,
     channel::{MailSeal, Outcome},
     event::Event,
-    ledger::{InstanceName, Owner},
+    ledger::{InstanceName, Lease, Owner, Reclaim, State},
     redaction::mask_secrets,
     routing::Delivery,
     template::Rendered,
@@ -64,8 +61,7 @@ pub(super) struct DeliveryContext<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct HeldClaim {
     pub(super) owner: Owner,
-    /// As long as this claim has it, its lease is renewed.
-    _name: Arc<str>,
+    pub(super) lease: Arc<Lease>,
     /// The ledger's count of claims; an older one has lost the delivery. 0 before a claim is granted.
     pub(super) fence: u64,
     /// The attempt that the claim is for, from 1; the delivery's before a claim is granted.
@@ -73,12 +69,10 @@ pub(super) struct HeldClaim {
 }
 
 impl HeldClaim {
-    /// Not granted yet. The token tells the claims of one process apart.
-    fn new(instance: &InstanceName, attempt: u32) -> Self {
-        static TOKENS: AtomicU64 = AtomicU64::new(1);
-        let token = TOKENS.fetch_add(1, Ordering::Relaxed);
-        let name = instance.current();
-        Self { owner: Owner { instance: name.to_string(), token }, _name: name, fence: 0, attempt }
+    /// Not granted yet.
+    fn new(instance: &Arc<InstanceName>, attempt: u32) -> Self {
+        let lease = Arc::new(Lease::new(instance));
+        Self { owner: lease.owner(), lease, fence: 0, attempt }
     }
 
     pub(super) fn is_granted(&self) -> bool {
@@ -96,7 +90,7 @@ impl<'a> DeliveryContext<'a> {
         event: &'a Event,
         delivery: &'a Delivery,
         span: &'a Span,
-        instance: &InstanceName,
+        instance: &Arc<InstanceName>,
     ) -> Self {
         Self::with_claim(message, event, delivery, span, HeldClaim::new(instance, delivery.attempt))
     }
@@ -141,6 +135,21 @@ impl<'a> DeliveryContext<'a> {
     /// The relay that may have it already.
     pub(super) fn pinned_relay(&self) -> Option<&str> {
         self.message.delivery_headers.as_ref()?.relay.as_deref()
+    }
+
+    /// Keeps for a recovery of the ledger what the claim stands for.
+    pub(super) fn keep_latched(&self, state: State) {
+        let HeldClaim { owner, lease, fence, attempt } = &self.claim;
+        let latch = Reclaim {
+            owner: owner.clone(),
+            event: self.event.id.value.clone(),
+            attempt: *attempt,
+            fence: *fence,
+            derived: self.delivery.derived,
+            relay: self.relay.clone(),
+            state,
+        };
+        lease.keep_latched(&self.delivery.id, latch);
     }
 
     /// Ends a step; gives its duration in milliseconds.

@@ -56,7 +56,9 @@ impl Ledger for EmbeddedLedger {
             let entry: Option<Entry> = stored.as_deref().map(serde_json::from_str).transpose()?;
             let owner_gone = entry.as_ref().is_some_and(|entry| entry.owner.instance != instance);
             // Ledger and audit are in one file, so they are only lost together.
-            let (entry, reply) = step(entry, &input, Facts { owner_gone, epoch_intact: true });
+            let facts =
+                Facts { owner_gone, epoch_intact: true, owner_met: true, recovering: false };
+            let (entry, reply) = step(entry, &input, facts);
             if let Some(entry) = entry {
                 let window = if entry.derived { dedup_derived } else { dedup };
                 let expires = entry.is_over().then(|| now + millis(window));

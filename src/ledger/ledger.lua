@@ -2,8 +2,8 @@
 -- (tests/it/ledger.rs holds one against the other). It takes many inputs in turn, for half of what
 -- one costs is the call.
 --
--- KEYS are their entries, one for each input, and may repeat. ARGV has the name of each input and what
--- it says; the reply has the answer to each, its parts in lines. The keys of instances and the epoch are
+-- KEYS are their entries, one for each input, and may repeat. ARGV has the key of the server whose claims
+-- are open, then the name of each input and what it says; the reply has the answer to each, its parts in lines. The keys of instances and the epoch are
 -- made here, which is why Redis Cluster is not supported.
 --
 -- An entry is a string, its fields in lines, for that costs less than a hash; the event, which may
@@ -67,7 +67,17 @@ local function handed(attempt, next, next_attempt, window, window_derived)
   return granted()
 end
 
-local function latch(instance, token, fence, relay)
+-- Whether this server may lack the latest writes, and owners still write again what they know; also for
+-- an instance that has not done so yet, or does not know yet that this is another server.
+local open
+local function is_recovering(met)
+  if server() == '' then return false end
+  if open == nil then open = redis.call('GET', ARGV[1]) end
+  return open ~= server() or met ~= server()
+end
+
+local function latch(met, instance, token, fence, relay)
+  if is_recovering(met) then return 'recovering' end
   if not s then return 'absent' end
   if not is_held_by(instance, token, fence) then return 'lost' end
   if s == 'claimed' then
@@ -75,6 +85,25 @@ local function latch(instance, token, fence, relay)
     to('sending')
   end
   return s == 'sending' and granted() or 'lost'
+end
+
+local function reclaim(met, instance, token, event, attempt, fence, state, relay, derived)
+  if not s then
+    create(event, attempt, derived)
+    c = '0'
+  elseif is_held_by(instance, token, fence) then
+    if s == 'sending' or s == 'unknown' then return granted() end
+    if s ~= 'claimed' then return 'lost' end
+  -- While the server recovers, every entry is of the history in which the claim was granted, so the
+  -- higher fence is the later one.
+  elseif not is_recovering(met) or s == 'sent' or tonumber(f) >= tonumber(fence) then
+    return 'lost'
+  end
+  e, n, o, t, f, r = event, attempt, instance, token, fence, relay
+  if c == '0' then c = '1' end
+  x, a, h = '', '0', '0'
+  to(state)
+  return granted()
 end
 
 local function decide(instance, token, fence, next, attempt, record)
@@ -116,21 +145,20 @@ end
 -- The epoch holds the time up to which the audit has to be asked; it is absent after a loss. The clock
 -- holds the time of the last renewal by any instance. If that is long ago, either no instance ran or
 -- Redis's clock has jumped, and outcomes have expired before their time: the next renewal tells which.
--- It also keeps which server it met.
 local intact
 local function is_intact()
   if intact == nil then
     local epoch = redis.call('GET', 'usher:ledger:epoch')
     local seen = string.match(redis.call('GET', 'usher:ledger:clock') or '', '^%d+')
-    local known = redis.call('GET', 'usher:ledger:server')
     intact = epoch and now() > tonumber(epoch) and not (seen and now() - seen > 60000)
-      and known and known == server()
+      and server() ~= ''
   end
   return intact
 end
 
-local function claim(instance, token, event, attempt, fresh, silent, derived, alone,
+local function claim(met, instance, token, event, attempt, fresh, silent, tried, derived, alone,
     suspect_claims, max_claims, grace)
+  if is_recovering(met) then return 'recovering' end
   local function taken(state)
     e, o, t, f, c = event, instance, token, tostring(f + 1), tostring(c + 1)
     to(state)
@@ -142,10 +170,15 @@ local function claim(instance, token, event, attempt, fresh, silent, derived, al
   -- An entry of before the loss may lack its outcome.
   local function may_be_stale() return silent ~= '1' and not is_intact() end
 
-  local function next_attempt()
+  local function unresolved()
+    if silent ~= '1' then return 'ask_audit' end
+    return taken('unknown')
+  end
+
+  local function next_attempt(to_come)
     if may_be_stale() then return 'ask_audit' end
     -- Another event's copy comes as attempt 1, whatever was tried before.
-    n = tostring(e == event and attempt or n + 1)
+    n = tostring(e == event and to_come or n + 1)
     c, x, a, h, r = '0', '', '0', '0', ''
     return taken('claimed')
   end
@@ -162,40 +195,50 @@ local function claim(instance, token, event, attempt, fresh, silent, derived, al
     return 'ask_audit'
   end
 
-  local same_event, tried = e == event, tonumber(n)
+  local same_event, tried_before = e == event, tonumber(n)
   attempt = tonumber(attempt)
   if (s == 'claimed' or s == 'sending') and o == instance and t == token then
+    -- It may have lost the delivery since, and the ledger has lost that.
+    if may_be_stale() then return 'ask_audit' end
     to('claimed')
     return granted()
   end
   if s == 'claimed' or s == 'sending' or s == 'unknown' then
+    local owner = o
     if not is_owner_gone(instance, grace) then return 'busy' end
+    -- Decided since, and the ledger has lost that.
+    if tonumber(tried) >= tried_before then return next_attempt(math.max(attempt, tried_before)) end
     if s == 'claimed' then
+      -- It may have been latched before the loss, and nobody is left who knows.
+      if not is_intact() and redis.call('GET', 'usher:met:' .. owner) ~= server() then
+        return unresolved()
+      end
       if tonumber(c) >= tonumber(suspect_claims) and alone ~= '1' then return 'suspect' end
       if may_be_stale() then return 'ask_audit' end
       return taken('claimed')
     end
-    if s == 'sending' and silent ~= '1' then return 'ask_audit' end
+    if s == 'sending' then return unresolved() end
     return taken('unknown')
   end
   if s == 'sent' or s == 'suppressed' then return over() end
   if s == 'failed' then
-    if attempt > tried or not same_event then return next_attempt() end
+    if attempt > tried_before or not same_event then return next_attempt(attempt) end
     return over()
   end
   -- decided
   if not same_event then return over() end
-  if x == 'retry' and attempt >= tonumber(a) then return next_attempt() end
-  if x == 'park' and h == '1' and attempt > tried then return next_attempt() end
+  if x == 'retry' and attempt >= tonumber(a) then return next_attempt(attempt) end
+  if x == 'park' and h == '1' and attempt > tried_before then return next_attempt(attempt) end
   if h == '0' then return lines('hand_off', x, a, n, r) end
   return over()
 end
 
 -- What each input does, and how many arguments it has.
 local does = {
-  claim = claim, latch = latch, decide = decide, handed = handed, suppress = suppress, sent = sent,
+  claim = claim, latch = latch, reclaim = reclaim, decide = decide, handed = handed, suppress = suppress,
+  sent = sent,
 }
-local arity = { claim = 11, latch = 4, decide = 6, handed = 5, suppress = 6, sent = 6 }
+local arity = { claim = 13, latch = 5, reclaim = 9, decide = 6, handed = 5, suppress = 6, sent = 6 }
 
 -- What is no entry spoils the answer to its own input only.
 local function answer(key, input, first)
@@ -221,7 +264,7 @@ local function answer(key, input, first)
   return reply
 end
 
-local replies, at = {}, 1
+local replies, at = {}, 2
 for index, key in ipairs(KEYS) do
   local input = ARGV[at]
   replies[index] = answer(key, input, at + 1)

@@ -5,6 +5,13 @@
 //!
 //! *Intentions* (claim, latch, decision) are compare-and-set on owner and fence. *Facts* are not
 //! fenced: `sent` replaces every other state.
+//!
+//! A Redis that may have lost its latest writes *recovers*: each instance writes again what it has latched,
+//! and claims wait meanwhile (docs/architecture.md). The model in `tests/it/ledger_model.rs` proves the rules
+//! and that each is needed. Two rules of a file server's recovery are not: unlatched claims are not written
+//! again, for nothing was sent and they are made anew; and outcomes are not restored from the audit, which is
+//! asked for as long as duplicates count. Who is waited for stands in MongoDB, since Redis may have lost it.
+//! The embedded store needs none of this: its ledger, audit and queues are one file, restored together.
 
 mod instance;
 mod rate;
@@ -17,8 +24,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use instance::InstanceName;
-pub use state::{Claim, Entry, Input, NextStep, Owner, Reply, State};
+pub use instance::{InstanceName, Lease};
+pub use state::{Claim, Entry, Input, NextStep, Owner, Reclaim, Reply, State};
 pub use step::{Facts, MAX_CLAIMS, SUSPECT_CLAIMS, step};
 pub(crate) use waiting::MarkBudget;
 pub use waiting::WaitingMark;
@@ -38,6 +45,12 @@ pub trait Ledger: Send + Sync {
 
     /// Renews the lease of this instance. Its claims hold while it does so.
     async fn renew(&self, instance: &str) -> Result<(), LedgerError>;
+
+    /// Another one each time that the ledger may have lost its latest writes. What was claimed in an
+    /// earlier one can't be latched, and what the audit did not know then, it may know now.
+    fn generation(&self) -> u64 {
+        0
+    }
 
     /// Marks that a delivery waits, to be found by any of these keys. The first is its own.
     async fn mark_waiting(

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -10,10 +10,11 @@ use std::{
 
 use async_trait::async_trait;
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind};
+use tokio::sync::Notify;
 
 use super::{
     Admission, Input, Ledger, LedgerError, MAX_CLAIMS, MarkBudget, NextStep, Reply, SUSPECT_CLAIMS,
-    WaitingMark,
+    State, WaitingMark,
 };
 use crate::{
     batcher::Batcher,
@@ -31,9 +32,6 @@ const EPOCH: &str = "usher:ledger:epoch";
 
 /// Redis's time and the time that instances agree on, at the last renewal.
 const CLOCK: &str = "usher:ledger:clock";
-
-/// Which server kept the ledger at the last renewal.
-const SERVER: &str = "usher:ledger:server";
 
 /// A jump of Redis's clock up to this is none: clocks are compared over a network.
 const STEADY: Duration = Duration::from_secs(60);
@@ -60,6 +58,13 @@ pub struct Windows {
     pub gone_after: Duration,
 }
 
+impl Windows {
+    /// How long a recovery waits for instances that do not mark themselves.
+    fn grace(&self) -> Duration {
+        self.instance_ttl * 2
+    }
+}
+
 /// Who uses the ledger: two that are not the same must not share keys.
 #[derive(Debug, Clone)]
 pub struct Deployment {
@@ -81,18 +86,64 @@ pub struct ForeignLedger {
     key: String,
 }
 
+/// An input, and what it depends on.
+struct Submitted {
+    delivery: DeliveryId,
+    input: Input,
+    /// The server whose claims are open stands there.
+    open: Arc<str>,
+    /// The server that the instance had met.
+    met: Arc<str>,
+}
+
 pub struct RedisLedger {
     deployment: Option<Deployment>,
+    /// The key of the server whose claims are open.
+    open: Arc<str>,
     /// Whether it is known to be ours.
     is_ours: AtomicBool,
     connection: Arc<Renewed<Connection>>,
-    inputs: Batcher<(DeliveryId, Input), RedisResult<String>>,
+    inputs: Batcher<Submitted, RedisResult<String>>,
     rate: Script,
     renew: Script,
     instances: Script,
+    recover: Script,
     waiting: Script,
     marks: MarkBudget,
     windows: Windows,
+    met: Mutex<Met>,
+    /// The server is another one than was met last, or recovers.
+    moved: Notify,
+}
+
+/// The server that this instance has met last: its claims count there and nowhere else.
+#[derive(Debug, Clone, Default)]
+struct Met {
+    /// Empty before the first, and where Redis does not tell.
+    server: Arc<str>,
+    generation: u64,
+}
+
+/// How far the recovery of the ledger on a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Which server this is, and which history of writes it has. Empty where Redis does not tell.
+    pub server: String,
+    pub stage: Stage,
+    /// How long it has taken.
+    pub waited: Duration,
+    /// How many instances have written again what they know.
+    pub marked: u64,
+    /// How many known ones have not.
+    pub missing: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Recovering,
+    /// The grace has ended just now.
+    Opened,
+    Open,
 }
 
 impl RedisLedger {
@@ -108,30 +159,36 @@ impl RedisLedger {
         let to = connection.clone();
         // The hash that EVALSHA needs.
         let hash = Script::new(SCRIPT).get_hash().to_owned();
-        let inputs = Batcher::new(supervisor, Task::LedgerInputs, move |inputs: Vec<_>| {
+        let inputs = Batcher::new(supervisor, Task::LedgerInputs, move |inputs: Vec<Submitted>| {
             let (to, call) = (to.clone(), call(&hash, &inputs, windows));
             async move { apply_all(to.last(), call, inputs.len()).await }
         });
         let rate = Script::new(include_str!("rate.lua"));
-        let renew = Script::new(concat!(include_str!("server.lua"), include_str!("renew.lua")));
+        let renew = Script::new(include_str!("renew.lua"));
+        let recover = Script::new(concat!(include_str!("server.lua"), include_str!("recover.lua")));
         let instances = Script::new(include_str!("instances.lua"));
         Ok(Self {
             deployment: None,
+            open: open_key("").into(),
             is_ours: AtomicBool::new(false),
             connection,
             inputs,
             rate,
             renew,
             instances,
+            recover,
             waiting: Script::new(include_str!("waiting.lua")),
             marks: MarkBudget::default(),
             windows,
+            met: Mutex::default(),
+            moved: Notify::new(),
         })
     }
 
     /// The ledger of this deployment and of no other.
     pub fn of(self, deployment: Deployment) -> Self {
-        Self { deployment: Some(deployment), ..self }
+        let open = open_key(&deployment.key).into();
+        Self { deployment: Some(deployment), open, ..self }
     }
 
     /// Sees that the ledger is this deployment's; nobody's becomes it.
@@ -299,9 +356,15 @@ impl RedisLedger {
 impl Ledger for RedisLedger {
     async fn apply(&self, delivery: &DeliveryId, input: Input) -> Result<Reply, LedgerError> {
         self.claim_for_deployment().await?;
-        let question = (delivery.clone(), input);
-        let answer = self.inputs.submit(question).await.map_err(failed)?.map_err(failed)?;
-        decode_reply(&answer)
+        let met = self.met().server;
+        let submitted =
+            Submitted { delivery: delivery.clone(), input, open: self.open.clone(), met };
+        let answer = self.inputs.submit(submitted).await.map_err(failed)?.map_err(failed)?;
+        let reply = decode_reply(&answer)?;
+        if reply == Reply::Recovering {
+            self.moved.notify_one();
+        }
+        Ok(reply)
     }
 
     async fn admit(
@@ -320,7 +383,25 @@ impl Ledger for RedisLedger {
     }
 
     async fn renew(&self, instance: &str) -> Result<(), LedgerError> {
-        self.renew_at(instance, "").await.map(drop)
+        // Renewals are frequent enough to check the certificates, and rare enough.
+        let mut connection = self.connection.current();
+        let mut call = self.renew.key(format!("usher:instance:{instance}"));
+        call.key(format!("usher:absent:{instance}")).key(CLOCK).key(EPOCH);
+        call.arg(millis(self.windows.instance_ttl)).arg(clock::now().as_millisecond());
+        call.arg(millis(STEADY)).arg(millis(self.windows.dedup));
+        let renewed = call.invoke_async(&mut connection).await;
+        let jump: i64 = renewed.map_err(failed)?;
+        if jump.unsigned_abs() > STEADY.as_millis() as u64 {
+            tracing::error!(
+                jump_s = jump / 1000,
+                "Redis's clock has jumped: the audit is consulted before each first claim"
+            );
+        }
+        Ok(())
+    }
+
+    fn generation(&self) -> u64 {
+        self.met().generation
     }
 
     async fn mark_waiting(
@@ -363,55 +444,105 @@ impl Ledger for RedisLedger {
     }
 }
 
+/// The recovery on a server that is not known, in the order of its steps.
 impl RedisLedger {
-    /// Renews the lease of an instance that met this server before. Gives the server: its run and its
-    /// history of writes. Empty where Redis does not tell.
-    pub async fn renew_at(&self, instance: &str, before: &str) -> Result<String, LedgerError> {
-        // Renewals are frequent enough to check the certificates, and rare enough.
-        let mut connection = self.connection.current();
-        let mut call = self.renew.key(format!("usher:instance:{instance}"));
-        call.key(format!("usher:absent:{instance}")).key(CLOCK).key(EPOCH).key(SERVER);
-        call.arg(millis(self.windows.instance_ttl)).arg(clock::now().as_millisecond());
-        call.arg(millis(STEADY)).arg(millis(self.windows.dedup)).arg(before);
-        let renewed = call.invoke_async(&mut connection).await;
-        let (jump, server): (i64, String) = renewed.map_err(failed)?;
-        if jump.unsigned_abs() > STEADY.as_millis() as u64 {
-            tracing::error!(
-                jump_s = jump / 1000,
-                "Redis's clock has jumped: the audit is consulted before each first claim"
-            );
+    /// Which server this is, and whether its claims are open.
+    pub async fn look_at_server(&self, before: &str) -> Result<Recovery, LedgerError> {
+        self.recover(before, None, None).await
+    }
+
+    /// From now on this instance's claims count on this server. What was claimed and asked before is void.
+    pub fn meet(&self, server: &str) {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        *met = Met { server: server.into(), generation: met.generation + 1 };
+    }
+
+    /// The instance has written again what it has latched under these names, the newest first.
+    pub async fn mark(&self, instance: &str, names: &[Arc<str>]) -> Result<Recovery, LedgerError> {
+        let met = self.met();
+        self.recover(&met.server, Some((instance, names)), None).await
+    }
+
+    /// Opens the claims if these instances have marked themselves, or the grace is over.
+    pub async fn end_grace(&self, instances: &[String]) -> Result<Recovery, LedgerError> {
+        let met = self.met();
+        self.recover(&met.server, None, Some(instances)).await
+    }
+
+    /// Returns once an input has found that the server is not the one that was met, or recovers.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    fn met(&self) -> Met {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn recover(
+        &self,
+        before: &str,
+        mark: Option<(&str, &[Arc<str>])>,
+        wait_for: Option<&[String]>,
+    ) -> Result<Recovery, LedgerError> {
+        let mut connection = self.connection.last();
+        let mut call = self.recover.key(&*self.open);
+        call.key(format!("{}:recovery", self.open)).key(EPOCH);
+        let (instance, names) = mark.unwrap_or_default();
+        call.arg(before).arg(instance).arg(flag(wait_for.is_some()));
+        call.arg(millis(self.windows.grace())).arg(millis(self.windows.dedup));
+        let wait_for = wait_for.unwrap_or_default();
+        call.arg(wait_for.len()).arg(wait_for);
+        for name in names {
+            call.arg(&**name);
         }
-        Ok(server)
+        let answer = call.invoke_async(&mut connection).await;
+        let (server, stage, waited, marked, missing): (String, String, u64, u64, u64) =
+            answer.map_err(failed)?;
+        let stage = match &*stage {
+            "open" => Stage::Open,
+            "opened" => Stage::Opened,
+            _ => Stage::Recovering,
+        };
+        Ok(Recovery { server, stage, waited: Duration::from_millis(waited), marked, missing })
     }
 }
 
 /// The script call that applies these inputs in turn.
-fn call(script: &str, inputs: &[(DeliveryId, Input)], windows: Windows) -> Cmd {
+fn call(script: &str, inputs: &[Submitted], windows: Windows) -> Cmd {
     let mut call = redis::cmd("EVALSHA");
     call.arg(script).arg(inputs.len());
-    for (delivery, _) in inputs {
-        call.arg(key(delivery));
+    for submitted in inputs {
+        call.arg(key(&submitted.delivery));
     }
-    for (_, input) in inputs {
-        encode_input(&mut call, input, windows);
+    // The same for all.
+    call.arg(inputs.first().map_or("", |submitted| &submitted.open));
+    for Submitted { input, met, .. } in inputs {
+        encode_input(&mut call, input, met, windows);
     }
     call
 }
 
 /// Encodes an input for the script.
-fn encode_input(call: &mut Cmd, input: &Input, windows: Windows) {
+fn encode_input(call: &mut Cmd, input: &Input, met: &str, windows: Windows) {
     let kept = [millis(windows.dedup), millis(windows.dedup_derived)];
     match input {
         Input::Claim(claim) => {
-            call.arg("claim").arg(&claim.owner.instance).arg(claim.owner.token);
+            call.arg("claim").arg(met).arg(&claim.owner.instance).arg(claim.owner.token);
             call.arg(&claim.event).arg(claim.attempt);
-            call.arg(flag(claim.fresh)).arg(flag(claim.audit_is_silent)).arg(flag(claim.derived));
+            call.arg(flag(claim.fresh)).arg(flag(claim.audit_is_silent)).arg(claim.tried);
+            call.arg(flag(claim.derived));
             call.arg(flag(claim.alone)).arg(SUSPECT_CLAIMS).arg(MAX_CLAIMS);
             call.arg(millis(windows.gone_after));
         }
         Input::Latch { owner, fence, relay } => {
-            call.arg("latch").arg(&owner.instance).arg(owner.token).arg(fence);
+            call.arg("latch").arg(met).arg(&owner.instance).arg(owner.token).arg(fence);
             call.arg(relay.as_deref().unwrap_or_default());
+        }
+        Input::Reclaim(claim) => {
+            let state = if claim.state == State::Unknown { "unknown" } else { "sending" };
+            call.arg("reclaim").arg(met).arg(&claim.owner.instance).arg(claim.owner.token);
+            call.arg(&claim.event).arg(claim.attempt).arg(claim.fence).arg(state);
+            call.arg(claim.relay.as_deref().unwrap_or_default()).arg(flag(claim.derived));
         }
         Input::Decide { owner, fence, next, record } => {
             let (name, attempt) = encode_next_step(*next);
@@ -455,6 +586,10 @@ fn deployment_key(deployment: &str) -> String {
     format!("usher:deployment:{deployment}")
 }
 
+fn open_key(deployment: &str) -> String {
+    format!("usher:ledger:open:{deployment}")
+}
+
 fn key(delivery: &DeliveryId) -> String {
     format!("usher:ledger:{delivery}")
 }
@@ -492,6 +627,7 @@ fn decode_reply(answer: &str) -> Result<Reply, LedgerError> {
         }
         "busy" => Reply::Busy,
         "suspect" => Reply::Suspect,
+        "recovering" => Reply::Recovering,
         "ask_audit" => Reply::AskAudit,
         "lost" => Reply::Lost,
         "absent" => Reply::Absent,

@@ -78,7 +78,7 @@ pub enum NextStep {
 }
 
 /// An input of the state machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Input {
     /// Claim the delivery for one attempt.
     Claim(Claim),
@@ -95,11 +95,13 @@ pub enum Input {
     Republished { attempt: u32, next: NextStep },
     /// The delivery is not to be sent.
     Suppress { owner: Owner, fence: u64, record: String },
+    /// What this owner has latched, in case the ledger lost it.
+    Reclaim(Reclaim),
     /// The mail was sent. This is a fact, so any owner may report it.
     Sent { event: String, attempt: u32, record: String, derived: bool },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Claim {
     pub owner: Owner,
     pub event: String,
@@ -109,14 +111,30 @@ pub struct Claim {
     pub fresh: bool,
     /// The audit was consulted and has no outcome.
     pub audit_is_silent: bool,
+    /// The last attempt of which the audit knows that it failed; 0 if it knows none or was not asked.
+    pub tried: u32,
     /// Whether the shorter dedup window of derived ids applies.
     pub derived: bool,
     /// No other delivery is in progress in this process.
     pub alone: bool,
 }
 
+/// A latch that was granted, or a claim of what another owner had latched, and that is not settled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reclaim {
+    pub owner: Owner,
+    pub event: String,
+    pub attempt: u32,
+    pub fence: u64,
+    pub derived: bool,
+    /// The relay that may have the mail, where there are several.
+    pub relay: Option<String>,
+    /// `Sending` or `Unknown`.
+    pub state: State,
+}
+
 /// The reply to an input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// The input was applied. A claim is granted with this fence.
@@ -158,6 +176,8 @@ pub enum Reply {
         /// The record of the outcome as JSON, if there is one.
         record: Option<String>,
     },
+    /// The ledger may have lost its latest writes, and owners write again what they know: ask later.
+    Recovering,
     /// Another owner has the delivery: leave it alone.
     Lost,
     /// The entry is missing although it existed: the ledger lost it.

@@ -1,6 +1,6 @@
 //! The delivery state machine as a pure function: `step(entry, input, facts) -> (entry, reply)`.
 
-use super::{Claim, Entry, Input, NextStep, Owner, Reply, State};
+use super::{Claim, Entry, Input, NextStep, Owner, Reclaim, Reply, State};
 
 /// After this many claims of one attempt without result, the event counts as one that crashes its
 /// process.
@@ -17,11 +17,18 @@ pub struct Facts {
     pub owner_gone: bool,
     /// The ledger lost nothing within the last dedup window.
     pub epoch_intact: bool,
+    /// The entry's owner has written again what it knows since the ledger last lost something, or has
+    /// claimed only since then.
+    pub owner_met: bool,
+    /// The ledger may have lost its latest writes, and not every owner has written again what it knows.
+    pub recovering: bool,
 }
 
 /// Applies one input. Every state has a reply to every input.
 pub fn step(entry: Option<Entry>, input: &Input, facts: Facts) -> (Option<Entry>, Reply) {
     match input {
+        Input::Claim(_) | Input::Latch { .. } if facts.recovering => (entry, Reply::Recovering),
+        Input::Reclaim(claim) => step_reclaim(entry, claim, facts),
         Input::Claim(claim) => step_claim(entry, claim, facts),
         Input::Sent { event, attempt, record, derived } => {
             let mut sent = entry.unwrap_or_else(|| Entry::new(event, *attempt, *derived));
@@ -96,6 +103,33 @@ fn step_republished(entry: Option<Entry>, attempt: u32, next: NextStep) -> (Opti
     entry.granted()
 }
 
+/// While the ledger recovers, every entry is of the history in which the claim was granted, so the
+/// higher fence is the later one. Afterwards an entry may have been made anew.
+fn step_reclaim(entry: Option<Entry>, claim: &Reclaim, facts: Facts) -> (Option<Entry>, Reply) {
+    let is_ours = |entry: &Entry| entry.owner == claim.owner && entry.fence == claim.fence;
+    let is_earlier =
+        |entry: &Entry| facts.recovering && entry.fence < claim.fence && entry.state != State::Sent;
+    let mut entry = match entry {
+        None => Entry::new(&claim.event, claim.attempt, claim.derived),
+        Some(entry)
+            if is_ours(&entry) && matches!(entry.state, State::Sending | State::Unknown) =>
+        {
+            return entry.granted();
+        }
+        Some(entry) if is_earlier(&entry) => entry,
+        Some(entry) if is_ours(&entry) && entry.state == State::Claimed => entry,
+        entry => return (entry, Reply::Lost),
+    };
+    entry.state = claim.state;
+    entry.event.clone_from(&claim.event);
+    entry.attempt = claim.attempt;
+    entry.owner = claim.owner.clone();
+    entry.fence = claim.fence;
+    entry.claims = entry.claims.max(1);
+    entry.record.clone_from(&claim.relay);
+    entry.granted()
+}
+
 fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entry>, Reply) {
     let Some(entry) = entry else {
         if !(claim.audit_is_silent || (claim.fresh && facts.epoch_intact)) {
@@ -106,9 +140,15 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
     let same_event = entry.event == claim.event;
     // An entry of before the loss may lack its outcome.
     let may_be_stale = !facts.epoch_intact && !claim.audit_is_silent;
+    // Its owner may have latched it before the loss, and nobody is left who knows.
+    let may_be_latched = !facts.epoch_intact && !facts.owner_met;
     match entry.state {
         // The same input again after a lost connection; or a latch that was not used, since an
         // owner claims again only if nothing was sent.
+        // Not where it lost the delivery since, and the ledger has lost that.
+        State::Claimed | State::Sending if entry.owner == claim.owner && may_be_stale => {
+            (Some(entry), Reply::AskAudit)
+        }
         State::Claimed | State::Sending if entry.owner == claim.owner => {
             let mut entry = entry;
             entry.state = State::Claimed;
@@ -117,19 +157,22 @@ fn step_claim(entry: Option<Entry>, claim: &Claim, facts: Facts) -> (Option<Entr
         State::Claimed | State::Sending | State::Unknown if !facts.owner_gone => {
             (Some(entry), Reply::Busy)
         }
+        // Decided since, and the ledger has lost that.
+        State::Claimed | State::Sending | State::Unknown if claim.tried >= entry.attempt => {
+            let attempt = claim.attempt.max(entry.attempt);
+            entry.next_attempt_or_ask(&Claim { attempt, ..claim.clone() }, may_be_stale)
+        }
+        State::Claimed if may_be_latched && !claim.audit_is_silent => {
+            (Some(entry), Reply::AskAudit)
+        }
+        State::Claimed if may_be_latched => entry.unresolved(claim),
         State::Claimed if entry.claims >= SUSPECT_CLAIMS && !claim.alone => {
             (Some(entry), Reply::Suspect)
         }
         State::Claimed if may_be_stale => (Some(entry), Reply::AskAudit),
         State::Claimed => entry.taken(claim),
         State::Sending if !claim.audit_is_silent => (Some(entry), Reply::AskAudit),
-        State::Sending | State::Unknown => {
-            let mut entry = entry;
-            entry.take(claim);
-            entry.state = State::Unknown;
-            let (fence, attempt, relay) = (entry.fence, entry.attempt, entry.record.clone());
-            (Some(entry), Reply::Unresolved { fence, attempt, relay })
-        }
+        State::Sending | State::Unknown => entry.unresolved(claim),
         State::Sent | State::Suppressed => over(entry, same_event),
         State::Failed if claim.attempt > entry.attempt || !same_event => {
             entry.next_attempt_or_ask(claim, may_be_stale)
@@ -189,6 +232,13 @@ impl Entry {
         self.owner = claim.owner.clone();
         self.fence += 1;
         self.claims += 1;
+    }
+
+    fn unresolved(mut self, claim: &Claim) -> (Option<Self>, Reply) {
+        self.take(claim);
+        self.state = State::Unknown;
+        let (fence, attempt, relay) = (self.fence, self.attempt, self.record.clone());
+        (Some(self), Reply::Unresolved { fence, attempt, relay })
     }
 
     /// Claims the entry for its current attempt.

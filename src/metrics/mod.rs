@@ -282,6 +282,10 @@ impl Metrics {
         self.0.all.ledger_moved.inc();
     }
 
+    pub fn ledger_reclaimed(&self, count: usize) {
+        self.0.all.ledger_reclaimed.inc_by(count as u64);
+    }
+
     pub fn clock_skew(&self, clock: &'static str, seconds: f64) {
         self.0.all.clock_skew.get_or_create(&ClockLabels { clock }).set(seconds);
     }

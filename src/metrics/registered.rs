@@ -56,6 +56,7 @@ pub(super) struct Registered {
     pub(super) requests_waiting: Gauge,
     pub(super) feed_listeners: Gauge,
     pub(super) ledger_moved: Counter,
+    pub(super) ledger_reclaimed: Counter,
     pub(super) clock_skew: Family<ClockLabels, Gauge<f64, AtomicU64>>,
 }
 
@@ -217,6 +218,11 @@ impl Registered {
                 &mut r,
                 "ledger_moved",
                 "How often Redis turned out to be another server, or to have been started again",
+            ),
+            ledger_reclaimed: register(
+                &mut r,
+                "ledger_reclaimed",
+                "Deliveries in progress that were written again to a Redis that may have lost them",
             ),
             clock_skew: {
                 let metric = Family::<ClockLabels, Gauge<f64, AtomicU64>>::default();

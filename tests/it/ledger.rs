@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use usher::{
     config::{Endpoint, Secret, TlsFiles},
     ledger::{
-        Claim, Entry, Facts, Input, Ledger, NextStep, Owner, Reply, State,
+        Claim, Entry, Facts, Input, Ledger, NextStep, Owner, Reclaim, Reply, State,
         redis::{RedisLedger, Windows},
         step,
     },
@@ -36,6 +36,11 @@ pub(crate) enum Step {
     Expire(u8),
     /// The epoch is lost, is new after a loss, or is intact.
     Epoch(Epoch),
+    /// The server is one that nobody knows, or is known again.
+    Close,
+    Open,
+    /// An instance has written again what it knows.
+    Meet(u8),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +61,8 @@ pub(crate) struct Ask {
     /// Added to the entry's fence, because an owner's fence may be stale.
     stale_by: u64,
     flags: [bool; 4],
+    /// What the audit knows.
+    tried: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -66,6 +73,8 @@ enum What {
     Republished,
     Suppress,
     Sent,
+    /// Also of a later claim than the entry has.
+    Reclaim(State),
 }
 
 impl Ask {
@@ -95,6 +104,7 @@ impl Ask {
                 fresh,
                 alone,
                 audit_is_silent,
+                tried: if audit_is_silent { self.tried } else { 0 },
                 derived,
             }),
             What::Latch => {
@@ -112,6 +122,11 @@ impl Ask {
             }
             What::Suppress => Input::Suppress { owner, fence, record },
             What::Sent => Input::Sent { event, attempt, record, derived },
+            What::Reclaim(state) => {
+                let fence = entry.map_or(1, |entry| entry.fence) + self.stale_by;
+                let relay = (attempt != 3).then(|| format!("r{attempt}"));
+                Input::Reclaim(Reclaim { owner, event, attempt, fence, derived, relay, state })
+            }
         }
     }
 }
@@ -130,11 +145,14 @@ pub(crate) fn asks() -> impl Strategy<Value = Ask> {
         3 => Just(What::Republished),
         1 => Just(What::Suppress),
         1 => Just(What::Sent),
+        1 => Just(What::Reclaim(State::Sending)),
+        1 => Just(What::Reclaim(State::Unknown)),
     ];
     let stale_by = prop_oneof![4 => Just(0_u64), 1 => 1..3_u64];
     let flags = any::<[bool; 4]>();
-    (what, 0..INSTANCES, 0..3_u64, 0..2_u8, 1..4_u32, stale_by, flags).prop_map(
-        |(what, instance, token, event, attempt, stale_by, flags)| Ask {
+    let tried = prop_oneof![4 => Just(0), 1 => 1..4_u32];
+    (what, 0..INSTANCES, 0..3_u64, 0..2_u8, 1..4_u32, stale_by, flags, tried).prop_map(
+        |(what, instance, token, event, attempt, stale_by, flags, tried)| Ask {
             what,
             instance,
             token,
@@ -142,6 +160,7 @@ pub(crate) fn asks() -> impl Strategy<Value = Ask> {
             attempt,
             stale_by,
             flags,
+            tried,
         },
     )
 }
@@ -153,6 +172,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..INSTANCES).prop_map(Step::Renew),
         3 => (0..INSTANCES).prop_map(Step::Expire),
         1 => epoch.prop_map(Step::Epoch),
+        1 => Just(Step::Close),
+        1 => Just(Step::Open),
+        1 => (0..INSTANCES).prop_map(Step::Meet),
     ];
     vec(one, 1..40)
 }
@@ -164,6 +186,11 @@ struct Model {
     /// Instances that one look found absent.
     missed: HashSet<String>,
     epoch_intact: bool,
+    is_open: bool,
+    /// The recovery is one after a loss.
+    is_loss: bool,
+    /// Who has written again what they know.
+    met: HashSet<String>,
     /// Whether the second look at an absent instance calls it gone.
     second_look_suffices: bool,
 }
@@ -171,10 +198,18 @@ struct Model {
 impl Model {
     fn apply(&mut self, input: &Input) -> Reply {
         let owner_gone = match (input, &self.entry) {
-            (Input::Claim(claim), Some(entry)) => self.looks_gone(claim, &entry.clone()),
+            (Input::Claim(claim), Some(entry)) if self.is_open => {
+                self.looks_gone(claim, &entry.clone())
+            }
             _ => false,
         };
-        let facts = Facts { owner_gone, epoch_intact: self.epoch_intact };
+        let owner = self.entry.as_ref().map_or("", |entry| &entry.owner.instance);
+        let facts = Facts {
+            owner_gone,
+            epoch_intact: self.epoch_intact,
+            owner_met: self.met.contains(owner),
+            recovering: !self.is_open,
+        };
         let (entry, reply) = step(self.entry.take(), input, facts);
         self.entry = entry;
         reply
@@ -228,6 +263,14 @@ pub(crate) async fn ledger(
     (ledger, connection.expect("Redis at TEST_REDIS_URL"))
 }
 
+/// Opens the claims, as an instance does that is alone.
+pub(crate) async fn open(ledger: &RedisLedger) {
+    let known = ledger.look_at_server("").await.expect("Redis answers");
+    ledger.meet(&known.server);
+    ledger.mark("another", &["another".into()]).await.expect("marked");
+    ledger.end_grace(&[]).await.expect("opened");
+}
+
 /// Runs a few hundred sequences, each on a delivery of its own.
 fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
     let runtime = Runtime::new().expect("a runtime");
@@ -237,8 +280,7 @@ fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
         let mut redis = redis.clone();
         runtime.block_on(async {
             let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.expect("flushed");
-            // The ledger is with a server that it knows.
-            ledger.renew("another").await.expect("renewed");
+            open(&ledger).await;
             let id = uuid::Uuid::new_v4().simple().to_string();
             let delivery = DeliveryId::from_stored(&id).expect("an id");
             let mut model = Model {
@@ -246,6 +288,9 @@ fn hold_script_against_machine(database: u8, gone_after_ms: u64) {
                 alive: HashSet::new(),
                 missed: HashSet::new(),
                 epoch_intact: false,
+                is_open: true,
+                is_loss: false,
+                met: HashSet::new(),
                 second_look_suffices: gone_after_ms == 0,
             };
             for step in &steps {
@@ -284,6 +329,21 @@ async fn run_step(
             let instance = format!("i{number}");
             let _: () = redis.del(format!("usher:instance:{instance}")).await.expect("deleted");
             model.alive.remove(&instance);
+        }
+        Step::Close => {
+            let _: () = redis.del("usher:ledger:open:").await.expect("deleted");
+            model.is_open = false;
+        }
+        Step::Open => {
+            open(ledger).await;
+            model.is_open = true;
+            model.epoch_intact &= !std::mem::take(&mut model.is_loss);
+        }
+        Step::Meet(number) => {
+            let instance = format!("i{number}");
+            ledger.mark(&instance, &[instance.as_str().into()]).await.expect("marked");
+            model.met.insert(instance);
+            model.is_loss |= !model.is_open;
         }
         Step::Epoch(epoch) => {
             let _: () = redis.del("usher:ledger:epoch").await.expect("deleted");

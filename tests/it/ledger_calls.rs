@@ -7,7 +7,7 @@ use usher::{
     routing::DeliveryId,
 };
 
-use crate::ledger::ledger;
+use crate::ledger::{ledger, open};
 
 #[tokio::test]
 async fn a_script_that_redis_has_forgotten_is_loaded_again() {
@@ -33,6 +33,7 @@ async fn a_script_that_redis_has_forgotten_is_loaded_again() {
 #[tokio::test]
 async fn inputs_of_one_call_are_applied_in_turn_and_a_failed_one_affects_no_other() {
     let (ledger, mut redis) = ledger(0, 0).await;
+    open(&ledger).await;
     let delivery = || {
         let id = uuid::Uuid::new_v4().simple().to_string();
         DeliveryId::from_stored(&id).expect("an id")
@@ -50,6 +51,7 @@ async fn inputs_of_one_call_are_applied_in_turn_and_a_failed_one_affects_no_othe
             fresh: false,
             alone: false,
             audit_is_silent: true,
+            tried: 0,
             derived: false,
         })
     };

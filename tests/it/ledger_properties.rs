@@ -21,7 +21,7 @@ fn history(asks: &[(Ask, bool, bool)]) -> Vec<Turn> {
     let mut story = Vec::new();
     for (ask, owner_gone, epoch_intact) in asks {
         let input = ask.input(entry.as_ref());
-        let facts = Facts { owner_gone: *owner_gone, epoch_intact: *epoch_intact };
+        let facts = facts(*owner_gone, *epoch_intact);
         let before = entry.clone();
         let (after, reply) = step(entry.take(), &input, facts);
         entry.clone_from(&after);
@@ -47,12 +47,17 @@ fn claim(event: &str, attempt: u32) -> Input {
         fresh: false,
         alone: true,
         audit_is_silent: true,
+        tried: 0,
         derived: false,
     })
 }
 
-const ALL_ALIVE: Facts = Facts { owner_gone: false, epoch_intact: true };
-const ALL_GONE: Facts = Facts { owner_gone: true, epoch_intact: true };
+const ALL_ALIVE: Facts = facts(false, true);
+const ALL_GONE: Facts = facts(true, true);
+
+const fn facts(owner_gone: bool, epoch_intact: bool) -> Facts {
+    Facts { owner_gone, epoch_intact, owner_met: true, recovering: false }
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
@@ -172,7 +177,7 @@ proptest! {
 proptest! {
     #[test]
     fn after_a_loss_nothing_is_claimed_anew_before_the_audit_was_asked(asks in asks_with_facts()) {
-        let facts = Facts { owner_gone: true, epoch_intact: false };
+        let facts = facts(true, false);
         for Turn { after, .. } in history(&asks) {
             let Input::Claim(claim) = claim("e0", 9) else { unreachable!() };
             let asked = Input::Claim(Claim { audit_is_silent: false, fresh: true, ..claim });

@@ -10,6 +10,7 @@ use mongodb::{
 
 use super::{
     ACTIONS, DELIVERIES, DELIVERY_STATUS, ERASURES, MongoAudit, failed,
+    instances::INSTANCES,
     read_marks::READ_MARKS,
     receipts::{self, RECEIPTS},
     suppressions::{self, SUPPRESSIONS},
@@ -45,6 +46,7 @@ impl MongoAudit {
             (READ_MARKS, vec![purge_index("purge_at")]),
             (RECEIPTS, receipts::indexes()),
             (SUPPRESSIONS, suppressions::indexes()),
+            (INSTANCES, vec![purge_index("purge_at")]),
         ] {
             let collection = self.database.collection::<Document>(name);
             refused.extend(ensure_indexes(&collection, indexes).await.map_err(failed)?);

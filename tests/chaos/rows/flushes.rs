@@ -1,6 +1,6 @@
 //! Rows in which Redis loses everything, each on a private Redis.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{held_at, held_at_the_dot, judged};
 use crate::{
@@ -102,6 +102,62 @@ async fn redis_comes_back_from_a_backup_while_duplicates_come() {
     stage.publish(&published).await;
     let judgement = stage.verdict(&published, instances, Limits::default()).await;
     crate::say(format_args!("backup: {} after {:?}", judgement.counts, began.elapsed()));
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
+    assert_eq!(stage.smtp.received().len(), wanted(&published));
+}
+
+/// A replica takes over that lacks the primary's last second: the latches and outcomes of that time are
+/// lost, while their owners live and upstream publishes everything again.
+#[tokio::test]
+async fn a_replica_that_lags_takes_over_while_duplicates_come() {
+    let mut primary = Daemon::redis().await;
+    let replica = Daemon::redis().await;
+    let following = format!("REPLICAOF {}", primary.address().replace(':', " "));
+    redis(&replica, &following).await;
+    let is_in_step = async || match redis(&replica, "INFO replication").await {
+        redis::Value::VerbatimString { text, .. } => {
+            text.contains("master_link_status:up").then_some(())
+        }
+        redis::Value::BulkString(text) => {
+            String::from_utf8_lossy(&text).contains("master_link_status:up").then_some(())
+        }
+        _ => None,
+    };
+    eventually("the replica has its primary's data", is_in_step).await;
+    let services = Services { redis: primary.url.clone(), ..Services::shared() };
+    let mut stage = Stage::on(services).await;
+    let proxy = stage.behind_a_proxy("REDIS_URL").await;
+    let published = batch(&[Kind::Plain, Kind::FanOut], 90, &stage.smtp);
+    let wanted = |events: &[Published]| events.iter().map(|one| one.deliveries.len()).sum();
+    let (before, after) = published.split_at(30);
+    let instances = vec![stage.start(&[]), stage.start(&[])];
+    let until_over = async |count: usize| {
+        eventually("all are over", async || (stage.over().await >= count).then_some(())).await;
+    };
+    stage.publish(before).await;
+    until_over(wanted(before)).await;
+    redis(&replica, "REPLICAOF NO ONE").await;
+    // One is on its way until its duplicate was looked at.
+    stage.smtp.at(Phase::Dot).once().hold();
+    stage.publish(&after[..1]).await;
+    stage.smtp.until_reached(Phase::Dot, wanted(before) + 1).await;
+    stage.publish(&after[1..40]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    primary.kill();
+    proxy.lead_to(replica.address());
+    let began = Instant::now();
+    let sent = stage.smtp.received().len();
+    stage.publish(after).await;
+    eventually("mail goes out again", async || {
+        (stage.smtp.received().len() > sent + 10).then_some(())
+    })
+    .await;
+    crate::say(format_args!("failover: mail after {:?}", began.elapsed()));
+    stage.publish(before).await;
+    until_over(wanted(&published) - wanted(&after[..1])).await;
+    stage.smtp.relent();
+    let judgement = stage.verdict(&published, instances, Limits::default()).await;
+    crate::say(format_args!("failover: {} after {:?}", judgement.counts, began.elapsed()));
     assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
     assert_eq!(stage.smtp.received().len(), wanted(&published));
 }

@@ -67,6 +67,7 @@ async fn forgetting(backend: Backend, dedup: Duration, derived: Duration) -> Sto
             let ledger = RedisLedger::new(&server, windows, &Supervisor::default());
             let ledger = ledger.expect("TEST_REDIS_URL");
             ledger.keep_epoch(true).await.expect("Redis at TEST_REDIS_URL");
+            crate::ledger::open(&ledger).await;
             Box::new(ledger)
         }
     };
@@ -86,6 +87,7 @@ fn claim(owner: Owner, event: &str) -> Claim {
         attempt: 1,
         fresh: false,
         audit_is_silent: true,
+        tried: 0,
         derived: false,
         alone: false,
     }

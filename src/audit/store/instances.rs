@@ -1,0 +1,62 @@
+//! The instances that a recovery of the ledger waits for. They stand in MongoDB, for Redis may have lost
+//! the latest of them.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use jiff::Timestamp;
+use mongodb::{
+    bson::{Document, doc},
+    error::ErrorKind,
+};
+
+use super::{MongoAudit, failed};
+use crate::{
+    audit::AuditError,
+    clients::mongo::{InTime, date},
+};
+
+/// Collection of instances.
+pub const INSTANCES: &str = "instances";
+
+/// How long an instance that was killed is still waited for, by a recovery of the ledger.
+const KEPT: Duration = Duration::from_secs(3600);
+
+impl MongoAudit {
+    /// Registers an instance, or that it is still there; durable when this returns. Whether the
+    /// server lets us: without permission for the collection nobody is known.
+    pub async fn register_instance(
+        &self,
+        instance: &str,
+        now: Timestamp,
+    ) -> Result<bool, AuditError> {
+        const UNAUTHORIZED: i32 = 13;
+        let instances = self.database.collection::<Document>(INSTANCES);
+        let seen = doc! {"$set": {"at": date(now), "purge_at": date(now + KEPT)}};
+        let registered = instances.update_one(doc! {"_id": instance}, seen).upsert(true);
+        match registered.in_time().await {
+            Ok(_) => Ok(true),
+            Err(error) => match *error.kind {
+                ErrorKind::Command(ref refused) if refused.code == UNAUTHORIZED => Ok(false),
+                _ => Err(failed(error)),
+            },
+        }
+    }
+
+    /// The instance has ended, and settled all that it had claimed. Its entry is marked, for the daemon's
+    /// role may remove nothing.
+    pub async fn unregister_instance(&self, instance: &str) -> Result<(), AuditError> {
+        let instances = self.database.collection::<Document>(INSTANCES);
+        let ended = doc! {"$set": {"ended": true}};
+        instances.update_one(doc! {"_id": instance}, ended).in_time().await.map_err(failed)?;
+        Ok(())
+    }
+
+    pub async fn registered_instances(&self) -> Result<Vec<String>, AuditError> {
+        let instances = self.database.collection::<Document>(INSTANCES);
+        let found =
+            instances.find(doc! {"ended": {"$ne": true}}).in_time().await.map_err(failed)?;
+        let found: Vec<Document> = found.try_collect().in_time().await.map_err(failed)?;
+        Ok(found.iter().filter_map(|one| one.get_str("_id").ok().map(ToOwned::to_owned)).collect())
+    }
+}
