@@ -317,12 +317,12 @@ impl Session {
     /// No reply before the body.
     fn no_reply(&self, command: Command, reason: &NoReply) -> Box<Transacted> {
         let mut transacted = match reason {
-            // It was closed before it was used, or said so when nobody asked: no attempt was made.
-            NoReply::Disconnected(_) | NoReply::Unasked(_)
-                if self.is_reused && command == Command::Mail =>
-            {
+            // It was closed before it was used: no attempt was made.
+            NoReply::Disconnected(_) if self.is_reused && command == Command::Mail => {
                 Transacted::from(Outcome::Withheld)
             }
+            // It said something while it was idle, which may have been taken for the reply to MAIL.
+            NoReply::Unasked(_) if self.is_reused => Transacted::from(Outcome::Withheld),
             NoReply::TimedOut(_) => {
                 Transacted::silent(Outcome::Interrupted(format!("{command}: {reason}"), None))
             }
