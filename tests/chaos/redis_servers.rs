@@ -93,7 +93,8 @@ async fn refuses(
         (answer.status == 503 && line.contains(reason)).then_some(())
     })
     .await;
-    assert!(instance.log().contains(reason), "{}", instance.log());
+    eventually("the log has the reason", async || instance.log().contains(reason).then_some(()))
+        .await;
     let checked = stage.command(&["check"]).await;
     let line = checked.lines().find(|line| line.starts_with("FAILED   redis:"));
     assert!(line.is_some_and(|line| line.contains(reason)), "{checked}");
