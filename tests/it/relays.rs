@@ -316,6 +316,7 @@ async fn a_rate_is_held_by_all_instances_together() {
     let counted: u64 = ushers.iter().filter_map(|usher| fallbacks(usher, "second")).sum();
     assert_eq!(counted, 9);
     drop(ushers);
+    std::fs::remove_file(&file).unwrap();
     // Without another relay it waits for its turn.
     let alone = world.usher().smtp(&second).set("SMTP_RATE", "5/s");
     let _ushers = [alone.start().await, alone.start().await];
