@@ -28,6 +28,9 @@ pub(super) struct RunArgs {
 pub(super) async fn run(config: Option<&Path>, args: RunArgs) -> Result<ExitCode, Failure> {
     let loaded = configuration::load(config)?;
     let _log = logging::init_daemon(loaded.settings.log_format)?;
+    if let Some(file) = config {
+        tracing::info!(file = %file.display(), "settings file read");
+    }
     for warning in &loaded.warnings {
         tracing::warn!(setting = %warning.setting, "{}", warning.reason);
     }
