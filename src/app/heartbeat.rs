@@ -124,7 +124,7 @@ impl Heartbeat {
         }
     }
 
-    /// A recovery of the ledger waits for whoever is registered, so nothing is claimed before. Afterwards it
+    /// Registers this instance before its first claim, since a recovery waits for registered ones. Afterwards it
     /// is seldom done again: a renewal must not wait for MongoDB.
     async fn register(&self, standing: &mut Standing, asking: &Dependency) {
         if standing.registered_until.is_some_and(|until| Instant::now() < until) {
@@ -225,7 +225,7 @@ struct Standing {
 /// Tells operators how this instance is. Nothing depends on it.
 async fn tell_status(ledger: &RedisLedger, instance: &str, reporter: &InstanceReporter) {
     let status = serde_json::to_string(&reporter.report()).unwrap_or_default();
-    if let Err(error) = ledger.say_of_instance(instance, &status).await {
+    if let Err(error) = ledger.write_instance_status(instance, &status).await {
         tracing::debug!(%error, "the status of this instance was not stored");
     }
 }

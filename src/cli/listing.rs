@@ -39,19 +39,25 @@ pub(super) enum GroupBy {
     Domain,
 }
 
+/// Prints how many of `total` entries were listed, to standard error: standard output has the entries alone.
+/// Where all were listed, only people want to read it.
+pub(super) fn print_total(shown: usize, total: &str, is_table: bool) {
+    if total != shown.to_string() {
+        print_err(&format!("{shown} of {total}; --limit or --all lists more"));
+    } else if is_table {
+        print_err(&format!("{shown} of {shown}"));
+    }
+}
+
 impl ListArgs {
     /// Number of entries to list; a limit of 0 means all.
     pub(super) fn limit(&self) -> usize {
         if self.all || self.limit == 0 { usize::MAX } else { self.limit }
     }
 
-    /// Prints how many of all entries were listed. Standard output has the entries alone.
+    /// Prints how many of all entries were listed.
     pub(super) fn print_total(&self, shown: usize, total: usize) {
-        if shown < total {
-            print_err(&format!("{shown} of {total}; --limit or --all lists more"));
-        } else if !self.json {
-            print_err(&format!("{shown} of {total}"));
-        }
+        print_total(shown, &total.to_string(), !self.json);
     }
 
     /// Prints a count for each value, the most frequent first, with the oldest and newest time.

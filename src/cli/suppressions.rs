@@ -125,7 +125,7 @@ pub(super) async fn run(
                 }
                 false => cli.entry(line, &args.why.reason),
             });
-            // All or nothing: a fault in one line is told before any is stored.
+            // A fault in one line is reported before any line is stored.
             cli.put("suppress", entries.collect::<Result<_, _>>()?, &args.why).await?;
         }
     }

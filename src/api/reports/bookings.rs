@@ -115,7 +115,7 @@ struct WaitingNotification {
 struct BookingNotifications {
     #[serde(flatten)]
     sent: Page<BookingNotification>,
-    /// Those that wait now, on every page; null if that can't be told.
+    /// Those that wait now, on every page; null while Redis does not answer.
     esperando: Option<Vec<WaitingNotification>>,
 }
 

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::{AuditCli, AuditFilter, csv::CsvWriter, recipient, waits_because};
 use crate::{
     audit::{Record, Status, store::search::Filter},
+    cli::listing::print_total,
     cli::output::{
         Column, Table, faint, fit, print, print_err, print_json, status_style, stdout, width,
     },
@@ -94,7 +95,7 @@ impl AuditCli {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Prints how many of all entries were listed. Standard output has the entries alone.
+    /// Prints how many of all entries were listed. Where counting takes too long, it prints "more than".
     async fn print_total(
         &self,
         filter: &Filter,
@@ -105,9 +106,7 @@ impl AuditCli {
     ) {
         let is_table = !args.json && matches!(args.format, FindFormat::Table);
         if shown < limit {
-            if is_table && shown > 0 {
-                print_err(&format!("{shown} of {shown}"));
-            }
+            print_total(shown, &shown.to_string(), is_table && shown > 0);
             return;
         }
         let count = async {
@@ -118,11 +117,7 @@ impl AuditCli {
         };
         let total = timeout(COUNT_DEADLINE, count).await.ok().and_then(Result::ok);
         let total = total.unwrap_or_else(|| format!("more than {shown}"));
-        if total != shown.to_string() {
-            print_err(&format!("{shown} of {total}; --limit or --all lists more"));
-        } else if is_table {
-            print_err(&format!("{shown} of {shown}"));
-        }
+        print_total(shown, &total, is_table);
     }
 }
 

@@ -1,4 +1,4 @@
-//! `usher audit resend`: sends a mail of the past once more, as a delivery of its own that names the first.
+//! `usher audit resend`: sends a recorded mail again, as a new delivery that names the first one.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -156,7 +156,7 @@ impl AuditCli {
     }
 }
 
-/// The event as far as the record has it. Values that were too long to be kept are none.
+/// Rebuilds the event from the record, without values that were too long to be recorded.
 fn body(record: &Record) -> Vec<u8> {
     let is_kept = |value: &Value| {
         value
