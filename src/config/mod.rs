@@ -22,6 +22,7 @@ use std::path::Path;
 pub use crate::tls::TlsFiles;
 pub use layers::{Environment, Origin};
 pub use names::{Kind, NAMES, Name};
+pub(crate) use oauth::ServiceAccount;
 pub(crate) use redis_servers::{RedisServers, redis_servers};
 pub use settings::{
     Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, HttpLimits, Jwt, LogFormat, OAuth,

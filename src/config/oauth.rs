@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::settings::{OAuth, OAuthGrant, Secret};
+use super::settings::{OAuth, OAuthGrant};
 use super::validate::Reader;
 use super::values as v;
 
@@ -15,13 +15,23 @@ enum Provider {
 
 /// The file that Google gives for a service account.
 #[derive(Deserialize)]
-struct ServiceAccount {
-    client_email: String,
-    private_key: String,
+pub(crate) struct ServiceAccount {
+    pub(crate) client_email: String,
+    /// RSA in PEM.
+    pub(crate) private_key: String,
     #[serde(default)]
-    private_key_id: String,
+    pub(crate) private_key_id: String,
     #[serde(default)]
     token_uri: String,
+}
+
+impl ServiceAccount {
+    /// # Errors
+    /// Never with anything of the text, which holds a key.
+    pub(crate) fn parse(text: &str) -> v::Parsed<Self> {
+        serde_json::from_str(text)
+            .map_err(|_| "must be the JSON file of a Google service account".to_owned())
+    }
 }
 
 /// With `SMTP_AUTH=oauth2`: the settings, where they are complete, and the provider's mail server.
@@ -40,7 +50,8 @@ pub(super) fn oauth(
     let client_key = r.secret("SMTP_OAUTH_CLIENT_KEY");
     let scope = r.read("SMTP_OAUTH_SCOPE", v::line);
     let refresh_token = r.secret("SMTP_OAUTH_REFRESH_TOKEN");
-    let account = r.read("SMTP_OAUTH_SERVICE_ACCOUNT", service_account);
+    let account_file = r.secret("SMTP_OAUTH_SERVICE_ACCOUNT");
+    let account = r.read("SMTP_OAUTH_SERVICE_ACCOUNT", ServiceAccount::parse);
     if !r.value("SMTP_AUTH", v::one_of(&[("password", false), ("oauth2", true)])) {
         return None;
     }
@@ -82,12 +93,8 @@ pub(super) fn oauth(
     if needs_client && client_id.is_none() {
         need(r, "SMTP_OAUTH_CLIENT_ID", "");
     }
-    let grant = match (account, refresh_token, client_key, client_secret) {
-        (Some(account), ..) => Some(OAuthGrant::ServiceAccount {
-            email: account.client_email,
-            key: Secret::new(account.private_key),
-            key_id: account.private_key_id,
-        }),
+    let grant = match (account_file, refresh_token, client_key, client_secret) {
+        (Some(account), ..) => Some(OAuthGrant::ServiceAccount(account)),
         (None, Some(token), _, client_secret) => {
             Some(OAuthGrant::RefreshToken { token, client_secret })
         }
@@ -124,10 +131,4 @@ fn token_url(text: &str) -> v::Parsed<String> {
         true => Ok(url),
         false => Err("must start with https://".to_owned()),
     }
-}
-
-fn service_account(text: &str) -> v::Parsed<ServiceAccount> {
-    // The error's own text may quote what stands there.
-    serde_json::from_str(text)
-        .map_err(|_| "must be the JSON file of a Google service account".to_owned())
 }

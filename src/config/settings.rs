@@ -315,12 +315,8 @@ pub enum OAuthGrant {
         token: Secret,
         client_secret: Option<Secret>,
     },
-    /// Of Google: it acts for the mailbox. The key is RSA in PEM.
-    ServiceAccount {
-        email: String,
-        key: Secret,
-        key_id: String,
-    },
+    /// Google's JSON file of a service account, which acts for the mailbox.
+    ServiceAccount(Secret),
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -241,14 +241,59 @@ fn openssl(folder: &Path, arguments: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// A key, and a certificate for it.
+fn make_key(folder: &Path, name: &str) {
+    openssl(
+        folder,
+        &format!(
+            "req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.pem -days 2 -subj /CN=usher"
+        ),
+    );
+}
+
+/// A service account's file.
+fn account(server: &OAuthServer, key: &str) -> String {
+    let account = json!({
+        "type": "service_account", "client_email": "svc@project.example", "private_key": key,
+        "private_key_id": "key-1", "token_uri": server.token_url(),
+    });
+    account.to_string()
+}
+
+fn by_account(server: &OAuthServer, world: &World) -> Builder {
+    let file = world.folder().join("account.json");
+    server
+        .usher(world, "smtp")
+        .unset("SMTP_OAUTH_CLIENT_ID")
+        .set("SMTP_OAUTH_SCOPE", "https://mail.google.com/")
+        .set("SMTP_OAUTH_SERVICE_ACCOUNT_FILE", file.display().to_string())
+}
+
+#[tokio::test]
+async fn a_service_account_whose_file_changes_is_read_again() {
+    let world = World::new().await;
+    let folder = world.folder();
+    for name in ["own", "former"] {
+        make_key(folder, name);
+    }
+    let own = folder.join("own.pem").display().to_string();
+    let server = OAuthServer::start(&json!({"client_cert": own}));
+    let write = |key: &str| {
+        let key = std::fs::read_to_string(folder.join(key)).unwrap();
+        std::fs::write(folder.join("account.json"), account(&server, &key)).unwrap();
+    };
+    write("former.key");
+    let running = by_account(&server, &world).spawn().await;
+    running.until_down("smtp").await;
+    write("own.key");
+    running.until_ready().await;
+}
+
 #[tokio::test]
 async fn assertions_are_verified_by_another_library() {
     let world = World::new().await;
     let folder = world.folder();
-    openssl(
-        folder,
-        "req -x509 -newkey rsa:2048 -nodes -keyout own.key -out own.pem -days 2 -subj /CN=usher",
-    );
+    make_key(folder, "own");
     let own = folder.join("own.pem").display().to_string();
     let mut server = OAuthServer::start(&json!({"client_cert": own}));
     let both =
@@ -258,16 +303,8 @@ async fn assertions_are_verified_by_another_library() {
         .usher(&world, "smtp")
         .set("SMTP_OAUTH_CLIENT_KEY_FILE", folder.join("both.pem").display().to_string());
     let [key, _] = both;
-    let account = json!({
-        "type": "service_account", "client_email": "svc@project.example", "private_key": key,
-        "private_key_id": "key-1", "token_uri": server.token_url(),
-    });
-    std::fs::write(folder.join("account.json"), account.to_string()).unwrap();
-    let by_account = server
-        .usher(&world, "smtp")
-        .unset("SMTP_OAUTH_CLIENT_ID")
-        .set("SMTP_OAUTH_SCOPE", "https://mail.google.com/")
-        .set("SMTP_OAUTH_SERVICE_ACCOUNT_FILE", folder.join("account.json").display().to_string());
+    std::fs::write(folder.join("account.json"), account(&server, &key)).unwrap();
+    let by_account = by_account(&server, &world);
     for usher in [by_key, by_account] {
         let output = usher.output(&["check"]).await;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -28,10 +28,13 @@ use url::form_urlencoded;
 
 use super::tls;
 use crate::{
-    config::{OAuth, OAuthGrant, Secret},
+    config::{OAuth, OAuthGrant, Secret, ServiceAccount},
     redaction::mask_secrets,
     tls::{Pem, Renewed, TlsFiles},
 };
+
+const CLIENT_KEY: &str = "SMTP_OAUTH_CLIENT_KEY";
+const SERVICE_ACCOUNT: &str = "SMTP_OAUTH_SERVICE_ACCOUNT";
 
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -91,8 +94,12 @@ impl TokenSource {
         timeout: Duration,
         ca: Option<PathBuf>,
     ) -> Result<Self, String> {
-        if let Some((pem, setting)) = key_of(&settings.grant) {
-            Key::read(pem.expose(), setting)?;
+        match &settings.grant {
+            OAuthGrant::ClientKey(pem) => drop(Key::read(pem.expose(), CLIENT_KEY)?),
+            OAuthGrant::ServiceAccount(file) => {
+                drop(Key::read(&account_of(file)?.private_key, SERVICE_ACCOUNT)?);
+            }
+            OAuthGrant::ClientSecret(_) | OAuthGrant::RefreshToken { .. } => {}
         }
         let client = |pem: &Pem| {
             let tls = tls::client_config(true, pem);
@@ -211,7 +218,8 @@ impl TokenSource {
                 form.append_pair("client_id", client_id)
                     .append_pair("client_secret", secret.current().expose());
             }
-            OAuthGrant::ClientKey(_) => {
+            OAuthGrant::ClientKey(pem) => {
+                let key = Key::read(pem.current().expose(), CLIENT_KEY)?;
                 let claims = json!({"iss": client_id, "sub": client_id, "aud": token_url, "jti": uuid::Uuid::new_v4()});
                 form.append_pair("grant_type", "client_credentials")
                     .append_pair("client_id", client_id);
@@ -219,7 +227,7 @@ impl TokenSource {
                     "client_assertion_type",
                     "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
                 );
-                form.append_pair("client_assertion", &self.assertion(claims, None)?);
+                form.append_pair("client_assertion", &key.assertion(claims, None)?);
             }
             OAuthGrant::RefreshToken { token, client_secret } => {
                 let token = token.current();
@@ -233,11 +241,17 @@ impl TokenSource {
                     form.append_pair("client_secret", secret.current().expose());
                 }
             }
-            OAuthGrant::ServiceAccount { email, key_id, .. } => {
-                let claims =
-                    json!({"iss": email, "sub": username, "aud": token_url, "scope": scope});
+            OAuthGrant::ServiceAccount(file) => {
+                let account = account_of(&file.current())?;
+                let key = Key::read(&account.private_key, SERVICE_ACCOUNT)?;
+                let claims = json!({
+                    "iss": account.client_email, "sub": username, "aud": token_url, "scope": scope,
+                });
                 form.append_pair("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
-                form.append_pair("assertion", &self.assertion(claims, Some(key_id))?);
+                form.append_pair(
+                    "assertion",
+                    &key.assertion(claims, Some(&account.private_key_id))?,
+                );
                 return Ok(form.finish());
             }
         }
@@ -245,31 +259,6 @@ impl TokenSource {
             form.append_pair("scope", scope);
         }
         Ok(form.finish())
-    }
-
-    /// A signed JWT (RFC 7515). Microsoft wants PS256 and the certificate's thumbprint, Google RS256.
-    fn assertion(&self, mut claims: Value, key_id: Option<&str>) -> Result<String, String> {
-        let (pem, setting) = key_of(&self.settings.grant).ok_or("there is no key")?;
-        let key = Key::read(pem.current().expose(), setting)?;
-        let now = now();
-        claims["iat"] = now.into();
-        claims["nbf"] = now.into();
-        claims["exp"] = (now + 600).into();
-        let (mut head, padding): (_, &dyn RsaEncoding) = match &key.thumbprint {
-            Some(thumbprint) => {
-                (json!({"typ": "JWT", "alg": "PS256", "x5t#S256": thumbprint}), &RSA_PSS_SHA256)
-            }
-            None => (json!({"typ": "JWT", "alg": "RS256"}), &RSA_PKCS1_SHA256),
-        };
-        if let Some(key_id) = key_id {
-            head["kid"] = key_id.into();
-        }
-        let input = [&head, &claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
-        let mut signature = vec![0; key.pair.public().modulus_len()];
-        key.pair
-            .sign(padding, &SystemRandom::new(), input.as_bytes(), &mut signature)
-            .map_err(|_| "the key signs nothing: its parts do not fit together")?;
-        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
     /// A refusal in words that name what to do. The codes are those of Microsoft's documentation
@@ -310,7 +299,7 @@ impl TokenSource {
             OAuthGrant::RefreshToken { token, client_secret } => {
                 std::iter::once(token).chain(client_secret).collect()
             }
-            OAuthGrant::ClientKey(_) | OAuthGrant::ServiceAccount { .. } => Vec::new(),
+            OAuthGrant::ClientKey(_) | OAuthGrant::ServiceAccount(_) => Vec::new(),
         };
         secrets.retain(|secret| !secret.expose().is_empty());
         secrets.into_iter().map(|secret| secret.current().expose().to_owned()).collect()
@@ -325,13 +314,8 @@ impl TokenSource {
     }
 }
 
-/// The key of a grant, and the setting that it is from.
-fn key_of(grant: &OAuthGrant) -> Option<(&Secret, &'static str)> {
-    match grant {
-        OAuthGrant::ClientKey(pem) => Some((pem, "SMTP_OAUTH_CLIENT_KEY")),
-        OAuthGrant::ServiceAccount { key, .. } => Some((key, "SMTP_OAUTH_SERVICE_ACCOUNT")),
-        OAuthGrant::ClientSecret(_) | OAuthGrant::RefreshToken { .. } => None,
-    }
+fn account_of(file: &Secret) -> Result<ServiceAccount, String> {
+    ServiceAccount::parse(file.expose()).map_err(|reason| format!("{SERVICE_ACCOUNT}: {reason}"))
 }
 
 impl Key {
@@ -349,6 +333,29 @@ impl Key {
             CertificateDer::pem_slice_iter(pem.as_bytes()).next().and_then(Result::ok);
         let thumbprint = certificate.map(|der| URL_SAFE_NO_PAD.encode(Sha256::digest(der)));
         Ok(Self { pair, thumbprint })
+    }
+
+    /// A signed JWT (RFC 7515). Microsoft wants PS256 and the certificate's thumbprint, Google RS256.
+    fn assertion(&self, mut claims: Value, key_id: Option<&str>) -> Result<String, String> {
+        let now = now();
+        claims["iat"] = now.into();
+        claims["nbf"] = now.into();
+        claims["exp"] = (now + 600).into();
+        let (mut head, padding): (_, &dyn RsaEncoding) = match &self.thumbprint {
+            Some(thumbprint) => {
+                (json!({"typ": "JWT", "alg": "PS256", "x5t#S256": thumbprint}), &RSA_PSS_SHA256)
+            }
+            None => (json!({"typ": "JWT", "alg": "RS256"}), &RSA_PKCS1_SHA256),
+        };
+        if let Some(key_id) = key_id {
+            head["kid"] = key_id.into();
+        }
+        let input = [&head, &claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let mut signature = vec![0; self.pair.public().modulus_len()];
+        self.pair
+            .sign(padding, &SystemRandom::new(), input.as_bytes(), &mut signature)
+            .map_err(|_| "the key signs nothing: its parts do not fit together")?;
+        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 }
 
