@@ -89,7 +89,9 @@ pub(crate) async fn open_audit(
 ) -> Result<MongoAudit, Failure> {
     let (server, database) = (&settings.mongodb, &settings.mongodb_database);
     let audit = MongoAudit::new(server, database, metrics, supervisor).await;
-    audit.map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))
+    audit
+        .map(|audit| audit.of(Identity::new(settings.pepper.expose()).deployment()))
+        .map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))
 }
 
 /// Opens the ledger. Redis may be down.

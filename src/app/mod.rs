@@ -48,7 +48,7 @@ pub(crate) async fn run(
     let services =
         Services::build(&configuration, topology.clone(), &telemetry, &supervisor).await?;
     let channels = Channels::build(&configuration, &telemetry, services.ledger.clone())?;
-    services.refuse_foreign_ledger().await?;
+    services.refuse_other_deployments().await?;
     let reporter = InstanceReporter::new(instance.clone(), telemetry.health.clone());
     let api = http::api(&configuration, &services, &reporter);
     let claims_as = Arc::new(InstanceName::new(&instance));

@@ -33,8 +33,8 @@ use crate::{
     supervisor::{Supervisor, Task},
 };
 
-/// How long the start waits for Redis to say whose ledger it has.
-const FOREIGN_LEDGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the start waits for Redis and MongoDB to say whose they are.
+const FOREIGN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An index of a large collection takes minutes to build.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -84,14 +84,17 @@ impl Services {
         })
     }
 
-    /// Ends the start if Redis has the ledger of another deployment. While Redis does not answer, each
-    /// use of the ledger checks first.
-    pub(super) async fn refuse_foreign_ledger(&self) -> Result<(), Failure> {
-        let claim = self.ledger.claim_for_deployment();
-        match timeout(FOREIGN_LEDGER_TIMEOUT, claim).await {
-            Ok(Err(error)) if error.0.is::<ForeignLedger>() => {
+    /// Ends the start if Redis has the ledger of another deployment, or MongoDB its instances. While Redis
+    /// does not answer, each use of the ledger checks first.
+    pub(super) async fn refuse_other_deployments(&self) -> Result<(), Failure> {
+        let claim = timeout(FOREIGN_TIMEOUT, self.ledger.claim_for_deployment());
+        let look = timeout(FOREIGN_TIMEOUT, self.audit.foreign_instance(crate::clock::now()));
+        let (claimed, foreign) = tokio::join!(claim, look);
+        match (claimed, foreign) {
+            (Ok(Err(error)), _) if error.0.is::<ForeignLedger>() => {
                 Err(Failure::config(format!("REDIS_URL: {:#}", error.0)))
             }
+            (_, Ok(Ok(Some(foreign)))) => Err(Failure::config(format!("MONGODB_URI: {foreign}"))),
             _ => Ok(()),
         }
     }

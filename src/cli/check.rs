@@ -149,16 +149,23 @@ async fn redis(settings: &Settings) -> Result<String, String> {
         .map_err(|failure| failure.to_string())?;
     let result = async {
         ledger.test().await?;
-        ledger.look_for_foreign_deployment().await
+        ledger.look_for_foreign_deployment().await?;
+        ledger.advice().await
     };
-    result.await.map(|()| answers()).map_err(|error| error.0.to_string())
+    let advice = result.await.map_err(|error| error.0.to_string())?;
+    Ok(advice.map_or_else(answers, |advice| format!("{}, but {advice}", answers())))
 }
 
 async fn mongodb(settings: &Settings) -> Result<String, String> {
     let audit = configuration::open_audit(settings, Metrics::default(), &Supervisor::default())
         .await
         .map_err(|failure| failure.to_string())?;
-    audit.ping().await.map(|()| answers()).map_err(|error| error.to_string())
+    audit.ping().await.map_err(|error| error.to_string())?;
+    // Who may not read the collection knows nobody.
+    match audit.foreign_instance(jiff::Timestamp::now()).await {
+        Ok(Some(foreign)) => Err(foreign.to_string()),
+        _ => Ok(answers()),
+    }
 }
 
 async fn relay(relay: &Relay, sender: &Sender) -> Result<String, String> {

@@ -441,6 +441,29 @@ async fn two_deployments_do_not_share_a_ledger() {
     assert_eq!(third.terminate().await.code(), Some(0));
 }
 
+/// Another pepper, and the same database.
+#[tokio::test]
+async fn two_deployments_do_not_share_a_database() {
+    let world = World::new().await;
+    let mut first = world.usher().start().await;
+    let registered = async || {
+        let count = world.collection("instances").count_documents(doc! {}).await;
+        (count.expect("an answer") == 1).then_some(())
+    };
+    eventually("the instance is registered", registered).await;
+    let second = world.usher().set("USHER_PEPPER", "another");
+    let checked = second.output(&["check"]).await;
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(told.contains("FAILED   mongodb: an instance with another USHER_PEPPER"), "{told}");
+    let started = second.output(&["run"]).await;
+    let told = String::from_utf8_lossy(&[started.stderr, started.stdout].concat()).into_owned();
+    assert_eq!(started.status.code(), Some(78), "{told}");
+    assert!(told.contains("MONGODB_URI: an instance with another USHER_PEPPER"), "{told}");
+    // Once it has ended, the database is free.
+    first.terminate().await;
+    assert_eq!(second.start().await.terminate().await.code(), Some(0));
+}
+
 #[tokio::test]
 async fn the_first_broker_that_answers_is_used() {
     let world = World::new().await;

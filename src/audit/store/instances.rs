@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
     error::ErrorKind,
 };
 
@@ -18,6 +18,17 @@ use crate::{
 
 /// Collection of instances.
 pub const INSTANCES: &str = "instances";
+
+/// How long after its last registration an instance counts as running; it registers every ten minutes.
+const RUNS: Duration = Duration::from_secs(1200);
+
+/// An instance of another deployment uses the database.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "an instance with another USHER_PEPPER uses this database: each would send what the other has planned. \
+     Give each a database of its own; if that instance was killed, remove {0} from the collection {INSTANCES}"
+)]
+pub struct ForeignInstance(String);
 
 /// How long an instance that was killed is still waited for, by a recovery of the ledger.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -32,7 +43,9 @@ impl MongoAudit {
     ) -> Result<bool, AuditError> {
         const UNAUTHORIZED: i32 = 13;
         let instances = self.database.collection::<Document>(INSTANCES);
-        let seen = doc! {"$set": {"at": date(now), "purge_at": date(now + KEPT)}};
+        let seen =
+            doc! {"at": date(now), "purge_at": date(now + KEPT), "deployment": &self.deployment};
+        let seen = doc! {"$set": seen};
         let registered = instances.update_one(doc! {"_id": instance}, seen).upsert(true);
         match registered.in_time().await {
             Ok(_) => Ok(true),
@@ -54,9 +67,27 @@ impl MongoAudit {
 
     pub async fn registered_instances(&self) -> Result<Vec<String>, AuditError> {
         let instances = self.database.collection::<Document>(INSTANCES);
-        let found =
-            instances.find(doc! {"ended": {"$ne": true}}).in_time().await.map_err(failed)?;
+        // An older version does not say whose it is.
+        let ours =
+            doc! {"ended": {"$ne": true}, "deployment": {"$in": [&self.deployment, Bson::Null]}};
+        let found = instances.find(ours).in_time().await.map_err(failed)?;
         let found: Vec<Document> = found.try_collect().in_time().await.map_err(failed)?;
         Ok(found.iter().filter_map(|one| one.get_str("_id").ok().map(ToOwned::to_owned)).collect())
+    }
+
+    /// An instance that runs and is not this deployment's.
+    pub async fn foreign_instance(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<ForeignInstance>, AuditError> {
+        let instances = self.database.collection::<Document>(INSTANCES);
+        let foreign = doc! {
+            "ended": {"$ne": true},
+            "at": {"$gt": date(now - RUNS)},
+            "deployment": {"$nin": [&self.deployment, Bson::Null]},
+        };
+        let found = instances.find_one(foreign).in_time().await.map_err(failed)?;
+        let id = found.and_then(|one| one.get_str("_id").map(ToOwned::to_owned).ok());
+        Ok(id.map(ForeignInstance))
     }
 }

@@ -49,6 +49,8 @@ pub struct MongoAudit {
     pub(super) database: Database,
     writer: Writer,
     erasures: Batcher<String, anyhow::Result<Option<Document>>>,
+    /// What the instances that may share this database have in common.
+    deployment: Option<String>,
 }
 
 impl MongoAudit {
@@ -65,7 +67,13 @@ impl MongoAudit {
         let erasures = Batcher::new(supervisor, Task::ErasureLookups, move |hashes| {
             find_all(tombstones.clone(), hashes)
         });
-        Ok(Self { database, writer, erasures })
+        Ok(Self { database, writer, erasures, deployment: None })
+    }
+
+    /// For instances whose delivery ids can be the same.
+    #[must_use]
+    pub fn of(self, deployment: String) -> Self {
+        Self { deployment: Some(deployment), ..self }
     }
 
     /// The database, for the other stores.

@@ -144,6 +144,28 @@ impl RedisLedger {
         write.query_async(&mut connection).await.map_err(failed)
     }
 
+    /// What a failover would cost, where the server is not set up for one.
+    pub async fn advice(&self) -> Result<Option<&'static str>, LedgerError> {
+        let mut connection = self.connection.last();
+        let mut info = redis::cmd("INFO");
+        let told: RedisResult<String> = info.arg("replication").query_async(&mut connection).await;
+        let told = match told {
+            Ok(told) => told,
+            Err(error) if error.code() == Some("NOPERM") => {
+                return Ok(Some(
+                    "its user lacks +info, so a failover goes unseen, and the audit is consulted before each first claim",
+                ));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let has = |line: &str| told.lines().any(|it| it.starts_with(line));
+        // INFO has this line only with the setting.
+        let can_lose = !has("connected_slaves:0") && !has("min_slaves_good_slaves:");
+        Ok(can_lose.then_some(
+            "it has replicas and no min-replicas-to-write, so a primary that is cut off goes on and mail can go out twice",
+        ))
+    }
+
     /// Creates the epoch if it is missing. A new installation trusts its empty ledger at once.
     /// After a loss, the audit is consulted before every first claim for one dedup window.
     pub async fn keep_epoch(&self, audit_is_empty: bool) -> Result<(), LedgerError> {
