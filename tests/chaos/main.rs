@@ -14,6 +14,7 @@ mod clocks;
 mod crash_loop;
 mod daemon;
 mod dice;
+mod failovers;
 mod kills;
 mod later;
 mod mongodb_failures;
@@ -39,4 +40,9 @@ mod tasks;
 fn say(line: impl std::fmt::Display) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// `CHAOS_EVENTS`, or this number of events.
+fn events_or(number: usize) -> usize {
+    std::env::var("CHAOS_EVENTS").map_or(number, |count| count.parse().expect("a number"))
 }

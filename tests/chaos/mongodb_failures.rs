@@ -1,24 +1,30 @@
-//! MongoDB answers with errors, steps down, is slow, and its connections end after a write. The errors are
-//! the stand-in's fail points, which only usher's connections meet.
+//! MongoDB answers with errors, steps down, is slow, its connections end after a write, and it comes back
+//! from an older dump. The errors are the stand-in's fail points, which only usher's connections meet.
 
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{Document, doc};
+use futures_util::TryStreamExt;
+use jiff::{SignedDuration, Timestamp};
+use mongodb::bson::{DateTime, Document, doc};
+use serde_json::json;
 
 use super::{
-    batch::{Kind, batch},
+    batch::{Kind, Published, batch},
     daemon::Daemon,
     oracle::Limits,
     proxy::Weather,
     stage::Stage,
 };
-use crate::support::{eventually, smtp::Phase, world::Services};
+use crate::support::{events::with, eventually, smtp::Phase, world::Services};
 
 /// How long a failure lasts.
 const SPELL: Duration = Duration::from_secs(3);
 
 /// From a MongoDB that is well to the next record: a deadline; docs/reliability.md has what was measured.
 const SOON: Duration = Duration::from_secs(60);
+
+/// Long enough to plan mail, dump and look before it is due, on a busy machine.
+const UNTIL_DUE: SignedDuration = SignedDuration::from_secs(15);
 
 const LOAD: [Kind; 5] = [Kind::Plain, Kind::Later, Kind::FanOut, Kind::Planned, Kind::Refused];
 
@@ -124,4 +130,79 @@ async fn mongodb_writes_records_and_its_connection_is_cut() {
     let wrong = async || proxy.cut_instead_of_answers_to(Some(inserting));
     let well = async || proxy.cut_instead_of_answers_to(None);
     under_load("cut after the write", &stage, wrong, well).await;
+}
+
+/// Every document of every collection that mail depends on.
+async fn dump(stage: &Stage) -> Vec<(&'static str, Vec<Document>)> {
+    let mut dump = Vec::new();
+    for name in ["deliveries", "planned", "bookings", "requests"] {
+        let found = stage.collection(name).find(doc! {}).await.expect("an answer");
+        dump.push((name, found.try_collect().await.expect("documents")));
+    }
+    dump
+}
+
+async fn restore(stage: &Stage, dump: Vec<(&str, Vec<Document>)>) {
+    for (name, documents) in dump {
+        let collection = stage.collection(name);
+        collection.delete_many(doc! {}).await.expect("an answer");
+        if !documents.is_empty() {
+            collection.insert_many(documents).await.expect("an answer");
+        }
+    }
+}
+
+/// What was planned when the dump was made has gone out since: the ledger knows, and its lost record is
+/// written again. So is that of an event that upstream publishes again.
+async fn comes_back_from_a_dump(while_it_runs: bool) {
+    let mongodb = Daemon::mongodb().await;
+    let stage = on(&mongodb).await;
+    let mut instance = stage.start(&[]);
+    instance.until_listening().await;
+    let due = Timestamp::now() + UNTIL_DUE;
+    let mut planned = batch(&[Kind::Planned], 10, &stage.smtp);
+    for event in &mut planned {
+        let body = serde_json::from_str(&event.body).expect("JSON");
+        event.body = with(body, &json!({"deliver_at": due.to_string()})).to_string();
+    }
+    let plain = batch(&[Kind::Plain], 10, &stage.smtp);
+    let published: Vec<Published> = planned.iter().chain(&plain).cloned().collect();
+    stage.publish(&planned).await;
+    let all_planned = async || {
+        // Their reminders are planned as well.
+        let of_events = doc! {"due": {"$lte": DateTime::from_millis(due.as_millisecond())}};
+        let count = stage.collection("planned").count_documents(of_events).await;
+        (count.expect("an answer") as usize == planned.len()).then_some(())
+    };
+    eventually("all are planned", all_planned).await;
+    let old = dump(&stage).await;
+    assert_eq!(stage.smtp.accepted().len(), 0, "nothing is due yet");
+    stage.publish(&plain).await;
+    let over = async || (stage.over().await == published.len()).then_some(());
+    eventually("all are over", over).await;
+    if !while_it_runs {
+        instance.terminate().await;
+    }
+    restore(&stage, old).await;
+    stage.publish(&plain).await;
+    if !while_it_runs {
+        instance = stage.start(&[]);
+    }
+    let restored = Instant::now();
+    eventually("all records are back", over).await;
+    let took = restored.elapsed();
+    let judgement = stage.verdict(&published, vec![instance], Limits::default()).await;
+    crate::say(format_args!("MongoDB restored: {}, all back after {took:?}", judgement.counts));
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
+    assert_eq!(stage.smtp.received().len(), published.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_comes_back_from_a_dump_while_usher_runs() {
+    comes_back_from_a_dump(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_comes_back_from_a_dump_while_usher_is_stopped() {
+    comes_back_from_a_dump(false).await;
 }

@@ -36,7 +36,7 @@ fn client(url: &str) -> redis::Client {
     redis::Client::build_with_tls(url, certificates).expect("a URL")
 }
 
-async fn ask<T: FromRedisValue>(url: &str, command: &str) -> T {
+pub(crate) async fn ask<T: FromRedisValue>(url: &str, command: &str) -> T {
     let mut connection = client(url).get_multiplexed_async_connection().await.expect("a server");
     let mut words = command.split(' ');
     let mut command = redis::cmd(words.next().expect("a command"));
@@ -46,7 +46,7 @@ async fn ask<T: FromRedisValue>(url: &str, command: &str) -> T {
     command.query_async(&mut connection).await.expect("an answer")
 }
 
-async fn order(url: &str, command: &str) {
+pub(crate) async fn order(url: &str, command: &str) {
     ask::<Value>(url, command).await;
 }
 
@@ -185,7 +185,7 @@ async fn redis_is_a_replica_for_a_while() {
 }
 
 /// Waits until this section of INFO has this line.
-async fn told(url: &str, section: &str, line: &str) {
+pub(crate) async fn told(url: &str, section: &str, line: &str) {
     let told = async || {
         let text: String = ask(url, &format!("INFO {section}")).await;
         text.lines().any(|it| it == line).then_some(())
@@ -201,8 +201,42 @@ async fn pair() -> (Daemon, Daemon) {
     (primary, replica)
 }
 
-fn following(primary: &Daemon) -> String {
+pub(crate) fn following(primary: &Daemon) -> String {
     format!("REPLICAOF {}", primary.address().replace(':', " "))
+}
+
+/// Waits until this many clients use a server.
+pub(crate) async fn until_used_by(server: &Daemon, clients: usize) {
+    let use_it = async || {
+        let text: String = ask(&server.url, "CLIENT LIST").await;
+        let of_usher = |line: &&str| line.contains("flags=N") && !line.contains("cmd=client");
+        (text.lines().filter(of_usher).count() >= clients).then_some(())
+    };
+    eventually("all instances use the new server", use_it).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_says_what_a_failover_would_cost() {
+    let (primary, _replica) = pair().await;
+    let checked = async |url: &str| {
+        let mut stage =
+            Stage::on(Services { redis: primary.url.clone(), ..Services::shared() }).await;
+        stage.set("REDIS_URL", url);
+        let checked = stage.command(&["check"]).await;
+        let line = checked
+            .lines()
+            .find(|line| line.starts_with("ok       redis: "))
+            .map(ToOwned::to_owned);
+        line.unwrap_or(checked)
+    };
+    let line = checked(&primary.url).await;
+    assert!(line.contains("no min-replicas-to-write"), "{line}");
+    order(&primary.url, "CONFIG SET min-replicas-to-write 1").await;
+    let line = checked(&primary.url).await;
+    assert_eq!(line, "ok       redis: answers");
+    order(&primary.url, "ACL SETUSER blind on nopass allkeys allchannels +@all -info").await;
+    let line = checked(&primary.url.replace("//", "//blind:any@")).await;
+    assert!(line.contains("lacks +info"), "{line}");
 }
 
 /// An address moves to another server while the one before lives: as a replica, or as if nothing were.
@@ -226,12 +260,7 @@ async fn an_address_moves(old_is_demoted: bool) {
     stage.publish(more).await;
     until_accepted(&stage, count + 1).await;
     let mailed = healthy.elapsed();
-    let use_it = async || {
-        let text: String = ask(&new.url, "CLIENT LIST").await;
-        let of_usher = |line: &&str| line.contains("flags=N") && !line.contains("cmd=client");
-        (text.lines().filter(of_usher).count() >= instances.len()).then_some(())
-    };
-    eventually("both instances use the new server", use_it).await;
+    until_used_by(&new, instances.len()).await;
     let moved = healthy.elapsed();
     crate::say(format_args!(
         "the address moved, the old server demoted: {old_is_demoted}: next mail {mailed:?}, moved {moved:?}"

@@ -30,14 +30,12 @@ const INSTANCES: usize = 2;
 /// Mails that an instance can have in the SMTP window: four on each relay.
 const WINDOW: usize = 8;
 
-/// `CHAOS_EVENTS` sets another number.
 const EVENTS: usize = 240;
 const HANDFUL: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_in_trouble_loses_nothing_and_sends_nothing_twice() {
-    let events =
-        std::env::var("CHAOS_EVENTS").map_or(EVENTS, |count| count.parse().expect("a number"));
+    let events = crate::events_or(EVENTS);
     let seed = Dice::seed();
     let mut dice = Dice::new(seed);
     let mut stage = Stage::new().await;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     dice::Dice,
+    failovers::{Plan, failovers},
     oracle::Counts,
     points::{self, Case},
     storm::{Storm, storm},
@@ -15,8 +16,7 @@ const EVENTS: usize = 2000;
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes as long as CHAOS_MINUTES says; run tests/chaos/soak"]
 async fn soak() {
-    let minutes = std::env::var("CHAOS_MINUTES").ok().and_then(|minutes| minutes.parse().ok());
-    let until = Instant::now() + Duration::from_secs(60 * minutes.unwrap_or(10));
+    let until = Instant::now() + Duration::from_secs(60 * asked("CHAOS_MINUTES"));
     let mut seed = Dice::seed();
     let (mut total, mut faults) = (Counts::default(), Vec::new());
     let (mut kills, mut stops) = (0, 0);
@@ -46,4 +46,28 @@ async fn soak() {
     }
     crate::say(format_args!("oracle: {kills} kills, {stops} stops: {total}"));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes as long as CHAOS_MINUTES says; run tests/chaos/soak --failovers"]
+async fn soak_with_failovers() {
+    let [minutes, every, ttl] = ["CHAOS_MINUTES", "CHAOS_FAILOVERS", "CHAOS_TTL"].map(asked);
+    let plan = Plan {
+        rounds: usize::try_from(60 * minutes / every).expect("few"),
+        every: Duration::from_secs(every),
+        ttl: Duration::from_secs(ttl),
+    };
+    let seed = Dice::seed();
+    let judgement = failovers(&plan, seed).await;
+    crate::say(format_args!(
+        "oracle: CHAOS_SEED={seed}: {} failovers: {}",
+        plan.rounds, judgement.counts
+    ));
+    assert!(judgement.faults.is_empty(), "{}", judgement.faults.join("\n"));
+}
+
+/// A number that `tests/chaos/soak` sets.
+fn asked(variable: &str) -> u64 {
+    let asked = std::env::var(variable).ok().and_then(|asked| asked.parse().ok());
+    asked.unwrap_or_else(|| panic!("{variable} is set by tests/chaos/soak"))
 }

@@ -1,12 +1,13 @@
 //! Rows in which Redis loses everything, each on a private Redis.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{held_at, held_at_the_dot, judged};
 use crate::{
     batch::{Kind, Published, batch},
     daemon::Daemon,
     oracle::Limits,
+    redis_servers::{ask, following, order, told},
     stage::Stage,
     support::{eventually, smtp::Phase, world::Services},
 };
@@ -18,22 +19,11 @@ async fn own_redis() -> (Daemon, Stage) {
     (redis, stage)
 }
 
-async fn redis(redis: &Daemon, command: &str) -> redis::Value {
-    let client = redis::Client::open(redis.url.as_str()).expect("a URL");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
-    let mut words = command.split(' ');
-    let mut command = redis::cmd(words.next().expect("a command"));
-    words.for_each(|word| {
-        command.arg(word);
-    });
-    command.query_async(&mut connection).await.expect("an answer")
-}
-
 #[tokio::test]
 async fn row_20_flushed_while_the_latch_is_pending() {
     let (daemon, stage) = own_redis().await;
     let (published, instance) = held_at(&stage, Kind::Plain, Phase::Data).await;
-    redis(&daemon, "FLUSHALL").await;
+    order(&daemon.url, "FLUSHALL").await;
     stage.smtp.relent();
     let row = "20 before the latch";
     let counts = judged(row, &stage, &published, vec![instance], Limits::default()).await;
@@ -46,7 +36,7 @@ async fn row_20_flushed_while_the_latch_is_pending() {
 async fn row_20_flushed_after_the_dot() {
     let (daemon, stage) = own_redis().await;
     let (published, instance) = held_at_the_dot(&stage, Kind::Plain).await;
-    redis(&daemon, "FLUSHALL").await;
+    order(&daemon.url, "FLUSHALL").await;
     stage.smtp.relent();
     let row = "20 after the dot";
     let counts = judged(row, &stage, &published, vec![instance], Limits::default()).await;
@@ -62,11 +52,10 @@ async fn row_21_flushed_then_a_duplicate() {
         let instance = stage.start(&[]);
         eventually("all three are recorded", async || (stage.over().await == 3).then_some(()))
             .await;
-        redis(&daemon, "FLUSHALL").await;
+        order(&daemon.url, "FLUSHALL").await;
         if epoch_first {
             eventually("the epoch is back", async || {
-                (redis(&daemon, "EXISTS usher:ledger:epoch").await == redis::Value::Int(1))
-                    .then_some(())
+                ask::<bool>(&daemon.url, "EXISTS usher:ledger:epoch").await.then_some(())
             })
             .await;
         }
@@ -81,7 +70,7 @@ async fn row_21_flushed_then_a_duplicate() {
 #[tokio::test]
 async fn redis_comes_back_from_a_backup_while_duplicates_come() {
     let (mut daemon, stage) = own_redis().await;
-    let published = batch(&[Kind::Plain, Kind::FanOut], 60, &stage.smtp);
+    let published = batch(&[Kind::Plain, Kind::FanOut], crate::events_or(60), &stage.smtp);
     let (before, after) = published.split_at(20);
     let wanted = |events: &[Published]| events.iter().map(|one| one.deliveries.len()).sum();
     stage.publish(&before[1..]).await;
@@ -112,18 +101,8 @@ async fn redis_comes_back_from_a_backup_while_duplicates_come() {
 async fn a_replica_that_lags_takes_over_while_duplicates_come() {
     let mut primary = Daemon::redis().await;
     let replica = Daemon::redis().await;
-    let following = format!("REPLICAOF {}", primary.address().replace(':', " "));
-    redis(&replica, &following).await;
-    let is_in_step = async || match redis(&replica, "INFO replication").await {
-        redis::Value::VerbatimString { text, .. } => {
-            text.contains("master_link_status:up").then_some(())
-        }
-        redis::Value::BulkString(text) => {
-            String::from_utf8_lossy(&text).contains("master_link_status:up").then_some(())
-        }
-        _ => None,
-    };
-    eventually("the replica has its primary's data", is_in_step).await;
+    order(&replica.url, &following(&primary)).await;
+    told(&replica.url, "replication", "master_link_status:up").await;
     let services = Services { redis: primary.url.clone(), ..Services::shared() };
     let mut stage = Stage::on(services).await;
     let proxy = stage.behind_a_proxy("REDIS_URL").await;
@@ -136,13 +115,13 @@ async fn a_replica_that_lags_takes_over_while_duplicates_come() {
     };
     stage.publish(before).await;
     until_over(wanted(before)).await;
-    redis(&replica, "REPLICAOF NO ONE").await;
+    order(&replica.url, "REPLICAOF NO ONE").await;
     // One is on its way until its duplicate was looked at.
     stage.smtp.at(Phase::Dot).once().hold();
     stage.publish(&after[..1]).await;
     stage.smtp.until_reached(Phase::Dot, wanted(before) + 1).await;
     stage.publish(&after[1..40]).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.smtp.until_reached(Phase::Dot, wanted(before) + 20).await;
     primary.kill();
     proxy.lead_to(replica.address());
     let began = Instant::now();
@@ -168,7 +147,7 @@ async fn a_replica_that_lags_takes_over_while_duplicates_come() {
 async fn row_22_flushed_and_the_owner_killed_in_the_window() {
     let (daemon, stage) = own_redis().await;
     let (published, mut instance) = held_at_the_dot(&stage, Kind::Plain).await;
-    redis(&daemon, "FLUSHALL").await;
+    order(&daemon.url, "FLUSHALL").await;
     instance.kill();
     stage.smtp.relent();
     // The only second mail, and the README says so.
