@@ -26,7 +26,8 @@ use crate::{
         scheduler::EmbeddedScheduler,
     },
     event::EventSplitter,
-    failure::{EXIT_UNAVAILABLE, Failure},
+    failure::{EXIT_DATA, EXIT_UNAVAILABLE, Failure},
+    ledger::Ledger,
     private_files,
     status::InstanceReporter,
     supervisor::{Supervisor, Task},
@@ -42,6 +43,10 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
+    pub(crate) fn ledger(&self) -> Arc<dyn Ledger> {
+        self.ledger.clone()
+    }
+
     pub(crate) fn backends(&self) -> Backends {
         Backends {
             instance: self.instance.clone(),
@@ -54,6 +59,15 @@ impl Embedded {
             suppressions: Arc::default(),
         }
     }
+}
+
+/// Opens the stores that a process of the embedded mode has left.
+pub(crate) fn open_existing(folder: &Path, settings: &Settings) -> Result<Embedded, Failure> {
+    let file = folder.join("usher.db");
+    if !file.exists() {
+        return Err(Failure::data(format!("there is no {}", file.display())));
+    }
+    open(folder, settings)
 }
 
 /// Opens the stores in a folder.
@@ -110,6 +124,7 @@ pub(crate) async fn run(
     };
     let input = open_input(events).await?;
     let broker = embedded.broker.clone();
+    let before = broker.waiting().await?;
     watch::spawn_planned(embedded.scheduler.clone(), &telemetry.metrics, &supervisor, &end);
     let backends = embedded.backends();
     let pipeline = pipeline::build(&configuration, backends, channels.clone(), telemetry.clone());
@@ -149,7 +164,9 @@ pub(crate) async fn run(
         waiting.parked,
         "usher has stopped"
     );
-    Ok(ExitCode::SUCCESS)
+    // Who feeds it a file hears that not all of it was mailed.
+    let is_whole = waiting.put_away() == before.put_away();
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DATA) })
 }
 
 /// Mail goes to files unless the settings name a server or a folder.

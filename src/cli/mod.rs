@@ -6,6 +6,7 @@ mod check;
 mod dead_letters;
 mod decision;
 mod demo;
+mod embedded;
 mod gallery;
 mod healthcheck;
 mod init;

@@ -1,13 +1,20 @@
 //! The audit of the embedded mode.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
 use super::Database;
 use crate::{
-    audit::{Audit, AuditError, Record},
+    audit::{
+        Audit, AuditError, ReadAudit, Receipt, Record, Status,
+        store::{
+            actions::{DeadLetter, DeadLetterFilter, RecordedAction},
+            search::{Filter, Last},
+            statistics::Stats,
+        },
+    },
     routing::DeliveryId,
 };
 
@@ -19,6 +26,11 @@ pub struct EmbeddedAudit {
 impl EmbeddedAudit {
     pub fn new(database: Database) -> Self {
         Self { database }
+    }
+
+    /// The latest record of each delivery, oldest first.
+    async fn latest(&self) -> Result<Vec<Record>, AuditError> {
+        Ok(latest(self.all().await?))
     }
 
     /// Every record, oldest first.
@@ -82,4 +94,95 @@ impl Audit for EmbeddedAudit {
         };
         self.database.call(work).await.map_err(AuditError)
     }
+}
+
+/// The file is one process's, and small: it is read whole.
+#[async_trait]
+impl ReadAudit for EmbeddedAudit {
+    async fn find(
+        &self,
+        filter: &Filter,
+        every_record: bool,
+        limit: usize,
+    ) -> Result<Vec<Record>, AuditError> {
+        let mut records = match every_record {
+            true => self.all().await?,
+            false => self.latest().await?,
+        };
+        records.reverse();
+        records.retain(|record| filter.matches(record));
+        records.truncate(limit);
+        Ok(records)
+    }
+
+    async fn count_found(&self, filter: &Filter, every_record: bool) -> Result<u64, AuditError> {
+        Ok(self.find(filter, every_record, usize::MAX).await?.len() as u64)
+    }
+
+    async fn last_of(&self, ids: &[&str]) -> Result<HashMap<DeliveryId, Last>, AuditError> {
+        let records = self.latest().await?;
+        let wanted = records.iter().filter(|record| ids.contains(&record.delivery_id.as_str()));
+        Ok(wanted.map(|record| (record.delivery_id.clone(), Last::from(record))).collect())
+    }
+
+    async fn ids_with_prefix(
+        &self,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<DeliveryId>, AuditError> {
+        let ids = self.latest().await?.into_iter().map(|record| record.delivery_id);
+        Ok(ids.filter(|id| id.as_str().starts_with(prefix)).take(limit).collect())
+    }
+
+    async fn history(&self, delivery: &DeliveryId) -> Result<Vec<Record>, AuditError> {
+        let mut records = self.all().await?;
+        records.retain(|record| record.delivery_id == *delivery);
+        Ok(records)
+    }
+
+    async fn actions_on(&self, _target: &str) -> Result<Vec<RecordedAction>, AuditError> {
+        Ok(Vec::new())
+    }
+
+    async fn receipts_on(&self, _delivery: &DeliveryId) -> Result<Vec<Receipt>, AuditError> {
+        Ok(Vec::new())
+    }
+
+    async fn statistics(&self, filter: &Filter, by_hour: bool) -> Result<Stats, AuditError> {
+        let records = self.find(filter, true, usize::MAX).await?;
+        let is_duplicate = |record: &&Record| record.status == Status::Duplicate;
+        let duplicates = records.iter().filter(is_duplicate).count();
+        Ok(Stats::of(&latest(records), duplicates as u64, by_hour))
+    }
+
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter<'_>,
+    ) -> Result<Vec<DeadLetter>, AuditError> {
+        let mut records = self.latest().await?;
+        records.retain(|record| filter.matches(record));
+        Ok(records.iter().rev().map(DeadLetter::from).collect())
+    }
+
+    async fn final_records(&self, deliveries: &[DeadLetter]) -> Result<Vec<Record>, AuditError> {
+        let records = self.latest().await?.into_iter();
+        let mut known: HashMap<_, _> =
+            records.map(|record| (record.delivery_id.clone(), record)).collect();
+        Ok(deliveries.iter().filter_map(|letter| known.remove(&letter.delivery_id)).collect())
+    }
+}
+
+/// The latest record of each delivery, `duplicate` records aside, oldest first.
+fn latest(records: Vec<Record>) -> Vec<Record> {
+    let mut latest: HashMap<DeliveryId, Record> = HashMap::new();
+    for record in records.into_iter().filter(|record| record.status != Status::Duplicate) {
+        let order = Last::from(&record).order();
+        match latest.get(&record.delivery_id) {
+            Some(known) if Last::from(known).order() > order => {}
+            _ => drop(latest.insert(record.delivery_id.clone(), record)),
+        }
+    }
+    let mut latest: Vec<Record> = latest.into_values().collect();
+    latest.sort_by_key(|record| record.at);
+    latest
 }

@@ -44,6 +44,13 @@ pub struct Waiting {
     pub parked: u32,
 }
 
+impl Waiting {
+    /// Messages that nothing is done about until an operator does.
+    pub fn put_away(self) -> u32 {
+        self.dead + self.poison + self.parked
+    }
+}
+
 impl EmbeddedBroker {
     pub fn new(database: Database) -> Self {
         Self { database, changed: Arc::default(), in_flight: Arc::default() }

@@ -6,10 +6,7 @@ use jiff::SignedDuration;
 
 use super::in_time;
 use crate::{
-    audit::{
-        AuditError, Status,
-        store::{MongoAudit, search::Last},
-    },
+    audit::{AuditError, ReadAudit, Status, store::search::Last},
     ledger::{Ledger, WaitingMark},
     routing::{DeliveryId, Identity},
 };
@@ -47,7 +44,7 @@ impl WaitingFilter<'_> {
 /// Why they can't be told.
 pub async fn waiting(
     ledger: &dyn Ledger,
-    audit: &MongoAudit,
+    audit: &dyn ReadAudit,
     identity: &Identity,
     filter: &WaitingFilter<'_>,
 ) -> Result<Vec<WaitingMark>, String> {

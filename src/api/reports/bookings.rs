@@ -143,7 +143,7 @@ async fn about_booking(
         false => within(query.period(MONTH)?),
     };
     let named = WaitingFilter { booking: Some(&about.reserva_id), ..WaitingFilter::default() };
-    let waiting = status::waiting(&*api.ledger, &api.audit, &api.identity, &named).await;
+    let waiting = status::waiting(&*api.ledger, &*api.audit, &api.identity, &named).await;
     let filter = Filter { booking: Some(about.reserva_id), ..within };
     let reader = Reader { hash: api.identity.reader_hash(&caller.name), only: None };
     let found = api.audit.list(&filter, &reader, window, &[], QUERY_TIMEOUT).await;

@@ -149,6 +149,42 @@ impl DeadLetterFilter<'_> {
         all.extend(bounds.into_iter().filter_map(|(is, at)| Some(doc! {"at": {is: date(at?)}})));
         doc! {"$and": all}
     }
+
+    /// Whether the latest record of a delivery means that it is there.
+    pub fn matches(&self, record: &Record) -> bool {
+        let kind = record.error.as_ref().map_or("", |error| error.kind.as_str());
+        let crashed = record.status == Status::Failed && CRASHES.contains(&kind);
+        let is_there = match self.status {
+            Status::Failed => record.status == Status::Failed && !crashed,
+            Status::Rejected => record.status == Status::Rejected || crashed,
+            status => record.status == status,
+        };
+        let fits = |wanted: Option<&str>, text: &str| wanted.is_none_or(|wanted| wanted == text);
+        is_there
+            && record.is_final
+            && fits(self.route, &record.route)
+            && fits(self.kind, &record.event.kind)
+            && fits(self.error, kind)
+            && fits(self.recipient_hash.as_deref(), &record.recipient_hash)
+            && self.since.is_none_or(|since| record.at >= since)
+            && self.until.is_none_or(|until| record.at < until)
+    }
+}
+
+impl From<&Record> for DeadLetter {
+    fn from(record: &Record) -> Self {
+        Self {
+            delivery_id: record.delivery_id.clone(),
+            at: record.at,
+            route: record.route.clone(),
+            recipient: record.recipient.clone(),
+            event: DeadLetterEvent {
+                kind: record.event.kind.clone(),
+                source: record.event.source.clone(),
+            },
+            error: record.error.clone(),
+        }
+    }
 }
 
 impl MongoAudit {

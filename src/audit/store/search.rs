@@ -1,13 +1,19 @@
 use std::collections::{HashMap, HashSet};
 
+use async_trait::async_trait;
 use futures_util::{Stream, TryStreamExt};
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
 use serde::Deserialize;
 
-use super::{DELIVERIES, MongoAudit, failed};
+use super::{
+    DELIVERIES, MongoAudit,
+    actions::{DeadLetter, DeadLetterFilter, RecordedAction},
+    failed,
+    statistics::Stats,
+};
 use crate::{
-    audit::{AuditError, Record, Status},
+    audit::{AuditError, ReadAudit, Receipt, Record, Status},
     clients::{bson_time, mongo::date},
     routing::{ChannelKind, DeliveryId},
 };
@@ -32,8 +38,20 @@ pub struct Last {
 
 impl Last {
     /// Which record of a delivery is its latest; see [`super::schema::in_order`].
-    fn order(&self) -> (bool, u32, Timestamp) {
+    pub(crate) fn order(&self) -> (bool, u32, Timestamp) {
         order(self.status, self.attempt, self.at)
+    }
+}
+
+impl From<&Record> for Last {
+    fn from(record: &Record) -> Self {
+        Self {
+            delivery_id: record.delivery_id.clone(),
+            status: record.status,
+            attempt: record.attempt,
+            is_final: record.is_final,
+            at: record.at,
+        }
     }
 }
 
@@ -121,6 +139,28 @@ impl Filter {
             matching.insert("status", doc! {"$ne": Status::Duplicate.as_str()});
         }
         matching
+    }
+
+    /// Whether it selects this record.
+    pub fn matches(&self, record: &Record) -> bool {
+        let fits = |wanted: &Option<String>, text: Option<&String>| {
+            wanted.as_ref().is_none_or(|wanted| text == Some(wanted))
+        };
+        fits(&self.booking, record.correlation.get("booking_id"))
+            && fits(&self.event, Some(&record.event.id))
+            && fits(&self.recipient_hash, Some(&record.recipient_hash))
+            && fits(&self.kind, Some(&record.event.kind))
+            && self.delivery.as_ref().is_none_or(|delivery| *delivery == record.delivery_id)
+            && self
+                .correlation
+                .as_ref()
+                .is_none_or(|(name, id)| record.correlation.get(name) == Some(id))
+            && self.routes.as_ref().is_none_or(|routes| routes.contains(&record.route))
+            && self.channel.is_none_or(|channel| record.channel == Some(channel))
+            && (self.statuses.is_empty() || self.statuses.contains(&record.status))
+            && (!self.only_final || record.is_final)
+            && self.since.is_none_or(|since| record.at >= since)
+            && self.until.is_none_or(|until| record.at < until)
     }
 
     /// Whether it matches all records of a delivery or none.
@@ -254,5 +294,66 @@ impl MongoAudit {
             ids.extend(group.get_str("_id").ok().and_then(|id| DeliveryId::from_stored(id).ok()));
         }
         Ok(ids)
+    }
+}
+
+#[async_trait]
+impl ReadAudit for MongoAudit {
+    async fn find(
+        &self,
+        filter: &Filter,
+        every_record: bool,
+        limit: usize,
+    ) -> Result<Vec<Record>, AuditError> {
+        match every_record {
+            true => self.newest(filter, limit).await,
+            false => self.latest(filter, limit).await,
+        }
+    }
+
+    async fn count_found(&self, filter: &Filter, every_record: bool) -> Result<u64, AuditError> {
+        match every_record {
+            true => self.count(filter).await,
+            false => self.count_latest(filter).await.map(|count| count as u64),
+        }
+    }
+
+    async fn last_of(&self, ids: &[&str]) -> Result<HashMap<DeliveryId, Last>, AuditError> {
+        MongoAudit::last_of(self, ids).await
+    }
+
+    async fn ids_with_prefix(
+        &self,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<DeliveryId>, AuditError> {
+        MongoAudit::ids_with_prefix(self, prefix, limit).await
+    }
+
+    async fn history(&self, delivery: &DeliveryId) -> Result<Vec<Record>, AuditError> {
+        MongoAudit::history(self, delivery).await
+    }
+
+    async fn actions_on(&self, target: &str) -> Result<Vec<RecordedAction>, AuditError> {
+        MongoAudit::actions_on(self, target).await
+    }
+
+    async fn receipts_on(&self, delivery: &DeliveryId) -> Result<Vec<Receipt>, AuditError> {
+        self.receipts_of(std::slice::from_ref(delivery)).await
+    }
+
+    async fn statistics(&self, filter: &Filter, by_hour: bool) -> Result<Stats, AuditError> {
+        self.stats(filter, by_hour, None).await
+    }
+
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter<'_>,
+    ) -> Result<Vec<DeadLetter>, AuditError> {
+        MongoAudit::dead_letters(self, filter).await
+    }
+
+    async fn final_records(&self, deliveries: &[DeadLetter]) -> Result<Vec<Record>, AuditError> {
+        MongoAudit::final_records(self, deliveries).await
     }
 }

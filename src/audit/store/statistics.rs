@@ -1,6 +1,6 @@
 //! Statistics of deliveries, computed by the server.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -10,12 +10,20 @@ use mongodb::{
 use serde::{Deserialize, Serialize};
 
 use super::{DELIVERIES, MongoAudit, failed, search::Filter};
-use crate::audit::{AuditError, Status};
+use crate::audit::{AuditError, Record, Status};
 
 /// The steps that have a duration.
 pub const STEPS: [&str; 5] = ["queued", "claim", "render", "send", TOTAL];
 /// From the event's time to the last reply; the sum of all steps if the event has no time.
 const TOTAL: &str = "total";
+
+const DELIVERED: [Status; 2] = [Status::Sent, Status::Simulated];
+/// Their records have an error, but nothing failed.
+const WITHHELD: [Status; 2] = [Status::Suppressed, Status::Superseded];
+
+/// Names of hours and days, as MongoDB and jiff print them.
+const HOUR: &str = "%Y-%m-%d %Hh";
+const DAY: &str = "%Y-%m-%d";
 
 /// Statistics of deliveries in a period. Each delivery counts once, with its latest record.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -83,7 +91,7 @@ impl Outcomes {
         let count = |those: &[Status]| {
             those.iter().filter_map(|status| statuses.get(status.as_str())).sum()
         };
-        let delivered = count(&[Status::Sent, Status::Simulated]);
+        let delivered = count(&DELIVERED);
         let undelivered = count(&[Status::Failed, Status::Unknown]);
         let all: u64 = statuses.values().sum();
         Self { delivered, undelivered, others: all - delivered - undelivered }
@@ -98,6 +106,86 @@ impl Outcomes {
     pub fn rate(self) -> Option<f64> {
         let ended = self.delivered + self.undelivered;
         (ended > 0).then(|| 100.0 * self.delivered as f64 / ended as f64)
+    }
+}
+
+impl Stats {
+    /// The same as the server computes, of the latest record of each delivery.
+    pub(crate) fn of(latest: &[Record], duplicates: u64, by_hour: bool) -> Self {
+        let unit = if by_hour { HOUR } else { DAY };
+        let grouped = |name: &dyn Fn(&Record) -> String| {
+            let mut groups: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+            for record in latest {
+                let statuses = groups.entry(name(record)).or_default();
+                *statuses.entry(record.status.as_str().to_owned()).or_default() += 1;
+            }
+            groups.into_iter().map(|(name, statuses)| Group { name, statuses }).collect::<Vec<_>>()
+        };
+        let mut statuses = BTreeMap::new();
+        let mut errors: BTreeMap<(String, Option<i64>), u64> = BTreeMap::new();
+        for record in latest {
+            *statuses.entry(record.status.as_str().to_owned()).or_default() += 1;
+            let error = record.error.as_ref().filter(|_| !WITHHELD.contains(&record.status));
+            if let Some(error) = error {
+                let code = record.smtp.as_ref().map(|smtp| i64::from(smtp.code));
+                *errors.entry((error.kind.clone(), code)).or_default() += 1;
+            }
+        }
+        let errors = errors.into_iter().map(|((kind, code), count)| Error { kind, code, count });
+        let mut errors: Vec<Error> = errors.collect();
+        errors.sort_by_key(|error| Reverse(error.count));
+        let delivered = latest.iter().filter(|record| DELIVERED.contains(&record.status));
+        let steps = STEPS.iter().filter_map(|step| {
+            let took = delivered.clone().filter_map(|record| took(record, step)).collect();
+            Some(((*step).to_owned(), Percentiles::of(took)?))
+        });
+        Self {
+            statuses,
+            types: grouped(&|record| record.event.kind.clone()),
+            priorities: grouped(&|record| {
+                record.priority.map(|it| it.as_str().to_owned()).unwrap_or_default()
+            }),
+            times: grouped(&|record| record.at.strftime(unit).to_string()),
+            errors,
+            steps: steps.collect(),
+            sent_late: delivered.clone().filter(|record| record.attempt > 1).count() as u64,
+            duplicates,
+        }
+    }
+}
+
+/// How long a step of a delivery took, in milliseconds.
+fn took(record: &Record, step: &str) -> Option<f64> {
+    let timings = record.timings;
+    let queued = timings.queued_ms.map(|ms| ms as f64);
+    match step {
+        "queued" => queued,
+        "claim" => Some(timings.claim_ms),
+        "render" => Some(timings.render_ms),
+        "send" => Some(timings.send_ms),
+        _ => {
+            let since_event = record.event.time.map(|time| record.at.duration_since(time));
+            let total = since_event.map_or_else(
+                || {
+                    queued.unwrap_or_default()
+                        + timings.claim_ms
+                        + timings.render_ms
+                        + timings.send_ms
+                },
+                |took| took.as_millis() as f64,
+            );
+            Some(total.max(0.0))
+        }
+    }
+}
+
+impl Percentiles {
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let max = *values.last()?;
+        let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        Some(Self { mean, p50: at(0.5), p95: at(0.95), p99: at(0.99), max })
     }
 }
 
@@ -129,10 +217,9 @@ impl MongoAudit {
 }
 
 fn pipeline(matching: Document, by_hour: bool) -> Vec<Document> {
-    let delivered = doc! {"$in": ["$status", [Status::Sent.as_str(), Status::Simulated.as_str()]]};
-    // The record has an error, but nothing failed.
-    let withheld = [Status::Suppressed.as_str(), Status::Superseded.as_str()];
-    let unit = if by_hour { "%Y-%m-%d %Hh" } else { "%Y-%m-%d" };
+    let delivered = doc! {"$in": ["$status", DELIVERED.map(Status::as_str).to_vec()]};
+    let withheld = WITHHELD.map(Status::as_str).to_vec();
+    let unit = if by_hour { HOUR } else { DAY };
     let counted = |by: &str| doc! {"$group": {"_id": {"name": by, "status": "$status"}, "count": {"$sum": 1}}};
     let sorted = doc! {"$sort": {"_id.name": 1, "_id.status": 1}};
     let mut steps =

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::{AuditCli, AuditFilter, csv::CsvWriter, recipient, waits_because};
 use crate::{
     audit::{Record, Status, store::search::Filter},
+    cli::embedded::EmbeddedArgs,
     cli::listing::print_total,
     cli::output::{
         Column, Table, faint, fit, print, print_err, print_json, status_style, stdout, width,
@@ -34,6 +35,8 @@ const INDENT: &str = "                ";
 pub(in crate::cli) struct FindArgs {
     #[command(flatten)]
     filter: AuditFilter,
+    #[command(flatten)]
+    pub(super) source: EmbeddedArgs,
     /// List every record instead of the latest of each delivery.
     #[arg(long)]
     records: bool,
@@ -72,10 +75,7 @@ impl AuditCli {
         let every_record = args.records
             || args.filter.event.is_some()
             || args.filter.status.contains(&Status::Duplicate);
-        let found = match every_record {
-            true => self.audit.newest(&filter, limit).await,
-            false => self.audit.latest(&filter, limit).await,
-        };
+        let found = self.reads.find(&filter, every_record, limit).await;
         let found = found.map_err(Failure::unavailable)?;
         let waiting = self.waiting(&filter).await;
         match if args.json { FindFormat::Json } else { args.format } {
@@ -109,14 +109,9 @@ impl AuditCli {
             print_total(shown, &shown.to_string(), is_table && shown > 0);
             return;
         }
-        let count = async {
-            match every_record {
-                true => self.audit.count(filter).await.map(|count| count.to_string()),
-                false => self.audit.count_latest(filter).await.map(|count| count.to_string()),
-            }
-        };
+        let count = self.reads.count_found(filter, every_record);
         let total = timeout(COUNT_DEADLINE, count).await.ok().and_then(Result::ok);
-        let total = total.unwrap_or_else(|| format!("more than {shown}"));
+        let total = total.map_or_else(|| format!("more than {shown}"), |total| total.to_string());
         print_total(shown, &total, is_table);
     }
 }

@@ -9,7 +9,7 @@ mod resend;
 mod show;
 mod stats;
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use clap::{
     Args, Subcommand,
@@ -21,11 +21,11 @@ use super::{output::print_err, time::past};
 use crate::{
     app::configuration,
     audit::{
-        Record, Status,
+        ReadAudit, Record, Status,
         store::{MongoAudit, search::Filter},
     },
     failure::Failure,
-    ledger::{WaitingMark, redis::RedisLedger},
+    ledger::{Ledger, WaitingMark},
     logging,
     metrics::Metrics,
     redaction::ERASED,
@@ -96,9 +96,12 @@ fn correlation(text: &str) -> Result<(String, String), String> {
 }
 
 struct AuditCli {
-    audit: MongoAudit,
+    audit: Arc<MongoAudit>,
+    /// That of the embedded mode where it was asked for.
+    reads: Arc<dyn ReadAudit>,
+    is_embedded: bool,
     /// Redis may be down.
-    ledger: RedisLedger,
+    ledger: Arc<dyn Ledger>,
     identity: Identity,
 }
 
@@ -107,11 +110,21 @@ pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<
     let settings = configuration::settings(config)?;
     logging::init_quiet(settings.log_format)?;
     let supervisor = Supervisor::default();
-    let cli = AuditCli {
-        audit: configuration::open_audit(&settings, Metrics::default(), &supervisor).await?,
-        ledger: configuration::open_ledger(&settings, &supervisor)?,
-        identity: Identity::new(settings.pepper.expose()),
+    let audit = configuration::open_audit(&settings, Metrics::default(), &supervisor).await?;
+    let audit = Arc::new(audit);
+    let embedded = match &command {
+        AuditCommand::Find(args) => args.source.open(&settings)?,
+        AuditCommand::Show(args) => args.source.open(&settings)?,
+        AuditCommand::Stats(args) => args.source.open(&settings)?,
+        _ => None,
     };
+    let is_embedded = embedded.is_some();
+    let (reads, ledger): (Arc<dyn ReadAudit>, Arc<dyn Ledger>) = match embedded {
+        Some(embedded) => (embedded.audit.clone(), embedded.ledger()),
+        None => (audit.clone(), Arc::new(configuration::open_ledger(&settings, &supervisor)?)),
+    };
+    let identity = Identity::new(settings.pepper.expose());
+    let cli = AuditCli { audit, reads, is_embedded, ledger, identity };
     match command {
         AuditCommand::Find(args) => cli.find(&args).await,
         AuditCommand::Show(args) => cli.show(&args, &configuration::load(config)?).await,
@@ -151,7 +164,7 @@ impl AuditCli {
             event: filter.event.as_deref(),
             recipient_hash: filter.recipient_hash.as_deref(),
         };
-        let found = status::waiting(&self.ledger, &self.audit, &self.identity, &named).await;
+        let found = status::waiting(&*self.ledger, &*self.reads, &self.identity, &named).await;
         let mut found = found.unwrap_or_else(|reason| {
             print_err(&format!("what waits could not be read: {reason}"));
             Vec::new()

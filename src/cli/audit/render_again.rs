@@ -29,8 +29,14 @@ impl AuditCli {
             return Ok(Err(format!("there is no route {:?} any more", record.route)));
         };
         let TemplateRef { name, version, .. } = template;
-        let stored = TemplateStore::new(self.audit.database()).version(version).await;
-        let stored = stored.map_err(Failure::unavailable)?;
+        // The embedded mode keeps no texts.
+        let stored = match self.is_embedded {
+            true => None,
+            false => {
+                let stored = TemplateStore::new(self.audit.database()).version(version).await;
+                stored.map_err(Failure::unavailable)?
+            }
+        };
         let Some(source) = stored.or_else(|| loaded.templates.in_use_as(version)) else {
             return Ok(Err(format!("the text of template {name} {version} was not kept")));
         };

@@ -14,6 +14,7 @@ use crate::{
         store::{actions::RecordedAction, search::Filter},
     },
     cli::{
+        embedded::EmbeddedArgs,
         output::{Line, faint, paint, print, status_style, width},
         write_parts,
     },
@@ -40,6 +41,8 @@ pub(in crate::cli) struct ShowArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(super) source: EmbeddedArgs,
 }
 
 impl AuditCli {
@@ -49,11 +52,10 @@ impl AuditCli {
         loaded: &Configuration,
     ) -> Result<ExitCode, Failure> {
         let delivery = self.delivery(&args.delivery).await?;
-        let records = self.audit.history(&delivery).await.map_err(Failure::unavailable)?;
+        let records = self.reads.history(&delivery).await.map_err(Failure::unavailable)?;
         let actions =
-            self.audit.actions_on(delivery.as_str()).await.map_err(Failure::unavailable)?;
-        let receipts = self.audit.receipts_of(std::slice::from_ref(&delivery)).await;
-        let receipts = receipts.map_err(Failure::unavailable)?;
+            self.reads.actions_on(delivery.as_str()).await.map_err(Failure::unavailable)?;
+        let receipts = self.reads.receipts_on(&delivery).await.map_err(Failure::unavailable)?;
         // A duplicate has no mail of its own.
         let attempts = records.iter().rev().filter(|record| record.status != Status::Duplicate);
         let named = Filter { delivery: Some(delivery.clone()), ..Filter::default() };
@@ -112,7 +114,7 @@ impl AuditCli {
         if beginning.is_empty() || !beginning.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Failure::data(format!("{beginning:?} is not a delivery id")));
         }
-        let found = self.audit.ids_with_prefix(beginning, MAX_CANDIDATES).await;
+        let found = self.reads.ids_with_prefix(beginning, MAX_CANDIDATES).await;
         let mut found = found.map_err(Failure::unavailable)?;
         match (found.pop(), found.is_empty()) {
             (None, _) => Err(Failure::data(format!(

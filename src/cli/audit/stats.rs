@@ -14,6 +14,7 @@ use crate::{
         statistics::{Group, Outcomes, STEPS, Stats},
     },
     cli::{
+        embedded::EmbeddedArgs,
         output::{Column, Line, Table, bar, faint, fit, paint, print, width},
         time::past,
     },
@@ -41,6 +42,8 @@ pub(in crate::cli) struct StatsArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(super) source: EmbeddedArgs,
 }
 
 impl AuditCli {
@@ -51,7 +54,7 @@ impl AuditCli {
         }
         let by_hour = until.duration_since(since) <= BY_HOUR;
         let period = Filter { since: Some(since), until: Some(until), ..Filter::default() };
-        let stats = self.audit.stats(&period, by_hour, None).await.map_err(Failure::unavailable)?;
+        let stats = self.reads.statistics(&period, by_hour).await.map_err(Failure::unavailable)?;
         let outcomes = Outcomes::from_statuses(&stats.statuses);
         if args.json {
             let shown = json!({

@@ -36,7 +36,7 @@ impl DeadLettersCli {
     ) -> Result<ExitCode, Failure> {
         let mut letters = self.dead_letters(filter).await?;
         let mut unrecorded = Vec::new();
-        if self.queue == DeadLetterQueue::Poison {
+        if self.queue == DeadLetterQueue::Poison && !self.is_embedded {
             match self.queued().await {
                 Ok(mut queued) => {
                     // A message that was replayed and then understood has no later record under its old id.
@@ -70,7 +70,7 @@ impl DeadLettersCli {
         }
         letters.truncate(args.limit());
         unrecorded.truncate(args.limit() - letters.len());
-        let records = self.audit.final_records(&letters).await.map_err(Failure::unavailable)?;
+        let records = self.reads.final_records(&letters).await.map_err(Failure::unavailable)?;
         if args.json {
             records.iter().try_for_each(print_json)?;
             unrecorded.iter().try_for_each(print_json)?;
@@ -132,7 +132,7 @@ impl DeadLettersCli {
 
     pub(super) async fn show(&self, delivery: &str, json: bool) -> Result<ExitCode, Failure> {
         let delivery = delivery_id(delivery)?;
-        let records = self.audit.history(&delivery).await.map_err(Failure::unavailable)?;
+        let records = self.reads.history(&delivery).await.map_err(Failure::unavailable)?;
         if records.is_empty() {
             let hint = "--event shows the message in the queue";
             return Err(Failure::data(format!("no record of delivery {delivery}; {hint}")));

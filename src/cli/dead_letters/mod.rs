@@ -17,7 +17,7 @@ mod list;
 mod publication;
 mod selection;
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -27,11 +27,13 @@ use self::{
     disposition::Outcome,
     selection::Decision,
 };
-use super::{decision::DecisionArgs, listing::ListArgs, output::progress, time::past};
+use super::{
+    decision::DecisionArgs, embedded::EmbeddedArgs, listing::ListArgs, output::progress, time::past,
+};
 use crate::{
     app::configuration::{self, Configuration},
     audit::{
-        Status,
+        ReadAudit, Status,
         store::{
             MongoAudit,
             actions::{DeadLetter, DeadLetterFilter},
@@ -53,17 +55,21 @@ pub(super) enum DeadLettersCommand {
         filter: DeadLettersFilter,
         #[command(flatten)]
         list: ListArgs,
+        #[command(flatten)]
+        source: EmbeddedArgs,
     },
     /// Show every record of one delivery, or its event.
     Show {
         /// Delivery id.
         delivery: String,
         /// Print the event as it is in the queue.
-        #[arg(long, conflicts_with = "json")]
+        #[arg(long, conflicts_with_all = ["json", "embedded"])]
         event: bool,
         /// Print one JSON object per line.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        source: EmbeddedArgs,
     },
     /// Replay messages, as they are or corrected; mail that was sent is refused.
     #[command(visible_alias = "resend")]
@@ -118,7 +124,10 @@ pub(super) struct SelectionArgs {
 
 struct DeadLettersCli {
     queue: DeadLetterQueue,
-    audit: MongoAudit,
+    audit: Arc<MongoAudit>,
+    /// That of the embedded mode where it was asked for.
+    reads: Arc<dyn ReadAudit>,
+    is_embedded: bool,
     loaded: Configuration,
     identity: Identity,
 }
@@ -130,9 +139,20 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Failure> {
     let (loaded, audit) = configuration::load_with_audit(config).await?;
     let identity = Identity::new(loaded.settings.pepper.expose());
-    let cli = DeadLettersCli { queue, audit, loaded, identity };
+    let embedded = match &command {
+        DeadLettersCommand::List { source, .. } | DeadLettersCommand::Show { source, .. } => {
+            source.open(&loaded.settings)?
+        }
+        _ => None,
+    };
+    let (audit, is_embedded) = (Arc::new(audit), embedded.is_some());
+    let reads: Arc<dyn ReadAudit> = match embedded {
+        Some(embedded) => embedded.audit,
+        None => audit.clone(),
+    };
+    let cli = DeadLettersCli { queue, audit, reads, is_embedded, loaded, identity };
     match command {
-        DeadLettersCommand::List { filter, list } => cli.list(&filter, &list).await,
+        DeadLettersCommand::List { filter, list, .. } => cli.list(&filter, &list).await,
         DeadLettersCommand::Show { delivery, event: true, .. } => cli.show_event(&delivery).await,
         DeadLettersCommand::Show { delivery, json, .. } => cli.show(&delivery, json).await,
         DeadLettersCommand::Replay { selection, correction } => {
@@ -166,7 +186,7 @@ impl DeadLettersCli {
             since: filter.since,
             until: filter.until,
         };
-        self.audit.dead_letters(&filter).await.map_err(Failure::unavailable)
+        self.reads.dead_letters(&filter).await.map_err(Failure::unavailable)
     }
 
     /// Takes the selected messages from the queue. All others go back when `DeadLetterReader` is closed.
