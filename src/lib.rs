@@ -58,7 +58,7 @@
 //! delivery       audit broker channel clock config event health ledger metrics redaction routing scheduler status_events template text trace
 //! api            audit broker channel clients clock config event health ledger metrics redaction routing scheduler status stream_source trace
 //! erasure        api audit scheduler
-//! app            api audit broker channel clients clock config delivery duration embedded event failure health ledger logging metrics private_files receipts routing scheduler status status_events stream_source supervisor template tls trace
+//! app            api audit broker channel clients clock config delivery duration embedded event failure health ledger logging metrics private_files receipts redaction routing scheduler status status_events stream_source supervisor template tls trace
 //! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics private_files receipts redaction routing scheduler status status_events stream_source supervisor template text
 //! ```
 //!

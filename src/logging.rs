@@ -10,27 +10,32 @@ use std::{
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
-    EnvFilter,
-    filter::LevelFilter,
+    EnvFilter, Layer, Registry,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
+    reload,
     util::SubscriberInitExt,
 };
 
-use crate::{config::LogFormat, failure::Failure};
+use crate::{
+    config::{LogFormat, Settings, log_levels},
+    failure::Failure,
+};
 
 /// Starts logging to standard error. `default` is the level if `RUST_LOG` is unset.
 ///
 /// # Errors
 /// `RUST_LOG` can't be used.
 pub(crate) fn init(format: LogFormat, default: &str) -> Result<(), Failure> {
-    start(format, default, io::stderr)
+    start(format, filter(default)?, io::stderr)
 }
 
 /// Lines that wait until they are written.
 const WAITING_LINES: usize = 10_000;
 /// Lines that found no place among those that wait.
 static OVERFLOW: OnceLock<ErrorCounter> = OnceLock::new();
+/// The levels of the daemon's log.
+static LEVELS: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 /// Lines that could not be written.
 static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
 
@@ -39,11 +44,13 @@ static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
 ///
 /// # Errors
 /// `RUST_LOG` can't be used.
-pub(crate) fn init_daemon(format: LogFormat) -> Result<WorkerGuard, Failure> {
+pub(crate) fn init_daemon(settings: &Settings) -> Result<WorkerGuard, Failure> {
     let builder = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true);
     let (writer, guard) = builder.thread_name("log").finish(CountedStderr);
     let _ = OVERFLOW.set(writer.error_counter());
-    start(format, "info", writer)?;
+    let (filter, levels) = reload::Layer::new(filter(&settings.log_level)?);
+    let _ = LEVELS.set(levels);
+    start(settings.log_format, filter, writer)?;
     Ok(guard)
 }
 
@@ -69,13 +76,11 @@ impl Write for CountedStderr {
     }
 }
 
-fn start<W>(format: LogFormat, default: &str, writer: W) -> Result<(), Failure>
+fn start<F, W>(format: LogFormat, filter: F, writer: W) -> Result<(), Failure>
 where
+    F: Layer<Registry> + Send + Sync,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let wanted = std::env::var_os("RUST_LOG").unwrap_or_default();
-    let filter = filter(&wanted.to_string_lossy(), default)
-        .map_err(|reason| Failure::config(format!("RUST_LOG: {reason}")))?;
     let human = match format {
         LogFormat::Human => true,
         LogFormat::Json => false,
@@ -94,55 +99,28 @@ where
     Ok(())
 }
 
-/// The filter that `RUST_LOG` asks for.
-fn filter(wanted: &str, default: &str) -> Result<EnvFilter, String> {
+/// The filter for the levels that `RUST_LOG` asks for, else for these.
+fn filter(levels: &str) -> Result<EnvFilter, Failure> {
+    let wanted = std::env::var_os("RUST_LOG").unwrap_or_default();
+    let wanted = wanted.to_string_lossy();
     if wanted.trim().is_empty() {
         // lapin logs its errors, and also returns them to us.
-        return Ok(EnvFilter::new(format!("{default},lapin=off")));
+        return Ok(EnvFilter::new(format!("lapin=off,{levels}")));
     }
-    // A misspelt level would be taken for a module, and everything else would be silent.
-    let is_level_or_module = |part: &str| {
-        let module = part.split('=').next().unwrap_or_default();
-        part.contains('[')
-            || part.parse::<LevelFilter>().is_ok()
-            || (module.chars().all(|c| c.is_alphanumeric() || "_:-".contains(c))
-                && (part.contains(['=', ':']) || part.starts_with("usher")))
-    };
-    let mut parts = wanted.split(',').map(str::trim).filter(|part| !part.is_empty());
-    if let Some(part) = parts.find(|part| !is_level_or_module(part)) {
-        return Err(format!(
-            "{part:?} is neither a level (off, error, warn, info, debug, trace) nor a module with a \
-             level, such as hyper=debug"
-        ));
-    }
-    EnvFilter::try_new(wanted).map_err(|error| error.to_string())
+    let wanted = log_levels(&wanted);
+    wanted.map(EnvFilter::new).map_err(|reason| Failure::config(format!("RUST_LOG: {reason}")))
+}
+
+/// Changes the levels of the daemon's log, unless `RUST_LOG` has set them.
+///
+/// # Errors
+/// There is no such log.
+pub(crate) fn set_levels(levels: &str) -> Result<(), Failure> {
+    let Some(handle) = LEVELS.get() else { return Ok(()) };
+    Ok(handle.reload(filter(levels)?)?)
 }
 
 /// Logs warnings only, for commands whose output people read.
 pub(crate) fn init_quiet(format: LogFormat) -> Result<(), Failure> {
     init(format, "warn")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::filter;
-
-    #[test]
-    fn a_misspelt_level_is_a_fault() {
-        for wanted in [
-            "",
-            " ",
-            "info",
-            "DEBUG",
-            "off",
-            "info,usher::delivery=debug",
-            "usher",
-            "warn,hyper=trace",
-        ] {
-            assert!(filter(wanted, "info").is_ok(), "{wanted}");
-        }
-        for wanted in ["inof", "info,debgu", "usher=debgu", "info;usher=debug"] {
-            assert!(filter(wanted, "info").is_err(), "{wanted}");
-        }
-    }
 }

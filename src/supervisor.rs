@@ -91,6 +91,8 @@ tasks! {
     SuppressionWatch = "suppression_watch",
     /// Waits for SIGTERM and SIGINT.
     Signals = "signals",
+    /// Waits for SIGHUP, and reads the configuration again.
+    Reloader = "reloader",
     /// Reads events from standard input or a file, embedded only.
     EventReader = "event_reader",
 }

@@ -3,6 +3,7 @@
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -128,7 +129,8 @@ pub(crate) async fn run(
     watch::spawn_planned(embedded.scheduler.clone(), &telemetry.metrics, &supervisor, &end);
     let backends = embedded.backends();
     let pipeline = pipeline::build(&configuration, backends, channels.clone(), telemetry.clone());
-    let publisher = pipeline::spawn_publisher(pipeline.clone(), &supervisor, &end);
+    let current = Arc::new(ArcSwap::new(pipeline.clone()));
+    let publisher = pipeline::spawn_publisher(current, &supervisor, &end);
     // Neither reader nor consumers are started again: the input can't be read from where it was, and
     // everything else is in the file, where the next process finds it.
     let input_ended = CancellationToken::new();

@@ -8,6 +8,7 @@ pub(crate) mod embedded;
 mod heartbeat;
 mod http;
 pub(crate) mod pipeline;
+mod reload;
 pub(crate) mod services;
 pub(crate) mod shutdown;
 mod suppressions;
@@ -15,27 +16,33 @@ mod telemetry;
 mod templates;
 mod watch;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use arc_swap::ArcSwap;
+use tokio::{sync::watch as latest, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{channels::Channels, telemetry::Telemetry};
-use self::{configuration::Configuration, heartbeat::Heartbeat, services::Services};
+use self::{
+    configuration::Configuration, heartbeat::Heartbeat, reload::Reloader, services::Services,
+};
 use crate::{
-    broker::amqp::Topology, failure::Failure, ledger::InstanceName, status::InstanceReporter,
-    supervisor::Supervisor,
+    broker::amqp::Topology, channel::replaceable::ReplaceableChannel, failure::Failure,
+    ledger::InstanceName, status::InstanceReporter, supervisor::Supervisor,
 };
 
 /// How long the last acknowledgements may take once the work is done.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Consumes from the services until `stop` is cancelled, then drains.
+/// Consumes from the services until `stop` is cancelled, then drains. `file` are the settings that SIGHUP reads
+/// again.
 pub(crate) async fn run(
     configuration: Configuration,
+    file: Option<&Path>,
     supervisor: Supervisor,
     stop: CancellationToken,
 ) -> Result<ExitCode, Failure> {
+    let hangups = reload::hangups()?;
     let settings = &configuration.settings;
     let instance = uuid::Uuid::new_v4().simple().to_string();
     let topology = Topology::new(configuration.routing.queues(), &settings.retry_schedule)
@@ -47,13 +54,17 @@ pub(crate) async fn run(
     tracing::info!(instance, version = env!("CARGO_PKG_VERSION"), "usher starts");
     let services =
         Services::build(&configuration, topology.clone(), &telemetry, &supervisor).await?;
+    let services = Arc::new(services);
     let channels = Channels::build(&configuration, &telemetry, services.ledger.clone())?;
+    let email = Arc::new(ReplaceableChannel::new(channels.email));
+    let channels = Channels { email: email.clone(), ..channels };
     services.refuse_other_deployments().await?;
     let reporter = InstanceReporter::new(instance.clone(), telemetry.health.clone());
     let api = http::api(&configuration, &services, &reporter);
     let claims_as = Arc::new(InstanceName::new(&instance));
     let backends = services.backends(settings, &instance, &claims_as, &supervisor);
     let pipeline = pipeline::build(&configuration, backends, channels.clone(), telemetry.clone());
+    let pipeline = Arc::new(ArcSwap::new(pipeline));
 
     // Lasts until everything else is drained.
     let end = CancellationToken::new();
@@ -70,9 +81,21 @@ pub(crate) async fn run(
     heartbeat.first_look_at_clocks().await;
     let heartbeat = heartbeat.spawn(&supervisor, &end);
     channels.check(&supervisor);
-    let loaded =
-        templates::spawn_watcher(&configuration, &services, &telemetry.metrics, &supervisor, &end);
-    let handler = templates::handler_after_load(loaded, pipeline::handler(pipeline.clone()));
+    let (current, configurations) = latest::channel(configuration.clone());
+    let reloader = Reloader {
+        file: file.map(Path::to_owned),
+        configuration: current,
+        pipeline: pipeline.clone(),
+        email,
+        services: services.clone(),
+        telemetry: telemetry.clone(),
+        supervisor: supervisor.clone(),
+    };
+    reloader.spawn(hangups, &end);
+    let metrics = &telemetry.metrics;
+    let loaded = templates::spawn_watcher(configurations, &services, metrics, &supervisor, &end);
+    let handler = pipeline::current_handler(pipeline.clone());
+    let handler = templates::handler_after_load(loaded, handler);
     let publisher = pipeline::spawn_publisher(pipeline, &supervisor, &stop);
     let forwarding = services.forward_streams(&supervisor, &stop);
     let rabbitmq = telemetry.health.rabbitmq.when("consuming");

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::RwLock, task::JoinHandle};
+use arc_swap::ArcSwap;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{channels::Channels, configuration::Configuration, telemetry::Telemetry};
@@ -28,7 +29,7 @@ pub(crate) struct Backends {
     pub(crate) scheduler: Arc<dyn Scheduler>,
     pub(crate) broker: Arc<dyn Broker>,
     /// `None` where they are off.
-    pub(crate) status_events: Option<StatusEvents>,
+    pub(crate) status_events: Option<Arc<StatusEvents>>,
     pub(crate) suppressions: Arc<SuppressionList>,
 }
 
@@ -38,21 +39,11 @@ pub(crate) fn build(
     channels: Channels,
     telemetry: Telemetry,
 ) -> Arc<Pipeline> {
-    let settings = &configuration.settings;
     Arc::new(Pipeline {
-        identity: Identity::new(settings.pepper.expose()),
+        identity: Identity::new(configuration.settings.pepper.expose()),
         routing: configuration.routing.clone(),
         composer: configuration.composer(),
-        policy: Policy {
-            instance: backends.instance,
-            claims_as: backends.claims_as,
-            retry_schedule: settings.retry_schedule.clone(),
-            rate_limit: settings.rate_limit,
-            hold_time: settings.hold,
-            retention: settings.audit_retention,
-            enabled: settings.email.enabled,
-            reminder_before: settings.reminder_before,
-        },
+        policy: policy(configuration, backends.instance, backends.claims_as),
         ledger: backends.ledger,
         audit: backends.audit,
         scheduler: backends.scheduler,
@@ -64,7 +55,43 @@ pub(crate) fn build(
         health: telemetry.health,
         metrics: telemetry.metrics,
         tracer: telemetry.tracer,
-        quarantine: RwLock::default(),
+        quarantine: Arc::default(),
+    })
+}
+
+fn policy(configuration: &Configuration, instance: String, claims_as: Arc<InstanceName>) -> Policy {
+    let settings = &configuration.settings;
+    Policy {
+        instance,
+        claims_as,
+        retry_schedule: settings.retry_schedule.clone(),
+        rate_limit: settings.rate_limit,
+        hold_time: settings.hold,
+        retention: settings.audit_retention,
+        enabled: settings.email.enabled,
+        reminder_before: settings.reminder_before,
+    }
+}
+
+/// The pipeline in use. Each message is processed by the one that is there when it is taken.
+pub(super) type CurrentPipeline = Arc<ArcSwap<Pipeline>>;
+
+/// The same pipeline with another configuration.
+pub(super) fn with_configuration(before: &Pipeline, configuration: &Configuration) -> Pipeline {
+    let Policy { instance, claims_as, .. } = before.policy.clone();
+    Pipeline {
+        routing: configuration.routing.clone(),
+        composer: configuration.composer(),
+        policy: policy(configuration, instance, claims_as),
+        ..before.clone()
+    }
+}
+
+/// Processes each message.
+pub(super) fn current_handler(current: CurrentPipeline) -> Handler {
+    Arc::new(move |message| {
+        let pipeline = current.load_full();
+        Box::pin(async move { pipeline.process(message).await })
     })
 }
 
@@ -78,13 +105,13 @@ pub(crate) fn handler(pipeline: Arc<Pipeline>) -> Handler {
 
 /// Publishes planned mail when it is due, until stopped.
 pub(super) fn spawn_publisher(
-    pipeline: Arc<Pipeline>,
+    pipeline: CurrentPipeline,
     supervisor: &Supervisor,
     stop: &CancellationToken,
 ) -> JoinHandle<()> {
     let stopped = stop.clone();
     supervisor.spawn_until_stopped(Task::Scheduler, stop, move || {
         let (pipeline, stop) = (pipeline.clone(), stopped.clone());
-        async move { pipeline.publish_planned(stop).await }
+        async move { Pipeline::publish_planned(&pipeline, stop).await }
     })
 }

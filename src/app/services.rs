@@ -108,7 +108,7 @@ impl Services {
     ) -> Backends {
         let status_events = settings
             .status_events
-            .then(|| StatusEvents::new(self.broker.clone(), instance, supervisor));
+            .then(|| Arc::new(StatusEvents::new(self.broker.clone(), instance, supervisor)));
         Backends {
             instance: instance.to_owned(),
             claims_as: claims_as.clone(),

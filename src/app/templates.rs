@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::SetOnce;
+use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{configuration::Configuration, services::Services};
@@ -17,7 +17,7 @@ use crate::{
 pub(super) type Loaded = Arc<SetOnce<()>>;
 
 pub(super) fn spawn_watcher(
-    configuration: &Configuration,
+    configurations: watch::Receiver<Configuration>,
     services: &Services,
     metrics: &Metrics,
     supervisor: &Supervisor,
@@ -25,11 +25,10 @@ pub(super) fn spawn_watcher(
 ) -> Loaded {
     let loaded = Loaded::default();
     let store = TemplateStore::new(services.audit.database());
-    let (configuration, metrics) = (configuration.clone(), metrics.clone());
-    let watched = loaded.clone();
+    let (metrics, watched) = (metrics.clone(), loaded.clone());
     supervisor.spawn_forever(Task::TemplateWatcher, end, move || {
-        let watcher = Watcher::new(store.clone(), metrics.clone());
-        watch(configuration.clone(), watcher, watched.clone())
+        let (store, metrics) = (store.clone(), metrics.clone());
+        watch_current(configurations.clone(), store, metrics, watched.clone())
     });
     loaded
 }
@@ -44,6 +43,23 @@ pub(super) fn handler_after_load(loaded: Loaded, process: Handler) -> Handler {
             process(message).await;
         })
     })
+}
+
+/// Watches for the configuration in use, which may change.
+async fn watch_current(
+    mut configurations: watch::Receiver<Configuration>,
+    store: TemplateStore,
+    metrics: Metrics,
+    loaded: Loaded,
+) {
+    loop {
+        let configuration = configurations.borrow_and_update().clone();
+        let watcher = Watcher::new(store.clone(), metrics.clone());
+        tokio::select! {
+            () = watch(configuration, watcher, loaded.clone()) => {}
+            Ok(()) = configurations.changed() => {}
+        }
+    }
 }
 
 async fn watch(configuration: Configuration, mut watcher: Watcher, loaded: Loaded) {

@@ -3,7 +3,10 @@
 
 use std::{
     fmt::Display,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,6 +15,8 @@ use crate::health::{Backoff, Dependency};
 pub(super) struct CircuitBreaker {
     health: Dependency,
     state: Mutex<State>,
+    /// Another channel has the dependency now.
+    is_retired: AtomicBool,
 }
 
 /// Closed by default.
@@ -26,7 +31,7 @@ struct State {
 
 impl CircuitBreaker {
     pub(super) fn new(health: Dependency) -> Self {
-        Self { health, state: Mutex::default() }
+        Self { health, state: Mutex::default(), is_retired: AtomicBool::new(false) }
     }
 
     /// Until when no delivery should try.
@@ -39,8 +44,17 @@ impl CircuitBreaker {
         self.state().open_until.is_some()
     }
 
+    /// It stays closed, and says nothing of the dependency any more.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Relaxed);
+        *self.state() = State::default();
+    }
+
     /// Opens it for the next step of the back-off.
     pub(super) fn trip(&self, reason: &dyn Display, refused: bool) {
+        if self.is_retired.load(Relaxed) {
+            return;
+        }
         self.health.down(reason);
         let mut state = self.state();
         state.refused |= refused;
@@ -54,6 +68,9 @@ impl CircuitBreaker {
     /// Opens it for as long as the server asks.
     pub(super) fn trip_for(&self, reason: &dyn Display, wait: Duration) {
         self.trip(reason, true);
+        if self.is_retired.load(Relaxed) {
+            return;
+        }
         let until = Instant::now() + wait;
         let mut state = self.state();
         state.open_until = state.open_until.max(Some(until));
@@ -68,7 +85,9 @@ impl CircuitBreaker {
     }
 
     pub(super) fn close(&self) {
-        self.health.up();
+        if !self.is_retired.load(Relaxed) {
+            self.health.up();
+        }
         *self.state() = State::default();
     }
 

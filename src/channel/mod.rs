@@ -3,6 +3,7 @@
 mod circuit_breaker;
 pub mod email;
 pub mod file;
+pub(crate) mod replaceable;
 pub mod simulated;
 pub mod sms;
 

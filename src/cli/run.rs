@@ -27,7 +27,7 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(config: Option<&Path>, args: RunArgs) -> Result<ExitCode, Failure> {
     let loaded = configuration::load(config)?;
-    let _log = logging::init_daemon(loaded.settings.log_format)?;
+    let _log = logging::init_daemon(&loaded.settings)?;
     if let Some(file) = config {
         tracing::info!(file = %file.display(), "settings file read");
     }
@@ -41,6 +41,6 @@ pub(super) async fn run(config: Option<&Path>, args: RunArgs) -> Result<ExitCode
             let events = args.events.as_deref();
             app::embedded::run(loaded, &folder, events, supervisor, stop).await
         }
-        None => app::run(loaded, supervisor, stop).await,
+        None => app::run(loaded, config, supervisor, stop).await,
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{
     Report,
     names::{Kind, NAMES, Name, relay_key, relay_names},
-    settings::read_secret,
+    settings::{RawSettings, Secret, read_secret},
 };
 
 const DEFAULTS: &str = include_str!("../../config/defaults.toml");
@@ -101,6 +101,28 @@ impl Layers {
             RelayLayers { label, layers: Self { winners, relays: Vec::new() } }
         });
         Self { relays: relays.collect(), winners: used }
+    }
+
+    /// Each value, to tell later which have changed.
+    pub(super) fn raw(&self) -> RawSettings {
+        let of_relays = self.relays.iter().flat_map(|RelayLayers { label, layers }| {
+            let name = move |canonical| format!("relay {label}, {}", relay_key(canonical));
+            layers
+                .winners
+                .iter()
+                .map(move |(canonical, found)| (name(canonical), *canonical, found))
+        });
+        let own = self.winners.iter();
+        let own = own.map(|(canonical, found)| ((*canonical).to_owned(), *canonical, found));
+        let values = own.chain(of_relays).map(|(name, canonical, found)| {
+            let value = match &found.file {
+                // Read again at each login.
+                Some(file) if canonical.starts_with("SMTP_") => file.display().to_string(),
+                _ => found.text.clone().unwrap_or_default(),
+            };
+            (name, Secret::new(value))
+        });
+        RawSettings(values.collect())
     }
 
     pub(super) fn get(&self, canonical: &str) -> Option<&Found> {

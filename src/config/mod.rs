@@ -28,7 +28,7 @@ pub use settings::{
     Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, HttpLimits, Jwt, LogFormat, OAuth,
     OAuthGrant, PRE_SEND_BUDGET, RateLimit, Relay, Secret, Settings, Smtp, SmtpTls, Stream, Twilio,
 };
-pub(crate) use values::amqp_urls;
+pub(crate) use values::{amqp_urls, log_levels};
 
 /// Reads and checks the settings. The caller logs the warnings, because the log format is a setting too.
 ///

@@ -145,6 +145,7 @@ pub const NAMES: &[Name] = {
         name("CONTACT_RATE_LIMIT", MayBeEmpty, &[]),
         name("TRUSTED_PROXIES", List, &[]),
         name("LOG_FORMAT", Plain, &[]),
+        name("LOG_LEVEL", Plain, &[]),
     ]
 };
 

@@ -1,5 +1,6 @@
 //! The typed settings. Names in parentheses are the settings that a field is read from.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -135,6 +136,22 @@ pub struct Settings {
     /// The HTTP API (`HTTP_API`); `None`: it is not served.
     pub api: Option<Api>,
     pub log_format: LogFormat,
+    /// Levels of the daemon's log by module (`LOG_LEVEL`); `RUST_LOG` comes before it.
+    pub log_level: String,
+    pub(crate) raw: RawSettings,
+}
+
+/// Each setting as it was found, to tell which have changed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RawSettings(pub(super) BTreeMap<String, Secret>);
+
+impl RawSettings {
+    /// Names of the settings whose values differ; those of relays are `relay NAME, KEY`.
+    pub(crate) fn changed(&self, other: &Self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        let differs = |name: &&String| self.0.get(*name) != other.0.get(*name);
+        names.into_iter().filter(differs).cloned().collect()
+    }
 }
 
 impl Settings {

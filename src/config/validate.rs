@@ -91,6 +91,8 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
                 ("json", LogFormat::Json),
             ]),
         ),
+        log_level: r.value("LOG_LEVEL", v::log_levels),
+        raw: layers.raw(),
     }
 }
 

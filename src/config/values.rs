@@ -14,6 +14,7 @@ use super::{
 use crate::duration;
 
 use ipnet::IpNet;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use url::Url;
 
 pub(super) type Parsed<T> = Result<T, String>;
@@ -313,6 +314,26 @@ pub(super) fn timezone(text: &str) -> Parsed<String> {
     }
 }
 
+/// Log levels by module, such as `info,usher::broker=debug`.
+pub(crate) fn log_levels(text: &str) -> Parsed<String> {
+    // A misspelt level would be taken for a module, and everything else would be silent.
+    let is_level_or_module = |part: &str| {
+        let module = part.split('=').next().unwrap_or_default();
+        part.contains('[')
+            || part.parse::<LevelFilter>().is_ok()
+            || (module.chars().all(|c| c.is_alphanumeric() || "_:-".contains(c))
+                && (part.contains(['=', ':']) || part.starts_with("usher")))
+    };
+    let mut parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    if let Some(part) = parts.find(|part| !is_level_or_module(part)) {
+        return Err(format!(
+            "{part:?} is neither a level (off, error, warn, info, debug, trace) nor a module with a \
+             level, such as hyper=debug"
+        ));
+    }
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 pub(super) fn colour(text: &str) -> Parsed<String> {
     match text.strip_prefix('#') {
         Some(hex) if hex.len() == 6 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
@@ -388,5 +409,17 @@ mod tests {
         );
         assert!(colour("#1f3A5f").is_ok() && colour("#fff").is_err() && currency("EUR").is_ok());
         assert!(timezone("America/Bogota").is_ok() && timezone("Mars/Olympus").is_err());
+    }
+
+    #[test]
+    fn a_misspelt_log_level_is_a_fault() {
+        for levels in
+            ["info", "DEBUG", "off", "info,usher::delivery=debug", "usher", "warn,hyper=trace"]
+        {
+            assert!(log_levels(levels).is_ok(), "{levels}");
+        }
+        for levels in ["inof", "info,debgu", "usher=debgu", "info;usher=debug"] {
+            assert!(log_levels(levels).is_err(), "{levels}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use crate::{
 const MAX_MAIL_BYTES: usize = 8 * 1024 * 1024;
 
 /// Composes messages.
+#[derive(Clone)]
 pub struct Composer {
     pub templates: Arc<Templates>,
     /// What variables are derived from beside the event.

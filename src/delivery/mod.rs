@@ -46,7 +46,9 @@ use crate::{
     trace::{Span, Tracer},
 };
 
-/// Everything that processing a message needs.
+/// Everything that processing a message needs. Another one, with another configuration, may take its place;
+/// what it has begun it ends.
+#[derive(Clone)]
 pub struct Pipeline {
     pub identity: Identity,
     pub routing: Arc<RoutingTable>,
@@ -58,14 +60,14 @@ pub struct Pipeline {
     pub sms: Arc<dyn Channel>,
     pub broker: Arc<dyn Broker>,
     /// `None` where they are off.
-    pub status_events: Option<StatusEvents>,
+    pub status_events: Option<Arc<StatusEvents>>,
     pub suppressions: Arc<SuppressionList>,
     pub policy: Policy,
     pub health: Health,
     pub metrics: Metrics,
     pub tracer: Tracer,
     /// Held alone by a delivery that may have ended its process before, shared by all others.
-    pub quarantine: RwLock<()>,
+    pub quarantine: Arc<RwLock<()>>,
 }
 
 /// What the settings say about deliveries.

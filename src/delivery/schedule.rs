@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -77,9 +78,9 @@ impl Pipeline {
     }
 
     /// Republishes planned mail as it becomes due, until `stop` is cancelled.
-    pub async fn publish_planned(&self, stop: CancellationToken) {
+    pub async fn publish_planned(pipeline: &ArcSwap<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            if self.publish_due().await == 0 {
+            if pipeline.load_full().publish_due().await == 0 {
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(LOOK_AGAIN) => {}

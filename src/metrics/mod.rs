@@ -270,6 +270,11 @@ impl Metrics {
         self.0.all.planned_overdue.set(gauge(overdue));
     }
 
+    /// The last reload of the configuration was refused or not.
+    pub fn reload_refused(&self, is_refused: bool) {
+        self.0.all.reload_refused.set(i64::from(is_refused));
+    }
+
     pub fn overdue_retries(&self, count: usize) {
         self.0.all.retries_overdue.set(gauge(count));
     }
@@ -302,13 +307,16 @@ impl Metrics {
         }
     }
 
-    /// Reads the use of this pool whenever metrics are rendered.
+    /// Reads the use of this pool whenever metrics are rendered, instead of that of one with this name.
     pub fn watch_pool(
         &self,
         pool: impl Into<String>,
         status: impl Fn() -> deadpool::Status + Send + Sync + 'static,
     ) {
-        self.pools().push((pool.into(), Box::new(status)));
+        let pool = pool.into();
+        let mut pools = self.pools();
+        pools.retain(|(name, _)| *name != pool);
+        pools.push((pool, Box::new(status)));
     }
 
     /// Reads how many lines of the log were lost whenever metrics are rendered.

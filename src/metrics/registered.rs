@@ -49,6 +49,7 @@ pub(super) struct Registered {
     pub(super) planned: Family<HourLabels, Gauge>,
     pub(super) planned_overdue: Gauge,
     pub(super) retries_overdue: Gauge,
+    pub(super) reload_refused: Gauge,
     pub(super) templates_refused: Counter,
     pub(super) templates_fell_back: Counter,
     pub(super) http_duration: Histograms<HttpLabels>,
@@ -185,6 +186,11 @@ impl Registered {
                 &mut r,
                 "planned_overdue",
                 "Scheduled mail that is overdue by more than 5 minutes",
+            ),
+            reload_refused: register(
+                &mut r,
+                "reload_refused",
+                "Whether the last reload of the configuration was refused",
             ),
             retries_overdue: register(
                 &mut r,

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use futures_util::{StreamExt, stream::iter};
 use redis::RedisError;
 use tokio::time::sleep;
@@ -35,7 +36,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 pub struct StreamSource {
     streams: Streams,
-    routing: Arc<RoutingTable>,
+    routing: ArcSwap<RoutingTable>,
     identity: Identity,
     broker: Arc<AmqpBroker>,
     health: Dependency,
@@ -65,7 +66,13 @@ impl StreamSource {
         metrics: Metrics,
     ) -> Result<Self, String> {
         let streams = Streams::new(stream)?;
+        let routing = ArcSwap::new(routing);
         Ok(Self { streams, routing, identity, broker, health, metrics, idle_after })
+    }
+
+    /// Other routes count from now on. Their queues are those of before.
+    pub(crate) fn route_by(&self, routing: Arc<RoutingTable>) {
+        self.routing.store(routing);
     }
 
     /// Forwards until stopped, including everything taken by then.
@@ -186,8 +193,9 @@ impl StreamSource {
     fn message(&self, entry: &Entry) -> (String, Message) {
         let (body, properties) = (entry.body(), entry.properties());
         let event = event::parse(&body, &properties, "");
-        let queue = event.as_ref().ok().and_then(|event| self.routing.queue_of(&event.kind));
-        let queue = queue.or_else(|| Some(&self.routing.queues().first()?.name));
+        let routing = self.routing.load();
+        let queue = event.as_ref().ok().and_then(|event| routing.queue_of(&event.kind));
+        let queue = queue.or_else(|| Some(&routing.queues().first()?.name));
         let queue = queue.unwrap_or_default().to_owned();
         let id = match event {
             Ok(event) => event.id.value,

@@ -322,6 +322,14 @@ impl Watcher {
         self.is_blind = false;
     }
 
+    /// Loads what is active, unless the server does not answer.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn load_now(&mut self, templates: &Templates, trial: Trial<'_>) -> Result<(), Error> {
+        self.look(templates, trial).await
+    }
+
     /// Looks for changes for ever. A server that is down changes nothing.
     pub async fn watch(mut self, templates: &Templates, trial: Trial<'_>) {
         loop {

@@ -47,6 +47,7 @@ mod postfix;
 mod receipts;
 mod refusals;
 mod relays;
+mod reload;
 mod resend;
 mod roles;
 mod routes;

@@ -31,6 +31,11 @@ pub struct Outbox {
     queues: HashMap<Kind, String>,
 }
 
+fn queues_of(routing: &RoutingTable) -> HashMap<Kind, String> {
+    let queue = |kind: Kind| Some((kind, routing.queue_of(kind.event_type())?.to_owned()));
+    Kind::ALL.into_iter().filter_map(queue).collect()
+}
+
 /// Outcome of submitting a request.
 #[derive(Debug)]
 pub enum Submitted {
@@ -51,10 +56,12 @@ impl Outbox {
         rabbitmq: Dependency,
         routing: &RoutingTable,
     ) -> Self {
-        let queues = Kind::ALL
-            .into_iter()
-            .filter_map(|kind| Some((kind, routing.queue_of(kind.event_type())?.to_owned())));
-        Self { requests, broker, rabbitmq, queues: queues.collect() }
+        Self { requests, broker, rabbitmq, queues: queues_of(routing) }
+    }
+
+    /// Whether requests would go to the same queues by these routes.
+    pub(crate) fn fits(&self, routing: &RoutingTable) -> bool {
+        self.queues == queues_of(routing)
     }
 
     pub fn requests(&self) -> &MongoRequests {

@@ -162,8 +162,10 @@ impl Relay {
         self.connection(false).await;
     }
 
-    /// Ends idle connections with QUIT (RFC 5321 4.1.1.10), which takes a second at most.
+    /// Ends idle connections with QUIT (RFC 5321 4.1.1.10), which takes a second at most. Others may have the
+    /// server from now on.
     pub(super) async fn close(&self) {
+        self.circuit_breaker.retire();
         let idle = self.pool.retain(|_, _| false).removed;
         join_all(idle.into_iter().map(|session| session.quit())).await;
     }

@@ -64,15 +64,17 @@ impl SmtpChannel {
                 rate: relay.smtp.rate.map(|limit| Rate::new(limit, &relay.name, rates)),
                 is_named,
             };
-            let made = Arc::new(Relay::new(relay, around).map_err(|reason| match is_named {
+            let made = Relay::new(relay, around).map_err(|reason| match is_named {
                 true => format!("relay {}: {reason}", relay.name),
                 false => reason,
-            })?);
-            let watched = made.clone();
-            metrics.watch_pool(health.name(), move || watched.status());
-            Ok(made)
+            });
+            Ok(Arc::new(made?))
         });
-        let relays = relays.collect::<Result<_, String>>()?;
+        let relays = relays.collect::<Result<Vec<Arc<Relay>>, String>>()?;
+        for (relay, health) in relays.iter().zip(health.relays()) {
+            let watched = relay.clone();
+            metrics.watch_pool(health.name(), move || watched.status());
+        }
         Ok(Self { relays, usability, shared_out: AtomicUsize::new(0) })
     }
 
