@@ -47,7 +47,7 @@
 //! broker         clock config crash_points duration event health metrics routing tls
 //! status_events  audit batcher broker redaction routing supervisor
 //! scheduler      batcher broker clients clock event redaction routing supervisor
-//! status         audit broker clock health ledger redaction routing scheduler
+//! status         audit broker clock duration health ledger redaction routing scheduler
 //! trace          audit broker event health routing
 //! receipts       audit clock config routing
 //! template       audit clients config event health metrics routing

@@ -73,6 +73,8 @@ tasks! {
     QueuesWatch = "queues_watch",
     /// Counts requests that wait to be published.
     RequestsWatch = "requests_watch",
+    /// Looks for events that are expected and don't come.
+    ExpectedWatch = "expected_watch",
     /// Compares MongoDB's certificates with those in use; ends when they have changed.
     CertificatesWatch = "certificates_watch",
     /// Sends inputs to the ledger in Redis.

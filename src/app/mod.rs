@@ -72,7 +72,8 @@ pub(crate) async fn run(
     services.feed_listeners(&supervisor, &end, &telemetry.metrics);
     let (limits, metrics) = (settings.http_limits, &telemetry.metrics);
     http::serve(listener, limits, metrics, reporter.clone(), api, &supervisor, &end)?;
-    watch::spawn(settings, &services, &telemetry, &supervisor, &end);
+    let (current, configurations) = latest::channel(configuration.clone());
+    watch::spawn(&configurations, &services, &telemetry, &supervisor, &end);
     suppressions::spawn(&services.audit, &services.suppressions, &supervisor, &end);
     services.sweep_outbox(&supervisor, &stop);
     // The first sign of life comes before the first claim, or the claim would look orphaned.
@@ -81,7 +82,6 @@ pub(crate) async fn run(
     heartbeat.first_look_at_clocks().await;
     let heartbeat = heartbeat.spawn(&supervisor, &end);
     channels.check(&supervisor);
-    let (current, configurations) = latest::channel(configuration.clone());
     let reloader = Reloader {
         file: file.map(Path::to_owned),
         configuration: current,

@@ -2,16 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{services::Services, telemetry::Telemetry};
+use super::{configuration::Configuration, services::Services, telemetry::Telemetry};
 use crate::{
     api::outbox::Outbox,
     audit::store::MongoAudit,
     broker::amqp::AmqpBroker,
-    config::Settings,
-    health::{Dependency, State},
+    health::{Dependency, MissingEvent, State},
+    ledger::redis::RedisLedger,
     metrics::{InternalEvent, Metrics},
     scheduler::{Backlog, OVERDUE, Scheduler},
     supervisor::{Supervisor, Task},
@@ -26,20 +26,25 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Looks until `end` is cancelled.
 pub(super) fn spawn(
-    settings: &Settings,
+    configurations: &watch::Receiver<Configuration>,
     services: &Services,
     telemetry: &Telemetry,
     supervisor: &Supervisor,
     end: &CancellationToken,
 ) {
     let metrics = &telemetry.metrics;
+    supervisor.spawn_forever(Task::ExpectedWatch, end, {
+        let (ledger, telemetry) = (services.ledger.clone(), telemetry.clone());
+        let configurations = configurations.clone();
+        move || expected(configurations.clone(), ledger.clone(), telemetry.clone())
+    });
     spawn_planned(services.scheduler.clone(), metrics, supervisor, end);
     supervisor.spawn_forever(Task::RetriesWatch, end, {
         let (audit, metrics) = (services.audit.clone(), metrics.clone());
         move || retries(audit.clone(), metrics.clone())
     });
     supervisor.spawn_until_done(Task::CertificatesWatch, {
-        let files = settings.mongodb.tls.clone();
+        let files = configurations.borrow().settings.mongodb.tls.clone();
         move || certificates(files.clone())
     });
     supervisor.spawn_forever(Task::QueuesWatch, end, {
@@ -102,6 +107,67 @@ async fn retries(audit: Arc<MongoAudit>, metrics: Metrics) {
         let overdue = overdue.len();
         RetriesCounted { overdue, known }.emit(&metrics);
         known = overdue;
+    }
+}
+
+/// Looks for events that are expected. While this instance can't take events, it does not look, and a time in which
+/// no instance looks does not count: what did not come then may wait in its queue.
+async fn expected(
+    configurations: watch::Receiver<Configuration>,
+    ledger: Arc<RedisLedger>,
+    telemetry: Telemetry,
+) {
+    let Telemetry { health, metrics, .. } = telemetry;
+    let mut ticks = tokio::time::interval(LOOK_AGAIN);
+    loop {
+        ticks.tick().await;
+        let configuration = configurations.borrow().clone();
+        let expectations = configuration.routing.expectations();
+        let channels = [&health.smtp, &health.sms, &health.stream];
+        let takes_events = health.is_ready() && channels.into_iter().all(Dependency::is_well);
+        if expectations.is_empty() || !takes_events {
+            metrics.silences([]);
+            health.expected.replace_missing(Vec::new());
+            continue;
+        }
+        let events: Vec<_> = expectations
+            .iter()
+            .map(|it| (it.event.as_str(), health.expected.last_arrival(&it.event)))
+            .collect();
+        let looked = timeout(LOOK_TIMEOUT, ledger.look_for_events(&events)).await;
+        // The instance's renewal reports that Redis is down.
+        let Ok(Ok(times)) = looked else { continue };
+        let (now, zone) = (crate::clock::now(), configuration.settings.zone());
+        let silences: Vec<_> = expectations
+            .iter()
+            .zip(times)
+            .map(|(expectation, (looking_since, last))| {
+                let since = last.map_or(looking_since, |last| last.max(looking_since));
+                (expectation, since, expectation.silence(since, now, zone.as_ref()))
+            })
+            .collect();
+        metrics.silences(silences.iter().map(|(expectation, _, silence)| {
+            let is_missing = *silence > expectation.within;
+            (expectation.event.clone(), silence.as_secs_f64(), is_missing)
+        }));
+        let missing = silences.iter().filter(|(one, _, silence)| *silence > one.within);
+        let missing = missing.map(|(expectation, since, _)| MissingEvent {
+            event: expectation.event.clone(),
+            since: *since,
+            within: expectation.within,
+        });
+        for missing in health.expected.replace_missing(missing.collect()) {
+            EventMissing(missing).emit(&metrics);
+        }
+    }
+}
+
+struct EventMissing(MissingEvent);
+
+impl InternalEvent for EventMissing {
+    fn emit(self, _: &Metrics) {
+        let MissingEvent { event, since, within } = self.0;
+        tracing::error!(event_type = event, %since, ?within, "an expected event does not come");
     }
 }
 

@@ -164,6 +164,9 @@ impl Pipeline {
             }
         };
         if message.delivery_headers.is_none() {
+            if let Some(expected) = self.routing.expected(&event.kind) {
+                self.health.expected.arrived(expected, crate::clock::now());
+            }
             self.follow_booking(message, &event).await;
         }
         if message.delivery_headers.is_none()

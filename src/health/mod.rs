@@ -1,6 +1,7 @@
 //! Whether usher works: what it depends on answers, and its own tasks run. A change of state is one
 //! log line, not a flood.
 
+mod expected;
 mod work;
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
 
 use jiff::Timestamp;
 
-pub use self::work::{Work, WorkCounts};
+pub use self::{
+    expected::{ExpectedEvents, MissingEvent},
+    work::{Work, WorkCounts},
+};
 
 /// One thing that usher depends on; cheap to clone.
 #[derive(Debug, Clone)]
@@ -213,6 +217,7 @@ pub struct Health {
     pub tasks: Tasks,
     /// What it works on.
     pub work: Work,
+    pub expected: ExpectedEvents,
 }
 
 impl Default for Health {
@@ -227,6 +232,7 @@ impl Default for Health {
             stream: Dependency::new("stream"),
             tasks: Tasks::default(),
             work: Work::default(),
+            expected: ExpectedEvents::default(),
         }
     }
 }

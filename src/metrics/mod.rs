@@ -20,9 +20,9 @@ use prometheus_client::{
 
 use self::{
     labels::{
-        ClockLabels, DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels, HttpLabels,
-        MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels, RelayLabels,
-        StepLabels, StreamLabels, TaskLabels,
+        ClockLabels, DeliveryLabels, DependencyLabels, ErrorLabels, EventLabels, HourLabels,
+        HttpLabels, MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels,
+        RelayLabels, StepLabels, StreamLabels, TaskLabels,
     },
     registered::Registered,
 };
@@ -268,6 +268,17 @@ impl Metrics {
             self.0.all.planned.get_or_create(&HourLabels { hour }).set(gauge(*count));
         }
         self.0.all.planned_overdue.set(gauge(overdue));
+    }
+
+    /// How long each expected event has not come, in seconds, and whether that is too long.
+    pub fn silences(&self, events: impl IntoIterator<Item = (String, f64, bool)>) {
+        self.0.all.event_silence.clear();
+        self.0.all.event_missing.clear();
+        for (event_type, seconds, is_missing) in events {
+            let labels = EventLabels { event_type };
+            self.0.all.event_silence.get_or_create(&labels).set(seconds);
+            self.0.all.event_missing.get_or_create(&labels).set(i64::from(is_missing));
+        }
     }
 
     /// The last reload of the configuration was refused or not.

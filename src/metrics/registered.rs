@@ -14,9 +14,9 @@ use prometheus_client::{
 };
 
 use super::labels::{
-    BuildLabels, ClockLabels, DeliveryLabels, DependencyLabels, ErrorLabels, HourLabels,
-    HttpLabels, MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels,
-    RelayLabels, StepLabels, StreamLabels, TaskLabels,
+    BuildLabels, ClockLabels, DeliveryLabels, DependencyLabels, ErrorLabels, EventLabels,
+    HourLabels, HttpLabels, MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels,
+    QueueLabels, RelayLabels, StepLabels, StreamLabels, TaskLabels,
 };
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -50,6 +50,8 @@ pub(super) struct Registered {
     pub(super) planned_overdue: Gauge,
     pub(super) retries_overdue: Gauge,
     pub(super) reload_refused: Gauge,
+    pub(super) event_silence: Family<EventLabels, Gauge<f64, AtomicU64>>,
+    pub(super) event_missing: Family<EventLabels, Gauge>,
     pub(super) templates_refused: Counter,
     pub(super) templates_fell_back: Counter,
     pub(super) http_duration: Histograms<HttpLabels>,
@@ -186,6 +188,17 @@ impl Registered {
                 &mut r,
                 "planned_overdue",
                 "Scheduled mail that is overdue by more than 5 minutes",
+            ),
+            event_silence: {
+                let help = "How long each expected event has not come, quiet hours aside";
+                let metric = Family::<EventLabels, Gauge<f64, AtomicU64>>::default();
+                r.register_with_unit("expected_event_silence", help, Unit::Seconds, metric.clone());
+                metric
+            },
+            event_missing: register(
+                &mut r,
+                "expected_event_missing",
+                "Whether each expected event has not come for longer than it may",
             ),
             reload_refused: register(
                 &mut r,

@@ -5,6 +5,7 @@ mod brand;
 mod calendar_rule;
 mod delivery;
 mod event_kinds;
+mod expectation;
 mod field_mapping;
 mod lifecycle;
 mod route;
@@ -21,6 +22,7 @@ pub use brand::{Brand, BrandChoice, BrandField};
 pub use calendar_rule::{CalendarMethod, CalendarRule};
 pub use delivery::{Delivery, DeliveryId, Identity, Recipient};
 pub(crate) use event_kinds::EventKind;
+pub use expectation::Expectation;
 pub(crate) use field_mapping::FieldMapping;
 pub use lifecycle::{Lifecycle, ReminderRule};
 pub(crate) use route::MAX_RECIPIENTS;
@@ -48,6 +50,9 @@ pub struct RoutingTable {
     mappings: HashMap<String, Arc<FieldMapping>>,
     ignored: Vec<String>,
     brands: BTreeMap<String, Brand>,
+    expectations: Vec<Expectation>,
+    /// What is expected, by each name of its event type.
+    expected: HashMap<String, String>,
 }
 
 /// A queue that upstream services publish to.
@@ -151,6 +156,15 @@ impl RoutingTable {
     /// The brands by their names.
     pub fn brands(&self) -> &BTreeMap<String, Brand> {
         &self.brands
+    }
+
+    pub fn expectations(&self) -> &[Expectation] {
+        &self.expectations
+    }
+
+    /// The event that is expected, if this is another name of its type or its own.
+    pub fn expected(&self, kind: &str) -> Option<&str> {
+        self.expected.get(kind).map(String::as_str)
     }
 
     /// The source queues.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     Brand, BrandChoice, BrandField, ChannelKind, Lifecycle, OnUnknown, Priority, ReminderRule,
     Route, RoutingTable, SourceQueue, Variable, VariableType, calendar_rule::CalendarTable,
-    field_mapping::FieldMapping, route::Recipients,
+    expectation::ExpectEntry, field_mapping::FieldMapping, route::Recipients,
 };
 use crate::{
     duration,
@@ -47,6 +47,8 @@ struct RoutesFile {
     mappings: Vec<FieldMapping>,
     #[serde(default, rename = "route")]
     routes: Vec<RouteEntry>,
+    #[serde(default, rename = "expect")]
+    expectations: Vec<ExpectEntry>,
 }
 
 #[derive(Deserialize)]
@@ -240,13 +242,44 @@ fn build(
             }
         }
     }
+    let (mut expectations, mut expected) = (Vec::new(), HashMap::new());
+    for (number, entry) in (1..).zip(file.expectations) {
+        match entry.build() {
+            Err(found) => faults.extend(found.iter().map(|it| format!("expect {number}: {it}"))),
+            Ok(expectation) => {
+                let event = &expectation.event;
+                let routes = by_event.get(event).into_iter().flatten();
+                let mut kinds: Vec<&String> =
+                    routes.flat_map(|it| std::iter::once(&it.event).chain(&it.aliases)).collect();
+                kinds.extend(file.ignore.iter().filter(|kind| *kind == event));
+                if kinds.is_empty() {
+                    faults.push(format!("expect {number}: {event:?} has no route"));
+                }
+                if expected.contains_key(event) {
+                    faults.push(format!("expect {number}: {event:?} is expected already"));
+                }
+                expected.extend(kinds.into_iter().map(|kind| (kind.clone(), event.clone())));
+                expectations.push(expectation);
+            }
+        }
+    }
     if !faults.is_empty() {
         return Err(RouteFaults(faults));
     }
     let queues = file.queues.into_values();
     let queues = queues.map(|queue| SourceQueue { name: queue.name, bind: queue.bind }).collect();
     let (extends, ignored, brands) = (file.extends, file.ignore, file.brands);
-    Ok(RoutingTable { extends, queues, routes, by_event, mappings, ignored, brands })
+    Ok(RoutingTable {
+        extends,
+        queues,
+        routes,
+        by_event,
+        mappings,
+        ignored,
+        brands,
+        expectations,
+        expected,
+    })
 }
 
 /// Converts the first part of a path to snake case, as events have it. Nested names stay as they

@@ -44,6 +44,21 @@ pub struct InstanceStatus {
     pub checks: BTreeMap<String, Check>,
     /// State of each long-running task of usher.
     pub tasks: BTreeMap<String, TaskCheck>,
+    /// Events that are expected and have not come for too long.
+    #[serde(default)]
+    pub missing_events: Vec<MissingEvent>,
+}
+
+/// An event that is expected and has not come for too long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MissingEvent {
+    /// Its type.
+    pub event_type: String,
+    /// When it came last, or when usher began to wait for it.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Within which time it was to come, in seconds.
+    pub within_seconds: u64,
 }
 
 /// State of a dependency.
@@ -95,6 +110,11 @@ impl InstanceReporter {
             let status = if task.failure.is_none() { "up" } else { "down" }.to_owned();
             (name.to_owned(), TaskCheck { status, error: task.failure.map(ToOwned::to_owned) })
         });
+        let missing = self.health.expected.missing().into_iter().map(|one| MissingEvent {
+            event_type: one.event,
+            since: one.since,
+            within_seconds: one.within.as_secs(),
+        });
         let WorkCounts { in_hand, oldest, waiting } = self.health.work.counts();
         InstanceStatus {
             instance: self.instance.clone(),
@@ -107,6 +127,7 @@ impl InstanceReporter {
             waiting: waiting.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
             checks: checks.collect(),
             tasks: tasks.collect(),
+            missing_events: missing.collect(),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::{join, time::timeout};
 use utoipa::ToSchema;
 
 pub use self::{
-    instance::{Check, InstanceReporter, InstanceStatus, TaskCheck},
+    instance::{Check, InstanceReporter, InstanceStatus, MissingEvent, TaskCheck},
     waiting::{WaitingFilter, waiting},
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
         store::{MongoAudit, actions::RetryCounts, search::Filter, statistics::Outcomes},
     },
     broker::amqp::QueueDepth,
+    duration,
     ledger::redis::RedisLedger,
     redaction::mask_addresses,
     routing::ChannelKind,
@@ -240,6 +241,12 @@ impl StatusReport {
         if self.instances.as_ref().is_some_and(Vec::is_empty) {
             alarms.push("no instance is running".to_owned());
         }
+        let missing: BTreeMap<&str, &MissingEvent> = all
+            .iter()
+            .flat_map(|one| &one.missing_events)
+            .map(|one| (one.event_type.as_str(), one))
+            .collect();
+        alarms.extend(missing.values().map(|one| self.describe_missing(one)));
         let versions: BTreeSet<&str> = all.iter().map(|one| one.version.as_str()).collect();
         if versions.len() > 1 {
             let versions: Vec<&str> = versions.into_iter().collect();
@@ -256,6 +263,16 @@ impl StatusReport {
             self.unread.iter().map(|(part, reason)| format!("{part} could not be read: {reason}")),
         );
         alarms
+    }
+
+    fn describe_missing(&self, missing: &MissingEvent) -> String {
+        let MissingEvent { event_type, since, within_seconds } = missing;
+        let silent = age(self.at.duration_since(*since));
+        let within = duration::format(Duration::from_secs(*within_seconds));
+        let since = since.strftime("%Y-%m-%d %H:%M:%SZ");
+        format!(
+            "no {event_type} has come since {since} ({silent}); one is expected within {within}"
+        )
     }
 
     /// Dependencies that are down for at least one instance, in alphabetical order.
@@ -343,6 +360,7 @@ mod tests {
             waiting: BTreeMap::from([("email".to_owned(), held)]),
             checks: BTreeMap::from([("smtp".to_owned(), check)]),
             tasks: BTreeMap::new(),
+            missing_events: Vec::new(),
         }
     }
 
@@ -353,6 +371,14 @@ mod tests {
             instance("b", "1.0.0", Some((520, "535 5.7.8 wrong password")), 12),
             instance("c", "1.1.0", None, 0),
         ];
+        let mut instances = instances;
+        for one in &mut instances {
+            one.missing_events.push(MissingEvent {
+                event_type: "payment.success".into(),
+                since: Timestamp::from_second(400).unwrap(),
+                within_seconds: 300,
+            });
+        }
         let report = StatusReport {
             at: Timestamp::from_second(1000).unwrap(),
             instances: Some(instances),
@@ -363,6 +389,7 @@ mod tests {
             report.find_alarms(),
             [
                 "mail waits: smtp is down since 1970-01-01 00:08:40Z (8 min) for 2 of 3 instances: 535 5.7.8 wrong password; deliveries held: 412",
+                "no payment.success has come since 1970-01-01 00:06:40Z (10 min); one is expected within 5m",
                 "instances have different versions: 1.0.0, 1.1.0",
                 "queues could not be read: no answer",
             ]

@@ -25,8 +25,12 @@ async fn dashboard_and_alerts_name_what_there_is_and_the_docs_explain_it() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;
     smtp.at(Phase::Rcpt).to("nobody@example.com").reply("550 5.1.1 no such user");
+    let routes = world.folder().join("routes.toml");
+    std::fs::write(&routes, "[[expect]]\nevent = 'payment.success'\nwithin = '1h'")
+        .expect("written");
     let usher = world.usher().smtp(&smtp);
     let usher = usher
+        .set("ROUTES_FILE", routes.display().to_string())
         .set("STREAM_URL", exported("TEST_REDIS_URL"))
         .set("STREAM_KEYS", world.name())
         .start()
@@ -38,6 +42,7 @@ async fn dashboard_and_alerts_name_what_there_is_and_the_docs_explain_it() {
     let entries = format!("usher_stream_entries{{stream=\"{}\"}} 0", world.name());
     let lines = [
         entries.as_str(),
+        "usher_expected_event_missing{event_type=\"payment.success\"} 0",
         "usher_queue_messages{queue=\"usher.dead\"} 1",
         "usher_queue_messages{queue=\"usher.poison\"} 1",
         "usher_queue_messages{queue=\"usher.parked\"} 0",

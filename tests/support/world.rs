@@ -124,6 +124,10 @@ impl World {
     }
 
     /// The database's.
+    pub(crate) fn redis_url(&self) -> &str {
+        &self.services.redis
+    }
+
     pub(crate) fn mongodb_uri(&self) -> String {
         with_database(&self.services.mongodb, &self.name)
     }

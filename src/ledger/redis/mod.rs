@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use redis::{RedisResult, Script};
 use tokio::sync::Notify;
 
@@ -49,6 +50,11 @@ const RECORD_LINE: usize = 10;
 /// Most marks of deliveries that wait which are found by one key.
 const MOST_IN_LIST: usize = 100;
 
+/// Nobody has looked for expected events while no instance did for this long.
+const LOOK_PAUSE: Duration = Duration::from_secs(60);
+/// How long it is known when an expected event came last.
+const EXPECTED_KEPT: Duration = Duration::from_secs(40 * 86_400);
+
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +89,7 @@ pub struct RedisLedger {
     instances: Script,
     recover: Script,
     waiting: Script,
+    expected: Script,
     marks: MarkBudget,
     windows: Windows,
     met: Mutex<Met>,
@@ -123,6 +130,7 @@ impl RedisLedger {
             instances,
             recover,
             waiting: Script::new(include_str!("../waiting.lua")),
+            expected: Script::new(include_str!("../expected.lua")),
             marks: MarkBudget::default(),
             windows,
             met: Mutex::default(),
@@ -213,6 +221,27 @@ impl RedisLedger {
         let mut call = self.instances.key(format!("usher:instances:{deployment}"));
         call.arg(instance).arg(status).arg(millis(self.windows.instance_ttl));
         call.invoke_async(&mut connection).await.map_err(failed)
+    }
+
+    /// Tells when expected events came here last. Returns for each since when somebody has looked without a pause,
+    /// and when it came last to any instance.
+    pub async fn look_for_events(
+        &self,
+        events: &[(&str, Option<Timestamp>)],
+    ) -> Result<Vec<(Timestamp, Option<Timestamp>)>, LedgerError> {
+        let deployment = self.deployment.as_ref().map_or("", |deployment| &deployment.key);
+        let mut call = self.expected.key(format!("usher:expected:{deployment}"));
+        call.arg(millis(LOOK_PAUSE)).arg(millis(EXPECTED_KEPT));
+        for (event, came) in events {
+            call.arg(event).arg(came.map_or(0, Timestamp::as_millisecond));
+        }
+        let mut connection = self.connection.last();
+        let times: Vec<i64> = call.invoke_async(&mut connection).await.map_err(failed)?;
+        let pairs = times.chunks_exact(2).map(|pair| {
+            let at = Timestamp::from_millisecond;
+            Ok((at(pair[0])?, (pair[1] > 0).then(|| at(pair[1])).transpose()?))
+        });
+        pairs.collect::<Result<_, jiff::Error>>().map_err(failed)
     }
 
     /// Redis's time, in Unix milliseconds.
