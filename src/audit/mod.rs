@@ -6,7 +6,10 @@ mod redact;
 pub mod store;
 mod suppression;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -17,6 +20,7 @@ pub use suppression::{Suppression, SuppressionList, SuppressionReason};
 
 use self::store::{
     actions::{DeadLetter, DeadLetterFilter, RecordedAction},
+    grouped::{CountBy, Grouped},
     search::{Filter, Last},
     statistics::Stats,
 };
@@ -75,6 +79,17 @@ pub trait ReadAudit: Send + Sync {
 
     /// Statistics of the deliveries that match, by the hour or by the day.
     async fn statistics(&self, filter: &Filter, by_hour: bool) -> Result<Stats, AuditError>;
+
+    /// Counts the deliveries that match; at most `limit` groups, the largest first.
+    async fn count_by(
+        &self,
+        filter: &Filter,
+        by: CountBy,
+        limit: usize,
+    ) -> Result<Grouped, AuditError>;
+
+    /// Mails of the busiest hour by relay.
+    async fn busiest_hours(&self, filter: &Filter) -> Result<BTreeMap<String, u64>, AuditError>;
 
     /// The deliveries in a dead-letter queue.
     async fn dead_letters(

@@ -1,6 +1,9 @@
 //! The audit of the embedded mode.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
@@ -11,6 +14,7 @@ use crate::{
         Audit, AuditError, ReadAudit, Receipt, Record, Status,
         store::{
             actions::{DeadLetter, DeadLetterFilter, RecordedAction},
+            grouped::{CountBy, Grouped, busiest_hours},
             search::{Filter, Last},
             statistics::Stats,
         },
@@ -153,6 +157,20 @@ impl ReadAudit for EmbeddedAudit {
         let is_duplicate = |record: &&Record| record.status == Status::Duplicate;
         let duplicates = records.iter().filter(is_duplicate).count();
         Ok(Stats::of(&latest(records), duplicates as u64, by_hour))
+    }
+
+    async fn count_by(
+        &self,
+        filter: &Filter,
+        by: CountBy,
+        limit: usize,
+    ) -> Result<Grouped, AuditError> {
+        let records = self.find(filter, true, usize::MAX).await?;
+        Ok(Grouped::of(&latest(records), by, limit))
+    }
+
+    async fn busiest_hours(&self, filter: &Filter) -> Result<BTreeMap<String, u64>, AuditError> {
+        Ok(busiest_hours(&self.find(filter, true, usize::MAX).await?))
     }
 
     async fn dead_letters(

@@ -207,6 +207,9 @@ async fn the_embedded_mode_mails_a_file_of_events_once_however_often_it_is_fed()
     assert_eq!(stats["stats"]["statuses"]["sent"], 2, "{stats}");
     assert_eq!(stats["stats"]["errors"][0]["kind"], "rejected", "{stats}");
     assert!(stats["stats"]["steps"]["send"]["p99"].as_f64().unwrap() > 0.0, "{stats}");
+    let by = ["audit", "stats", "--by", "recipient-domain", "--embedded", "data", "--json"];
+    let by = stdout(&usher.output(&by).await);
+    assert!(by.contains(r#""deliveries":2"#), "{by}");
     let poison = usher.output(&["poison", "list", "--embedded", "data", "--json"]).await;
     let poison = stdout(&poison);
     let poison: Vec<Value> =

@@ -352,3 +352,62 @@ async fn each_query_of_a_report_has_its_index() {
         .await;
     assert_uses_an_index(world, "read_marks", &doc! {"_id": "reader/delivery"}, &doc! {}).await;
 }
+
+#[tokio::test]
+async fn operators_see_who_gets_mail_and_how_much_of_a_rate_is_used() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Rcpt).to("eve@Example.com").reply("550 5.1.1 no such user");
+    let builder = world.usher().smtp(&smtp).set("SMTP_RATE", "3600/h");
+    let _usher = builder.start().await;
+    for (id, to) in [
+        ("e-1", "ana@example.com"),
+        ("e-2", "ana@example.com"),
+        ("e-3", "eve@Example.com"),
+        ("e-4", "bob@example.net"),
+    ] {
+        world.broker.publish(BOOKINGS, booking(id, to).to_string()).await;
+    }
+    world.until_records_of(&["e-1", "e-2", "e-3", "e-4"]).await;
+    let by = async |what: &str, more: &[&str]| {
+        let output =
+            builder.output(&[&["audit", "stats", "--json", "--by", what], more].concat()).await;
+        assert!(output.status.success(), "{output:?}");
+        let lines = String::from_utf8(output.stdout).expect("text");
+        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<Value>>()
+    };
+    let names = |groups: &[Value]| {
+        let brief = |group: &Value| {
+            (group["name"].as_str().expect("a name").to_owned(), group["deliveries"].as_u64())
+        };
+        groups.iter().map(brief).collect::<Vec<_>>()
+    };
+    let domains = by("recipient-domain", &[]).await;
+    assert_eq!(
+        names(&domains),
+        [("example.com".to_owned(), Some(3)), ("example.net".to_owned(), Some(1))]
+    );
+    assert_eq!(domains[0]["statuses"], json!({"sent": 2, "failed": 1}));
+    let recipients = by("recipient", &["--limit", "1"]).await;
+    assert_eq!(names(&recipients), [("a***@example.com".to_owned(), Some(2))]);
+    assert_eq!(recipients[0]["recipient_hash"].as_str().map(str::len), Some(32));
+    let recipients = by("recipient", &["--addresses"]).await;
+    assert_eq!(recipients.len(), 3);
+    assert_eq!(names(&recipients)[0].0, "ana@example.com");
+    for (what, name) in [
+        ("route", "booking-confirmed"),
+        ("source", BOOKINGS),
+        ("sender", "noreply@cine.test"),
+        ("brand", ""),
+    ] {
+        assert_eq!(names(&by(what, &[]).await)[0], (name.to_owned(), Some(4)), "{what}");
+    }
+    let relays = by("relay", &[]).await;
+    assert_eq!(
+        (&relays[0]["busiest_hour"], &relays[0]["allowed_in_an_hour"]),
+        (&json!(3), &json!(3600))
+    );
+    let table = builder.output(&["audit", "stats", "--by", "relay"]).await;
+    let table = String::from_utf8(table.stdout).expect("text");
+    assert!(table.contains("0.1 %"), "{table}");
+}

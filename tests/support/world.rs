@@ -123,11 +123,11 @@ impl World {
         amqp_url(&self.services, &self.name)
     }
 
-    /// The database's.
     pub(crate) fn redis_url(&self) -> &str {
         &self.services.redis
     }
 
+    /// The database's.
     pub(crate) fn mongodb_uri(&self) -> String {
         with_database(&self.services.mongodb, &self.name)
     }

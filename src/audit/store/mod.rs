@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod completion;
 pub mod erase;
+pub mod grouped;
 pub mod instances;
 pub mod list;
 pub mod read_marks;

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use async_trait::async_trait;
 use futures_util::{Stream, TryStreamExt};
@@ -10,6 +10,7 @@ use super::{
     DELIVERIES, MongoAudit,
     actions::{DeadLetter, DeadLetterFilter, RecordedAction},
     failed,
+    grouped::{CountBy, Grouped},
     statistics::Stats,
 };
 use crate::{
@@ -344,6 +345,19 @@ impl ReadAudit for MongoAudit {
 
     async fn statistics(&self, filter: &Filter, by_hour: bool) -> Result<Stats, AuditError> {
         self.stats(filter, by_hour, None).await
+    }
+
+    async fn count_by(
+        &self,
+        filter: &Filter,
+        by: CountBy,
+        limit: usize,
+    ) -> Result<Grouped, AuditError> {
+        MongoAudit::count_by(self, filter, by, limit).await
+    }
+
+    async fn busiest_hours(&self, filter: &Filter) -> Result<BTreeMap<String, u64>, AuditError> {
+        MongoAudit::busiest_hours(self, filter).await
     }
 
     async fn dead_letters(

@@ -22,7 +22,7 @@ const DELIVERED: [Status; 2] = [Status::Sent, Status::Simulated];
 const WITHHELD: [Status; 2] = [Status::Suppressed, Status::Superseded];
 
 /// Names of hours and days, as MongoDB and jiff print them.
-const HOUR: &str = "%Y-%m-%d %Hh";
+pub(super) const HOUR: &str = "%Y-%m-%d %Hh";
 const DAY: &str = "%Y-%m-%d";
 
 /// Statistics of deliveries in a period. Each delivery counts once, with its latest record.

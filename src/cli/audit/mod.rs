@@ -8,6 +8,7 @@ pub(super) mod render_again;
 mod resend;
 mod show;
 mod stats;
+mod stats_by;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
@@ -24,6 +25,7 @@ use crate::{
         ReadAudit, Record, Status,
         store::{MongoAudit, search::Filter},
     },
+    config::Settings,
     failure::Failure,
     ledger::{Ledger, WaitingMark},
     logging,
@@ -40,7 +42,7 @@ pub(super) enum AuditCommand {
     Find(find::FindArgs),
     /// Show every attempt of a delivery, and render its mail again.
     Show(show::ShowArgs),
-    /// Count deliveries by status, type and time.
+    /// Count deliveries by status, type and time, or by who sends and gets them.
     Stats(stats::StatsArgs),
     /// Write records to standard output, oldest first.
     Export(export::ExportArgs),
@@ -100,6 +102,7 @@ struct AuditCli {
     /// That of the embedded mode where it was asked for.
     reads: Arc<dyn ReadAudit>,
     is_embedded: bool,
+    settings: Settings,
     /// Redis may be down.
     ledger: Arc<dyn Ledger>,
     identity: Identity,
@@ -124,7 +127,7 @@ pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<
         None => (audit.clone(), Arc::new(configuration::open_ledger(&settings, &supervisor)?)),
     };
     let identity = Identity::new(settings.pepper.expose());
-    let cli = AuditCli { audit, reads, is_embedded, ledger, identity };
+    let cli = AuditCli { audit, reads, is_embedded, settings, ledger, identity };
     match command {
         AuditCommand::Find(args) => cli.find(&args).await,
         AuditCommand::Show(args) => cli.show(&args, &configuration::load(config)?).await,

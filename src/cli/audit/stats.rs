@@ -10,6 +10,7 @@ use serde_json::json;
 use super::AuditCli;
 use crate::{
     audit::store::{
+        grouped::CountBy,
         search::Filter,
         statistics::{Group, Outcomes, STEPS, Stats},
     },
@@ -39,7 +40,16 @@ pub(in crate::cli) struct StatsArgs {
     /// End of the period.
     #[arg(long, value_name = "TIME", value_parser = past, default_value = "0s")]
     until: Timestamp,
-    /// Print one JSON object.
+    /// Count deliveries by this instead.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    by: Option<CountBy>,
+    /// Maximum number of groups.
+    #[arg(long, default_value_t = 20, requires = "by")]
+    limit: usize,
+    /// Print recipients' addresses in full; they are masked otherwise.
+    #[arg(long, requires = "by")]
+    addresses: bool,
+    /// Print one JSON object; with `--by` one per line.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -54,6 +64,10 @@ impl AuditCli {
         }
         let by_hour = until.duration_since(since) <= BY_HOUR;
         let period = Filter { since: Some(since), until: Some(until), ..Filter::default() };
+        if let Some(by) = args.by {
+            let limit = if args.limit == 0 { usize::MAX } else { args.limit };
+            return self.stats_by(&period, by, limit, args.addresses, args.json).await;
+        }
         let stats = self.reads.statistics(&period, by_hour).await.map_err(Failure::unavailable)?;
         let outcomes = Outcomes::from_statuses(&stats.statuses);
         if args.json {
@@ -185,7 +199,7 @@ fn print_errors(stats: &Stats) {
 }
 
 /// Never 100 % where something is missing.
-fn rate(outcomes: Outcomes) -> String {
+pub(super) fn rate(outcomes: Outcomes) -> String {
     match outcomes.rate() {
         None => "-".to_owned(),
         Some(rate) if rate < 100.0 => format!("{:.1} %", rate.min(99.9)),
