@@ -56,7 +56,7 @@
 //! embedded       audit broker config duration event ledger private_files routing scheduler
 //! stream_source  broker clients clock config duration event health metrics routing tls
 //! delivery       audit broker channel clock config event health ledger metrics redaction routing scheduler status_events template text trace
-//! api            audit broker channel clients clock config event health ledger metrics redaction routing scheduler status stream_source trace
+//! api            audit broker channel clients clock config delivery event health ledger metrics redaction routing scheduler status stream_source trace
 //! erasure        api audit scheduler
 //! app            api audit broker channel clients clock config delivery duration embedded event failure health ledger logging metrics private_files receipts redaction routing scheduler status status_events stream_source supervisor template tls trace
 //! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics private_files receipts redaction routing scheduler status status_events stream_source supervisor template text

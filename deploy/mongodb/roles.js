@@ -24,6 +24,7 @@ const ROLES = [
     "role": "usherWriter",
     "privileges": [
       ["deliveries", "find", "insert", "changeStream"],
+      ["actions", "insert"],
       ["planned", "find", "insert", "update"],
       ["bookings", "find", "insert", "update"],
       ["requests", "find", "insert", "update"],

@@ -10,6 +10,7 @@ pub mod outbox;
 mod problem;
 mod reports;
 mod requests;
+mod resend;
 mod server;
 mod status;
 mod streams;
@@ -17,6 +18,7 @@ mod support_page;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
     body::Bytes,
@@ -43,7 +45,7 @@ pub use self::{
 };
 use self::{feed::Feed, outbox::Outbox};
 use crate::{
-    audit::store::MongoAudit, broker::amqp::AmqpBroker, config::RateLimit,
+    audit::store::MongoAudit, broker::amqp::AmqpBroker, config::RateLimit, delivery::Pipeline,
     ledger::redis::RedisLedger, metrics::Metrics, routing::Identity,
     scheduler::mongo::MongoScheduler, status::InstanceReporter, stream_source::StreamSource,
 };
@@ -61,6 +63,8 @@ pub struct Api {
     /// Rate limit of contact requests from one address.
     pub contact_limit: Option<RateLimit>,
     pub identity: Identity,
+    /// The routes and templates in use.
+    pub pipeline: Arc<ArcSwap<Pipeline>>,
     pub ledger: Arc<RedisLedger>,
     pub audit: Arc<MongoAudit>,
     pub scheduler: Arc<MongoScheduler>,
@@ -104,6 +108,7 @@ fn guarded() -> OpenApiRouter<ApiState> {
         .merge(reports::reschedules::routes())
         .merge(reports::bookings::routes())
         .merge(status::routes())
+        .merge(resend::routes())
         .merge(streams::routes())
         .merge(feed::websocket::routes())
 }

@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
-use super::{configuration::Configuration, services::Services};
+use super::{configuration::Configuration, pipeline::CurrentPipeline, services::Services};
 use crate::{
     api::{self, Api},
     config::{HttpLimits, Settings},
@@ -66,6 +66,7 @@ fn limits(wanted: HttpLimits) -> HttpLimits {
 pub(super) fn api(
     configuration: &Configuration,
     services: &Services,
+    pipeline: &CurrentPipeline,
     reporter: &InstanceReporter,
 ) -> Option<Api> {
     let settings = &configuration.settings;
@@ -76,6 +77,7 @@ pub(super) fn api(
         proxies: api.proxies.clone(),
         contact_limit: api.contact_limit,
         identity: Identity::new(settings.pepper.expose()),
+        pipeline: pipeline.clone(),
         ledger: services.ledger.clone(),
         audit: services.audit.clone(),
         scheduler: services.scheduler.clone(),

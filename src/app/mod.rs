@@ -60,11 +60,11 @@ pub(crate) async fn run(
     let channels = Channels { email: email.clone(), ..channels };
     services.refuse_other_deployments().await?;
     let reporter = InstanceReporter::new(instance.clone(), telemetry.health.clone());
-    let api = http::api(&configuration, &services, &reporter);
     let claims_as = Arc::new(InstanceName::new(&instance));
     let backends = services.backends(settings, &instance, &claims_as, &supervisor);
     let pipeline = pipeline::build(&configuration, backends, channels.clone(), telemetry.clone());
     let pipeline = Arc::new(ArcSwap::new(pipeline));
+    let api = http::api(&configuration, &services, &pipeline, &reporter);
 
     // Lasts until everything else is drained.
     let end = CancellationToken::new();

@@ -12,6 +12,7 @@ pub(crate) mod erased_recipient;
 mod instrument;
 mod record;
 mod republish;
+mod resend;
 mod retry_until_up;
 mod schedule;
 mod settle;
@@ -21,6 +22,7 @@ mod waiting;
 
 pub use compose::{ComposeError, Composer};
 pub(crate) use record::RESEND_OF;
+pub(crate) use resend::Resender;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 

@@ -134,8 +134,8 @@ impl Identity {
     }
 
     /// The id of a delivery that is sent once more; `request` tells one such wish from the next.
-    pub fn resend(&self, delivery: &DeliveryId, request: &Uuid) -> DeliveryId {
-        DeliveryId(self.digest(&["resend", delivery.as_str(), &request.to_string()]))
+    pub fn resend(&self, delivery: &DeliveryId, request: &str) -> DeliveryId {
+        DeliveryId(self.digest(&["resend", delivery.as_str(), request]))
     }
 
     /// Authenticates the headers and body of a message in usher's own queues, in hex.

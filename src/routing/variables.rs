@@ -20,6 +20,15 @@ pub enum VariableFault {
 }
 
 impl Route {
+    /// The variables of a record, which leaves out defaults.
+    pub fn with_defaults(&self, recorded: &Map<String, Value>) -> Map<String, Value> {
+        let declared = self.variables.iter().map(|(name, variable)| {
+            let value = recorded.get(name).or(variable.default.as_ref());
+            (name.clone(), value.cloned().unwrap_or_default())
+        });
+        declared.collect()
+    }
+
     /// Returns every declared variable: the event's value, else the derived value, else the
     /// default. `language` is for derived place names.
     ///

@@ -127,3 +127,45 @@ async fn a_field_is_renamed_in_many_events_and_the_audit_keeps_what_changed() {
     assert!(shown.contains(r#"film: "Solaris" -> nothing"#), "{shown}");
     assert!(shown.contains(r#"movie_title: nothing -> "Solaris""#), "{shown}");
 }
+
+#[tokio::test]
+async fn support_sends_a_mail_once_more_by_the_api_and_twice_asked_is_once_sent() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let token = "the-token-of-ana-of-support";
+    let settings = world.usher().smtp(&smtp).set("API_TOKENS", token);
+    let usher = settings.start().await;
+    world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
+    let id = id_of(&world.until_records(1).await, "ana@example.com");
+    let ask = |id: &str, key: &str, body: &str| {
+        let authorization = format!("Bearer {token}");
+        let headers = [("Authorization", authorization.as_str()), ("Idempotency-Key", key)];
+        usher.ask("POST", &format!("/api/v1/deliveries/{id}/resend"), &headers, Some(body))
+    };
+    let body = r#"{"reason": "she deleted it", "by": "bea"}"#;
+    let first = ask(&id, "k-1", body);
+    assert_eq!(first.status, 202, "{first:?}");
+    let new = first.json()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(first.json()["resend_of"], id.as_str());
+    assert_eq!(ask(&id, "k-1", body).json()["id"], new.as_str());
+    let records = world.until_records(2).await;
+    assert!(records.iter().any(|record| text(record, "delivery_id") == new), "{records:?}");
+    let other = ask(&id, "k-2", body).json()["id"].clone();
+    assert_ne!(other, new.as_str());
+    world.until_records(3).await;
+    usher.until_processed(4).await;
+    assert_eq!(smtp.accepted().len(), 3);
+    let actions = world.actions().await;
+    assert!(text(&actions[0], "by").starts_with("bea (token "), "{actions:?}");
+
+    let refused = |id: &str, body: &str| ask(id, "k-3", body).status;
+    assert_eq!(refused(&id, r#"{"reason": " "}"#), 422);
+    assert_eq!(refused(&id, r#"{"reason": "x", "to": "me@example.com"}"#), 422);
+    assert_eq!(refused(&"0".repeat(32), body), 404);
+    assert_eq!(refused("no-id", body), 404);
+    let erase = ["audit", "erase", "--recipient", "ana@example.com", "--reason", "a letter"];
+    run(&settings, 0, &[&erase[..], &["--by", "bob", "--yes"]].concat()).await;
+    let gone = ask(&id, "k-4", body);
+    assert_eq!(gone.status, 409, "{gone:?}");
+    assert!(gone.json()["detail"].as_str().is_some_and(|why| why.contains("erased")), "{gone:?}");
+}

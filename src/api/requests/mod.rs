@@ -1,7 +1,7 @@
 //! Contact requests and mails with the caller's own text: submit, list, show.
 
 pub(super) mod forms;
-mod idempotency_key;
+pub(super) mod idempotency_key;
 
 use axum::{
     Extension,
@@ -92,7 +92,7 @@ struct RequestDetails {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[allow(dead_code)]
-struct IdempotencyHeader {
+pub(super) struct IdempotencyHeader {
     /// A request with the same key is processed once; repeating it gives the same response.
     #[param(
         rename = "Idempotency-Key",

@@ -1,14 +1,11 @@
 //! Renders the mail of a record again, from the template text that was used.
 
-use serde_json::{Map, Value};
-
 use super::AuditCli;
 use crate::{
     app::configuration::Configuration,
     audit::{Record, TemplateRef},
     event::{Event, EventId, IdSource},
     failure::Failure,
-    routing::Route,
     template::{Rendered, store::TemplateStore},
 };
 
@@ -40,7 +37,7 @@ impl AuditCli {
         let Some(source) = stored.or_else(|| loaded.templates.in_use_as(version)) else {
             return Ok(Err(format!("the text of template {name} {version} was not kept")));
         };
-        let (variables, event) = (variables(record, route), event(record, template));
+        let (variables, event) = (route.with_defaults(&record.data), event(record, template));
         let rendered = loaded.templates.render_again(&source, template, route, &variables, &event);
         Ok(rendered.map_err(|error| error.to_string()))
     }
@@ -70,15 +67,6 @@ pub(super) fn difference(record: &Record, mail: &Rendered) -> Option<String> {
         }
         false => changes.join("; "),
     })
-}
-
-/// Records leave out values that are the route's defaults.
-pub(in crate::cli) fn variables(record: &Record, route: &Route) -> Map<String, Value> {
-    let declared = route.variables.iter().map(|(name, variable)| {
-        let value = record.data.get(name).or(variable.default.as_ref());
-        (name.clone(), value.cloned().unwrap_or_default())
-    });
-    declared.collect()
 }
 
 /// The parts of the event that a mail needs besides its variables.

@@ -14,7 +14,7 @@ use super::{TemplateId, TemplatesCli};
 use crate::{
     audit::{Record, Status, store::search::Filter},
     cli::{
-        audit::render_again::{event, variables},
+        audit::render_again::event,
         output::{fit, print},
     },
     event::snake_case,
@@ -142,7 +142,7 @@ impl TemplatesCli {
             skip("are in other languages");
             return Ok(());
         };
-        let (variables, event) = (variables(record, route), event(record, template));
+        let (variables, event) = (route.with_defaults(&record.data), event(record, template));
         let templates = &self.loaded.templates;
         report.rendered += 1;
         let new = match templates.render_as(candidate, template, route, &variables, &event) {
