@@ -91,6 +91,8 @@ tasks! {
     BookingLookups = "booking_lookups",
     /// Follows the suppression list.
     SuppressionWatch = "suppression_watch",
+    /// Signs how long the audit's logs are.
+    Checkpoints = "checkpoints",
     /// Waits for SIGTERM and SIGINT.
     Signals = "signals",
     /// Waits for SIGHUP, and reads the configuration again.

@@ -18,7 +18,7 @@
 // usherOperator the commands dead-letters, poison, parked, scheduled and templates, and everything of usherAuditor.
 // usherReceipts the command receipts ingest.
 // usherEraser   the command audit erase; the only role that may change records.
-// usherAuditor  reads; the commands audit find, show, stats and export.
+// usherAuditor  reads; the commands audit find, show, stats, export and verify.
 
 const ROLES = [
   {
@@ -37,6 +37,8 @@ const ROLES = [
       ["read_marks", "find", "insert"],
       ["receipts", "find"],
       ["suppressions", "find"],
+      ["checkpoints", "find", "insert"],
+      ["chain_voids", "find", "insert"],
       ["", "listCollections", "listIndexes"]
     ],
     "roles": []
@@ -61,7 +63,9 @@ const ROLES = [
       ["template_versions", "find"],
       ["read_marks", "find"],
       ["receipts", "find"],
-      ["suppressions", "find"]
+      ["suppressions", "find"],
+      ["checkpoints", "find"],
+      ["chain_voids", "find"]
     ],
     "roles": []
   },

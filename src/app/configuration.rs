@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use crate::{
-    audit::store::MongoAudit,
+    audit::store::{MongoAudit, chain::Signer},
     broker::Message,
     channel::email::Sender,
     config::{self, Email, Environment, Relay, Settings, Warning, amqp_urls},
@@ -87,11 +87,40 @@ pub(crate) async fn open_audit(
     metrics: Metrics,
     supervisor: &Supervisor,
 ) -> Result<MongoAudit, Failure> {
+    open_mongo_audit(settings, None, metrics, supervisor).await
+}
+
+/// Opens the audit of an instance, whose records are chained if there is a key.
+///
+/// # Errors
+/// The URI or the key can't be used.
+pub(crate) async fn open_chained_audit(
+    settings: &Settings,
+    instance: &str,
+    metrics: Metrics,
+    supervisor: &Supervisor,
+) -> Result<MongoAudit, Failure> {
+    let chain = signer(settings).map_err(Failure::config)?.map(|signer| (signer, instance));
+    open_mongo_audit(settings, chain, metrics, supervisor).await
+}
+
+async fn open_mongo_audit(
+    settings: &Settings,
+    chain: Option<(Signer, &str)>,
+    metrics: Metrics,
+    supervisor: &Supervisor,
+) -> Result<MongoAudit, Failure> {
     let (server, database) = (&settings.mongodb, &settings.mongodb_database);
-    let audit = MongoAudit::new(server, database, metrics, supervisor).await;
+    let audit = MongoAudit::chained(server, database, chain, metrics, supervisor).await;
     audit
         .map(|audit| audit.of(Identity::new(settings.pepper.expose()).deployment()))
         .map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))
+}
+
+/// The key that chains the audit's records, if it is set.
+pub(crate) fn signer(settings: &Settings) -> Result<Option<Signer>, String> {
+    let key = settings.checkpoint_key.as_ref().map(|key| Signer::from_pem(key.expose()));
+    key.transpose().map_err(|reason| format!("CHECKPOINT_KEY: {reason}"))
 }
 
 /// Opens the ledger. Redis may be down.
@@ -141,6 +170,7 @@ pub(crate) fn load_with(
     let email = &settings.email;
     let reply_to = email.reply_to.as_deref();
     let sender = own_sender(email, None, None, reply_to).map_err(|fault| faults.push(fault));
+    faults.extend(signer(&settings).err());
     let identity = Identity::new(settings.pepper.expose());
     let mut relay_senders = Vec::new();
     for relay in email.backend.relays() {

@@ -103,6 +103,11 @@ pub(crate) async fn run(
             "STATUS_EVENTS: the embedded mode has no broker to publish status events to",
         ));
     }
+    if settings.checkpoint_key.is_some() {
+        return Err(Failure::config(
+            "CHECKPOINT_KEY: the embedded mode keeps no chain of its records",
+        ));
+    }
     let embedded = open(folder, settings)?;
     let queues = [SOURCE, DUE].map(ToOwned::to_owned);
     let telemetry =

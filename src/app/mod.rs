@@ -2,6 +2,7 @@
 //! once it is stopped. Each part has its `build` in a file of its own.
 
 pub(crate) mod channels;
+mod checkpoints;
 pub(crate) mod configuration;
 mod consumers;
 pub(crate) mod embedded;
@@ -53,7 +54,8 @@ pub(crate) async fn run(
     let listener = http::bind(settings).await?;
     tracing::info!(instance, version = env!("CARGO_PKG_VERSION"), "usher starts");
     let services =
-        Services::build(&configuration, topology.clone(), &telemetry, &supervisor).await?;
+        Services::build(&configuration, topology.clone(), &telemetry, &instance, &supervisor)
+            .await?;
     let services = Arc::new(services);
     let channels = Channels::build(&configuration, &telemetry, services.ledger.clone())?;
     let email = Arc::new(ReplaceableChannel::new(channels.email));
@@ -75,6 +77,7 @@ pub(crate) async fn run(
     let (current, configurations) = latest::channel(configuration.clone());
     watch::spawn(&configurations, &services, &telemetry, &supervisor, &end);
     suppressions::spawn(&services.audit, &services.suppressions, &supervisor, &end);
+    checkpoints::spawn(settings, &services.audit, &supervisor, &end);
     services.sweep_outbox(&supervisor, &stop);
     // The first sign of life comes before the first claim, or the claim would look orphaned.
     let heartbeat =
@@ -118,6 +121,7 @@ pub(crate) async fn run(
     let _ = heartbeat.await;
     // Otherwise operators would see it until it counts as gone.
     let _ = timeout(GOODBYE, services.ledger.forget_instance(&instance)).await;
+    let _ = timeout(GOODBYE, checkpoints::close(settings, &services.audit)).await;
     // Otherwise a recovery of the ledger would wait for it.
     let _ = timeout(GOODBYE, services.audit.unregister_instance(&instance)).await;
     telemetry.tracer.close().await;

@@ -56,11 +56,14 @@ impl Services {
         configuration: &Configuration,
         topology: Arc<Topology>,
         telemetry: &Telemetry,
+        instance: &str,
         supervisor: &Supervisor,
     ) -> Result<Self, Failure> {
         let (settings, metrics) = (&configuration.settings, &telemetry.metrics);
         let ledger = configuration::open_ledger(settings, supervisor)?;
-        let audit = configuration::open_audit(settings, metrics.clone(), supervisor).await?;
+        let audit =
+            configuration::open_chained_audit(settings, instance, metrics.clone(), supervisor);
+        let audit = audit.await?;
         let scheduler = MongoScheduler::new(audit.database(), supervisor);
         let identity = Identity::new(settings.pepper.expose());
         let broker =

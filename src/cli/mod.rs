@@ -91,7 +91,7 @@ enum Command {
     /// List, show, cancel or send mail that is planned for later.
     #[command(subcommand)]
     Scheduled(scheduled::ScheduledCommand),
-    /// Find, show, count and export the records of deliveries; erase a recipient.
+    /// Find, show, count, export and verify the records of deliveries; erase a recipient.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Take in reports about mail that was sent: bounces, notices of delivery, complaints.

@@ -131,7 +131,7 @@ where
 }
 
 /// Serializes one document by itself, so that a failure does not affect its batch.
-fn serialized<T: Serialize>(document: &T) -> Result<RawDocumentBuf, InsertError> {
+pub(crate) fn serialized<T: Serialize>(document: &T) -> Result<RawDocumentBuf, InsertError> {
     let unstorable = |error: bson::error::Error| InsertError::Unstorable(error.to_string());
     let document = bson::serialize_to_raw_document_buf(document).map_err(unstorable)?;
     match document.as_bytes().len() {
@@ -142,7 +142,8 @@ fn serialized<T: Serialize>(document: &T) -> Result<RawDocumentBuf, InsertError>
     }
 }
 
-async fn insert_serialized(
+/// Like [`insert_all`], for documents that are serialized.
+pub(crate) async fn insert_serialized(
     collection: &Collection<RawDocumentBuf>,
     documents: &[RawDocumentBuf],
 ) -> Vec<Result<bool, InsertError>> {

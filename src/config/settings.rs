@@ -100,6 +100,12 @@ pub struct Settings {
     pub suppress_after: Option<RateLimit>,
     /// How long audit records are kept (`AUDIT_RETENTION`).
     pub audit_retention: Duration,
+    /// Ed25519 key in PEM that signs checkpoints (`CHECKPOINT_KEY`); `None`: records are not chained.
+    pub checkpoint_key: Option<Secret>,
+    /// How often checkpoints are signed (`CHECKPOINT_INTERVAL`).
+    pub checkpoint_interval: Duration,
+    /// File to which checkpoints are appended (`CHECKPOINT_FILE`).
+    pub checkpoint_file: Option<PathBuf>,
     /// Whether the status of each delivery is published (`STATUS_EVENTS`).
     pub status_events: bool,
     /// How long usher finishes deliveries after SIGTERM (`DRAIN_TIMEOUT`).

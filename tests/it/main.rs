@@ -26,6 +26,7 @@ mod deploy;
 mod dkim;
 mod docs;
 mod erase;
+mod evidence;
 mod expected;
 mod feed;
 mod handlebars;

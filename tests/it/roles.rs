@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::{
     dead_letters::run,
+    evidence::PRIVATE,
     feed::Listener,
     support::{
         events::{BOOKINGS, booking},
@@ -159,6 +160,7 @@ async fn the_daemon_runs_with_the_writers_role_and_auditors_only_read() {
     let server = Server::start(folder.path(), free, &["--auth"]).await;
 
     let settings = world.usher().set("MONGODB_URI", server.uri("daemon")).set("HTTP_API", "on");
+    let settings = settings.set("CHECKPOINT_KEY", PRIVATE).set("CHECKPOINT_INTERVAL", "1s");
     let usher = settings.start().await;
     Listener::start(&usher, "").await.ready().await;
     let refused = "MongoDB refuses to create it; usher setup does, as a user who may";
@@ -197,4 +199,6 @@ async fn the_daemon_runs_with_the_writers_role_and_auditors_only_read() {
     assert!(run(&auditor, 69, &erase).await.contains("not authorized"));
     let eraser = settings.set("MONGODB_URI", server.uri("dpo"));
     assert!(run(&eraser, 0, &erase).await.contains("records to the recipient       1"));
+    let verified = run(&auditor, 0, &["audit", "verify"]).await;
+    assert!(verified.contains("1 erased"), "{verified}");
 }

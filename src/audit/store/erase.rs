@@ -222,12 +222,22 @@ impl MongoAudit {
             let merged = doc! {"$mergeObjects": [format!("${field}"), {text: ERASED}]};
             doc! {"$cond": [exists, merged, "$$REMOVE"]}
         };
+        let salts = match own {
+            true => doc! {"$literal": {}},
+            false => doc! {"recipient": "$chain.salts.recipient"},
+        };
         let mut set = doc! {
             "subject": "",
             "data": {"$literal": {}},
             "error": without("error", "message"),
             "smtp": without("smtp", "reply"),
             "erased_at": date(at),
+            // Without its salt a commitment says nothing.
+            "chain": {"$cond": [
+                {"$eq": [{"$type": "$chain"}, "object"]},
+                {"$mergeObjects": ["$chain", {"salts": salts}]},
+                "$$REMOVE",
+            ]},
         };
         if own {
             set.insert("recipient", "");

@@ -1,6 +1,7 @@
 //! The audit in MongoDB.
 
 pub mod actions;
+pub mod chain;
 pub mod completion;
 pub mod erase;
 pub mod grouped;
@@ -25,7 +26,10 @@ use mongodb::{
     error::ErrorKind,
 };
 
-use self::write::Writer;
+use self::{
+    chain::{ChainWriter, Signer},
+    write::Writer,
+};
 use super::{Audit, AuditError, Record};
 use crate::{
     batcher::Batcher,
@@ -49,6 +53,8 @@ pub const ERASURES: &str = "erasures";
 pub struct MongoAudit {
     pub(super) database: Database,
     writer: Writer,
+    /// `None` where records are not chained.
+    chain: Option<Arc<ChainWriter>>,
     erasures: Batcher<String, anyhow::Result<Option<Document>>>,
     /// What the instances that may share this database have in common.
     deployment: Option<String>,
@@ -62,13 +68,28 @@ impl MongoAudit {
         metrics: Metrics,
         supervisor: &Supervisor,
     ) -> Result<Self, AuditError> {
+        Self::chained(server, database, None, metrics, supervisor).await
+    }
+
+    /// The same; records of the instance are chained if there is a key.
+    pub async fn chained(
+        server: &Endpoint,
+        database: &str,
+        chain: Option<(Signer, &str)>,
+        metrics: Metrics,
+        supervisor: &Supervisor,
+    ) -> Result<Self, AuditError> {
         let database = connect(server, database).await.map_err(failed)?;
-        let writer = Writer::new(database.collection(DELIVERIES), metrics, supervisor);
+        let chain = chain.map(|(signer, instance)| {
+            Arc::new(ChainWriter::new(signer, instance, database.clone()))
+        });
+        let deliveries = database.collection(DELIVERIES);
+        let writer = Writer::new(deliveries, chain.clone(), metrics, supervisor);
         let tombstones = database.collection::<Document>(ERASURES);
         let erasures = Batcher::new(supervisor, Task::ErasureLookups, move |hashes| {
             find_all(tombstones.clone(), hashes)
         });
-        Ok(Self { database, writer, erasures, deployment: None })
+        Ok(Self { database, writer, chain, erasures, deployment: None })
     }
 
     /// For instances whose delivery ids can be the same.
@@ -86,6 +107,20 @@ impl MongoAudit {
     pub async fn time(&self) -> Result<i64, AuditError> {
         let hello = self.database.run_command(doc! {"hello": 1}).in_time().await.map_err(failed)?;
         Ok(hello.get_datetime("localTime").map_err(failed)?.timestamp_millis())
+    }
+
+    /// States how long this instance's logs are, and closes those of instances that died; the signed notes.
+    pub async fn checkpoint(&self) -> Result<Vec<String>, AuditError> {
+        let Some(chain) = &self.chain else { return Ok(Vec::new()) };
+        let mut notes = chain.checkpoint().await?;
+        notes.extend(chain.close_dead().await?);
+        Ok(notes)
+    }
+
+    /// Closes this instance's logs: no record is written any more.
+    pub async fn close_logs(&self) -> Result<Vec<String>, AuditError> {
+        let Some(chain) = &self.chain else { return Ok(Vec::new()) };
+        chain.close().await
     }
 
     pub async fn ping(&self) -> Result<(), AuditError> {

@@ -9,7 +9,7 @@ use mongodb::{
 };
 
 use super::{
-    ACTIONS, DELIVERIES, DELIVERY_STATUS, ERASURES, MongoAudit, failed,
+    ACTIONS, DELIVERIES, DELIVERY_STATUS, ERASURES, MongoAudit, chain, failed,
     instances::INSTANCES,
     read_marks::READ_MARKS,
     receipts::{self, RECEIPTS},
@@ -47,7 +47,10 @@ impl MongoAudit {
             (RECEIPTS, receipts::indexes()),
             (SUPPRESSIONS, suppressions::indexes()),
             (INSTANCES, vec![purge_index("purge_at")]),
-        ] {
+        ]
+        .into_iter()
+        .chain(chain::indexes())
+        {
             let collection = self.database.collection::<Document>(name);
             refused.extend(ensure_indexes(&collection, indexes).await.map_err(failed)?);
         }
@@ -134,6 +137,7 @@ fn delivery_indexes(correlation: &[String]) -> Vec<IndexModel> {
         index(doc! {"route": 1, "at": 1}),
         index(doc! {"at": 1}),
         IndexModel::builder().keys(doc! {"due": 1}).options(retries).build(),
+        chain::record_index(),
         purge_index("purge_at"),
     ];
     let others = correlation.iter().filter(|name| *name != "booking_id");

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use mongodb::Collection;
 
+use super::chain::ChainWriter;
 use crate::{
     audit::Record,
     batcher::Batcher,
@@ -24,6 +25,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         deliveries: Collection<Record>,
+        chain: Option<Arc<ChainWriter>>,
         metrics: Metrics,
         supervisor: &Supervisor,
     ) -> Self {
@@ -34,7 +36,13 @@ impl Writer {
             Task::AuditWriter,
             move |records: Vec<_>| {
                 counted.audit_batch(records.len());
-                insert_all::<_, Record>(deliveries.clone(), records)
+                let (deliveries, chain) = (deliveries.clone(), chain.clone());
+                async move {
+                    match chain {
+                        Some(chain) => chain.write(records).await,
+                        None => insert_all::<_, Record>(deliveries, records).await,
+                    }
+                }
             },
         );
         Self { batches, metrics }

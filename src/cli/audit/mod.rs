@@ -9,6 +9,7 @@ mod resend;
 mod show;
 mod stats;
 mod stats_by;
+mod verify;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
@@ -46,6 +47,8 @@ pub(super) enum AuditCommand {
     Stats(stats::StatsArgs),
     /// Write records to standard output, oldest first.
     Export(export::ExportArgs),
+    /// Compare the records with their chains and with the signed checkpoints.
+    Verify(verify::VerifyArgs),
     /// Send a mail once more, as a new delivery: the customer deleted it.
     Resend(resend::ResendArgs),
     /// Erase a recipient's personal data from everything that was published until now.
@@ -133,6 +136,7 @@ pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<
         AuditCommand::Show(args) => cli.show(&args, &configuration::load(config)?).await,
         AuditCommand::Stats(args) => cli.stats(&args).await,
         AuditCommand::Export(args) => cli.export(&args).await,
+        AuditCommand::Verify(args) => cli.verify(&args).await,
         AuditCommand::Resend(args) => cli.resend(&args, &configuration::load(config)?).await,
         AuditCommand::Erase(args) => cli.erase(&args, &configuration::load(config)?).await,
     }

@@ -62,7 +62,7 @@ fn database() -> Database {
 }
 
 /// A server without certificates.
-fn endpoint(url: String) -> Endpoint {
+pub(crate) fn endpoint(url: String) -> Endpoint {
     Endpoint { url: Secret::new(url), tls: TlsFiles::default() }
 }
 
