@@ -65,6 +65,15 @@ pub const POINTS: [&str; 23] = [
 #[cfg(feature = "chaos")]
 pub const STATUS_POINTS: [&str; 1] = ["after_status"];
 
+/// Points of what follows from a receipt, in the order in which it meets them.
+#[cfg(feature = "chaos")]
+pub const RECEIPT_POINTS: [&str; 4] = [
+    "after_receipt_ledger",
+    "after_receipt_settled",
+    "after_receipt_unparked",
+    "after_receipt_published",
+];
+
 /// Points of the stream source, in the order in which an entry of a stream meets them.
 #[cfg(feature = "chaos")]
 pub const STREAM_SOURCE_POINTS: [&str; 5] = [

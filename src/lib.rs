@@ -49,14 +49,14 @@
 //! scheduler      batcher broker clients clock event redaction routing supervisor
 //! status         audit broker clock duration health ledger redaction routing scheduler
 //! trace          audit broker event health routing
-//! receipts       audit clock config routing
+//! receipts       audit broker clock config ledger metrics routing status_events tls
 //! template       audit clients config event health metrics routing
 //! channel        audit clock config event health ledger metrics private_files receipts redaction routing template text tls
 //! contract       broker duration event routing status_events template
 //! embedded       audit broker config duration event ledger private_files routing scheduler
 //! stream_source  broker clients clock config duration event health metrics routing tls
 //! delivery       audit broker channel clock config event health ledger metrics redaction routing scheduler status_events template text trace
-//! api            audit broker channel clients clock config delivery event health ledger metrics redaction routing scheduler status stream_source trace
+//! api            audit broker channel clients clock config delivery event health ledger metrics receipts redaction routing scheduler status stream_source trace
 //! erasure        api audit scheduler
 //! app            api audit broker channel clients clock config delivery duration embedded event failure health ledger logging metrics private_files receipts redaction routing scheduler status status_events stream_source supervisor template tls trace
 //! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics private_files receipts redaction routing scheduler status status_events stream_source supervisor template text

@@ -93,6 +93,8 @@ tasks! {
     SuppressionWatch = "suppression_watch",
     /// Signs how long the audit's logs are.
     Checkpoints = "checkpoints",
+    /// Does what follows from receipts.
+    ReceiptFollowUp = "receipt_follow_up",
     /// Waits for SIGTERM and SIGINT.
     Signals = "signals",
     /// Waits for SIGHUP, and reads the configuration again.

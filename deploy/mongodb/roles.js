@@ -11,8 +11,8 @@
 //   db.createUser({user: "auditor", pwd: passwordPrompt(), roles: ["usherAuditor"]})
 //   db.createUser({user: "bounces", pwd: passwordPrompt(), roles: ["usherReceipts"]})
 //
-// usherWriter   the daemon: adds records and never changes one. changeStream is for the live feed, actions for mail that is sent
-//               once more by the API.
+// usherWriter   the daemon: adds records and never changes one; stores receipts and what follows from them. changeStream is for
+//               the live feed, actions for mail that is sent once more by the API.
 // usherSetup    the command setup: creates indexes, the validator and the view, once for each new version. Never give it to
 //               the daemon: an index can delete records by their age, and a changed validator lets other records in.
 // usherOperator the commands dead-letters, poison, parked, scheduled and templates, and everything of usherAuditor.
@@ -35,8 +35,8 @@ const ROLES = [
       ["email_templates", "find"],
       ["template_versions", "find", "insert"],
       ["read_marks", "find", "insert"],
-      ["receipts", "find"],
-      ["suppressions", "find"],
+      ["receipts", "find", "insert", "update"],
+      ["suppressions", "find", "insert", "update"],
       ["checkpoints", "find", "insert"],
       ["chain_voids", "find", "insert"],
       ["", "listCollections", "listIndexes"]

@@ -8,6 +8,7 @@ pub mod feed;
 mod health;
 pub mod outbox;
 mod problem;
+mod receipts;
 mod reports;
 mod requests;
 mod resend;
@@ -39,6 +40,7 @@ pub use self::{
     auth::{Caller, Guard},
     health::ProbeState,
     problem::{Fault, Json, Path, Problem, Query},
+    receipts::Receipts,
     reports::pagination::{Page, Pages},
     requests::forms::fields_of,
     server::Server,
@@ -77,6 +79,7 @@ pub struct Api {
     /// `None` if no Redis Streams are configured.
     pub stream_source: Option<Arc<StreamSource>>,
     pub feed: Feed,
+    pub receipts: Receipts,
 }
 
 /// The state of every handler.
@@ -96,7 +99,10 @@ fn router(state: ProbeState, api: Option<Api>) -> Router {
 
 /// Routes without authentication.
 fn public() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().merge(auth::session::routes()).merge(requests::public())
+    OpenApiRouter::new()
+        .merge(auth::session::routes())
+        .merge(requests::public())
+        .merge(receipts::public())
 }
 
 /// Routes that need a token.

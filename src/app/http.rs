@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{configuration::Configuration, pipeline::CurrentPipeline, services::Services};
 use crate::{
-    api::{self, Api},
+    api::{self, Api, Receipts},
     config::{HttpLimits, Settings},
     failure::Failure,
     metrics::Metrics,
+    receipts::Sns,
     routing::Identity,
     status::InstanceReporter,
     supervisor::{Supervisor, Task},
@@ -68,10 +69,16 @@ pub(super) fn api(
     services: &Services,
     pipeline: &CurrentPipeline,
     reporter: &InstanceReporter,
-) -> Option<Api> {
+    metrics: &Metrics,
+) -> Result<Option<Api>, Failure> {
     let settings = &configuration.settings;
-    let (api, feed) = settings.api.as_ref().zip(services.feed.clone())?;
-    Some(Api {
+    let Some((api, feed)) = settings.api.as_ref().zip(services.feed.clone()) else {
+        return Ok(None);
+    };
+    let topics = api.ses_topics.clone();
+    let ses = (!topics.is_empty()).then(|| Sns::new(topics, api.ses_certificates.clone()));
+    let ses = ses.transpose().map_err(Failure::config)?;
+    Ok(Some(Api {
         guard: api::Guard::new(api),
         origins: api.origins.clone(),
         proxies: api.proxies.clone(),
@@ -87,7 +94,13 @@ pub(super) fn api(
         reporter: reporter.clone(),
         stream_source: services.stream_source.clone(),
         feed,
-    })
+        receipts: Receipts {
+            ses,
+            retention: settings.audit_retention,
+            suppress_after: settings.suppress_after,
+            metrics: metrics.clone(),
+        },
+    }))
 }
 
 /// Answers from now on, until `end` is cancelled.

@@ -9,6 +9,7 @@ pub(crate) mod embedded;
 mod heartbeat;
 mod http;
 pub(crate) mod pipeline;
+mod receipts;
 mod reload;
 pub(crate) mod services;
 pub(crate) mod shutdown;
@@ -66,7 +67,8 @@ pub(crate) async fn run(
     let backends = services.backends(settings, &instance, &claims_as, &supervisor);
     let pipeline = pipeline::build(&configuration, backends, channels.clone(), telemetry.clone());
     let pipeline = Arc::new(ArcSwap::new(pipeline));
-    let api = http::api(&configuration, &services, &pipeline, &reporter);
+    let metrics = &telemetry.metrics;
+    let api = http::api(&configuration, &services, &pipeline, &reporter, metrics)?;
 
     // Lasts until everything else is drained.
     let end = CancellationToken::new();
@@ -79,6 +81,7 @@ pub(crate) async fn run(
     suppressions::spawn(&services.audit, &services.suppressions, &supervisor, &end);
     checkpoints::spawn(settings, &services.audit, &supervisor, &end);
     services.sweep_outbox(&supervisor, &stop);
+    let following = receipts::spawn(settings, &services, &pipeline.load(), &supervisor, &stop);
     // The first sign of life comes before the first claim, or the claim would look orphaned.
     let heartbeat =
         Heartbeat::build(settings, &services, instance.clone(), reporter, claims_as, &telemetry);
@@ -108,6 +111,7 @@ pub(crate) async fn run(
     channels.email.close().await;
     // What it has claimed would have to wait for the end of its lease.
     let _ = timeout(GOODBYE, publisher).await;
+    let _ = timeout(GOODBYE, following).await;
     if let Some(forwarding) = forwarding {
         // The same, but for the lease: another instance takes it over.
         let _ = timeout(GOODBYE, forwarding).await;

@@ -15,6 +15,15 @@ pub struct Receipt {
     /// That of the delivery's record; absent if there was none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient_hash: Option<String>,
+    /// Route of that record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// The mail server that took the mail, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
+    /// Domain of the recipient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
     pub status: ReceiptStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounce: Option<BounceKind>,
@@ -22,6 +31,13 @@ pub struct Receipt {
     /// When it came in.
     #[serde(with = "crate::clients::bson_time")]
     pub at: Timestamp,
+    /// When a running instance looks at it, to do what follows from it; absent once that is done.
+    #[serde(
+        default,
+        with = "crate::clients::bson_time::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub follow_up_at: Option<Timestamp>,
     #[serde(with = "crate::clients::bson_time")]
     pub purge_at: Timestamp,
 }
@@ -63,6 +79,8 @@ pub enum BounceKind {
 }
 
 impl BounceKind {
+    pub const ALL: [Self; 3] = [Self::Hard, Self::Soft, Self::Blocked];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hard => "hard",

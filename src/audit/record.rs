@@ -106,6 +106,19 @@ impl<'r> From<&'r Record> for RecordedDelivery<'r> {
 const STUB_TEXT: usize = 1000;
 
 impl Record {
+    /// The record that follows that of an attempt of unknown outcome, once the outcome is known.
+    pub(crate) fn known_later(self, status: Status, why: DeliveryError, at: Timestamp) -> Self {
+        Self {
+            id: format!("{}/{}/{}", self.delivery_id, self.attempt, status.as_str()),
+            status,
+            is_final: true,
+            error: Some(why),
+            at,
+            due: None,
+            ..self
+        }
+    }
+
     /// A copy of a record that the audit can't hold, without the fields that upstream chose freely.
     pub(crate) fn stub(&self, reason: &str) -> Self {
         let cut = |text: &str| -> String { text.chars().take(STUB_TEXT).collect() };

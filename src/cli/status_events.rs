@@ -67,6 +67,8 @@ fn line(event: &Value) -> String {
         ("subject", text("/subject")),
         ("error", text("/data/error/kind")),
         ("reply", text("/data/smtp/code")),
+        ("bounce", text("/data/receipt/bounce")),
+        ("code", text("/data/receipt/enhanced")),
         ("next", text("/data/next_attempt_at")),
     ];
     parts.extend(

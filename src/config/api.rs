@@ -46,10 +46,17 @@ pub(super) fn api(r: &mut Reader, listen: Option<SocketAddr>) -> Option<Api> {
     let origins = r.value("CORS_ALLOWED_ORIGINS", v::list(v::origin));
     let contact_limit = r.value("CONTACT_RATE_LIMIT", v::or_none(v::rate_limit));
     let proxies = r.value("TRUSTED_PROXIES", v::list(v::network));
-    let api = Api { tokens, jwt, origins, contact_limit, proxies };
+    let ses_topics = r.value("RECEIPTS_SES_TOPICS", v::list(v::line));
+    let ses_certificates = r.value("RECEIPTS_SES_CERTIFICATES", v::list(v::path));
+    let has_topics = !ses_topics.is_empty();
+    let api = Api { tokens, jwt, origins, contact_limit, proxies, ses_topics, ses_certificates };
     // A secret with a fault stops the start; that it opens the API is no second fault.
     let secrets = ["API_TOKENS", "JWT_SECRET", "JWT_PUBLIC_KEY"];
     let is_open = api.is_open() && !secrets.iter().any(|name| r.is_set(name));
+    let is_served = switch == Switch::On || (switch == Switch::Auto && !is_open);
+    if has_topics && !(is_served && listen.is_some()) {
+        r.fault("RECEIPTS_SES_TOPICS", "needs the HTTP API (API_TOKENS, or HTTP_API is on)");
+    }
     match (switch, listen) {
         (Switch::Off, _) => None,
         (Switch::Auto, _) if is_open => None,

@@ -147,6 +147,8 @@ pub const NAMES: &[Name] = {
         name("CORS_ALLOWED_ORIGINS", List, &[]),
         name("CONTACT_RATE_LIMIT", MayBeEmpty, &[]),
         name("TRUSTED_PROXIES", List, &[]),
+        name("RECEIPTS_SES_TOPICS", List, &[]),
+        name("RECEIPTS_SES_CERTIFICATES", List, &[]),
         name("LOG_FORMAT", Plain, &[]),
         name("LOG_LEVEL", Plain, &[]),
     ]

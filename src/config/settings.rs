@@ -380,6 +380,10 @@ pub struct Api {
     pub contact_limit: Option<RateLimit>,
     /// Proxies whose `X-Forwarded-For` is trusted (`TRUSTED_PROXIES`).
     pub proxies: Vec<IpNet>,
+    /// Topics of Amazon SNS whose notifications of SES are taken in (`RECEIPTS_SES_TOPICS`).
+    pub ses_topics: Vec<String>,
+    /// Certificates of SNS (`RECEIPTS_SES_CERTIFICATES`); empty: they are fetched.
+    pub ses_certificates: Vec<PathBuf>,
 }
 
 impl Api {

@@ -27,6 +27,20 @@ pub(super) struct DeliveryLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReceiptLabels {
+    pub(super) route: String,
+    pub(super) status: &'static str,
+    /// Kind of a bounce, else empty.
+    pub(super) bounce: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RefusedReportLabels {
+    pub(super) source: &'static str,
+    pub(super) reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ErrorLabels {
     pub(super) error_type: String,
 }

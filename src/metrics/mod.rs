@@ -22,7 +22,7 @@ use self::{
     labels::{
         ClockLabels, DeliveryLabels, DependencyLabels, ErrorLabels, EventLabels, HourLabels,
         HttpLabels, MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels, QueueLabels,
-        RelayLabels, StepLabels, StreamLabels, TaskLabels,
+        ReceiptLabels, RefusedReportLabels, RelayLabels, StepLabels, StreamLabels, TaskLabels,
     },
     registered::Registered,
 };
@@ -247,6 +247,40 @@ impl Metrics {
         for (step, ms) in steps {
             if ms > 0.0 {
                 step.observe(ms / 1000.0);
+            }
+        }
+    }
+
+    /// A receipt of this status, for a bounce with its kind, about a mail of this route.
+    pub fn receipt(&self, route: &str, status: &'static str, bounce: Option<&'static str>) {
+        let bounce = bounce.unwrap_or_default();
+        let labels = ReceiptLabels { route: route.to_owned(), status, bounce };
+        self.0.all.receipts.get_or_create(&labels).inc();
+    }
+
+    /// A provider's report was not believed.
+    pub fn report_refused(&self, source: &'static str, reason: &'static str) {
+        self.0.all.reports_refused.get_or_create(&RefusedReportLabels { source, reason }).inc();
+    }
+
+    /// Counts refused reports of a provider from 0.
+    pub fn expect_refusals(&self, source: &'static str, reasons: &[&'static str]) {
+        for &reason in reasons {
+            let labels = RefusedReportLabels { source, reason };
+            drop(self.0.all.reports_refused.get_or_create(&labels));
+        }
+    }
+
+    /// Counts receipts of these routes from 0.
+    pub fn expect_receipts<'r>(
+        &self,
+        routes: impl IntoIterator<Item = &'r str>,
+        kinds: &[(&'static str, &'static str)],
+    ) {
+        for route in routes {
+            for &(status, bounce) in kinds {
+                let labels = ReceiptLabels { route: route.to_owned(), status, bounce };
+                drop(self.0.all.receipts.get_or_create(&labels));
             }
         }
     }

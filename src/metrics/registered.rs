@@ -16,7 +16,8 @@ use prometheus_client::{
 use super::labels::{
     BuildLabels, ClockLabels, DeliveryLabels, DependencyLabels, ErrorLabels, EventLabels,
     HourLabels, HttpLabels, MessagingLabels, PoolLabels, PoolStateLabels, PriorityLabels,
-    QueueLabels, RelayLabels, StepLabels, StreamLabels, TaskLabels,
+    QueueLabels, ReceiptLabels, RefusedReportLabels, RelayLabels, StepLabels, StreamLabels,
+    TaskLabels,
 };
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -28,6 +29,8 @@ pub(super) struct Registered {
     pub(super) published: Family<MessagingLabels, Counter>,
     pub(super) in_flight: Gauge,
     pub(super) recorded: Family<DeliveryLabels, Counter>,
+    pub(super) receipts: Family<ReceiptLabels, Counter>,
+    pub(super) reports_refused: Family<RefusedReportLabels, Counter>,
     pub(super) errors: Family<ErrorLabels, Counter>,
     pub(super) redelivered: Counter,
     pub(super) ignored: Counter,
@@ -95,6 +98,16 @@ impl Registered {
             ),
             in_flight: register(&mut r, "messages_in_flight", "Messages in progress"),
             recorded: register(&mut r, "deliveries_recorded", "Audit records by route and status"),
+            receipts: register(
+                &mut r,
+                "receipts",
+                "Bounces, notices of delivery and complaints about mail that was sent, by route",
+            ),
+            reports_refused: register(
+                &mut r,
+                "reports_refused",
+                "Reports of mail providers that were not believed, by the reason",
+            ),
             errors: register(
                 &mut r,
                 "delivery_errors",

@@ -57,6 +57,9 @@ const UNKNOWN_USER_WORDS: [&str; 17] = [
     "unrouteable address",
 ];
 
+/// What Exchange Online says with 5.4.1 of an address that its directory does not have.
+const EXCHANGE_UNKNOWN: &str = "recipient address rejected: access denied";
+
 /// The kind of a bounce with this enhanced code, or this reply code, and these words.
 pub(super) fn classify(enhanced: Option<&str>, code: Option<u16>, words: &str) -> BounceKind {
     let words = words.to_lowercase();
@@ -71,8 +74,9 @@ pub(super) fn classify(enhanced: Option<&str>, code: Option<u16>, words: &str) -
         (None, None) => true,
     };
     let is_general = enhanced.is_none_or(|code| code.ends_with(".0.0") || code == "5.5.0");
-    let is_unknown =
-        enhanced.is_some_and(|code| HARD.contains(&code)) || is_general && has(&UNKNOWN_USER_WORDS);
+    let is_unknown = enhanced.is_some_and(|code| HARD.contains(&code))
+        || is_general && has(&UNKNOWN_USER_WORDS)
+        || enhanced == Some("5.4.1") && words.contains(EXCHANGE_UNKNOWN);
     if is_permanent && is_unknown { BounceKind::Hard } else { BounceKind::Soft }
 }
 
@@ -125,6 +129,13 @@ mod tests {
             (Some("5.5.0"), Some(550), "Requested action not taken: mailbox unavailable", Hard),
             (Some("5.0.0"), Some(550), "no such user here", Hard),
             (None, Some(550), "Unknown user: nobody@example.org", Hard),
+            (
+                Some("5.4.1"),
+                Some(550),
+                "Recipient address rejected: Access denied. [x.outlook.com]",
+                Hard,
+            ),
+            (Some("5.4.1"), None, "no answer from host", Soft),
             (Some("5.2.2"), Some(552), "mailbox full", Soft),
             (Some("4.4.1"), None, "Connection timed out", Soft),
             (Some("4.1.1"), Some(450), "User unknown in virtual mailbox table", Soft),

@@ -2,15 +2,20 @@
 //! delivery's records.
 
 mod classify;
+mod follow_up;
 mod report;
 mod return_path;
+mod ses;
+mod sns;
 
 use std::{fmt, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use follow_up::{FollowUp, kinds_of_receipts};
 pub(crate) use report::MAX_BYTES;
 pub use return_path::ReturnPath;
+pub use sns::{Opened, Refused, Sns};
 
 use crate::{
     audit::{
@@ -20,6 +25,7 @@ use crate::{
     config::RateLimit,
     routing::{ChannelKind, DeliveryId, Identity},
 };
+use report::Report;
 
 /// Message-IDs in one report that are looked up.
 const MAX_CANDIDATES: usize = 10;
@@ -84,6 +90,18 @@ impl fmt::Display for Ignored {
     }
 }
 
+/// What a provider reports about one mail, and how it names the mail.
+#[derive(Debug)]
+struct Reported {
+    report: Report,
+    /// In angle brackets.
+    message_ids: Vec<String>,
+    /// The provider's own id, as its reply to the mail has it.
+    relay_id: Option<String>,
+    recipients: Vec<String>,
+    sent_at: Option<Timestamp>,
+}
+
 /// The delivery that a report is about.
 struct Match {
     delivery: DeliveryId,
@@ -102,11 +120,50 @@ impl Intake<'_> {
             Ok(report) => report,
             Err(ignored) => return Ok(Taken::Ignored(ignored)),
         };
+        let found = self.find_delivery(raw).await?;
+        let written_at = report.written_at;
+        self.record(report, found, written_at).await
+    }
+
+    /// Takes in one notification of Amazon SES; safe to repeat.
+    ///
+    /// # Errors
+    /// The audit does not answer.
+    pub async fn take_ses(&self, message: &str) -> Result<Taken, AuditError> {
+        match ses::read(message) {
+            Ok(reported) => self.take_reported(reported).await,
+            Err(ignored) => Ok(Taken::Ignored(ignored)),
+        }
+    }
+
+    /// Takes in what a provider reports.
+    async fn take_reported(&self, reported: Reported) -> Result<Taken, AuditError> {
+        let Reported { report, message_ids, relay_id, recipients, sent_at } = reported;
+        let mut found = self.find_by_message_id(message_ids).await?;
+        if let (false, Some(relay_id)) = (matches!(found, Found::Match(_)), relay_id) {
+            let hashes: Vec<String> =
+                recipients.iter().map(|address| self.identity.recipient_hash(address)).collect();
+            let known = self.audit.sent_as(&relay_id, &hashes, sent_at).await?;
+            if let Some(record) = known {
+                let delivery = record.delivery_id.clone();
+                let (matched_by, record) = ("relay_id", Some(record));
+                found = Found::Match(Box::new(Match { delivery, matched_by, record }));
+            }
+        }
+        self.record(report, found, sent_at).await
+    }
+
+    async fn record(
+        &self,
+        report: Report,
+        found: Found,
+        written_at: Option<Timestamp>,
+    ) -> Result<Taken, AuditError> {
         let now = crate::clock::now();
-        let found = match self.find_delivery(raw).await? {
+        let found = match found {
             Found::Match(found) => *found,
             Found::WithoutRecord(delivery)
-                if report.written_at.is_some_and(|at| now.duration_since(at) < EARLY) =>
+                if written_at.is_some_and(|at| now.duration_since(at) < EARLY) =>
             {
                 return Ok(Taken::Early(delivery));
             }
@@ -114,25 +171,31 @@ impl Intake<'_> {
                 return Ok(Taken::Ignored(Ignored::UnknownMail));
             }
         };
-        let channel = found.record.as_ref().and_then(|record| record.channel);
+        let record = found.record.as_ref();
+        let channel = record.and_then(|record| record.channel);
+        let domain = record.and_then(|record| record.recipient.rsplit_once('@'));
         let retention = SignedDuration::try_from(self.retention).unwrap_or(SignedDuration::MAX);
         let purge_at = now.checked_add(retention).unwrap_or(Timestamp::MAX);
         let receipt = Receipt {
             id: Receipt::id(&found.delivery, report.status, report.bounce),
             delivery_id: found.delivery,
-            recipient_hash: found.record.as_ref().map(|record| record.recipient_hash.clone()),
+            recipient_hash: record.map(|record| record.recipient_hash.clone()),
+            route: record.map(|record| record.route.clone()),
+            relay: record.and_then(|record| record.relay.clone()),
+            domain: domain.map(|(_, domain)| domain.to_lowercase()),
             status: report.status,
             bounce: report.bounce,
             evidence: Evidence {
                 matched_by: found.matched_by.to_owned(),
                 diagnostic: report.evidence.diagnostic.filter(|_| {
                     // An erased person's address does not come back.
-                    found.record.as_ref().is_none_or(|record| record.erased_at.is_none())
+                    record.is_none_or(|record| record.erased_at.is_none())
                 }),
                 ..report.evidence
             },
             at: now,
-            purge_at: found.record.map_or(purge_at, |record| record.purge_at),
+            follow_up_at: Some(now),
+            purge_at: record.map_or(purge_at, |record| record.purge_at),
         };
         let receipt = Box::new(receipt);
         if self.audit.has_receipt(&receipt.id).await? {
@@ -141,6 +204,7 @@ impl Intake<'_> {
         // Before the receipt is stored: then the same report does nothing any more, not even after an
         // operator has removed the entry.
         self.suppress(&receipt, channel).await?;
+        crash_point!("after_report_suppressed");
         let is_new = self.audit.put_receipt(&receipt).await?;
         Ok(if is_new { Taken::Recorded(receipt) } else { Taken::Known(receipt) })
     }
@@ -193,8 +257,12 @@ impl Intake<'_> {
             let matched_by = "return_path";
             return Ok(Found::Match(Box::new(Match { delivery, matched_by, record })));
         }
+        self.find_by_message_id(message_ids(raw)).await
+    }
+
+    async fn find_by_message_id(&self, message_ids: Vec<String>) -> Result<Found, AuditError> {
         let mut without = Found::Nothing;
-        for message_id in message_ids(raw) {
+        for message_id in message_ids.into_iter().take(MAX_CANDIDATES) {
             let Some(delivery) = DeliveryId::from_message_id(&message_id) else { continue };
             match self.audit.last(&delivery).await? {
                 Some(record) if has_message_id(&record, &message_id) => {

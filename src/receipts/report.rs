@@ -248,7 +248,7 @@ fn before_the_returned_mail(text: &str) -> &str {
     text
 }
 
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_TEXT).collect()
 }
 

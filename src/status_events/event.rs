@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    audit::{Record, Status},
+    audit::{BounceKind, Receipt, Record, Status},
     broker::StatusMessage,
     redaction::mask_addresses,
 };
@@ -90,6 +90,8 @@ struct Data {
     #[serde(skip_serializing_if = "Option::is_none")]
     smtp: Option<SmtpData>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<ReceiptData>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<String>,
     correlation: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +126,20 @@ struct SmtpData {
     enhanced: Option<String>,
 }
 
+/// Without the server's words, which quote the recipient.
+#[derive(Debug, Serialize)]
+struct ReceiptData {
+    source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bounce: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enhanced: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feedback_type: Option<String>,
+}
+
 impl StatusEvent {
     /// The status event of a record. `None` if the record is about a status event, which somebody
     /// bound to a source queue: each would cause another one, for ever.
@@ -143,6 +159,28 @@ impl StatusEvent {
         event.data.status = status;
         event.data.is_final = action != Action::Replayed;
         event.data.next_attempt_at = None;
+        event
+    }
+
+    /// The status event of a receipt for a delivery, whose latest record this is.
+    pub fn of_receipt(record: &Record, receipt: &Receipt) -> Self {
+        let mut event = Self::new(record, receipt.id.clone(), receipt.at);
+        let evidence = &receipt.evidence;
+        event.data = Data {
+            status: receipt.status.as_str(),
+            is_final: true,
+            receipt: Some(ReceiptData {
+                source: evidence.source.clone(),
+                bounce: receipt.bounce.map(BounceKind::as_str),
+                code: evidence.code,
+                enhanced: evidence.enhanced.clone(),
+                feedback_type: evidence.feedback_type.clone(),
+            }),
+            error: None,
+            smtp: None,
+            next_attempt_at: None,
+            ..event.data
+        };
         event
     }
 
@@ -185,6 +223,7 @@ impl StatusEvent {
                 attempt: record.attempt,
                 error,
                 smtp,
+                receipt: None,
                 message_id: record.message_id.clone(),
                 correlation,
                 next_attempt_at: record.due,
@@ -285,6 +324,31 @@ mod tests {
         assert_eq!(body["data"]["final"], true);
     }
 
+    fn receipt() -> Receipt {
+        let evidence = json!({
+            "source": "dsn", "matched_by": "return_path", "reporting_mta": "mx.example.com",
+            "code": 550, "enhanced": "5.1.1", "diagnostic": "no ana@example.com here", "feedback_type": "abuse",
+        });
+        let receipt = json!({
+            "_id": "d/bounced/hard", "delivery_id": "a".repeat(32), "status": "bounced", "bounce": "hard",
+            "evidence": evidence, "at": "1970-01-01T00:00:01Z", "purge_at": "1970-01-01T00:00:00Z",
+        });
+        serde_json::from_value(receipt).unwrap()
+    }
+
+    #[test]
+    fn a_receipt_has_an_id_of_its_own_and_no_words_of_the_server() {
+        let (message, body) = sent(&StatusEvent::of_receipt(&record(&json!({})), &receipt()));
+        assert_eq!(message.key, "delivery.bounced.booking-confirmed");
+        assert_eq!(
+            (message.id.as_str(), body["subject"].as_str()),
+            ("d/bounced/hard", Some("B-1"))
+        );
+        assert_eq!(body["data"]["receipt"]["bounce"], "hard");
+        assert!(body["data"].get("smtp").is_none() && body["data"].get("error").is_none());
+        assert!(!body.to_string().contains("ana@"), "{body}");
+    }
+
     #[test]
     fn a_record_about_a_status_event_has_none() {
         let about = |kind: &str| {
@@ -305,7 +369,9 @@ mod tests {
     #[test]
     fn the_schema_lists_exactly_what_is_published() {
         let change = json!({"status": "rejected"});
-        let (_, full) = sent(&StatusEvent::of_record(&record(&change)).unwrap());
+        let (_, mut full) = sent(&StatusEvent::of_record(&record(&change)).unwrap());
+        let (_, of_receipt) = sent(&StatusEvent::of_receipt(&record(&json!({})), &receipt()));
+        full["data"]["receipt"] = of_receipt["data"]["receipt"].clone();
         let schema = schema::delivery();
         let agree = |value: &Value, schema: &Value| {
             let names = |value: &Value| -> Vec<String> {
@@ -318,7 +384,7 @@ mod tests {
         agree(&full, &schema);
         let data = &schema["properties"]["data"];
         agree(&full["data"], data);
-        for part in ["event", "error", "smtp"] {
+        for part in ["event", "error", "smtp", "receipt"] {
             agree(&full["data"][part], &data["properties"][part]);
         }
     }

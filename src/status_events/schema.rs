@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::event::{Action, PREFIX, SOURCE};
-use crate::audit::Status;
+use crate::audit::{BounceKind, ReceiptStatus, Status};
 
 /// Every status of an event about a delivery.
 fn delivery_statuses() -> Vec<&'static str> {
     let recorded = Status::ALL.into_iter().filter(|status| *status != Status::Rejected);
-    recorded.map(Status::as_str).chain(Action::ALL.map(Action::as_str)).collect()
+    let recorded = recorded.map(Status::as_str).chain(Action::ALL.map(Action::as_str));
+    recorded.chain(ReceiptStatus::ALL.map(ReceiptStatus::as_str)).collect()
 }
 
 /// Every status of an event about a message that never became a delivery.
@@ -18,7 +19,9 @@ fn event_statuses() -> Vec<&'static str> {
 
 /// An event about a delivery.
 pub(crate) fn delivery() -> Value {
-    cloudevent("delivery", &delivery_statuses(), &["route"])
+    let mut schema = cloudevent("delivery", &delivery_statuses(), &["route"]);
+    schema["properties"]["data"]["properties"]["receipt"] = receipt();
+    schema
 }
 
 /// An event about a message that never became a delivery.
@@ -39,7 +42,7 @@ fn cloudevent(about: &str, statuses: &[&str], required: &[&str]) -> Value {
             "specversion": {"const": "1.0"},
             "id": {
                 "type": "string",
-                "description": "Id of the audit record. An event that comes twice has the same id.",
+                "description": "Id of the audit record or receipt. An event that comes twice has the same id.",
             },
             "source": {"const": SOURCE},
             "type": {"enum": types},
@@ -47,7 +50,7 @@ fn cloudevent(about: &str, statuses: &[&str], required: &[&str]) -> Value {
                 "type": "string",
                 "description": "The booking's id, else the first value of `data.correlation`.",
             },
-            "time": moment("When the attempt ended, or the operator acted."),
+            "time": moment("When the attempt ended, the operator acted or the report came in."),
             "datacontenttype": {"const": "application/json"},
             "instance": {"type": "string", "description": "The process that published the event."},
             "sequence": {
@@ -107,6 +110,22 @@ fn data(statuses: &[&str], required: &[&str]) -> Value {
             },
             "next_attempt_at": moment("When the next attempt is due."),
             "trace_id": text("W3C trace id."),
+        },
+    })
+}
+
+/// What a later server or the recipient reported.
+fn receipt() -> Value {
+    json!({
+        "type": "object",
+        "required": ["source"],
+        "description": "Only of delivered, bounced and complained.",
+        "properties": {
+            "source": {"type": "string", "description": "Kind of report: dsn, arf, text."},
+            "bounce": {"enum": BounceKind::ALL.map(BounceKind::as_str)},
+            "code": {"type": "integer", "description": "Reply code of the server that refused."},
+            "enhanced": {"type": "string", "description": "Enhanced status code (RFC 3463)."},
+            "feedback_type": {"type": "string", "description": "Of a complaint: abuse, fraud, opt-out."},
         },
     })
 }

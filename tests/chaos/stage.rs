@@ -78,6 +78,11 @@ impl Stage {
         Self { smtp, relays: Vec::new(), world, usher, declared: AtomicBool::new(false) }
     }
 
+    /// A command with the settings of an instance, not started yet.
+    pub(crate) fn to_start(&self, arguments: &[&str]) -> std::process::Command {
+        self.usher.command(arguments)
+    }
+
     /// A setting for later instances.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.usher = self.usher.clone().set(name, value);

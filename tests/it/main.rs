@@ -47,6 +47,7 @@ mod operation;
 mod order_shipped;
 mod postfix;
 mod receipts;
+mod receipts_ses;
 mod refusals;
 mod relays;
 mod reload;

@@ -1,12 +1,18 @@
 //! What becomes of mail after the mail server took it: bounces of a real postfix.
 
-use mongodb::bson::Document;
+use std::collections::BTreeSet;
+
+use lapin::types::{AMQPValue, FieldTable};
+use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 
 use crate::{
+    dead_letters::run,
     postfix::{BOUNCES, Postfix},
+    status_events::{LISTENER, STATUS, assert_kept_to_the_contract, bodies, numbers},
     support::{
         events::{BOOKINGS, booking},
+        eventually,
         smtp::{Phase, SmtpServer},
         usher::Builder,
         world::{Services, World, brief, text},
@@ -48,6 +54,7 @@ async fn a_bounce_is_recorded_beside_the_sent_mail_and_shown_everywhere() {
 
     let ingested = postfix.until_ingested(2).await;
     assert!(ingested.iter().all(|line| line.starts_with("recorded: ")), "{ingested:?}");
+    until_followed(&world).await;
     let found = receipts(&world).await;
     let told: Vec<String> = found
         .iter()
@@ -281,4 +288,236 @@ async fn an_address_that_bounced_hard_gets_no_mail_until_it_is_taken_off_the_lis
     listed(2).await;
     assert_eq!(send("booking", "eva@example.com").await.0, "suppressed");
     assert_eq!(send("reset", "joe@example.com").await.0, "suppressed");
+}
+
+/// Waits until all that follows from the receipts is done.
+pub(crate) async fn until_followed(world: &World) {
+    eventually("receipts are followed up", async || {
+        let found = world.all("receipts").await;
+        found.iter().all(|receipt| !receipt.contains_key("follow_up_at")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_receipt_is_a_status_event_that_is_published_until_it_is_confirmed() {
+    let world = World::new().await;
+    let server = SmtpServer::start().await;
+    let usher = world
+        .usher()
+        .smtp(&server)
+        .set("BOUNCE_ADDRESS", "bounces@bounces.test")
+        .set("STATUS_EVENTS", "on");
+    let mut full = FieldTable::default();
+    full.insert("x-max-length".into(), AMQPValue::LongLongInt(1));
+    full.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let mut first = usher.start().await;
+    world.broker.declare_with(LISTENER, full).await;
+    world.broker.bind_to(LISTENER, STATUS, "#").await;
+    world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
+    first.until_processed(1).await;
+    first.terminate().await;
+    let path = server.accepted()[0].from.clone();
+    let bounce = dsn(&path, "5.1.1", "no ana@example.com here");
+    assert!(ingest(&usher, &bounce).await.1.starts_with("recorded"));
+
+    // The queue still has the status of the mail, and takes nothing more.
+    let _running = usher.start().await;
+    eventually("an instance takes it", async || {
+        world.all("receipts").await[0].contains_key("claimed_by").then_some(())
+    })
+    .await;
+    assert_eq!(world.broker.depth(LISTENER).await, 1);
+    let letters = world.broker.take(LISTENER, 2).await;
+    assert_eq!(letters[1].key, "delivery.bounced.booking-confirmed");
+    let events = bodies(&letters);
+    assert_kept_to_the_contract(&events);
+    until_followed(&world).await;
+    let receipt = world.all("receipts").await.remove(0);
+    assert_eq!(events[1]["id"], text(&receipt, "_id"));
+    let expected = json!({"source": "dsn", "bounce": "hard", "code": 550, "enhanced": "5.1.1"});
+    assert_eq!(events[1]["data"]["receipt"], expected);
+    assert_eq!(events[1]["subject"], "BOOK-1");
+    assert!(!json!(events).to_string().contains("ana@"), "{events:?}");
+    assert_eq!(numbers(&events[1..]), BTreeSet::from([1]), "it keeps its number");
+
+    assert!(ingest(&usher, &bounce).await.1.starts_with("known"));
+    // One that comes before its record waits for it.
+    let records = world.collection("deliveries");
+    let record = records.find_one(doc! {}).await.expect("an answer").expect("a record");
+    records.delete_many(doc! {}).await.expect("an answer");
+    let delivered = bounce.replace("failed", "delivered").replace("5.1.1", "2.1.5");
+    let said = ingest(&usher, &delivered).await.1;
+    assert!(said.starts_with("recorded") && said.contains(" delivered"), "{said}");
+    eventually("it is put off", async || {
+        let found = world.all("receipts").await;
+        let waits = found.iter().find(|one| text(one, "status") == "delivered")?;
+        let until = waits.get_datetime("follow_up_at").ok()?;
+        let is_put_off = *until > *waits.get_datetime("at").expect("a time");
+        (is_put_off && !waits.contains_key("claimed_by")).then_some(())
+    })
+    .await;
+    assert_eq!(world.broker.depth(LISTENER).await, 0);
+    records.insert_one(record).await.expect("an answer");
+    let letter = world.broker.take_one(LISTENER).await;
+    assert_eq!(letter.key, "delivery.delivered.booking-confirmed");
+    assert_kept_to_the_contract(&bodies(&[letter]));
+    until_followed(&world).await;
+    assert_eq!(world.broker.depth(LISTENER).await, 0);
+}
+
+#[tokio::test]
+async fn a_receipt_settles_mail_of_unknown_outcome() {
+    let world = World::new().await;
+    let server = SmtpServer::start().await;
+    let usher = world
+        .usher()
+        .smtp(&server)
+        .set("BOUNCE_ADDRESS", "bounces@bounces.test")
+        .set("STATUS_EVENTS", "on");
+    let running = usher.start().await;
+    world.broker.bind(LISTENER, STATUS, "#").await;
+    server.at(Phase::Dot).cut();
+    let addresses = ["ana@example.com", "bob@example.com", "eve@example.com"];
+    for (number, address) in (1..).zip(addresses) {
+        world.broker.publish(BOOKINGS, booking(&format!("e-{number}"), address).to_string()).await;
+    }
+    let parked = world.until_records(3).await;
+    assert_eq!(brief(&parked), addresses.map(|to| format!("{to} 1 unknown unknown")));
+    running.until_processed(3).await;
+    let listed = run(&usher, 0, &["parked", "list"]).await;
+    assert_eq!(listed.matches("a receipt until ").count(), 3, "{listed}");
+    let mails = server.received();
+    let path = |to: &str| {
+        let mail = mails.iter().find(|mail| mail.to == to);
+        mail.expect("a mail").from.clone()
+    };
+    let bounced = dsn(&path(addresses[0]), "5.1.1", "User unknown");
+    let delivered = dsn(&path(addresses[1]), "2.1.5", "").replace("failed", "delivered");
+    for report in [&bounced, &delivered] {
+        assert!(ingest(&usher, report).await.1.starts_with("recorded"));
+    }
+    let records = world.until_records(5).await;
+    let expected = [
+        "ana@example.com 1 unknown unknown",
+        "ana@example.com 1 sent receipt",
+        "bob@example.com 1 unknown unknown",
+        "bob@example.com 1 sent receipt",
+        "eve@example.com 1 unknown unknown",
+    ];
+    assert_eq!(brief(&records), expected);
+    until_followed(&world).await;
+    assert_eq!(world.broker.depth("usher.parked").await, 1);
+    let listed = run(&usher, 0, &["parked", "list"]).await;
+    assert!(listed.contains("eve@") && !listed.contains("ana@") && !listed.contains("bob@"));
+    let entries = world.ledger_entries(&parked[..2]).await;
+    assert!(entries.iter().all(|entry| entry.contains("sent")), "{entries:?}");
+    let ana = text(&parked[0], "delivery_id");
+    let shown = run(&usher, 0, &["audit", "show", &ana]).await;
+    assert!(shown.contains("sent (receipt)") && shown.contains("bounced hard"), "{shown}");
+    let letters = world.broker.take(LISTENER, 7).await;
+    let mut keys: Vec<&str> = letters.iter().map(|letter| letter.key.as_str()).collect();
+    keys.sort_unstable();
+    let expected = ["bounced", "delivered", "sent", "sent", "unknown", "unknown", "unknown"];
+    assert_eq!(keys, expected.map(|it| format!("delivery.{it}.booking-confirmed")));
+    assert_kept_to_the_contract(&bodies(&letters));
+
+    // Nothing sends it again: no copy of the event, no operator.
+    world.broker.publish(BOOKINGS, booking("e-1", addresses[0]).to_string()).await;
+    running.until_processed(4).await;
+    let resend = ["parked", "resend", &ana, "--reason", "x", "--by", "bob", "--yes"];
+    assert!(run(&usher, 65, &resend).await.contains("is not in usher.parked"));
+    assert_eq!((server.received().len(), world.records().await.len()), (3, 5));
+
+    let counted =
+        "usher_receipts_total{route=\"booking-confirmed\",status=\"bounced\",bounce=\"hard\"} 1";
+    eventually("it is counted", async || {
+        running.get("/metrics").body.lines().any(|line| line == counted).then_some(())
+    })
+    .await;
+    let stats = run(&usher, 0, &["audit", "stats", "--since", "1h"]).await;
+    let line = |name: &str| {
+        let line = stats.lines().find(|line| line.trim_start().starts_with(name));
+        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("all "), "all 1 1 0 0 0", "{stats}");
+    assert_eq!(line("domain "), "domain example.com 1 1 0 0 0");
+    let erase = ["audit", "erase", "--recipient", addresses[0], "--reason", "asked", "--yes"];
+    run(&usher, 0, &erase).await;
+    let found = receipts(&world).await;
+    let bounce = found.iter().find(|one| text(one, "status") == "bounced").expect("a bounce");
+    assert!(!bounce.contains_key("domain"), "{bounce}");
+    assert_eq!(text(bounce, "evidence.diagnostic"), "(erased)");
+}
+
+#[tokio::test]
+async fn a_resend_that_is_still_to_come_is_not_sent_after_a_receipt() {
+    let world = World::new().await;
+    let server = SmtpServer::start().await;
+    server.at(Phase::Dot).once().cut();
+    let routes = include_str!("../../config/routes.toml").replace("\"park\"", "\"resend\"");
+    let file = world.folder().join("routes.toml");
+    std::fs::write(&file, routes).expect("a file");
+    let usher = world
+        .usher()
+        .smtp(&server)
+        .set("BOUNCE_ADDRESS", "bounces@bounces.test")
+        .set("RETRY_SCHEDULE", "10s")
+        .set("ROUTES_FILE", file.display().to_string());
+    let running = usher.start().await;
+    world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
+    world.until_records(1).await;
+    let bounced = dsn(&server.received()[0].from, "4.4.7", "expired");
+    assert!(ingest(&usher, &bounced).await.1.starts_with("recorded"));
+    let records = world.until_records(2).await;
+    let expected = ["ana@example.com 1 unknown unknown", "ana@example.com 1 sent receipt"];
+    assert_eq!(brief(&records), expected);
+    // The retry comes, and finds that it is over.
+    running.until_processed(2).await;
+    assert_eq!((server.received().len(), world.records().await.len()), (1, 2));
+}
+
+/// How many mails bounce among others; more of them by hand.
+fn mails() -> usize {
+    std::env::var("RECEIPTS_MAILS").map_or(40, |count| count.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn one_mail_in_ten_bounces_and_only_those_addresses_are_suppressed() {
+    let world = World::on(Services::shared()).await;
+    let (good, gone) = (SmtpServer::start().await, SmtpServer::start().await);
+    gone.at(Phase::Rcpt).reply("550 5.1.1 User unknown");
+    let routes = [("good.test", good.port()), ("gone.test", gone.port())];
+    let postfix = Postfix::start(&routes, &world.usher().settings).await;
+    let _running = over(&world, &postfix).set("STATUS_EVENTS", "on").start().await;
+    world.broker.bind(LISTENER, STATUS, "delivery.bounced.#").await;
+    let (mails, bounces) = (mails(), mails() / 10);
+    for number in 0..mails {
+        let domain = if number % 10 == 0 { "gone.test" } else { "good.test" };
+        let address = format!("user{number}@{domain}");
+        world.broker.publish(BOOKINGS, booking(&format!("e-{number}"), &address).to_string()).await;
+    }
+    let began = std::time::Instant::now();
+    loop {
+        let arrived = (good.accepted().len(), postfix.ingested().len());
+        if arrived == (mails - bounces, bounces) {
+            break;
+        }
+        assert!(began.elapsed().as_secs() < 90 + mails as u64, "{arrived:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    until_followed(&world).await;
+    let records = world.records().await;
+    assert_eq!(records.len(), mails);
+    let hashes = |records: Vec<&Document>| -> BTreeSet<String> {
+        records.into_iter().map(|record| text(record, "recipient_hash")).collect()
+    };
+    let is_gone = |record: &&Document| text(record, "recipient").ends_with("@gone.test");
+    let expected = hashes(records.iter().filter(is_gone).collect());
+    let found = receipts(&world).await;
+    assert!(found.iter().all(|receipt| text(receipt, "bounce") == "hard"), "{found:?}");
+    assert_eq!((found.len(), hashes(found.iter().collect())), (bounces, expected.clone()));
+    let listed = world.all("suppressions").await;
+    assert_eq!((listed.len(), hashes(listed.iter().collect())), (bounces, expected));
+    assert_eq!(world.broker.depth(LISTENER).await as usize, bounces);
 }

@@ -21,20 +21,20 @@ use crate::support::{
     world::{World, text},
 };
 
-const STATUS: &str = "usher.status";
-const LISTENER: &str = "upstream.status";
+pub(crate) const STATUS: &str = "usher.status";
+pub(crate) const LISTENER: &str = "upstream.status";
 
-fn bodies(letters: &[Letter]) -> Vec<Value> {
+pub(crate) fn bodies(letters: &[Letter]) -> Vec<Value> {
     letters.iter().map(|letter| serde_json::from_slice(&letter.body).expect("JSON")).collect()
 }
 
-fn numbers(events: &[Value]) -> BTreeSet<u64> {
+pub(crate) fn numbers(events: &[Value]) -> BTreeSet<u64> {
     let number = |event: &Value| event["sequence"].as_str()?.parse().ok();
     events.iter().map(|event| number(event).expect("a number")).collect()
 }
 
 /// What a consumer's own validator says of each event.
-fn assert_kept_to_the_contract(events: &[Value]) {
+pub(crate) fn assert_kept_to_the_contract(events: &[Value]) {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/asyncapi.yaml");
     let lines: Vec<String> = events
         .iter()

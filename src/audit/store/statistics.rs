@@ -19,7 +19,7 @@ const TOTAL: &str = "total";
 
 const DELIVERED: [Status; 2] = [Status::Sent, Status::Simulated];
 /// Their records have an error, but nothing failed.
-const WITHHELD: [Status; 2] = [Status::Suppressed, Status::Superseded];
+const WITHHELD: [Status; 3] = [Status::Suppressed, Status::Superseded, Status::Sent];
 
 /// Names of hours and days, as MongoDB and jiff print them.
 pub(super) const HOUR: &str = "%Y-%m-%d %Hh";

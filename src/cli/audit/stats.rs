@@ -1,6 +1,6 @@
 //! `usher audit stats`: numbers and small charts.
 
-use std::{cmp::Reverse, process::ExitCode};
+use std::{cmp::Reverse, collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
 use console::Style;
@@ -9,10 +9,14 @@ use serde_json::json;
 
 use super::AuditCli;
 use crate::{
-    audit::store::{
-        grouped::CountBy,
-        search::Filter,
-        statistics::{Group, Outcomes, STEPS, Stats},
+    audit::{
+        BounceKind, ReceiptStatus,
+        store::{
+            grouped::CountBy,
+            receipts::ReceiptCount,
+            search::Filter,
+            statistics::{Group, Outcomes, STEPS, Stats},
+        },
     },
     cli::{
         embedded::EmbeddedArgs,
@@ -31,6 +35,8 @@ const WIDEST_BAR: usize = 60;
 const BESIDE_BAR: usize = 46;
 /// Kinds of errors that are listed.
 const MAX_ERRORS: usize = 10;
+/// Routes, domains and relays for which receipts are listed, of each.
+const MAX_RECEIPTS: usize = 5;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StatsArgs {
@@ -69,11 +75,18 @@ impl AuditCli {
             return self.stats_by(&period, by, limit, args.addresses, args.json).await;
         }
         let stats = self.reads.statistics(&period, by_hour).await.map_err(Failure::unavailable)?;
+        let receipts = match self.is_embedded {
+            true => Vec::new(),
+            false => {
+                let counts = self.audit.receipt_counts(since, until).await;
+                counts.map_err(Failure::unavailable)?
+            }
+        };
         let outcomes = Outcomes::from_statuses(&stats.statuses);
         if args.json {
             let shown = json!({
                 "since": since, "until": until, "deliveries": outcomes.total(),
-                "delivery_rate": outcomes.rate(), "stats": stats,
+                "delivery_rate": outcomes.rate(), "stats": stats, "receipts": receipts,
             });
             print(&shown.to_string());
             return Ok(ExitCode::SUCCESS);
@@ -84,6 +97,9 @@ impl AuditCli {
             print("no deliveries");
         } else {
             print_statistics(&stats, outcomes, by_hour);
+        }
+        if !receipts.is_empty() {
+            print_receipts(&receipts);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -196,6 +212,63 @@ fn print_errors(stats: &Stats) {
     if stats.errors.len() > MAX_ERRORS {
         print(&format!("  and {} other kinds", stats.errors.len() - MAX_ERRORS));
     }
+}
+
+/// Prints how many receipts of each status came in, in all and by each property, the worst first.
+fn print_receipts(receipts: &[ReceiptCount]) {
+    heading("receipts that came in");
+    let columns = [
+        Column::Text("  "),
+        Column::Number("delivered"),
+        Column::Number("hard"),
+        Column::Number("soft"),
+        Column::Number("blocked"),
+        Column::Number("complained"),
+    ];
+    let mut table = Table::new(&columns, width());
+    let mut add = |name: &str, counts: &[i64; 5]| {
+        let counts = counts.map(|count| count.to_string());
+        let cells: Vec<&str> =
+            [name].into_iter().chain(counts.iter().map(String::as_str)).collect();
+        table.add(&cells, Style::new());
+    };
+    let of_all = grouped(receipts, |_| Some(""));
+    of_all.iter().for_each(|(_, counts)| add("  all", counts));
+    type Property = fn(&ReceiptCount) -> Option<&str>;
+    let properties: [(&str, Property); 3] = [
+        ("route", |it| it.route.as_deref()),
+        ("domain", |it| it.domain.as_deref()),
+        ("relay", |it| it.relay.as_deref()),
+    ];
+    for (property, of) in properties {
+        for (name, counts) in grouped(receipts, of).iter().take(MAX_RECEIPTS) {
+            add(&format!("  {property} {}", fit(name, 40)), counts);
+        }
+    }
+    print(table.header());
+    table.rows().iter().for_each(print);
+}
+
+/// Delivered, bounced hard, soft and blocked, and complained, by a property; most bounces and complaints first.
+fn grouped<'r>(
+    receipts: &'r [ReceiptCount],
+    property: impl Fn(&'r ReceiptCount) -> Option<&'r str>,
+) -> Vec<(&'r str, [i64; 5])> {
+    let mut groups: BTreeMap<&str, [i64; 5]> = BTreeMap::new();
+    for one in receipts {
+        let Some(name) = property(one) else { continue };
+        let column = match (one.status, one.bounce) {
+            (ReceiptStatus::Delivered, _) => 0,
+            (_, Some(BounceKind::Hard)) => 1,
+            (_, Some(BounceKind::Soft)) => 2,
+            (_, Some(BounceKind::Blocked)) => 3,
+            _ => 4,
+        };
+        groups.entry(name).or_default()[column] += one.count;
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, counts)| Reverse(counts[1..].iter().sum::<i64>()));
+    groups
 }
 
 /// Never 100 % where something is missing.

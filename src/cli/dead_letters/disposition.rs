@@ -59,15 +59,8 @@ impl Outcome {
             Self::Void => Status::Suppressed,
         };
         let message = format!("{} says {by}: {reason}", self.as_str());
-        Record {
-            id: format!("{}/{}/{}", unknown.delivery_id, unknown.attempt, status.as_str()),
-            status,
-            is_final: true,
-            error: Some(DeliveryError { kind: "dismissed".to_owned(), message }),
-            at: Timestamp::now(),
-            due: None,
-            ..unknown
-        }
+        let why = DeliveryError { kind: "dismissed".to_owned(), message };
+        unknown.known_later(status, why, Timestamp::now())
     }
 }
 

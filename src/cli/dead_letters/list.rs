@@ -4,7 +4,8 @@
 use std::{collections::HashMap, process::ExitCode};
 
 use console::Style;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 
 use super::{DeadLettersCli, DeadLettersFilter, editor::readable};
 use crate::{
@@ -16,7 +17,12 @@ use crate::{
         output::{Column, Table, print, print_err, print_json, width},
     },
     failure::Failure,
+    routing::ChannelKind,
 };
+
+/// How long after a mail its server may still report it: it gives up after four to five days (RFC 5321
+/// 4.5.4.1).
+const BOUNCES_WITHIN: SignedDuration = SignedDuration::from_hours(5 * 24);
 
 const COLUMNS: [Column; 7] = [
     Column::Whole("AT (UTC)"),
@@ -72,10 +78,16 @@ impl DeadLettersCli {
         unrecorded.truncate(args.limit() - letters.len());
         let records = self.reads.final_records(&letters).await.map_err(Failure::unavailable)?;
         if args.json {
-            records.iter().try_for_each(print_json)?;
+            for record in &records {
+                let mut shown = serde_json::to_value(record)?;
+                if let Some(awaited) = self.awaited(record) {
+                    shown["awaited"] = json!({"receipt_until": awaited});
+                }
+                print_json(&shown)?;
+            }
             unrecorded.iter().try_for_each(print_json)?;
         } else {
-            print_table(&records, &unrecorded);
+            self.print_table(&records, &unrecorded);
         }
         args.print_total(records.len() + unrecorded.len(), total);
         Ok(ExitCode::SUCCESS)
@@ -158,6 +170,56 @@ impl DeadLettersCli {
         print(&readable(&message.body));
         Ok(ExitCode::SUCCESS)
     }
+
+    /// Until when a receipt may say what became of parked mail: to its return path, or from SES.
+    fn awaited(&self, record: &Record) -> Option<Timestamp> {
+        let is_parked_mail =
+            self.queue == DeadLetterQueue::Parked && record.channel == Some(ChannelKind::Email);
+        let relays = self.loaded.settings.email.backend.relays();
+        let relay = match &record.relay {
+            Some(name) => relays.iter().find(|relay| relay.name == *name),
+            None => relays.first(),
+        };
+        let has_topics =
+            self.loaded.settings.api.as_ref().is_some_and(|it| !it.ses_topics.is_empty());
+        relay.filter(|relay| is_parked_mail && (has_topics || relay.bounce_address.is_some()))?;
+        record.at.checked_add(BOUNCES_WITHIN).ok()
+    }
+
+    fn print_table(&self, records: &[Record], unrecorded: &[DeliveryHeaders]) {
+        let mut columns = COLUMNS.to_vec();
+        if self.queue == DeadLetterQueue::Parked {
+            columns.push(Column::Whole("AWAITED (UTC)"));
+        }
+        let mut table = Table::new(&columns, width());
+        let mut add = |cells: [&str; COLUMNS.len() + 1]| {
+            let cells = cells.map(|cell| if cell.is_empty() { "-" } else { cell });
+            table.add(&cells[..columns.len()], Style::new());
+        };
+        for record in records {
+            let error = record.error.as_ref();
+            let awaited = self.awaited(record).map(|until| match until > Timestamp::now() {
+                true => until.strftime("a receipt until %Y-%m-%d %H:%M").to_string(),
+                false => until.strftime("nothing since %Y-%m-%d %H:%M").to_string(),
+            });
+            add([
+                &record.at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+                record.delivery_id.as_str(),
+                &record.event.kind,
+                &record.attempt.to_string(),
+                &record.recipient,
+                error.map_or("", |error| &error.kind),
+                error.map_or("", |error| &error.message),
+                awaited.as_deref().unwrap_or_default(),
+            ]);
+        }
+        for headers in unrecorded {
+            let kind = if headers.origin.is_empty() { "unroutable" } else { "" };
+            let id = headers.delivery_id.as_str();
+            add(["", id, "", "", &headers.recipient, kind, &headers.reason, ""]);
+        }
+        table.print();
+    }
 }
 
 /// Kinds of errors whose message says what is wrong with the event.
@@ -171,29 +233,4 @@ fn group_of_unrecorded(headers: &DeliveryHeaders, by: GroupBy) -> String {
         GroupBy::Queue => headers.origin.clone(),
         GroupBy::Domain => domain(&headers.recipient),
     }
-}
-
-fn print_table(records: &[Record], unrecorded: &[DeliveryHeaders]) {
-    let mut table = Table::new(&COLUMNS, width());
-    let mut add = |cells: [&str; COLUMNS.len()]| {
-        let cells = cells.map(|cell| if cell.is_empty() { "-" } else { cell });
-        table.add(&cells, Style::new());
-    };
-    for record in records {
-        let error = record.error.as_ref();
-        add([
-            &record.at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-            record.delivery_id.as_str(),
-            &record.event.kind,
-            &record.attempt.to_string(),
-            &record.recipient,
-            error.map_or("", |error| &error.kind),
-            error.map_or("", |error| &error.message),
-        ]);
-    }
-    for headers in unrecorded {
-        let kind = if headers.origin.is_empty() { "unroutable" } else { "" };
-        add(["", headers.delivery_id.as_str(), "", "", &headers.recipient, kind, &headers.reason]);
-    }
-    table.print();
 }
