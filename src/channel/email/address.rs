@@ -24,6 +24,10 @@ pub(super) fn parse(address: &str) -> Result<Address, String> {
     if address.chars().any(char::is_control) {
         return Err("invalid address: it has a control character".to_owned());
     }
+    // RFC 5321 lets a quoted local part have them; they end a path for servers that do not look for quotes.
+    if address.contains(['<', '>']) {
+        return Err("invalid address: it has an angle bracket".to_owned());
+    }
     // Copied along from a web page or a document.
     if let Some(c) = address.chars().find(|c| is_invisible(*c)) {
         return Err(format!(
@@ -103,6 +107,9 @@ mod tests {
             // Found by fuzzing: in brackets lettre takes nearly everything for a domain.
             "a@[0||<|1]",
             "a@[>]",
+            // Found by fuzzing: quotes hide brackets.
+            "\"a@example.com,om<b,om<\"@example.com",
+            "\"a>\"@example.com",
             "a@[example.com]",
             "a@[127.0.0.1",
             "a@[127.0.0.1]]",
