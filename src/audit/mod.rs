@@ -24,7 +24,7 @@ use self::store::{
     search::{Filter, Last},
     statistics::Stats,
 };
-use crate::routing::DeliveryId;
+use crate::{clients::mongo::explained, routing::DeliveryId};
 
 /// Stores audit records.
 #[async_trait]
@@ -103,5 +103,5 @@ pub trait ReadAudit: Send + Sync {
 
 /// The audit can't be written or read now. Waiting may help.
 #[derive(Debug, thiserror::Error)]
-#[error("the audit did not answer: {0:#}")]
+#[error("the audit did not answer: {}", explained(.0))]
 pub struct AuditError(pub anyhow::Error);

@@ -15,7 +15,7 @@ use crate::{
         email::{Sender, SmtpChannel},
         sms::SmsChannel,
     },
-    config::{EmailBackend, Relay, Settings},
+    config::{EmailBackend, Endpoint, Relay, Settings},
     failure::{EXIT_CONFIG, EXIT_UNAVAILABLE, Failure},
     logging,
     metrics::Metrics,
@@ -113,8 +113,8 @@ async fn connections(loaded: &Configuration) -> Vec<Connection> {
     let relays = relays.iter().zip(&loaded.relay_senders);
     let relays = relays.map(|(one, sender)| limited(name(one), relay(one, sender)));
     let (rabbitmq, redis, mongodb, relays, sms, stream) = tokio::join!(
-        limited("rabbitmq", rabbitmq(settings, sources)),
-        limited("redis", redis(settings)),
+        limited("rabbitmq", at(&settings.rabbitmq, rabbitmq(settings, sources))),
+        limited("redis", at(&settings.redis, redis(settings))),
         limited("mongodb", mongodb(settings)),
         join_all(relays),
         limited("sms", sms(settings)),
@@ -133,6 +133,18 @@ async fn limited(
 ) -> Connection {
     let result = timeout(TIMEOUT, check).await;
     (name.into(), result.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}"))))
+}
+
+/// Names the servers in front of what went wrong.
+async fn at(
+    endpoint: &Endpoint,
+    check: impl Future<Output = Result<String, String>>,
+) -> Result<String, String> {
+    let url = endpoint.url.expose();
+    let (_, rest) = url.split_once("://").unwrap_or(("", url));
+    let login_and_hosts = rest.split(['/', '?']).next().unwrap_or_default();
+    let hosts = login_and_hosts.rsplit('@').next().unwrap_or_default();
+    check.await.map_err(|reason| format!("{hosts}: {reason}"))
 }
 
 fn answers() -> String {

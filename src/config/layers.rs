@@ -89,6 +89,7 @@ pub(super) struct RelayLayers {
 impl Layers {
     pub(super) fn read(file: Option<&Path>, env: &Environment, report: &mut Report) -> Self {
         let mut relays = Vec::new();
+        warn_of_slips(env, report);
         let mut layers = vec![environment_layer(env)];
         layers.extend(file.map(|path| file_layer(path, &mut relays, report)));
         layers.push(defaults_layer(report));
@@ -203,6 +204,18 @@ fn environment_layer(env: &Environment) -> Layer {
         )
     };
     env.0.iter().map(found).collect()
+}
+
+/// The environment has much that is not for usher, so only names that nearly are a setting's count.
+fn warn_of_slips(env: &Environment, report: &mut Report) {
+    let keys = file_keys();
+    for variable in env.0.keys().filter(|variable| variable.contains('_')) {
+        let key = variable.to_ascii_lowercase();
+        if let Some(meant) = nearest(&key, &keys).filter(|meant| *meant != key) {
+            let meant = meant.to_ascii_uppercase();
+            report.warn(variable, format!("is not a setting; is {meant} meant?"));
+        }
+    }
 }
 
 /// The file's settings; its `[[relay]]` tables go to `relays`.
@@ -338,14 +351,17 @@ fn as_text(value: toml::Value, kind: Kind) -> Result<String, &'static str> {
 }
 
 fn unknown_key(key: &str, keys: &[Key]) -> String {
-    let lower = key.to_ascii_lowercase();
-    let distance = |known: &Key| (strsim::osa_distance(&lower, &known.key), known.key.clone());
-    let nearest = keys.iter().map(distance).min();
-    match nearest {
-        // Beyond two slips a suggestion would be a guess.
-        Some((0..=2, known)) => format!("is not a setting; is `{known}` meant?"),
-        _ => "is not a setting".to_owned(),
+    match nearest(&key.to_ascii_lowercase(), keys) {
+        Some(known) => format!("is not a setting; is `{known}` meant?"),
+        None => "is not a setting".to_owned(),
     }
+}
+
+/// The key that is at most two slips away; beyond that a suggestion would be a guess.
+fn nearest<'a>(key: &str, keys: &'a [Key]) -> Option<&'a str> {
+    let distance = |known: &'a Key| (strsim::osa_distance(key, &known.key), &*known.key);
+    let (slips, nearest) = keys.iter().map(distance).min()?;
+    (slips <= 2).then_some(nearest)
 }
 
 #[cfg(test)]
@@ -389,6 +405,28 @@ mod tests {
         assert_eq!(text.as_deref(), Some("new"));
         let [warning] = report.warnings.as_slice() else { panic!("{:?}", report.warnings) };
         assert!(warning.reason.contains("SMTP_SERVER") && warning.reason.contains("SMTP_HOST"));
+    }
+
+    #[test]
+    fn a_variable_that_is_nearly_a_setting_warns_without_its_value() {
+        let vars = [
+            ("SMTP_SEVER", "a"),
+            ("REDIS_URI", "redis://:hunter2@a/"),
+            ("smtp_server", "a"),
+            ("SMTP_SERVER", "b"),
+            ("KUBERNETES_PORT", "1"),
+            ("LC_ALL", "C"),
+        ];
+        let (_, _, report) = read("", &vars, "SMTP_SERVER");
+        let mut warned: Vec<_> = report.warnings.iter().map(ToString::to_string).collect();
+        warned.sort_unstable();
+        assert_eq!(
+            warned,
+            [
+                "REDIS_URI: is not a setting; is REDIS_URL meant?",
+                "SMTP_SEVER: is not a setting; is SMTP_SERVER meant?",
+            ]
+        );
     }
 
     #[test]

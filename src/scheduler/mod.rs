@@ -16,6 +16,7 @@ pub use reminder::{NoReminder, remind_at};
 
 use crate::{
     broker::{DeliveryHeaders, Destination, Republish},
+    clients::mongo::explained,
     event::Properties,
     routing::{DeliveryId, Priority},
 };
@@ -132,7 +133,7 @@ pub trait Scheduler: Send + Sync {
 
 /// The scheduler's store can't be written or read now. Waiting may help.
 #[derive(Debug, thiserror::Error)]
-#[error("the scheduler did not answer: {0:#}")]
+#[error("the scheduler did not answer: {}", explained(.0))]
 pub struct SchedulerError(pub anyhow::Error);
 
 impl Planned {

@@ -245,19 +245,21 @@ impl Templates {
         shipped.chain(overridden).cloned().collect()
     }
 
-    /// Templates that lack a language which another has, one a line.
+    /// Templates that lack a language which another has. Languages that the same templates lack share a line.
     pub fn lacking(&self) -> Vec<String> {
         let all: BTreeSet<&String> = self.shipped.values().flat_map(BTreeMap::keys).collect();
-        let mut lacking = Vec::new();
+        let mut lacking: BTreeMap<Vec<&str>, Vec<&str>> = BTreeMap::new();
         for language in all {
             let without = self.shipped.iter().filter(|(_, has)| !has.contains_key(language));
             let mut without: Vec<&str> = without.map(|(name, _)| name.as_str()).collect();
             without.sort_unstable();
-            if !without.is_empty() {
-                lacking.push(format!("not in {language:?}: {}", without.join(", ")));
-            }
+            lacking.entry(without).or_default().push(language);
         }
-        lacking
+        lacking.remove(&Vec::new());
+        let line = |(templates, languages): (Vec<&str>, Vec<&str>)| {
+            format!("not in {}: {}", languages.join(", "), templates.join(", "))
+        };
+        lacking.into_iter().map(line).collect()
     }
 
     fn formatter_for(
