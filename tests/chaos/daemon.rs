@@ -7,13 +7,14 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
 use super::{clocks::WrongClock, dice::Dice};
-use crate::support::{exported, http::request, python::script_path};
+use crate::support::{eventually, exported, http::request, python::script_path};
 
 /// How long a service may take to start on a loaded machine.
 const START: Duration = Duration::from_secs(180);
@@ -34,7 +35,7 @@ pub(crate) struct Daemon {
     folder: TempDir,
     child: Option<Child>,
     /// Its helper process, which survives when the service is killed.
-    _companion: Option<Box<Daemon>>,
+    _companion: Option<Arc<Daemon>>,
     /// Without a path.
     pub(crate) url: String,
     /// Only for RabbitMQ.
@@ -123,26 +124,49 @@ impl Daemon {
 
     /// RabbitMQ with a private epmd, which stays when the broker is killed.
     pub(crate) async fn rabbitmq() -> Self {
-        let [port, management, dist, epmd] = [(); 4].map(|()| free_port());
+        let [node] = Self::rabbitmq_cluster().await;
+        node
+    }
+
+    /// Nodes of RabbitMQ that are one cluster.
+    pub(crate) async fn rabbitmq_cluster<const N: usize>() -> [Self; N] {
+        let epmd = free_port();
         let address = ["epmd", "-address", "127.0.0.1", "-port", &epmd.to_string()];
         let epmd_url = String::new();
         let companion =
             Self::started("epmd", words(&address), Vec::new(), folder(), epmd, epmd_url).await;
+        let companion = Arc::new(companion);
+        let ports = [(); N].map(|()| free_port());
+        let mut nodes = ports.map(|port| Self::rabbitmq_node(port, &ports, epmd, &companion));
+        // A cluster is formed by nodes that start together.
+        futures_util::future::join_all(nodes.iter_mut().map(Self::start)).await;
+        nodes
+    }
+
+    fn rabbitmq_node(port: u16, cluster: &[u16], epmd: u16, companion: &Arc<Self>) -> Self {
+        let [management, dist] = [(); 2].map(|()| free_port());
         let folder = folder();
         let home = folder.path();
         let at = |name: &str| home.join(name).display().to_string();
+        let node = |port: u16| format!("usher-chaos-{port}@localhost");
         secret(&home.join(".erlang.cookie"), COOKIE);
         write(&home.join("enabled_plugins"), "[rabbitmq_management].\n");
-        let conf = format!(
+        let mut conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\nmanagement.tcp.ip = 127.0.0.1\n\
              management.tcp.port = {management}\ndisk_free_limit.absolute = 100MB\n\
-             log.file = false\nlog.console = true\nlog.console.level = warning\n"
+             log.file = false\nlog.console = true\nlog.console.level = warning\n\
+             cluster_formation.peer_discovery_backend = classic_config\n"
         );
+        for (number, port) in cluster.iter().enumerate() {
+            let peer =
+                format!("cluster_formation.classic_config.nodes.{number} = {}\n", node(*port));
+            conf.push_str(&peer);
+        }
         write(&home.join("rabbitmq.conf"), &conf);
         let environment = vec![
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
             ("ERL_EPMD_PORT", epmd.to_string()),
-            ("RABBITMQ_NODENAME", format!("usher-chaos-{port}@localhost")),
+            ("RABBITMQ_NODENAME", node(port)),
             ("RABBITMQ_DIST_PORT", dist.to_string()),
             ("RABBITMQ_CONF_ENV_FILE", "/dev/null".to_owned()),
             ("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf")),
@@ -161,7 +185,7 @@ impl Daemon {
         ];
         let management = format!("http://guest:guest@127.0.0.1:{management}");
         let overview = format!("{management}/api/vhosts");
-        let mut daemon = Self {
+        Self {
             name: "rabbitmq",
             command: of_services(RABBITMQ_SERVER),
             environment,
@@ -171,13 +195,11 @@ impl Daemon {
             }),
             folder,
             child: None,
-            _companion: Some(Box::new(companion)),
+            _companion: Some(companion.clone()),
             url: format!("amqp://guest:guest@127.0.0.1:{port}"),
             management,
             distribution: dist,
-        };
-        daemon.start().await;
-        daemon
+        }
     }
 
     async fn started(
@@ -269,6 +291,21 @@ impl Daemon {
         std::fs::remove_dir_all(&data).expect("its data");
         copy(backup.path(), self.folder.path());
         self.start().await;
+    }
+
+    /// Sends a signal, such as STOP or TERM.
+    pub(crate) fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("it runs");
+        let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// Lets it end by itself.
+    pub(crate) async fn terminate(&mut self) {
+        self.signal("TERM");
+        let mut child = self.child.take().expect("it runs");
+        let ended = async || child.try_wait().expect("its state").map(drop);
+        eventually("the service ends", ended).await;
     }
 
     /// SIGKILL, at once.

@@ -24,6 +24,7 @@ mod oracle_tested;
 mod pauses;
 mod points;
 mod proxy;
+mod rabbitmq_cluster;
 mod receipts;
 mod redis_servers;
 mod relays;

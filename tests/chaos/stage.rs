@@ -155,6 +155,11 @@ impl Stage {
     /// Declares the source queue with upstream's arguments, before usher does.
     pub(crate) async fn declare(&self, arguments: FieldTable) {
         self.broker().await.declare_with(BOOKINGS, arguments).await;
+        self.is_declared();
+    }
+
+    /// Upstream has declared the source queue by itself.
+    pub(crate) fn is_declared(&self) {
         self.declared.store(true, Ordering::Relaxed);
     }
 

@@ -12,7 +12,7 @@ use futures_util::{
     future::{join_all, try_join_all},
 };
 use lapin::{
-    Channel, Connection,
+    Channel, Connection, Consumer,
     message::Delivery,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
@@ -28,6 +28,7 @@ use super::{
     acks::{Acks, Settlement},
     close_gracefully, connect, headers,
     intake::{Arrival, Intake},
+    topology::is_away,
     with_timeout,
 };
 use crate::{
@@ -64,6 +65,9 @@ pub struct Consumers {
     /// Memory for received messages: [`RECEIVED_BYTES`].
     pub received: Arc<Semaphore>,
 }
+
+/// How often a queue is looked for whose node is down.
+const AWAY_LOOK: Duration = Duration::from_secs(5);
 
 /// Memory for messages in progress, in KiB.
 pub const WORK_KIB: usize = 64 * 1024;
@@ -151,12 +155,56 @@ impl Consumers {
         // over their own channel. So the channels stay until then.
         self.tasks.close();
         self.tasks.wait().await;
-        let (channels, acking): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
+        let (channels, acking): (Vec<_>, Vec<_>) = channels.into_iter().flatten().unzip();
         join_all(acking).await;
         // Everything is settled: if the broker is gone by now, nothing is lost.
         close_gracefully(&connection, "drained").await;
         drop(channels);
         Ok(())
+    }
+
+    /// A consumer of a queue, as soon as its node is up; `None` when stopped before.
+    async fn subscribe(
+        &self,
+        connection: &Connection,
+        queue: &str,
+        prefetch: u16,
+    ) -> anyhow::Result<Option<(Channel, Consumer)>> {
+        let mut was_away = false;
+        loop {
+            let subscribed = with_timeout(async {
+                let channel = connection.create_channel().await?;
+                channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+                let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+                let consumer =
+                    channel.basic_consume(queue.into(), "".into(), options, arguments).await?;
+                Ok((channel, consumer))
+            });
+            match subscribed.await {
+                Err(error) if error.downcast_ref().is_some_and(is_away) => {
+                    if !was_away {
+                        tracing::error!(
+                            queue,
+                            reason = %error,
+                            "the queue can't be reached, and all others are consumed; looking again every {AWAY_LOOK:?}"
+                        );
+                    }
+                    was_away = true;
+                }
+                subscribed => {
+                    if was_away && subscribed.is_ok() {
+                        tracing::info!(queue, "the queue can be reached again");
+                    }
+                    return subscribed.map(Some);
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(AWAY_LOOK) => {}
+            }
+            // It may have been deleted, or never been bound.
+            with_timeout(self.topology.declare(connection)).await?;
+        }
     }
 
     /// Consumes one queue. Returns `Ok` with the channel and the acknowledging task when stopped,
@@ -168,16 +216,11 @@ impl Consumers {
         queue: String,
         prefetch: u16,
         handler: &Handler,
-    ) -> anyhow::Result<(Channel, JoinHandle<()>)> {
-        let (channel, mut consumer) = with_timeout(async {
-            let channel = connection.create_channel().await?;
-            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-            let consumer =
-                channel.basic_consume(queue.as_str().into(), "".into(), options, arguments).await?;
-            Ok((channel, consumer))
-        })
-        .await?;
+    ) -> anyhow::Result<Option<(Channel, JoinHandle<()>)>> {
+        let Some((channel, mut consumer)) = self.subscribe(connection, &queue, prefetch).await?
+        else {
+            return Ok(None);
+        };
         let (acks, mut acking) = Acks::new(channel.clone(), prefetch, queue.clone());
         let mut may_be_stream = false;
         loop {
@@ -193,7 +236,7 @@ impl Consumers {
                     // closes.
                     let options = BasicCancelOptions::default();
                     with_timeout(channel.basic_cancel(consumer.tag(), options)).await?;
-                    return Ok((channel, acking));
+                    return Ok(Some((channel, acking)));
                 }
                 delivery = consumer.next() => delivery,
             };

@@ -68,13 +68,16 @@ impl Topology {
         }
     }
 
-    /// Declares everything. Safe to repeat.
+    /// Declares everything. Safe to repeat. A source queue that is [away](is_away) is left out.
     ///
     /// # Errors
     /// The broker refuses, for instance because a queue exists with other arguments (406).
     pub(super) async fn declare(&self, connection: &Connection) -> lapin::Result<()> {
+        let mut reachable = Vec::with_capacity(self.sources.len());
         for source in &self.sources {
-            ensure_source(connection, &source.name).await?;
+            if ensure_source(connection, &source.name).await? {
+                reachable.push(source);
+            }
         }
         let channel = connection.create_channel().await?;
         for queue in [DEAD, POISON, PARKED, LOW, UNROUTABLE] {
@@ -97,7 +100,7 @@ impl Topology {
             .queue_unbind(POISON.into(), POISON.into(), "".into(), FieldTable::default())
             .await?;
         declare_exchange(&channel, EVENTS, ExchangeKind::Topic, Some(POISON)).await?;
-        for source in &self.sources {
+        for source in reachable {
             for key in &source.bind {
                 bind(&channel, &source.name, EVENTS, key).await?;
             }
@@ -199,21 +202,34 @@ fn is_refused(error: &lapin::Error) -> bool {
         if refusal.kind() == &AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))
 }
 
-/// Declares a source queue unless it exists. Upstream may have declared it with any arguments; a
-/// plain declaration keeps the plain declarations of publishers working.
-async fn ensure_source(connection: &Connection, queue: &str) -> lapin::Result<()> {
+/// Whether a queue exists on a node of the cluster that is down: declaring it, or consuming from it, is
+/// answered by 404. All others can be used.
+pub(super) fn is_away(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(refusal)
+        if refusal.kind() == &AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+}
+
+/// Declares a source queue unless it exists, and returns whether it can be reached. Upstream may have
+/// declared it with any arguments; a plain declaration keeps the plain declarations of publishers working.
+async fn ensure_source(connection: &Connection, queue: &str) -> lapin::Result<bool> {
     // A failed passive declaration closes its channel.
     let throw_away = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     if throw_away.queue_declare(queue.into(), passive, FieldTable::default()).await.is_ok() {
-        return throw_away.close(200, "found".into()).await;
+        throw_away.close(200, "found".into()).await?;
+        return Ok(true);
     }
     let channel = connection.create_channel().await?;
-    channel
-        .queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default())
-        .await?;
-    tracing::info!(queue, "a missing source queue was declared");
-    channel.close(200, "declared".into()).await
+    let durable = QueueDeclareOptions::durable();
+    match channel.queue_declare(queue.into(), durable, FieldTable::default()).await {
+        Ok(_) => {
+            tracing::info!(queue, "a missing source queue was declared");
+            channel.close(200, "declared".into()).await?;
+            Ok(true)
+        }
+        Err(error) if is_away(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn declare_queue<const N: usize>(
