@@ -160,13 +160,14 @@ impl Intake<'_> {
         written_at: Option<Timestamp>,
     ) -> Result<Taken, AuditError> {
         let now = crate::clock::now();
+        let is_early = written_at.is_some_and(|at| now.duration_since(at) < EARLY);
         let found = match found {
-            Found::Match(found) => *found,
-            Found::WithoutRecord(delivery)
-                if written_at.is_some_and(|at| now.duration_since(at) < EARLY) =>
-            {
-                return Ok(Taken::Early(delivery));
+            // Without the record nobody knows whose address bounced.
+            Found::Match(found) if is_early && found.record.is_none() => {
+                return Ok(Taken::Early(found.delivery));
             }
+            Found::WithoutRecord(delivery) if is_early => return Ok(Taken::Early(delivery)),
+            Found::Match(found) => *found,
             Found::WithoutRecord(_) | Found::Nothing => {
                 return Ok(Taken::Ignored(Ignored::UnknownMail));
             }

@@ -342,11 +342,13 @@ async fn each_receipt_is_a_status_event_that_is_published_until_it_is_confirmed(
     assert_eq!(numbers(&events[1..]), BTreeSet::from([1]), "it keeps its number");
 
     assert!(ingest(&usher, &bounce).await.1.starts_with("known"));
-    // One that comes before its record waits for it.
+    // A new one that comes before its record is given again, an old one waits.
     let records = world.collection("deliveries");
     let record = records.find_one(doc! {}).await.expect("an answer").expect("a record");
     records.delete_many(doc! {}).await.expect("an answer");
     let delivered = bounce.replace("failed", "delivered").replace("5.1.1", "2.1.5");
+    let now = jiff::fmt::rfc2822::to_string(&jiff::Zoned::now()).expect("a date");
+    assert_eq!(ingest(&usher, &format!("Date: {now}\r\n{delivered}")).await.0, Some(75));
     let said = ingest(&usher, &delivered).await.1;
     assert!(said.starts_with("recorded") && said.contains(" delivered"), "{said}");
     eventually("it is put off", async || {
