@@ -1,7 +1,10 @@
 //! MongoDB answers with errors, steps down, is slow, its connections end after a write, and it comes back
 //! from an older dump. The errors are the stand-in's fail points, which only usher's connections meet.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -57,6 +60,8 @@ async fn under_load(
     wrong().await;
     stage.publish(more).await;
     tokio::time::sleep(SPELL).await;
+    let told = instances.iter().flat_map(|one| one.find_log("dependency is down, waiting for it"));
+    let told: BTreeSet<String> = told.map(|line| line["reason"].to_string()).collect();
     well().await;
     // The test's own client may notice later than usher, when nothing is left to do.
     let all: usize = published.iter().map(|one| one.deliveries.len()).sum();
@@ -66,7 +71,7 @@ async fn under_load(
     let took = healthy.elapsed();
     let judgement = stage.verdict(&published, instances, Limits::default()).await;
     crate::say(format_args!(
-        "MongoDB {what}: {}, the next record after {took:?}",
+        "MongoDB {what}: {}, the next record after {took:?}; the log said {told:?}",
         judgement.counts
     ));
     assert!(judgement.faults.is_empty(), "{what}\n{}", judgement.faults.join("\n"));
@@ -93,6 +98,13 @@ async fn mongodb_is_not_the_primary_any_more() {
 async fn mongodb_has_no_majority_for_what_it_wrote() {
     let error = doc! {"code": 64, "errmsg": "waiting for replication timed out"};
     failing("WriteConcernError", &WRITES, doc! {"writeConcernError": error}).await;
+}
+
+/// The records of a batch are there, and the server says that it stepped down meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb_steps_down_within_a_batch() {
+    let error = doc! {"code": 11602, "codeName": "InterruptedDueToReplStateChange", "errmsg": "operation was interrupted"};
+    failing("interrupted", &["insert"], doc! {"writeConcernError": error}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
