@@ -12,7 +12,7 @@ use super::{
     requests::ask,
     stage::Stage,
 };
-use crate::support::{eventually, usher::Builder};
+use crate::support::{eventually, usher::Builder, world::CHECKPOINT_KEY};
 
 /// Cases side by side: most of each is waiting until usher calls the task well.
 const AT_ONCE: usize = 10;
@@ -54,6 +54,9 @@ async fn panic_in(task: &'static str, turn: u32) -> Vec<String> {
     let mut stage = Stage::new().await;
     stage.set("HTTP_API", "on");
     stage.set("STATUS_EVENTS", "on");
+    if task == "checkpoints" {
+        stage.set("CHECKPOINT_KEY", CHECKPOINT_KEY);
+    }
     let redis = stage.setting("REDIS_URL").to_owned();
     stage.set("STREAM_URL", &redis);
     stage.set("STREAM_KEYS", &format!("stream:{}", stage.name()));

@@ -416,8 +416,12 @@ async fn a_stream_is_named_where_the_login_may_not_ask_for_it() {
     usher.until_ready().await;
     assert!(usher.log().contains("can't tell whether the queue is a stream"), "{}", usher.log());
     let event = (booking("e-1", "ana@example.com").to_string(), BasicProperties::default());
-    world.broker.publish_to("", BOOKINGS, [event]).await;
-    world.until_records(1).await;
+    // Until the consumer is there: a stream gives it only what comes from then on.
+    eventually("the event is delivered", async || {
+        world.broker.publish_to("", BOOKINGS, [event.clone()]).await;
+        (!world.records().await.is_empty()).then_some(())
+    })
+    .await;
     assert!(usher.log().contains("the queue seems to be a stream"), "{}", usher.log());
 }
 

@@ -26,14 +26,11 @@ use crate::{
         events::{BOOKINGS, booking},
         eventually, exported,
         usher::Builder,
-        world::{World, text},
+        world::{CHECKPOINT_KEY, World, text},
     },
 };
 
-/// The key pair of RFC 8410, section 10.
-pub(crate) const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\n\
-    MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
-    -----END PRIVATE KEY-----\n";
+/// Of `CHECKPOINT_KEY`.
 const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
     MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
     -----END PUBLIC KEY-----\n";
@@ -41,7 +38,7 @@ const COLLECTIONS: [&str; 3] = ["deliveries", "chain_voids", "checkpoints"];
 
 async fn instance(world: &World, name: &str) -> MongoAudit {
     let (server, supervisor) = (endpoint(world.mongodb_uri()), Supervisor::default());
-    let chain = Some((Signer::from_pem(PRIVATE).expect("an answer"), name));
+    let chain = Some((Signer::from_pem(CHECKPOINT_KEY).expect("an answer"), name));
     let audit = MongoAudit::chained(&server, world.name(), chain, Metrics::default(), &supervisor);
     let audit = audit.await.expect("TEST_MONGODB_URI");
     audit.register_instance(name, Timestamp::now()).await.expect("an answer");
@@ -147,7 +144,7 @@ async fn a_daemon_chains_its_records_and_a_person_is_forgotten_without_a_break()
     let file = world.folder().join("checkpoints.ndjson").display().to_string();
     let chained = settings
         .clone()
-        .set("CHECKPOINT_KEY", PRIVATE)
+        .set("CHECKPOINT_KEY", CHECKPOINT_KEY)
         .set("CHECKPOINT_INTERVAL", "1s")
         .set("CHECKPOINT_FILE", &file);
     let mut usher = chained.start().await;

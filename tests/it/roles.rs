@@ -14,13 +14,12 @@ use serde_json::Value;
 
 use crate::{
     dead_letters::run,
-    evidence::PRIVATE,
     feed::Listener,
     support::{
         events::{BOOKINGS, booking},
         eventually, exported,
         python::script_path,
-        world::World,
+        world::{CHECKPOINT_KEY, World},
     },
 };
 
@@ -160,7 +159,7 @@ async fn the_daemon_runs_with_the_writers_role_and_auditors_only_read() {
     let server = Server::start(folder.path(), free, &["--auth"]).await;
 
     let settings = world.usher().set("MONGODB_URI", server.uri("daemon")).set("HTTP_API", "on");
-    let settings = settings.set("CHECKPOINT_KEY", PRIVATE).set("CHECKPOINT_INTERVAL", "1s");
+    let settings = settings.set("CHECKPOINT_KEY", CHECKPOINT_KEY).set("CHECKPOINT_INTERVAL", "1s");
     let usher = settings.start().await;
     Listener::start(&usher, "").await.ready().await;
     let refused = "MongoDB refuses to create it; usher setup does, as a user who may";

@@ -48,6 +48,11 @@ impl Services {
     }
 }
 
+/// `CHECKPOINT_KEY` of tests: the key of RFC 8410, section 10.
+pub(crate) const CHECKPOINT_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+    MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+    -----END PRIVATE KEY-----\n";
+
 /// A virtual host, a database, a pepper and a folder that no other test has. Redis is shared: the
 /// pepper is part of every delivery id, so ids never collide.
 pub(crate) struct World {
