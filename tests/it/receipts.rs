@@ -501,7 +501,7 @@ async fn one_mail_in_ten_bounces_and_only_those_addresses_are_suppressed() {
     }
     let began = std::time::Instant::now();
     loop {
-        let arrived = (good.accepted().len(), postfix.ingested().len());
+        let arrived = (good.accepted().len(), receipts(&world).await.len());
         if arrived == (mails - bounces, bounces) {
             break;
         }
