@@ -136,7 +136,7 @@ impl Reloader {
                 async move { email.check().await }
             });
         }
-        // Said by the levels that show it.
+        // Logged before the change if the new levels may hide it, else after.
         let is_shown = tracing::enabled!(tracing::Level::INFO);
         if is_shown {
             changes.emit(&self.telemetry.metrics);

@@ -113,8 +113,8 @@ async fn connections(loaded: &Configuration) -> Vec<Connection> {
     let relays = relays.iter().zip(&loaded.relay_senders);
     let relays = relays.map(|(one, sender)| limited(name(one), relay(one, sender)));
     let (rabbitmq, redis, mongodb, relays, sms, stream) = tokio::join!(
-        limited("rabbitmq", at(&settings.rabbitmq, rabbitmq(settings, sources))),
-        limited("redis", at(&settings.redis, redis(settings))),
+        limited("rabbitmq", naming_hosts(&settings.rabbitmq, rabbitmq(settings, sources))),
+        limited("redis", naming_hosts(&settings.redis, redis(settings))),
         limited("mongodb", mongodb(settings)),
         join_all(relays),
         limited("sms", sms(settings)),
@@ -135,8 +135,8 @@ async fn limited(
     (name.into(), result.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}"))))
 }
 
-/// Names the servers in front of what went wrong.
-async fn at(
+/// Puts the hosts of the URL in front of what went wrong.
+async fn naming_hosts(
     endpoint: &Endpoint,
     check: impl Future<Output = Result<String, String>>,
 ) -> Result<String, String> {

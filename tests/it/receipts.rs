@@ -30,6 +30,11 @@ fn over(world: &World, postfix: &Postfix) -> Builder {
         .set("BOUNCE_ADDRESS", format!("bounces@{BOUNCES}"))
 }
 
+/// With a return path, over a mail server of the test.
+fn beside(world: &World, server: &SmtpServer) -> Builder {
+    world.usher().smtp(server).set("BOUNCE_ADDRESS", "bounces@bounces.test")
+}
+
 async fn receipts(world: &World) -> Vec<Document> {
     let mut found = world.all("receipts").await;
     found.sort_by_key(|receipt| text(receipt, "evidence.enhanced"));
@@ -207,11 +212,7 @@ fn dsn(return_path: &str, status: &str, words: &str) -> String {
 async fn an_address_that_bounced_hard_gets_no_mail_until_it_is_taken_off_the_list() {
     let world = World::on(Services::shared()).await;
     let server = SmtpServer::start().await;
-    let usher = world
-        .usher()
-        .smtp(&server)
-        .set("BOUNCE_ADDRESS", "bounces@bounces.test")
-        .set("SUPPRESS_AFTER", "2/1d");
+    let usher = beside(&world, &server).set("SUPPRESS_AFTER", "2/1d");
     let _running = usher.start().await;
     let mut count = 0;
     // Publishes an event of this type for an address; its record, and the return path of its mail.
@@ -303,11 +304,7 @@ pub(crate) async fn until_followed(world: &World) {
 async fn each_receipt_is_a_status_event_that_is_published_until_it_is_confirmed() {
     let world = World::new().await;
     let server = SmtpServer::start().await;
-    let usher = world
-        .usher()
-        .smtp(&server)
-        .set("BOUNCE_ADDRESS", "bounces@bounces.test")
-        .set("STATUS_EVENTS", "on");
+    let usher = beside(&world, &server).set("STATUS_EVENTS", "on");
     let mut full = FieldTable::default();
     full.insert("x-max-length".into(), AMQPValue::LongLongInt(1));
     full.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
@@ -372,11 +369,7 @@ async fn each_receipt_is_a_status_event_that_is_published_until_it_is_confirmed(
 async fn a_receipt_settles_mail_of_unknown_outcome() {
     let world = World::new().await;
     let server = SmtpServer::start().await;
-    let usher = world
-        .usher()
-        .smtp(&server)
-        .set("BOUNCE_ADDRESS", "bounces@bounces.test")
-        .set("STATUS_EVENTS", "on");
+    let usher = beside(&world, &server).set("STATUS_EVENTS", "on");
     let running = usher.start().await;
     world.broker.bind(LISTENER, STATUS, "#").await;
     server.at(Phase::Dot).cut();
@@ -460,10 +453,7 @@ async fn a_resend_that_is_still_to_come_is_not_sent_after_a_receipt() {
     let routes = include_str!("../../config/routes.toml").replace("\"park\"", "\"resend\"");
     let file = world.folder().join("routes.toml");
     std::fs::write(&file, routes).expect("a file");
-    let usher = world
-        .usher()
-        .smtp(&server)
-        .set("BOUNCE_ADDRESS", "bounces@bounces.test")
+    let usher = beside(&world, &server)
         .set("RETRY_SCHEDULE", "10s")
         .set("ROUTES_FILE", file.display().to_string());
     let running = usher.start().await;
