@@ -68,21 +68,6 @@ impl Postfix {
         postfix
     }
 
-    /// What `usher receipts ingest` printed.
-    pub(crate) fn ingested(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.folder.path().join("ingested")).expect("a file");
-        text.lines().map(ToOwned::to_owned).collect()
-    }
-
-    /// Waits until so many reports were taken in.
-    pub(crate) async fn until_ingested(&self, count: usize) -> Vec<String> {
-        eventually(&format!("{count} reports"), async || {
-            let lines = self.ingested();
-            (lines.len() >= count).then_some(lines)
-        })
-        .await
-    }
-
     /// The reports as postfix wrote them.
     pub(crate) fn reports(&self) -> Vec<PathBuf> {
         let found = fs::read_dir(self.folder.path().join("reports")).expect("a folder");
@@ -129,6 +114,7 @@ fn configure(path: &Path, routes: &[(&str, u16)], port: u16) {
          smtp_tls_security_level = none\n\
          usher_destination_recipient_limit = 1\n\
          queue_run_delay = 1s\n\
+         transport_retry_time = 1s\n\
          minimal_backoff_time = 1s\n\
          maximal_backoff_time = 1s\n\
          maximal_queue_lifetime = 3s\n\
