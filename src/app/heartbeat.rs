@@ -143,7 +143,7 @@ impl Heartbeat {
                 return;
             }
             Ok(Err(error)) => error.to_string(),
-            Err(late) => late.to_string(),
+            Err(_) => format!("no answer within {LOOK_TIMEOUT:?}"),
         };
         if is_first {
             asking.down(&refused);

@@ -1,10 +1,7 @@
 //! MongoDB answers with errors, steps down, is slow, its connections end after a write, and it comes back
 //! from an older dump. The errors are the stand-in's fail points, which only usher's connections meet.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -60,8 +57,6 @@ async fn under_load(
     wrong().await;
     stage.publish(more).await;
     tokio::time::sleep(SPELL).await;
-    let told = instances.iter().flat_map(|one| one.find_log("dependency is down, waiting for it"));
-    let told: BTreeSet<String> = told.map(|line| line["reason"].to_string()).collect();
     well().await;
     // The test's own client may notice later than usher, when nothing is left to do.
     let all: usize = published.iter().map(|one| one.deliveries.len()).sum();
@@ -71,7 +66,7 @@ async fn under_load(
     let took = healthy.elapsed();
     let judgement = stage.verdict(&published, instances, Limits::default()).await;
     crate::say(format_args!(
-        "MongoDB {what}: {}, the next record after {took:?}; the log said {told:?}",
+        "MongoDB {what}: {}, the next record after {took:?}",
         judgement.counts
     ));
     assert!(judgement.faults.is_empty(), "{what}\n{}", judgement.faults.join("\n"));

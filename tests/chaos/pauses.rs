@@ -11,8 +11,11 @@ use crate::support::{eventually, smtp::Phase};
 
 const LOAD: [Kind; 5] = [Kind::Plain, Kind::Later, Kind::FanOut, Kind::Planned, Kind::Refused];
 
-/// Longer than the lease of a planned mail, the longest of them.
-const PAUSE: Duration = Duration::from_secs(40);
+/// Longer than the lease of a planned mail, the longest of them; `CHAOS_PAUSE` seconds by hand.
+fn pause() -> Duration {
+    let seconds = std::env::var("CHAOS_PAUSE").map(|text| text.parse().expect("seconds"));
+    Duration::from_secs(seconds.unwrap_or(40))
+}
 
 /// Mails that two instances can have in the SMTP window.
 const WINDOW: usize = 8;
@@ -30,7 +33,7 @@ async fn all_instances_are_paused_for_longer_than_everything_lasts() {
     stage.smtp.until_reached(Phase::Dot, 6).await;
     instances.iter().for_each(|instance| instance.signal("STOP"));
     stage.publish(more).await;
-    tokio::time::sleep(PAUSE).await;
+    tokio::time::sleep(pause()).await;
     let known = stage.over().await;
     instances.iter().for_each(|instance| instance.signal("CONT"));
     let awake = Instant::now();

@@ -1,11 +1,13 @@
 //! The end of a case: everything settles, and the oracle judges.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     time::{Duration, Instant},
 };
 
 use mongodb::bson::Document;
+use serde_json::Value;
 
 use super::{
     batch::Published,
@@ -66,7 +68,7 @@ impl Stage {
         }
     }
 
-    /// Settles and judges. Keeps the logs if there is a fault.
+    /// Settles and judges. Prints what an operator read meanwhile, and keeps the logs if there is a fault.
     pub(crate) async fn verdict(
         &self,
         published: &[Published],
@@ -83,12 +85,34 @@ impl Stage {
             parked: broker.take_all("usher.parked").await,
             left,
         };
+        for words in self.words() {
+            crate::say(format_args!("    {words}"));
+        }
         let mut judgement = classify(published, &evidence, limits);
         if !judgement.faults.is_empty() {
             let kept = self.keep_logs(&evidence.records);
             judgement.faults.push(format!("logs and records are in {kept}"));
         }
         judgement
+    }
+
+    /// The different warnings and errors in the logs, apart from those about single deliveries.
+    fn words(&self) -> BTreeSet<String> {
+        let files = std::fs::read_dir(self.folder()).expect("the folder").flatten();
+        let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));
+        let logs = logs.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        let mut words = BTreeSet::new();
+        for line in logs.collect::<String>().lines() {
+            let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
+            let is_of_usher = line["target"].as_str().is_some_and(|name| name.starts_with("usher"));
+            let is_loud = line["level"] == "WARN" || line["level"] == "ERROR";
+            if is_of_usher && is_loud && line["delivery_id"].is_null() {
+                let fields = ["message", "dependency", "operation", "reason", "error"];
+                let fields = fields.iter().filter_map(|field| line[field].as_str());
+                words.insert(fields.collect::<Vec<_>>().join(" | "));
+            }
+        }
+        words
     }
 
     fn keep_logs(&self, records: &[Document]) -> String {
