@@ -1,5 +1,7 @@
 //! A failure that ends the process, and its exit code (sysexits.h).
 
+use crate::reason::explained;
+
 /// EX_DATAERR: the input was wrong.
 pub const EXIT_DATA: u8 = 65;
 /// EX_UNAVAILABLE: a service can't be reached.
@@ -40,7 +42,7 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.error)
+        f.write_str(&explained(&self.error))
     }
 }
 

@@ -28,13 +28,14 @@
 //! clock
 //! crash_points
 //! duration
-//! failure
 //! private_files
+//! reason
 //! text
 //! tls
+//! failure        reason
 //! config         duration tls
 //! logging        config failure
-//! clients        config tls
+//! clients        config reason tls
 //! event          clock config
 //! redaction      event
 //! health         clock redaction
@@ -42,31 +43,31 @@
 //! batcher        supervisor
 //! routing        duration event
 //! metrics        health routing
-//! audit          batcher clients clock config event metrics redaction routing supervisor
-//! ledger         batcher clients clock config duration routing supervisor tls
-//! broker         clock config crash_points duration event health metrics routing tls
+//! audit          batcher clients clock config event metrics reason redaction routing supervisor
+//! ledger         batcher clients clock config duration reason routing supervisor tls
+//! broker         clock config crash_points duration event health metrics reason routing tls
 //! status_events  audit batcher broker redaction routing supervisor
-//! scheduler      batcher broker clients clock event redaction routing supervisor
+//! scheduler      batcher broker clients clock event reason redaction routing supervisor
 //! status         audit broker clock duration health ledger redaction routing scheduler
 //! trace          audit broker event health routing
 //! receipts       audit broker clock config ledger metrics routing status_events tls
-//! template       audit clients config event health metrics routing
+//! template       audit clients config event health metrics reason routing
 //! channel        audit clock config event health ledger metrics private_files receipts redaction routing template text tls
 //! contract       broker duration event routing status_events template
 //! embedded       audit broker config duration event ledger private_files routing scheduler
-//! stream_source  broker clients clock config duration event health metrics routing tls
+//! stream_source  broker clients clock config duration event health metrics reason routing tls
 //! delivery       audit broker channel clock config event health ledger metrics redaction routing scheduler status_events template text trace
 //! api            audit broker channel clients clock config delivery event health ledger metrics receipts redaction routing scheduler status stream_source trace
 //! erasure        api audit scheduler
-//! app            api audit broker channel clients clock config delivery duration embedded event failure health ledger logging metrics private_files receipts redaction routing scheduler status status_events stream_source supervisor template tls trace
-//! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics private_files receipts redaction routing scheduler status status_events stream_source supervisor template text
+//! app            api audit broker channel clients clock config delivery duration embedded event failure health ledger logging metrics private_files reason receipts redaction routing scheduler status status_events stream_source supervisor template tls trace
+//! cli            api app audit broker channel config contract delivery embedded erasure event failure ledger logging metrics private_files reason receipts redaction routing scheduler status status_events stream_source supervisor template text
 //! ```
 //!
 //! # Who knows which service
 //! ```text
-//! lapin          broker/amqp
-//! redis          clients/redis ledger/redis stream_source
-//! mongodb        clients/bson_time clients/mongo audit/store scheduler/mongo template/store api/outbox/store api/feed/change_stream
+//! lapin          broker/amqp reason
+//! redis          clients/redis ledger/redis reason stream_source
+//! mongodb        clients/bson_time clients/mongo reason audit/store scheduler/mongo template/store api/outbox/store api/feed/change_stream
 //! lettre         channel/email
 //! rusqlite       embedded
 //! ```
@@ -108,6 +109,7 @@ pub mod ledger;
 pub mod logging;
 pub mod metrics;
 mod private_files;
+mod reason;
 pub mod receipts;
 pub mod redaction;
 pub mod routing;

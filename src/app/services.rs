@@ -26,6 +26,7 @@ use crate::{
         redis::{ForeignLedger, RedisLedger},
     },
     metrics::Metrics,
+    reason::{explained, of_mongodb},
     routing::{Identity, RoutingTable},
     scheduler::mongo::MongoScheduler,
     status_events::StatusEvents,
@@ -95,7 +96,7 @@ impl Services {
         let (claimed, foreign) = tokio::join!(claim, look);
         match (claimed, foreign) {
             (Ok(Err(error)), _) if error.0.is::<ForeignLedger>() => {
-                Err(Failure::config(format!("REDIS_URL: {:#}", error.0)))
+                Err(Failure::config(format!("REDIS_URL: {}", explained(&error.0))))
             }
             (_, Ok(Ok(Some(foreign)))) => Err(Failure::config(format!("MONGODB_URI: {foreign}"))),
             _ => Ok(()),
@@ -209,7 +210,8 @@ async fn feed(configuration: &Configuration) -> Result<Option<Feed>, Failure> {
         return Ok(None);
     }
     let database = connect(&settings.mongodb, &settings.mongodb_database).await;
-    let database = database.map_err(|error| Failure::config(format!("MONGODB_URI: {error:#}")))?;
+    let database = database
+        .map_err(|error| Failure::config(format!("MONGODB_URI: {}", of_mongodb(&error))))?;
     let to_customers = configuration.routing.reschedule_notices().into_iter().collect();
     Ok(Some(Feed::new(ChangeStreams::new(database, to_customers))))
 }
@@ -234,8 +236,8 @@ async fn prepare_database(
                 }
                 break;
             }
-            Ok(Err(error)) => preparing.down(&error),
-            Err(late) => preparing.down(&late),
+            Ok(Err(error)) => preparing.down(&explained(&error)),
+            Err(_) => preparing.down(&format_args!("no answer within {PREPARE_TIMEOUT:?}")),
         }
         tokio::time::sleep(backoff.step()).await;
     }

@@ -24,7 +24,7 @@ use self::store::{
     search::{Filter, Last},
     statistics::Stats,
 };
-use crate::{clients::mongo::explained, routing::DeliveryId};
+use crate::{reason::explained, routing::DeliveryId};
 
 /// Stores audit records.
 #[async_trait]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{self, Fault, Properties},
+    reason::explained,
     routing::{DeliveryId, Identity, Priority, RoutingTable},
 };
 
@@ -227,7 +228,7 @@ pub trait StatusPublisher: Send + Sync {
 
 /// The broker can't take a republish now. Waiting may help.
 #[derive(Debug, thiserror::Error)]
-#[error("the broker did not confirm: {0:#}")]
+#[error("the broker did not confirm: {}", explained(.0))]
 pub struct BrokerError(pub anyhow::Error);
 
 /// Processes a message. When it returns, everything about the message is durable and the message is

@@ -19,6 +19,7 @@ use crate::{
     failure::{EXIT_CONFIG, EXIT_UNAVAILABLE, Failure},
     logging,
     metrics::Metrics,
+    reason::explained,
     routing::SourceQueue,
     stream_source,
     supervisor::Supervisor,
@@ -153,7 +154,7 @@ fn answers() -> String {
 
 async fn rabbitmq(settings: &Settings, sources: &[SourceQueue]) -> Result<String, String> {
     let result = amqp::test(&settings.rabbitmq, sources, settings.status_events).await;
-    result.map(|()| answers()).map_err(|error| format!("{error:#}"))
+    result.map(|()| answers()).map_err(|error| explained(&error))
 }
 
 async fn redis(settings: &Settings) -> Result<String, String> {
@@ -164,7 +165,7 @@ async fn redis(settings: &Settings) -> Result<String, String> {
         ledger.look_for_foreign_deployment().await?;
         ledger.advice().await
     };
-    let advice = result.await.map_err(|error| error.0.to_string())?;
+    let advice = result.await.map_err(|error| explained(&error.0))?;
     Ok(advice.map_or_else(answers, |advice| format!("{}, but {advice}", answers())))
 }
 

@@ -13,6 +13,7 @@ use mongodb::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
+use crate::reason::of_mongodb;
 use crate::{config::Endpoint, tls::TlsFiles};
 
 const SERVER_SELECTION: Duration = Duration::from_secs(5);
@@ -65,35 +66,6 @@ fn add_certificates(tls: &mut TlsOptions, files: &TlsFiles) {
     let TlsFiles { ca, cert, .. } = files.clone();
     tls.ca_file_path = ca.or(tls.ca_file_path.take());
     tls.cert_key_file_path = cert.or(tls.cert_key_file_path.take());
-}
-
-/// Why a command failed, without the driver's labels and its picture of the cluster.
-pub(crate) fn reason(error: &Error) -> String {
-    match &*error.kind {
-        ErrorKind::ServerSelection { message, .. } => no_server(message),
-        kind => kind.to_string(),
-    }
-}
-
-/// The servers and their errors, of a message such as `Server selection timeout: … { Address: a:27017, Type:
-/// Unknown, Error: Kind: I/O error: Connection refused, labels: … }`.
-fn no_server(message: &str) -> String {
-    let of_server = |server: &str| {
-        let (address, _) = server.split_once(", Type: ")?;
-        let (_, error) = server.split_once("Error: Kind: ")?;
-        let error = error.split(", labels: ").next()?;
-        Some(format!("{address}: {error}"))
-    };
-    let servers: Vec<String> = message.split("{ Address: ").skip(1).filter_map(of_server).collect();
-    match servers.as_slice() {
-        [] => message.to_owned(),
-        servers => servers.join("; "),
-    }
-}
-
-/// The same for an error that may be another's.
-pub(crate) fn explained(error: &anyhow::Error) -> String {
-    error.downcast_ref::<Error>().map_or_else(|| format!("{error:#}"), reason)
 }
 
 /// Selects the documents with these ids.
@@ -231,11 +203,11 @@ fn is_of_the_batch(error: &Error) -> bool {
 
 fn refusal(error: &Error) -> InsertError {
     match *error.kind {
-        ErrorKind::Command(ref refused) => insert_error(refused.code, error.to_string()),
+        ErrorKind::Command(ref refused) => insert_error(refused.code, of_mongodb(error)),
         ErrorKind::InvalidArgument { .. } | ErrorKind::Bson(_) => {
-            InsertError::Unstorable(error.to_string())
+            InsertError::Unstorable(of_mongodb(error))
         }
-        _ => InsertError::Unavailable(reason(error)),
+        _ => InsertError::Unavailable(of_mongodb(error)),
     }
 }
 
@@ -353,19 +325,4 @@ pub fn index(keys: Document) -> IndexModel {
 pub fn purge_index(field: &str) -> IndexModel {
     let options = IndexOptions::builder().expire_after(Duration::ZERO).build();
     IndexModel::builder().keys(bson::doc! {field: 1}).options(options).build()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_that_is_away_is_named_with_its_error_alone() {
-        let message = "Server selection timeout: No available servers. Topology: { Type: Unknown, Servers: [ \
-            { Address: db-1:27017, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), \
-            labels: {\"RetryableError\"}, source: None, server response: None }, { Address: db-2:27017, \
-            Type: RsSecondary } ] }";
-        assert_eq!(no_server(message), "db-1:27017: I/O error: Connection refused (os error 111)");
-        assert_eq!(no_server("none of this kind"), "none of this kind");
-    }
 }

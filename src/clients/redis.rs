@@ -19,6 +19,7 @@ use redis::{
 };
 use url::Url;
 
+use crate::reason::of_redis;
 use crate::{
     config::{Endpoint, RedisServers, redis_servers},
     tls::{Pem, Renewed},
@@ -244,14 +245,14 @@ impl Primary {
         match way {
             Way::Server(server) => {
                 let connected = self.connect_to_primary(server).await;
-                connected.map_err(|error| format!("{}: {error}", of(server)))
+                connected.map_err(|error| format!("{}: {}", of(server), of_redis(&error)))
             }
             Way::Sentinel { sentinel, name, primary } => {
                 let named = self.ask(sentinel, name, primary).await;
-                let server =
-                    named.map_err(|error| format!("Sentinel {}: {error}", of(sentinel)))?;
+                let server = named
+                    .map_err(|error| format!("Sentinel {}: {}", of(sentinel), of_redis(&error)))?;
                 self.connect_to_primary(&server).await.map_err(|error| {
-                    format!("Sentinel {} names {}: {error}", of(sentinel), of(&server))
+                    format!("Sentinel {} names {}: {}", of(sentinel), of(&server), of_redis(&error))
                 })
             }
         }

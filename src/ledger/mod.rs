@@ -31,7 +31,7 @@ pub(crate) use waiting::MarkBudget;
 pub use waiting::WaitingMark;
 
 pub use crate::config::RateLimit;
-use crate::routing::DeliveryId;
+use crate::{reason::explained, routing::DeliveryId};
 
 /// Stores the entries. An input may be applied twice after a lost connection, so every input is
 /// re-entrant by its owner's token.
@@ -74,5 +74,5 @@ pub enum Admission {
 
 /// The ledger can't be reached now. Waiting may help.
 #[derive(Debug, thiserror::Error)]
-#[error("the ledger did not answer: {0:#}")]
+#[error("the ledger did not answer: {}", explained(.0))]
 pub struct LedgerError(pub anyhow::Error);

@@ -16,8 +16,8 @@ pub use reminder::{NoReminder, remind_at};
 
 use crate::{
     broker::{DeliveryHeaders, Destination, Republish},
-    clients::mongo::explained,
     event::Properties,
+    reason::explained,
     routing::{DeliveryId, Priority},
 };
 

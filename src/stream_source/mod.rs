@@ -24,6 +24,7 @@ use crate::{
     event,
     health::{Backoff, Dependency},
     metrics::Metrics,
+    reason::of_redis,
     routing::{Identity, RoutingTable},
 };
 
@@ -47,7 +48,7 @@ pub struct StreamSource {
 /// Why entries could not be forwarded now. The entries are forwarded later.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamSourceError {
-    #[error("the stream did not answer: {0}")]
+    #[error("the stream did not answer: {}", of_redis(.0))]
     Stream(#[from] RedisError),
     #[error(transparent)]
     Broker(#[from] BrokerError),

@@ -28,6 +28,7 @@ use crate::{
     event::snake_case,
     health::Backoff,
     metrics::{InternalEvent, Metrics},
+    reason::of_mongodb,
 };
 
 /// The collection of templates.
@@ -314,7 +315,10 @@ impl Watcher {
         let mut backoff = Backoff::default();
         while let Err(error) = self.look(templates, trial).await {
             if !self.is_blind {
-                tracing::warn!(%error, "templates in the database can't be read yet");
+                tracing::warn!(
+                    error = of_mongodb(&error),
+                    "templates in the database can't be read yet"
+                );
             }
             self.is_blind = true;
             tokio::time::sleep(backoff.step()).await;
@@ -338,7 +342,10 @@ impl Watcher {
                 if let Err(error) = &kept
                     && !self.keeping_failed
                 {
-                    tracing::warn!(%error, "texts of templates can't be kept in template_versions");
+                    tracing::warn!(
+                        error = of_mongodb(error),
+                        "texts of templates can't be kept in template_versions"
+                    );
                 }
                 (self.versions_kept, self.keeping_failed) = (kept.is_ok(), kept.is_err());
             }
@@ -346,7 +353,10 @@ impl Watcher {
             let looked = self.look(templates, trial).await;
             match (&looked, self.is_blind) {
                 (Err(error), false) => {
-                    tracing::warn!(%error, "templates in the database can't be read");
+                    tracing::warn!(
+                        error = of_mongodb(error),
+                        "templates in the database can't be read"
+                    );
                 }
                 (Ok(()), true) => tracing::info!("templates in the database can be read again"),
                 _ => {}

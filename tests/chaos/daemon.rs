@@ -154,13 +154,18 @@ impl Daemon {
         let mut conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\nmanagement.tcp.ip = 127.0.0.1\n\
              management.tcp.port = {management}\ndisk_free_limit.absolute = 100MB\n\
-             log.file = false\nlog.console = true\nlog.console.level = warning\n\
-             cluster_formation.peer_discovery_backend = classic_config\n"
+             log.file = false\nlog.console = true\nlog.console.level = warning\n"
         );
-        for (number, port) in cluster.iter().enumerate() {
-            let peer =
-                format!("cluster_formation.classic_config.nodes.{number} = {}\n", node(*port));
-            conf.push_str(&peer);
+        // A node of a cluster has the settings of the example, with the names of these nodes.
+        let mut peers = cluster.iter();
+        let example = include_str!("../../deploy/rabbitmq/cluster.conf");
+        for line in example.lines().filter(|line| !line.starts_with('#') && cluster.len() > 1) {
+            let named = line.split_once("rabbit@").and_then(|(key, _)| {
+                let peer = peers.next()?;
+                Some(format!("{key}{}", node(*peer)))
+            });
+            conf.push_str(named.as_deref().unwrap_or(line));
+            conf.push('\n');
         }
         write(&home.join("rabbitmq.conf"), &conf);
         let environment = vec![
@@ -258,6 +263,12 @@ impl Daemon {
             assert!(!ended && Instant::now() < deadline, "no {}:\n{}", self.name, said());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The name of RabbitMQ's node.
+    pub(crate) fn node_name(&self) -> &str {
+        let named = self.environment.iter().find(|(name, _)| *name == "RABBITMQ_NODENAME");
+        &named.expect("RabbitMQ").1
     }
 
     /// Makes RabbitMQ's node evaluate an Erlang expression, as `rabbitmqctl eval` does for a node

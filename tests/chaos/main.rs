@@ -12,6 +12,7 @@ mod support;
 mod batch;
 mod clocks;
 mod crash_loop;
+mod custody;
 mod daemon;
 mod dice;
 mod failovers;

@@ -128,3 +128,17 @@ async fn each_node_is_started_again_in_turn() {
     }
     cluster.judged("restarted in turn").await;
 }
+
+/// The node pauses itself, as `deploy/rabbitmq/cluster.conf` has it, and its clients go on elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_of_all_queues_is_cut_off_from_the_others() {
+    let cluster = Cluster::under_load().await;
+    cluster.publish(EVENTS / 2..).await;
+    let others =
+        format!("['{}', '{}']", cluster.nodes[0].node_name(), cluster.nodes[2].node_name());
+    let each = |call: &str| format!("[begin {call} end || Node <- {others}], ok.");
+    cluster.nodes[1].evaluate(&each("erlang:set_cookie(Node, none), erlang:disconnect_node(Node)"));
+    tokio::time::sleep(PAUSE).await;
+    cluster.nodes[1].evaluate(&each("erlang:set_cookie(Node, erlang:get_cookie())"));
+    cluster.judged("leader cut off").await;
+}

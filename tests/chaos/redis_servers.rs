@@ -164,7 +164,7 @@ async fn redis_loads_its_data() {
         told(&redis.url, "persistence", "loading:1").await;
     };
     let loaded = async || told(&redis.url, "persistence", "loading:0").await;
-    refuses("BusyLoading", &redis, load, loaded).await;
+    refuses("LOADING", &redis, load, loaded).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +181,7 @@ async fn redis_is_a_replica_for_a_while() {
     let demotion = format!("REPLICAOF 127.0.0.1 {}", nobody.port());
     let demoted = async || order(&redis.url, &demotion).await;
     let promoted = async || order(&redis.url, "REPLICAOF NO ONE").await;
-    refuses("ReadOnly", &redis, demoted, promoted).await;
+    refuses("READONLY", &redis, demoted, promoted).await;
 }
 
 /// Waits until this section of INFO has this line.

@@ -36,6 +36,7 @@ use crate::{
     config::Endpoint,
     event,
     health::{Backoff, Dependency},
+    reason::explained,
     routing::Identity,
 };
 
@@ -64,6 +65,19 @@ pub struct Consumers {
     pub permits: Arc<Semaphore>,
     /// Memory for received messages: [`RECEIVED_BYTES`].
     pub received: Arc<Semaphore>,
+}
+
+/// Prefetch of a source queue as long as what comes was delivered before. A process that is killed meanwhile uses
+/// up one of the deliveries that RabbitMQ grants each of so many messages, and not of a whole prefetch.
+const TAKE_OVER_PREFETCH: u16 = 8;
+
+/// Whether a queue still gives what was delivered before, to this process or to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TakeOver {
+    UnderWay,
+    /// Something new has come, and the consumer is cancelled.
+    Ending,
+    Over,
 }
 
 /// How often a queue is looked for whose node is down.
@@ -109,6 +123,13 @@ impl Drop for CloseWhenDropped {
     }
 }
 
+/// Starts a consumer with a prefetch of its own.
+async fn start(channel: &Channel, queue: &str, prefetch: u16) -> lapin::Result<Consumer> {
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+    channel.basic_consume(queue.into(), "".into(), options, arguments).await
+}
+
 impl Consumers {
     /// Consumes until stopped and drained. Reconnects whenever the connection is lost.
     pub async fn run(&self, handler: Handler) {
@@ -116,7 +137,7 @@ impl Consumers {
         while !self.stop.is_cancelled() {
             let began = Instant::now();
             if let Err(error) = self.session(&handler).await {
-                self.health.down(&format_args!("{error:#}"));
+                self.health.down(&explained(&error));
                 tokio::select! {
                     () = self.stop.cancelled() => {}
                     () = tokio::time::sleep(backoff.after(began.elapsed())) => {}
@@ -174,10 +195,7 @@ impl Consumers {
         loop {
             let subscribed = with_timeout(async {
                 let channel = connection.create_channel().await?;
-                channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-                let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-                let consumer =
-                    channel.basic_consume(queue.into(), "".into(), options, arguments).await?;
+                let consumer = start(&channel, queue, prefetch).await?;
                 Ok((channel, consumer))
             });
             match subscribed.await {
@@ -185,7 +203,7 @@ impl Consumers {
                     if !was_away {
                         tracing::error!(
                             queue,
-                            reason = %error,
+                            reason = explained(&error),
                             "the queue can't be reached, and all others are consumed; looking again every {AWAY_LOOK:?}"
                         );
                     }
@@ -217,10 +235,12 @@ impl Consumers {
         prefetch: u16,
         handler: &Handler,
     ) -> anyhow::Result<Option<(Channel, JoinHandle<()>)>> {
-        let Some((channel, mut consumer)) = self.subscribe(connection, &queue, prefetch).await?
-        else {
+        let is_source = self.topology.sources().iter().any(|source| source.name == queue);
+        let first = if is_source { prefetch.min(TAKE_OVER_PREFETCH) } else { prefetch };
+        let Some((channel, mut consumer)) = self.subscribe(connection, &queue, first).await? else {
             return Ok(None);
         };
+        let mut take_over = if first < prefetch { TakeOver::UnderWay } else { TakeOver::Over };
         let (acks, mut acking) = Acks::new(channel.clone(), prefetch, queue.clone());
         let mut may_be_stream = false;
         loop {
@@ -242,6 +262,11 @@ impl Consumers {
             };
             match delivery {
                 Some(Ok(delivery)) => {
+                    if take_over == TakeOver::UnderWay && !delivery.redelivered {
+                        take_over = TakeOver::Ending;
+                        let options = BasicCancelOptions::default();
+                        with_timeout(channel.basic_cancel(consumer.tag(), options)).await?;
+                    }
                     // Not more than a hint: a publisher may set this header, too.
                     if !may_be_stream && headers::has_stream_offset(&delivery.properties) {
                         may_be_stream = true;
@@ -261,6 +286,10 @@ impl Consumers {
                     self.spawn((delivery, arrival), &queue, handler, permit, acks.clone());
                 }
                 Some(Err(error)) => return Err(error.into()),
+                None if take_over != TakeOver::Over => {
+                    take_over = TakeOver::Over;
+                    consumer = with_timeout(start(&channel, &queue, prefetch)).await?;
+                }
                 // The queue was deleted or moved: reconnect, declare and consume again.
                 None => anyhow::bail!("the consumer of {queue} was cancelled by the broker"),
             }

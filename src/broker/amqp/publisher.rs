@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
-use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleError, RecycleResult};
+use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use futures_util::future::try_join_all;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     broker::{Republish, StatusMessage, queue_names::STATUS},
     config::Endpoint,
+    reason::explained,
     routing::Identity,
 };
 
@@ -75,7 +76,7 @@ impl Publisher {
         // Fewer than 2^32.
         let bytes = (body.len() + 1024).min(PUBLISHED_BYTES) as u32;
         let _memory = self.memory.acquire_many(bytes).await?;
-        let channel = self.channels.get().await.map_err(|error| anyhow!("{error}"))?;
+        let channel = self.channel().await?;
         let confirm = confirm(&channel, exchange, key, body, properties);
         let outcome = match timeout(ANSWER_TIMEOUT, confirm).await {
             Ok(Ok(())) => return Ok(()),
@@ -105,9 +106,9 @@ impl Publisher {
             let failure = || anyhow!("publishing to exchange {STATUS:?}: {reason}");
             messages.iter().map(|_| Err(failure())).collect()
         };
-        let channel = match self.channels.get().await {
+        let channel = match self.channel().await {
             Ok(channel) => channel,
-            Err(error) => return failed(&error),
+            Err(error) => return failed(&explained(&error)),
         };
         match timeout(ANSWER_TIMEOUT, confirm_all(&channel, messages)).await {
             Ok(Ok(results)) => results,
@@ -115,7 +116,7 @@ impl Publisher {
                 drop(Object::take(channel));
                 // The exchange may have been deleted: after this, the next try succeeds.
                 self.channels.manager().declare_again().await;
-                failed(&error)
+                failed(&explained(&error.into()))
             }
             Err(_) => {
                 drop(Object::take(channel));
@@ -123,6 +124,13 @@ impl Publisher {
                 failed(&format_args!("no confirm within {ANSWER_TIMEOUT:?}"))
             }
         }
+    }
+
+    async fn channel(&self) -> anyhow::Result<Object<Channels>> {
+        self.channels.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            other => anyhow!("{other}"),
+        })
     }
 
     /// Drops a silent connection with all channels. It may look healthy: a network that drops
@@ -134,7 +142,7 @@ impl Publisher {
 
     /// The number of messages in each queue.
     pub(super) async fn depths(&self) -> anyhow::Result<Vec<(String, u32)>> {
-        let channel = self.channels.get().await.map_err(|error| anyhow!("{error}"))?;
+        let channel = self.channel().await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let mut depths = Vec::new();
         for queue in self.channels.manager().topology.queues() {

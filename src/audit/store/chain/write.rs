@@ -26,6 +26,7 @@ use super::{
 use crate::{
     audit::{AuditError, Record, store::DELIVERIES},
     clients::mongo::{InTime, InsertError, date, insert_serialized, serialized},
+    reason::of_mongodb,
 };
 
 pub(crate) struct ChainWriter {
@@ -235,7 +236,7 @@ impl ChainWriter {
     async fn open(&self, kept: i64) -> Result<(Log, String), InsertError> {
         let log = Log::new(format!("{}/{kept}", self.instance));
         let unavailable =
-            |error: mongodb::error::Error| InsertError::Unavailable(error.to_string());
+            |error: mongodb::error::Error| InsertError::Unavailable(of_mongodb(&error));
         let after = self.ends().await.map_err(unavailable)?;
         let checkpoint = Checkpoint { after, ..log.checkpoint(Kind::Open) };
         let note = checkpoint.sign(&self.signer);
