@@ -74,6 +74,10 @@ pub const RECEIPT_POINTS: [&str; 4] = [
     "after_receipt_published",
 ];
 
+/// Points of reading a mailbox, in the order in which a report meets them.
+#[cfg(feature = "chaos")]
+pub const MAILBOX_POINTS: [&str; 2] = ["after_report_taken", "after_report_moved"];
+
 /// Points of the stream source, in the order in which an entry of a stream meets them.
 #[cfg(feature = "chaos")]
 pub const STREAM_SOURCE_POINTS: [&str; 5] = [

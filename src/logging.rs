@@ -11,6 +11,7 @@ use std::{
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
+    filter::Directive,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     reload,
@@ -101,14 +102,19 @@ where
 
 /// The filter for the levels that `RUST_LOG` asks for, else for these.
 fn filter(levels: &str) -> Result<EnvFilter, Failure> {
+    // Whatever is asked for: it logs logins and messages.
+    let without_secrets: Directive =
+        "async_imap::imap_stream=off".parse().map_err(anyhow::Error::from)?;
     let wanted = std::env::var_os("RUST_LOG").unwrap_or_default();
     let wanted = wanted.to_string_lossy();
     if wanted.trim().is_empty() {
         // lapin logs its errors, and also returns them to us.
-        return Ok(EnvFilter::new(format!("lapin=off,{levels}")));
+        let levels = EnvFilter::new(format!("lapin=off,{levels}"));
+        return Ok(levels.add_directive(without_secrets));
     }
     let wanted = log_levels(&wanted);
-    wanted.map(EnvFilter::new).map_err(|reason| Failure::config(format!("RUST_LOG: {reason}")))
+    let wanted = wanted.map_err(|reason| Failure::config(format!("RUST_LOG: {reason}")))?;
+    Ok(EnvFilter::new(wanted).add_directive(without_secrets))
 }
 
 /// Changes the levels of the daemon's log, unless `RUST_LOG` has set them.

@@ -95,6 +95,8 @@ tasks! {
     Checkpoints = "checkpoints",
     /// Does what follows from receipts.
     ReceiptFollowUp = "receipt_follow_up",
+    /// Reads reports from a mailbox.
+    MailboxReader = "mailbox_reader",
     /// Waits for SIGTERM and SIGINT.
     Signals = "signals",
     /// Waits for SIGHUP, and reads the configuration again.

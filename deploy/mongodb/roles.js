@@ -39,6 +39,7 @@ const ROLES = [
       ["suppressions", "find", "insert", "update"],
       ["checkpoints", "find", "insert"],
       ["chain_voids", "find", "insert"],
+      ["leases", "find", "insert", "update"],
       ["", "listCollections", "listIndexes"]
     ],
     "roles": []

@@ -82,6 +82,8 @@ pub(crate) async fn run(
     checkpoints::spawn(settings, &services.audit, &supervisor, &end);
     services.sweep_outbox(&supervisor, &stop);
     let following = receipts::spawn(settings, &services, &pipeline.load(), &supervisor, &stop);
+    let reading =
+        receipts::spawn_mailbox(settings, &services, &pipeline.load(), &supervisor, &stop);
     // The first sign of life comes before the first claim, or the claim would look orphaned.
     let heartbeat =
         Heartbeat::build(settings, &services, instance.clone(), reporter, claims_as, &telemetry);
@@ -112,6 +114,9 @@ pub(crate) async fn run(
     // What it has claimed would have to wait for the end of its lease.
     let _ = timeout(GOODBYE, publisher).await;
     let _ = timeout(GOODBYE, following).await;
+    if let Some(reading) = reading {
+        let _ = timeout(GOODBYE, reading).await;
+    }
     if let Some(forwarding) = forwarding {
         // The same, but for the lease: another instance takes it over.
         let _ = timeout(GOODBYE, forwarding).await;

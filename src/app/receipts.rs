@@ -9,7 +9,7 @@ use super::services::Services;
 use crate::{
     config::Settings,
     delivery::Pipeline,
-    receipts::{FollowUp, Refused, kinds_of_receipts},
+    receipts::{FollowUp, MailboxReader, Refused, kinds_of_receipts},
     supervisor::{Supervisor, Task},
 };
 
@@ -34,4 +34,26 @@ pub(super) fn spawn(
     supervisor.spawn_until_stopped(Task::ReceiptFollowUp, stop, move || {
         follow_up.clone().run(stopped.clone())
     })
+}
+
+/// Reads the mailbox that reports come to, if there is one.
+pub(super) fn spawn_mailbox(
+    settings: &Settings,
+    services: &Services,
+    pipeline: &Arc<Pipeline>,
+    supervisor: &Supervisor,
+    stop: &CancellationToken,
+) -> Option<JoinHandle<()>> {
+    let reader = MailboxReader {
+        settings: settings.bounce_mailbox.clone()?,
+        audit: services.audit.clone(),
+        identity: pipeline.identity.clone(),
+        instance: pipeline.policy.instance.clone(),
+        retention: settings.audit_retention,
+        suppress_after: settings.suppress_after,
+    };
+    let stopped = stop.clone();
+    Some(supervisor.spawn_until_stopped(Task::MailboxReader, stop, move || {
+        reader.clone().run(stopped.clone())
+    }))
 }

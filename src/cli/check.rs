@@ -20,6 +20,7 @@ use crate::{
     logging,
     metrics::Metrics,
     reason::explained,
+    receipts,
     routing::SourceQueue,
     stream_source,
     supervisor::Supervisor,
@@ -113,19 +114,20 @@ async fn connections(loaded: &Configuration) -> Vec<Connection> {
     };
     let relays = relays.iter().zip(&loaded.relay_senders);
     let relays = relays.map(|(one, sender)| limited(name(one), relay(one, sender)));
-    let (rabbitmq, redis, mongodb, relays, sms, stream) = tokio::join!(
+    let (rabbitmq, redis, mongodb, relays, sms, stream, mailbox) = tokio::join!(
         limited("rabbitmq", naming_hosts(&settings.rabbitmq, rabbitmq(settings, sources))),
         limited("redis", naming_hosts(&settings.redis, redis(settings))),
         limited("mongodb", mongodb(settings)),
         join_all(relays),
         limited("sms", sms(settings)),
         limited("stream", stream(settings)),
+        limited("mailbox", mailbox(settings)),
     );
     let mail = match relays.is_empty() {
         true => vec![("smtp".to_owned(), Ok(without_smtp(&settings.email.backend)))],
         false => relays,
     };
-    [vec![rabbitmq, redis, mongodb], mail, vec![sms, stream]].concat()
+    [vec![rabbitmq, redis, mongodb], mail, vec![sms, stream, mailbox]].concat()
 }
 
 async fn limited(
@@ -205,6 +207,15 @@ async fn sms(settings: &Settings) -> Result<String, String> {
     };
     SmsChannel::test(gateway).await?;
     Ok(format!("{}, logged in", gateway.base_url))
+}
+
+async fn mailbox(settings: &Settings) -> Result<String, String> {
+    let Some(mailbox) = &settings.bounce_mailbox else {
+        return Ok("not configured, no reports are read from a mailbox".to_owned());
+    };
+    let count = receipts::test_mailbox(mailbox).await.map_err(|error| format!("{error:#}"))?;
+    let (host, port, name) = (&mailbox.host, mailbox.port, &mailbox.mailbox);
+    Ok(format!("{host}:{port}, logged in, {name} has {count} messages"))
 }
 
 async fn stream(settings: &Settings) -> Result<String, String> {

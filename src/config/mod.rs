@@ -5,6 +5,7 @@
 mod api;
 mod email;
 mod layers;
+mod mailbox;
 mod names;
 mod oauth;
 mod redis_servers;
@@ -25,8 +26,9 @@ pub use names::{Kind, NAMES, Name};
 pub(crate) use oauth::ServiceAccount;
 pub(crate) use redis_servers::{RedisServers, redis_servers};
 pub use settings::{
-    Api, ApiToken, Brand, Dkim, Email, EmailBackend, Endpoint, HttpLimits, Jwt, LogFormat, OAuth,
-    OAuthGrant, PRE_SEND_BUDGET, RateLimit, Relay, Secret, Settings, Smtp, SmtpTls, Stream, Twilio,
+    Api, ApiToken, BounceMailbox, Brand, Dkim, Email, EmailBackend, Endpoint, HttpLimits, Jwt,
+    LogFormat, OAuth, OAuthGrant, PRE_SEND_BUDGET, RateLimit, Relay, Secret, Settings, Smtp,
+    SmtpTls, Stream, Twilio,
 };
 pub(crate) use values::{amqp_urls, log_levels};
 

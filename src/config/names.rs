@@ -64,6 +64,10 @@ pub const NAMES: &[Name] = {
         name("FROM_NAME", Plain, &["EMAIL_FROM_NAME"]),
         name("EMAIL_REPLY_TO", Plain, &[]),
         name("BOUNCE_ADDRESS", Plain, &[]),
+        name("BOUNCE_IMAP_URL", Secret, &[]),
+        name("BOUNCE_IMAP_CA_FILE", Plain, &[]),
+        name("BOUNCE_IMAP_CERT_FILE", Plain, &[]),
+        name("BOUNCE_IMAP_KEY_FILE", Plain, &[]),
         name("DKIM_SELECTOR", Plain, &[]),
         name("DKIM_DOMAIN", Plain, &[]),
         name("DKIM_PRIVATE_KEY", Secret, &[]),
@@ -163,7 +167,14 @@ const RELAY_NAMES: &[Name] = &[
 ];
 
 /// Settings that no `[[relay]]` table has.
-const NOT_OF_RELAYS: [&str; 2] = ["SMTP_MAX_RETRIES", "SMTP_USE_TLS"];
+const NOT_OF_RELAYS: [&str; 6] = [
+    "SMTP_MAX_RETRIES",
+    "SMTP_USE_TLS",
+    "BOUNCE_IMAP_URL",
+    "BOUNCE_IMAP_CA_FILE",
+    "BOUNCE_IMAP_CERT_FILE",
+    "BOUNCE_IMAP_KEY_FILE",
+];
 
 /// Settings of a `[[relay]]` table.
 pub(super) fn relay_names() -> impl Iterator<Item = &'static Name> {

@@ -141,6 +141,8 @@ pub struct Settings {
     pub http_limits: HttpLimits,
     /// The HTTP API (`HTTP_API`); `None`: it is not served.
     pub api: Option<Api>,
+    /// The mailbox that reports are read from (`BOUNCE_IMAP_*`).
+    pub bounce_mailbox: Option<BounceMailbox>,
     pub log_format: LogFormat,
     /// Levels of the daemon's log by module (`LOG_LEVEL`); `RUST_LOG` comes before it.
     pub log_level: String,
@@ -194,6 +196,17 @@ pub struct RateLimit {
 pub struct Endpoint {
     /// URL with login. Its scheme or options say whether the connection is encrypted.
     pub url: Secret,
+    pub tls: TlsFiles,
+}
+
+/// A mailbox on an IMAP server.
+#[derive(Debug, Clone)]
+pub struct BounceMailbox {
+    pub host: String,
+    pub port: u16,
+    pub username: String,
+    pub password: Secret,
+    pub mailbox: String,
     pub tls: TlsFiles,
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Report, api, email,
     layers::{Layers, Origin},
+    mailbox,
     names::{Kind, NAMES, Name},
     settings::{
         Brand, Email, EmailBackend, Endpoint, LogFormat, PRE_SEND_BUDGET, Secret, Settings,
@@ -84,6 +85,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         routes_file: r.read("ROUTES_FILE", v::path),
         templates_dir: r.read("TEMPLATES_DIR", v::path),
         api: api::api(r, http_listen),
+        bounce_mailbox: mailbox::mailbox(r),
         http_listen,
         http_limits: api::http_limits(r),
         log_format: r.value(

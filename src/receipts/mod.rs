@@ -3,6 +3,7 @@
 
 mod classify;
 mod follow_up;
+mod mailbox;
 mod report;
 mod return_path;
 mod ses;
@@ -13,6 +14,7 @@ use std::{fmt, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 pub use follow_up::{FollowUp, kinds_of_receipts};
+pub use mailbox::{MailboxReader, test as test_mailbox};
 pub(crate) use report::MAX_BYTES;
 pub use return_path::ReturnPath;
 pub use sns::{Opened, Refused, Sns};

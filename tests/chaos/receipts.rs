@@ -7,28 +7,39 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use mongodb::bson::{DateTime, doc};
 use serde_json::Value;
-use usher::crash_points::RECEIPT_POINTS;
+use usher::crash_points::{MAILBOX_POINTS, RECEIPT_POINTS};
 
 use super::{
     batch::{Kind, Published},
     stage::Stage,
 };
-use crate::support::{eventually, smtp::Phase, world::text};
+use crate::support::{
+    dovecot::{Dovecot, PASSWORD},
+    eventually,
+    smtp::Phase,
+    world::{certificate, text},
+};
 
 const STATUS: &str = "usher.status";
 const LISTENER: &str = "upstream.status";
 const MAILS: usize = 6;
 
-/// Gives the bounce of a mail to `usher receipts ingest`, with this setting more.
-fn ingest(stage: &Stage, return_path: &str, extra: Option<(&str, &str)>) -> ExitStatus {
-    let report = format!(
+/// The bounce of a mail.
+fn bounce(return_path: &str) -> String {
+    format!(
         "From: MAILER-DAEMON@mx.test\r\nTo: <{return_path}>\r\nMIME-Version: 1.0\r\n\
          Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n\
          --b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.test\r\n\r\n\
          Final-Recipient: rfc822; somebody@example.com\r\nAction: failed\r\nStatus: 5.1.1\r\n\
          Diagnostic-Code: smtp; 550 5.1.1 User unknown\r\n\r\n--b--\r\n"
-    );
+    )
+}
+
+/// Gives the bounce of a mail to `usher receipts ingest`, with this setting more.
+fn ingest(stage: &Stage, return_path: &str, extra: Option<(&str, &str)>) -> ExitStatus {
+    let report = bounce(return_path);
     let mut input = tempfile::tempfile().expect("a file");
     input.write_all(report.as_bytes()).expect("written");
     input.rewind().expect("a file");
@@ -107,4 +118,31 @@ async fn a_report_whose_command_was_killed_is_given_again_and_counts_once() {
     }
     assert_eq!(stage.all("suppressions").await.len(), 1);
     assert_eq!(stage.all("receipts").await.len(), 1);
+}
+
+async fn killed_while_reading_at(point: &str) {
+    let mut stage = parked().await;
+    let dovecot = Dovecot::start("").await;
+    stage.set("BOUNCE_IMAP_URL", &dovecot.url(PASSWORD, ""));
+    stage.set("BOUNCE_IMAP_CA_FILE", &certificate("ca.pem"));
+    for mail in stage.smtp.received() {
+        dovecot.save(&bounce(&mail.from));
+    }
+    let mut doomed = stage.start(&[("USHER_CRASH_POINT", &format!("{point}:3"))]);
+    eventually(point, async || doomed.has_ended().then_some(())).await;
+    assert!(dovecot.count("INBOX") > 0, "{point}: it was killed in the midst");
+    // The lease ends.
+    let past = doc! {"$set": {"until": DateTime::from_millis(0)}};
+    stage.collection("leases").update_many(doc! {}, past).await.expect("an answer");
+    let _next = stage.start(&[]);
+    eventually(&format!("all is taken after {point}"), async || {
+        (dovecot.count("usher-taken") == MAILS).then_some(())
+    })
+    .await;
+    assert_eq!((dovecot.count("INBOX"), stage.all("receipts").await.len()), (0, MAILS), "{point}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_reads_a_mailbox_usher_loses_no_report_and_counts_none_twice() {
+    join_all(MAILBOX_POINTS.map(killed_while_reading_at)).await;
 }

@@ -40,6 +40,7 @@ mod ledger_model;
 mod ledger_properties;
 mod mail_parts;
 mod mail_server;
+mod mailbox;
 mod main_line;
 mod oauth;
 mod observability;

@@ -198,7 +198,7 @@ async fn an_older_server_s_bounce_and_a_complaint_are_taken_in() {
 }
 
 /// A DSN to the return path of a mail.
-fn dsn(return_path: &str, status: &str, words: &str) -> String {
+pub(crate) fn dsn(return_path: &str, status: &str, words: &str) -> String {
     format!(
         "From: MAILER-DAEMON@mx.test\r\nTo: <{return_path}>\r\nMIME-Version: 1.0\r\n\
          Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n\

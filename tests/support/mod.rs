@@ -3,6 +3,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod collector;
+pub(crate) mod dovecot;
 pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod http;

@@ -6,6 +6,7 @@ pub mod completion;
 pub mod erase;
 pub mod grouped;
 pub mod instances;
+pub mod leases;
 pub mod list;
 pub mod read_marks;
 pub mod receipts;

@@ -14,7 +14,6 @@ mod relay;
 mod relays;
 mod reply;
 mod server;
-mod tls;
 mod wire;
 
 pub use rate::SharedRates;

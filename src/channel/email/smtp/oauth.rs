@@ -26,11 +26,10 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
-use super::tls;
 use crate::{
     config::{OAuth, OAuthGrant, Secret, ServiceAccount},
     redaction::mask_secrets,
-    tls::{Pem, Renewed, TlsFiles},
+    tls::{self, Pem, Renewed, TlsFiles},
 };
 
 const CLIENT_KEY: &str = "SMTP_OAUTH_CLIENT_KEY";

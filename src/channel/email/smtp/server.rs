@@ -18,12 +18,11 @@ use super::{
     login::{self, Credentials, LoginError},
     oauth::TokenSource,
     reply::Reply,
-    tls,
     wire::{NoReply, Wire},
 };
 use crate::{
     config::{Secret, Smtp, SmtpTls},
-    tls::Renewed,
+    tls::{self, Renewed},
 };
 
 /// How to reach and greet the server.

@@ -12,15 +12,15 @@ use tokio_rustls::{
     },
 };
 
-use crate::tls::Pem;
+use super::Pem;
 
 /// Trusts the system's authorities and those in `pem`; without `verify`, everybody.
-pub(super) fn connector(verify: bool, pem: &Pem) -> Result<TlsConnector, String> {
+pub(crate) fn connector(verify: bool, pem: &Pem) -> Result<TlsConnector, String> {
     Ok(TlsConnector::from(Arc::new(client_config(verify, pem)?)))
 }
 
 /// The same for those who connect by other means.
-pub(super) fn client_config(verify: bool, pem: &Pem) -> Result<ClientConfig, String> {
+pub(crate) fn client_config(verify: bool, pem: &Pem) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

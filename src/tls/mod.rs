@@ -1,12 +1,16 @@
 //! Certificates in files. They are renewed while usher runs, so clients built from them are built again
 //! when the files change.
 
+mod client;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+pub(crate) use client::{client_config, connector};
 
 /// PEM files for an encrypted connection, found usable at start.
 #[derive(Debug, Clone, Default)]
