@@ -25,7 +25,7 @@ const ROLES = [
     "role": "usherWriter",
     "privileges": [
       ["deliveries", "find", "insert", "changeStream"],
-      ["actions", "insert"],
+      ["actions", "find", "insert"],
       ["planned", "find", "insert", "update"],
       ["bookings", "find", "insert", "update"],
       ["requests", "find", "insert", "update"],

@@ -3,7 +3,7 @@
 
     verify.py --public-key FILE [--checkpoints FILE]… FOLDER
 
-FOLDER has deliveries.ndjson, chain_voids.ndjson and checkpoints.ndjson, as mongoexport --jsonFormat=canonical writes them. Prints one JSON
+FOLDER has deliveries.ndjson, actions.ndjson, chain_voids.ndjson and checkpoints.ndjson, as mongoexport --jsonFormat=canonical writes them. Prints one JSON
 object with the findings of each log; the exit code is 1 if one is a fault. It needs cryptography, and sorts in memory.
 """
 import argparse
@@ -21,11 +21,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 # Name: path, and what erasing leaves (None: nothing).
-COMMITTED = {
+OF_RECORDS = {
     "data": (["data"], {}), "error_message": (["error", "message"], "(erased)"),
     "message_content_sha256": (["message", "content_sha256"], None), "message_sha256": (["message", "sha256"], None),
     "recipient": (["recipient"], ""), "smtp_reply": (["smtp", "reply"], "(erased)"), "subject": (["subject"], ""),
 }
+OF_ACTIONS = {"changes": (["changes"], None), "reason": (["reason"], "(erased)")}
 
 
 class Date(int):
@@ -74,9 +75,10 @@ def canonical(value):
 
 def is_intact(record):
     chain = record["chain"]
+    committed = OF_ACTIONS if chain["log"] == "actions" else OF_RECORDS
     rest = {name: value for name, value in record.items() if name not in ("chain", "erased_at")}
     values = {}
-    for name, (path, _) in COMMITTED.items():
+    for name, (path, _) in committed.items():
         holder = rest
         if len(path) == 2:
             holder = rest[path[0]] = dict(rest[path[0]]) if path[0] in rest else {}
@@ -92,7 +94,7 @@ def is_intact(record):
     for name, commitment in chain["commitments"].items():
         salt = chain["salts"].get(name)
         if salt is None:
-            if values.get(name) != COMMITTED[name][1] or "erased_at" not in record:
+            if values.get(name) != committed[name][1] or "erased_at" not in record:
                 return False
         elif name not in values:
             return False
@@ -159,7 +161,7 @@ def root_of(leaves):
 def verify(log, records, voids, checkpoints, now):
     found = collections.defaultdict(set)
     checkpoints = sorted(checkpoints, key=lambda checkpoint: checkpoint["size"])
-    closes = [checkpoint["size"] for checkpoint in checkpoints if checkpoint["kind"] == "close"]
+    closes = [checkpoint["size"] for checkpoint in checkpoints if checkpoint["kind"] == "close" and log != "actions"]
     stated = checkpoints[-1]["size"] if checkpoints else 0
     newest = max((record["chain"] for record in records), key=lambda chain: chain["seq"], default={"seq": 0, "batch": 0})
     settled_below = max(newest["batch"], newest["seq"] - 500, stated + 1)
@@ -230,17 +232,19 @@ def main():
     keys = [load_pem_public_key(path.read_bytes()) for path in arguments.public_key]
     found = collections.defaultdict(lambda: collections.defaultdict(set))
     records, voids, checkpoints = (collections.defaultdict(list) for _ in range(3))
-    not_covered = 0
+    not_covered = {"deliveries": 0, "actions": 0}
 
     def documents(name):
         with open(arguments.folder / f"{name}.ndjson", encoding="utf-8") as lines:
             yield from (decoded(json.loads(line)) for line in lines)
 
-    for record in documents("deliveries"):
-        if "chain" in record:
-            records[record["chain"]["log"]].append(record)
-        else:
-            not_covered += 1
+    for collection in not_covered:
+        for record in documents(collection):
+            log = record.get("chain", {}).get("log")
+            if log is not None and (log == "actions") == (collection == "actions"):
+                records[log].append(record)
+            else:
+                not_covered[collection] += 1
     for void in documents("chain_voids"):
         void = read_void(void["note"], keys)
         if void:

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use usher::{
     audit::{
         Audit, Record,
-        store::{MongoAudit, chain::Signer},
+        store::{MongoAudit, actions::Action, chain::Signer},
     },
     metrics::Metrics,
     supervisor::Supervisor,
@@ -34,7 +34,7 @@ use crate::{
 const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
     MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
     -----END PUBLIC KEY-----\n";
-const COLLECTIONS: [&str; 3] = ["deliveries", "chain_voids", "checkpoints"];
+const COLLECTIONS: [&str; 4] = ["deliveries", "actions", "chain_voids", "checkpoints"];
 
 async fn instance(world: &World, name: &str) -> MongoAudit {
     let (server, supervisor) = (endpoint(world.mongodb_uri()), Supervisor::default());
@@ -72,6 +72,13 @@ async fn write(audit: &MongoAudit, numbers: impl Iterator<Item = usize>) {
     }
 }
 
+async fn act(audit: &MongoAudit, target: usize) {
+    let reason = format!("call of ana{target}@example.com");
+    let action =
+        Action { by: "ops".to_owned(), action: "dismiss", target: target.to_string(), reason };
+    audit.record_action(&action).await.expect("an answer");
+}
+
 fn keys(world: &World) -> String {
     let path = world.folder().join("checkpoint.pub");
     std::fs::write(&path, PUBLIC).expect("an answer");
@@ -87,6 +94,22 @@ async fn verify(settings: &Builder, world: &World, more: &[&str]) -> Value {
     let code = if report["whole"] == true { 0 } else { 1 };
     assert_eq!(output.status.code(), Some(code), "{report}");
     report
+}
+
+/// The log whose name begins so.
+fn log_of<'r>(report: &'r Value, name: &str) -> &'r Value {
+    let mut logs = report["logs"].as_array().expect("an answer").iter();
+    logs.find(|log| text_of(log).starts_with(name)).unwrap_or_else(|| panic!("{report}"))
+}
+
+/// The log of the only instance.
+fn of_instance(report: &Value) -> &Value {
+    let mut logs = report["logs"].as_array().expect("an answer").iter();
+    logs.find(|log| text_of(log) != "actions").unwrap_or_else(|| panic!("{report}"))
+}
+
+fn text_of(log: &Value) -> &str {
+    log["log"].as_str().expect("an answer")
 }
 
 type Found = BTreeMap<String, BTreeMap<String, BTreeSet<u64>>>;
@@ -140,6 +163,10 @@ async fn a_daemon_chains_its_records_and_a_person_is_forgotten_without_a_break()
     world.broker.publish(BOOKINGS, booking("evt-0", "old@example.com").to_string()).await;
     world.until_records(1).await;
     before.terminate().await;
+    let suppress = async |recipient: &str, reason: &str| {
+        run(&settings, 0, &["suppressions", "add", recipient, "--reason", reason]).await;
+    };
+    suppress("old@example.com", "moved").await;
 
     let file = world.folder().join("checkpoints.ndjson").display().to_string();
     let chained = settings
@@ -157,21 +184,30 @@ async fn a_daemon_chains_its_records_and_a_person_is_forgotten_without_a_break()
         found.iter().any(|it| text(it, "kind") == "interval").then_some(())
     })
     .await;
+    // A command has no key.
+    suppress("one@example.com", "asked by ana@example.com, twice").await;
+    suppress("two@example.com", "ticket 7").await;
     let report = verify(&chained, &world, &[]).await;
     assert_eq!(report["whole"], true, "{report}");
     assert_eq!(report["not_covered"]["before"], 1, "{report}");
-    assert_eq!(report["logs"][0]["records"], 2, "{report}");
+    assert_eq!(report["actions_not_covered"]["before"], 1, "{report}");
+    assert_eq!(of_instance(&report)["records"], 2, "{report}");
+    assert_eq!(log_of(&report, "actions")["records"], 2, "{report}");
 
     let erase = ["audit", "erase", "--recipient", "ana@example.com", "--reason", "asked", "--yes"];
     run(&chained, 0, &erase).await;
     usher.terminate().await;
-    for document in world.all("deliveries").await {
+    for document in world.all("deliveries").await.into_iter().chain(world.actions().await) {
         assert!(!document.to_string().contains("ana@example.com"));
     }
     let report = verify(&chained, &world, &["--checkpoints", &file]).await;
     assert_eq!(report["whole"], true, "{report}");
-    assert_eq!(report["logs"][0]["erased"], 1, "{report}");
-    assert_eq!(report["logs"][0]["is_closed"], true, "{report}");
+    assert_eq!(of_instance(&report)["erased"], 1, "{report}");
+    assert_eq!(of_instance(&report)["is_closed"], true, "{report}");
+    // Two of suppressions, one of erasing.
+    assert_eq!(log_of(&report, "actions")["records"], 3, "{report}");
+    assert_eq!(log_of(&report, "actions")["erased"], 1, "{report}");
+    assert_eq!(log_of(&report, "actions")["covered_to"], 3, "{report}");
     assert_eq!(second_opinion(&world, &["--checkpoints", &file]), (true, Found::new()));
 
     // A restart opens a log that names the end of the one before.
@@ -187,6 +223,7 @@ async fn a_daemon_chains_its_records_and_a_person_is_forgotten_without_a_break()
     // Who can change MongoDB can't change the file.
     let printed = run(&chained, 0, &["audit", "verify", "--checkpoints", &file]).await;
     assert!(printed.contains("1 earlier records are not covered"), "{printed}");
+    assert!(printed.contains("1 earlier actions are not covered"), "{printed}");
     for name in COLLECTIONS {
         world
             .collection(name)
@@ -194,14 +231,58 @@ async fn a_daemon_chains_its_records_and_a_person_is_forgotten_without_a_break()
             .await
             .expect("an answer");
     }
-    world
-        .collection("deliveries")
-        .delete_many(doc! {"chain": {"$exists": true}})
-        .await
-        .expect("an answer");
+    for name in ["deliveries", "actions"] {
+        let chained = doc! {"chain": {"$exists": true}};
+        world.collection(name).delete_many(chained).await.expect("an answer");
+    }
     assert_eq!(verify(&chained, &world, &[]).await["whole"], true, "it can't be known");
     let printed = run(&chained, 1, &["audit", "verify", "--checkpoints", &file]).await;
     assert!(printed.contains("missing, and not by rule: 1\u{2013}2"), "{printed}");
+    assert!(printed.contains("missing, and not by rule: 1\u{2013}3"), "{printed}");
+}
+
+#[tokio::test]
+async fn actions_of_many_processes_are_one_log() {
+    let world = World::new().await;
+    let settings = world.usher();
+    let daemon = instance(&world, "one").await;
+    daemon.prepare(&[]).await.expect("an answer");
+    // Of before the log was opened, or of an older version.
+    act(&daemon, 0).await;
+    let opened = daemon.checkpoint().await.expect("an answer");
+    assert!(opened.iter().any(|note| note.contains("usher.audit/actions\n0\n")), "{opened:?}");
+    let supervisor = Supervisor::default();
+    let server = endpoint(world.mongodb_uri());
+    let mut writers = Vec::new();
+    for _ in 0..4 {
+        let audit = MongoAudit::new(&server, world.name(), Metrics::default(), &supervisor).await;
+        writers.push(audit.expect("TEST_MONGODB_URI"));
+    }
+    let writes = writers.iter().map(async |audit| {
+        for target in 1..=25 {
+            act(audit, target).await;
+        }
+    });
+    futures_util::future::join_all(writes).await;
+    assert_eq!(daemon.checkpoint().await.expect("an answer").len(), 1);
+    // What another instance states is published once.
+    let other = instance(&world, "two").await;
+    assert_eq!(other.checkpoint().await.expect("an answer"), Vec::<String>::new());
+    let report = verify(&settings, &world, &[]).await;
+    assert_eq!(report["whole"], true, "{report}");
+    assert_eq!(report["logs"][0]["records"], 100, "{report}");
+    assert_eq!(report["logs"][0]["covered_to"], 100, "{report}");
+    assert_eq!(report["actions_not_covered"]["before"], 1, "{report}");
+    assert_eq!(second_opinion(&world, &[]), (true, Found::new()));
+
+    // With --since each action has to be in the log, once it is open.
+    let unchained =
+        doc! {"at": DateTime::now(), "by": "ops", "action": "drop", "target": "1", "reason": ""};
+    world.collection("actions").insert_one(unchained).await.expect("an answer");
+    assert_eq!(verify(&settings, &world, &[]).await["whole"], true);
+    let report = verify(&settings, &world, &["--since", "1h"]).await;
+    assert_eq!(report["whole"], false, "{report}");
+    assert_eq!(report["actions_not_covered"]["later"], 1, "{report}");
 }
 
 #[tokio::test]
@@ -218,7 +299,7 @@ async fn records_that_exist_already_leave_voids_and_the_dead_leave_closed_logs()
     two.checkpoint().await.expect("an answer");
     let report = verify(&settings, &world, &[]).await;
     assert_eq!(report["whole"], true, "{report}");
-    assert_eq!(report["logs"][1]["voids"], 6, "{report}");
+    assert_eq!(log_of(&report, "two")["voids"], 6, "{report}");
     write(&two, 41..=60).await;
 
     // It dies: the middle of its last batch was never stored.
@@ -238,8 +319,8 @@ async fn records_that_exist_already_leave_voids_and_the_dead_leave_closed_logs()
     one.close_logs().await.expect("an answer");
     let report = verify(&settings, &world, &[]).await;
     assert_eq!(report["whole"], true, "{report}");
-    assert_eq!(report["logs"][1]["voids"], 9, "{report}");
-    assert_eq!(report["logs"][1]["is_closed"], true, "{report}");
+    assert_eq!(log_of(&report, "two")["voids"], 9, "{report}");
+    assert_eq!(log_of(&report, "two")["is_closed"], true, "{report}");
     assert_eq!(second_opinion(&world, &[]), (true, Found::new()));
 
     // What is removed afterwards is missing.
@@ -298,7 +379,24 @@ fn tampered(log: &str) -> Vec<Change> {
     let set = |fields: Document| doc! {"$set": fields};
     let update = |number: i64, change: Document| Update(RECORDS, at(number), set(change));
     let zeros = "0".repeat(64);
+    let action = |number: i64| doc! {"chain.log": "actions", "chain.seq": number};
+    let act = |number: i64, change: Document| Update("actions", action(number), set(change));
     vec![
+        act(2, doc! {"by": "somebody"}),
+        act(2, doc! {"reason": "another"}),
+        act(3, doc! {"target": "7", "erased_at": DateTime::now()}),
+        act(3, doc! {"reason": "(erased)", "erased_at": DateTime::now()}),
+        act(3, doc! {"reason": "a forged one", "erased_at": DateTime::now(), "chain.salts": {}}),
+        act(4, doc! {"changes": [{"field": "user_email"}]}),
+        Update("actions", action(4), doc! {"$unset": {"chain": ""}}),
+        Delete("actions", action(1)),
+        Delete("actions", action(3)),
+        Delete("actions", action(6)),
+        Delete("actions", doc! {"chain.log": "actions"}),
+        Copy("actions", action(5), doc! {"_id": "forged"}),
+        Copy("actions", action(6), doc! {"_id": "forged", "chain.seq": 7_i64}),
+        act(5, doc! {"chain.log": log}),
+        update(5, doc! {"chain.log": "actions"}),
         update(3, doc! {"status": "failed"}),
         update(4, doc! {"recipient": "eve@example.com"}),
         update(5, doc! {"subject": ""}),
@@ -359,6 +457,9 @@ async fn two_verifiers_agree_on_every_tampered_dump() {
     write(&audit, 100..=101).await;
     let mut outside = audit.checkpoint().await.expect("an answer");
     write(&audit, 13..=24).await;
+    for target in 1..=6 {
+        act(&audit, target).await;
+    }
     outside.extend(audit.close_logs().await.expect("an answer"));
     // What the validator refuses, an administrator of the database can do.
     let open = doc! {"collMod": "deliveries", "validationLevel": "off"};

@@ -332,7 +332,6 @@ impl MongoAudit {
         if let Some(became) = correction.became {
             document.insert("became", became.as_str());
         }
-        self.database.collection(ACTIONS).insert_one(document).in_time().await.map_err(failed)?;
-        Ok(())
+        self.actions.append(document).await
     }
 }

@@ -44,8 +44,8 @@ pub struct FoundRecords {
     pub linked_hashes: BTreeSet<String>,
     /// The bookings of their own mail.
     pub bookings: BTreeSet<String>,
-    /// Actions whose reason names them, with the reason that remains.
-    actions: Vec<(Bson, String)>,
+    /// Actions that name them, and whether their reason does.
+    actions: Vec<(Bson, bool)>,
 }
 
 impl FoundRecords {
@@ -149,11 +149,12 @@ impl MongoAudit {
             let reason = action.get_str("reason").unwrap_or_default();
             let changes = action.get("changes").map(ToString::to_string).unwrap_or_default();
             let target = action.get_str("target").unwrap_or_default();
-            let is_theirs = person.matcher.is_in(reason)
+            let is_in_reason = person.matcher.is_in(reason);
+            let is_theirs = is_in_reason
                 || person.matcher.is_in(&changes)
                 || (!changes.is_empty() && found.deliveries.contains(target));
             if let Some(id) = action.get("_id").filter(|_| is_theirs) {
-                found.actions.push((id.clone(), person.matcher.cut_from(reason)));
+                found.actions.push((id.clone(), is_in_reason));
             }
         }
         Ok(())
@@ -203,8 +204,16 @@ impl MongoAudit {
         for chunk in deliveries.chunks(CHUNK) {
             self.erase_receipts(chunk).await?;
         }
-        for (id, reason) in &found.actions {
-            let change = doc! {"$set": {"reason": reason}, "$unset": {"changes": ""}};
+        for (id, is_in_reason) in &found.actions {
+            let salts = match is_in_reason {
+                true => doc! {"$literal": {}},
+                false => doc! {"reason": "$chain.salts.reason"},
+            };
+            let mut set = doc! {"erased_at": date(at), "chain": chain_with(salts)};
+            if *is_in_reason {
+                set.insert("reason", ERASED);
+            }
+            let change = vec![doc! {"$set": set}, doc! {"$unset": "changes"}];
             self.collection(ACTIONS).update_one(doc! {"_id": id}, change).await.map_err(failed)?;
         }
         Ok(())
@@ -232,12 +241,7 @@ impl MongoAudit {
             "error": without("error", "message"),
             "smtp": without("smtp", "reply"),
             "erased_at": date(at),
-            // Without its salt a commitment says nothing.
-            "chain": {"$cond": [
-                {"$eq": [{"$type": "$chain"}, "object"]},
-                {"$mergeObjects": ["$chain", {"salts": salts}]},
-                "$$REMOVE",
-            ]},
+            "chain": chain_with(salts),
         };
         if own {
             set.insert("recipient", "");
@@ -251,6 +255,15 @@ impl MongoAudit {
     fn collection(&self, name: &str) -> Collection<Document> {
         self.database.collection(name)
     }
+}
+
+/// The field `chain`, if there is one, with other salts: without its salt a commitment says nothing.
+fn chain_with(salts: Document) -> Document {
+    doc! {"$cond": [
+        {"$eq": [{"$type": "$chain"}, "object"]},
+        {"$mergeObjects": ["$chain", {"salts": salts}]},
+        "$$REMOVE",
+    ]}
 }
 
 /// The event's id and source.

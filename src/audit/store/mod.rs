@@ -28,7 +28,7 @@ use mongodb::{
 };
 
 use self::{
-    chain::{ChainWriter, Signer},
+    chain::{ActionLog, ChainWriter, Signer},
     write::Writer,
 };
 use super::{Audit, AuditError, Record};
@@ -56,6 +56,7 @@ pub struct MongoAudit {
     writer: Writer,
     /// `None` where records are not chained.
     chain: Option<Arc<ChainWriter>>,
+    actions: ActionLog,
     erasures: Batcher<String, anyhow::Result<Option<Document>>>,
     /// What the instances that may share this database have in common.
     deployment: Option<String>,
@@ -90,7 +91,8 @@ impl MongoAudit {
         let erasures = Batcher::new(supervisor, Task::ErasureLookups, move |hashes| {
             find_all(tombstones.clone(), hashes)
         });
-        Ok(Self { database, writer, chain, erasures, deployment: None })
+        let actions = ActionLog::new(database.clone());
+        Ok(Self { database, writer, chain, actions, erasures, deployment: None })
     }
 
     /// For instances whose delivery ids can be the same.

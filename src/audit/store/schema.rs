@@ -37,6 +37,7 @@ impl MongoAudit {
             index(doc! {"target": 1, "at": 1}),
             index(doc! {"at": 1}),
             IndexModel::builder().keys(doc! {"became": 1}).options(became).build(),
+            chain::record_index(),
         ];
         let mut refused = Vec::new();
         for (name, indexes) in [

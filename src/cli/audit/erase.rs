@@ -246,7 +246,7 @@ fn print_found(hash: &str, found: &Found, ledger_records: u64, queues: &[QueueMa
         ("planned mails", found.planned.len(), ""),
         ("requests by HTTP", found.requests.len(), "the records of their mails stay"),
         ("changed bookings", found.bookings.len(), "the times are erased"),
-        ("actions", found.records.actions(), "the address is cut from the reasons"),
+        ("actions", found.records.actions(), "reasons that name it are removed"),
     ] {
         line(what, count as u64, note);
     }

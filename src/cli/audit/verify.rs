@@ -17,7 +17,7 @@ use crate::{
     app::configuration,
     audit::{
         Status,
-        store::chain::{Finding, FindingKind, LogReport, Notes, PublicKeys, Report},
+        store::chain::{Finding, FindingKind, LogReport, NotCovered, Notes, PublicKeys, Report},
     },
     cli::{
         output::{faint, paint, print, progress, status_style},
@@ -63,7 +63,8 @@ impl AuditCli {
         if args.json {
             let shown = json!({
                 "whole": is_whole, "since": report.since, "logs": report.logs,
-                "not_covered": report.not_covered, "unsigned_outside": unsigned,
+                "not_covered": report.not_covered,
+                "actions_not_covered": report.actions_not_covered, "unsigned_outside": unsigned,
             });
             print(&shown.to_string());
         } else {
@@ -113,14 +114,16 @@ fn print_report(report: &Report, unsigned: u64) {
         let line = format!("{unsigned} lines of --checkpoints are not signed by a known key");
         print(paint(&line, &status_style(Status::Failed)));
     }
-    let not_covered = &report.not_covered;
-    if not_covered.before > 0 {
-        print(&format!("{} earlier records are not covered by a chain", not_covered.before));
-    }
-    if not_covered.later > 0 {
-        let ids = not_covered.ids.join(", ");
-        let since = if report.since.is_some() { "--since" } else { "the first log was opened" };
-        print(&format!("{} records since {since} are in no chain: {ids}", not_covered.later));
+    for (what, NotCovered { before, later, ids }) in
+        [("records", &report.not_covered), ("actions", &report.actions_not_covered)]
+    {
+        if *before > 0 {
+            print(&format!("{before} earlier {what} are not covered by a chain"));
+        }
+        if *later > 0 {
+            let since = if report.since.is_some() { "--since" } else { "the first log was opened" };
+            print(&format!("{later} {what} since {since} are in no chain: {}", ids.join(", ")));
+        }
     }
 }
 

@@ -9,7 +9,9 @@ use mongodb::{
 };
 
 use super::{
-    CHECKPOINTS, ChainWriter, Hash, VOIDS, genesis, instance_of,
+    CHECKPOINTS, ChainWriter, Hash, VOIDS,
+    actions::ACTION_LOG,
+    genesis, instance_of,
     note::{Checkpoint, End, Kind, PublicKeys, Reason, Void},
     record::open,
     timestamp,
@@ -40,7 +42,8 @@ impl ChainWriter {
         let mut notes = Vec::new();
         for log in self.open_logs().await.map_err(failed)? {
             let instance = instance_of(&log);
-            if instance == self.instance || registered.contains(instance) {
+            let is_shared = log == ACTION_LOG;
+            if is_shared || instance == self.instance || registered.contains(instance) {
                 continue;
             }
             let end = self.end_of(&log).await?;

@@ -1,6 +1,7 @@
 //! The chain of an instance's records (docs/evidence.md). Each record names the hash of the one before, and
 //! checkpoints, signed, say how long each log was at which time.
 
+mod actions;
 mod canonical;
 mod close;
 mod note;
@@ -19,10 +20,10 @@ use mongodb::{
 };
 
 use self::tree::digest;
-pub(super) use self::write::ChainWriter;
+pub(super) use self::{actions::ActionLog, write::ChainWriter};
 pub use self::{
     note::{PublicKeys, Signer},
-    report::{Finding, FindingKind, LogReport, Notes, Report},
+    report::{Finding, FindingKind, LogReport, NotCovered, Notes, Report},
 };
 use crate::clients::mongo::{index, purge_index};
 

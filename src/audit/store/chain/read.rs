@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, Document, RawDocumentBuf, doc, oid::ObjectId};
 
 use super::{
     CHECKPOINTS, PublicKeys, VOIDS,
+    actions::ACTION_LOG,
     note::{Checkpoint, Kind, Void},
     record::open,
     report::{FindingKind, LogReport, NotCovered, Notes, Report, named},
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     audit::{
         AuditError,
-        store::{DELIVERIES, MongoAudit, failed},
+        store::{ACTIONS, DELIVERIES, MongoAudit, failed},
     },
     clients::mongo::{InTime, date},
 };
@@ -25,12 +26,16 @@ use crate::{
 const MAX_NAMED: i64 = 10;
 
 impl MongoAudit {
-    /// Number of records in chains.
+    /// Number of records and actions in chains.
     pub async fn count_chained(&self, since: Option<Timestamp>) -> Result<u64, AuditError> {
         let mut chained = doc! {"chain.log": {"$exists": true}};
         chained.extend(since.map(|since| ("at".to_owned(), doc! {"$gte": date(since)}.into())));
-        let deliveries = self.database.collection::<Document>(DELIVERIES);
-        deliveries.count_documents(chained).await.map_err(failed)
+        let mut count = 0;
+        for name in [DELIVERIES, ACTIONS] {
+            let collection = self.database.collection::<Document>(name);
+            count += collection.count_documents(chained.clone()).await.map_err(failed)?;
+        }
+        Ok(count)
     }
 
     /// Verifies every log, or what was recorded since a time.
@@ -44,7 +49,7 @@ impl MongoAudit {
         let mut report = Report { since, ..Report::default() };
         let mut named_by = BTreeMap::<String, Vec<Checkpoint>>::new();
         let (mut logs, mut ended) = (BTreeSet::new(), BTreeSet::new());
-        let mut first_opened: Option<Timestamp> = None;
+        let (mut first_opened, mut actions_opened) = (None, outside.actions_opened());
         let checkpoints = self.database.collection::<Document>(CHECKPOINTS);
         let kinds = doc! {"kind": {"$in": [Kind::Open.as_str(), Kind::Close.as_str()]}};
         let mut found = checkpoints.find(kinds).in_time().await.map_err(failed)?;
@@ -52,8 +57,12 @@ impl MongoAudit {
             let note = found.get_str("note").unwrap_or_default();
             let Some(checkpoint) = Checkpoint::read(note, keys) else { continue };
             if checkpoint.kind == Kind::Open {
-                first_opened = Some(first_opened.map_or(checkpoint.at, |it| it.min(checkpoint.at)));
-            } else if since.is_some_and(|since| checkpoint.at < since) {
+                let is_of_actions = checkpoint.end.log == ACTION_LOG;
+                let opened = if is_of_actions { &mut actions_opened } else { &mut first_opened };
+                *opened = Some(opened.map_or(checkpoint.at, |it: Timestamp| it.min(checkpoint.at)));
+            } else if checkpoint.end.log != ACTION_LOG
+                && since.is_some_and(|since| checkpoint.at < since)
+            {
                 ended.insert(checkpoint.end.log.clone());
             }
             for end in &checkpoint.after {
@@ -66,13 +75,24 @@ impl MongoAudit {
         logs.retain(|log| !ended.contains(log));
         let deliveries = self.database.collection::<Document>(DELIVERIES);
         let recent = since.map_or_else(|| doc! {}, |since| doc! {"at": {"$gte": date(since)}});
-        logs.extend(found_logs(&deliveries, "chain.log", recent).await?);
+        let mut recent = found_logs(&deliveries, "chain.log", recent).await?;
+        recent.retain(|log| log != ACTION_LOG);
+        logs.extend(recent);
+        let actions = self.database.collection::<Document>(ACTIONS);
+        let in_chain = actions.find_one(doc! {"chain.log": ACTION_LOG}).in_time();
+        logs.extend(in_chain.await.map_err(failed)?.map(|_| ACTION_LOG.to_owned()));
         for log in logs {
             let mut known = named_by.remove(&log).unwrap_or_default();
             known.extend(outside.by_log.get(&log).into_iter().flatten().cloned());
             report.logs.push(self.verify_log(&log, known, keys, since, progress).await?);
         }
-        report.not_covered = self.not_covered(since.or(first_opened)).await?;
+        // What claims to be in a log of the other collection is in none.
+        let unchained = doc! {"chain.log": {"$in": [Bson::Null, Bson::from(ACTION_LOG)]}};
+        let since_when = since.or(first_opened);
+        report.not_covered = self.not_covered(DELIVERIES, unchained, since_when).await?;
+        let unchained = doc! {"chain.log": {"$ne": ACTION_LOG}};
+        let since_when = actions_opened.map(|opened| since.map_or(opened, |it| it.max(opened)));
+        report.actions_not_covered = self.not_covered(ACTIONS, unchained, since_when).await?;
         Ok(report)
     }
 
@@ -94,8 +114,9 @@ impl MongoAudit {
                 _ => unsigned.push(found.get_i64("size").unwrap_or_default()),
             }
         }
-        let deliveries = self.database.collection::<RawDocumentBuf>(DELIVERIES);
-        let newest = deliveries.find_one(doc! {"chain.log": log}).sort(doc! {"chain.seq": -1});
+        let collection = if log == ACTION_LOG { ACTIONS } else { DELIVERIES };
+        let records = self.database.collection::<RawDocumentBuf>(collection);
+        let newest = records.find_one(doc! {"chain.log": log}).sort(doc! {"chain.seq": -1});
         let newest = newest.in_time().await.map_err(failed)?.and_then(|it| open(&it).ok());
         let newest = newest.map(|newest| (newest.link.seq, newest.link.batch));
         let mut verifier = LogVerifier::new(log, checkpoints, newest, crate::clock::now());
@@ -107,7 +128,7 @@ impl MongoAudit {
         let mut first = 1;
         if let Some(since) = since {
             let recent = doc! {"chain.log": log, "at": {"$gte": date(since)}};
-            let recent = deliveries.find_one(recent).sort(doc! {"chain.seq": 1});
+            let recent = records.find_one(recent).sort(doc! {"chain.seq": 1});
             let recent = recent.in_time().await.map_err(failed)?.and_then(|it| open(&it).ok());
             first = recent.map_or(u64::try_from(last).unwrap_or_default() + 1, |it| it.link.seq);
             verifier.begin_at(first);
@@ -115,7 +136,7 @@ impl MongoAudit {
         let first = i64::try_from(first).unwrap_or(i64::MAX);
         // What is written from now on is not looked at.
         let within = doc! {"chain.log": log, "chain.seq": {"$gte": first, "$lte": last}};
-        let records = deliveries.find(within).sort(doc! {"chain.seq": 1});
+        let records = records.find(within).sort(doc! {"chain.seq": 1});
         let records = records.in_time().await.map_err(failed)?.map(|record| {
             record.map(|record| {
                 open(&record).map_err(|_| {
@@ -135,19 +156,26 @@ impl MongoAudit {
         Ok(verifier.finish())
     }
 
-    async fn not_covered(&self, since: Option<Timestamp>) -> Result<NotCovered, AuditError> {
-        let deliveries = self.database.collection::<Document>(DELIVERIES);
-        let mut unchained = doc! {"chain.log": {"$exists": false}};
-        let all = deliveries.count_documents(unchained.clone()).await.map_err(failed)?;
+    async fn not_covered(
+        &self,
+        collection: &str,
+        mut unchained: Document,
+        since: Option<Timestamp>,
+    ) -> Result<NotCovered, AuditError> {
+        let collection = self.database.collection::<Document>(collection);
+        let all = collection.count_documents(unchained.clone()).await.map_err(failed)?;
         let Some(since) = since else {
             return Ok(NotCovered { before: all, ..NotCovered::default() });
         };
         unchained.insert("at", doc! {"$gte": date(since)});
-        let later = deliveries.count_documents(unchained.clone()).await.map_err(failed)?;
-        let named = deliveries.find(unchained).projection(doc! {"_id": 1}).sort(doc! {"at": 1});
+        let later = collection.count_documents(unchained.clone()).await.map_err(failed)?;
+        let named = collection.find(unchained).projection(doc! {"_id": 1}).sort(doc! {"at": 1});
         let named = named.limit(MAX_NAMED).in_time().await.map_err(failed)?;
         let named: Vec<Document> = named.try_collect().in_time().await.map_err(failed)?;
-        let ids = named.iter().filter_map(|it| it.get_str("_id").ok().map(ToOwned::to_owned));
+        let ids = named.iter().filter_map(|it| match it.get("_id")? {
+            Bson::String(id) => Some(id.clone()),
+            id => id.as_object_id().map(ObjectId::to_hex),
+        });
         Ok(NotCovered { before: all.saturating_sub(later), later, ids: ids.collect() })
     }
 }

@@ -9,6 +9,7 @@ use ring::{hmac, rand::SecureRandom};
 
 use super::{
     Hash,
+    actions::ACTION_LOG,
     canonical::{Fields, Malformed, fields, put, put_fields, put_integer, put_text, put_time},
     tree::digest,
 };
@@ -41,8 +42,8 @@ const fn committed(
     Committed { name, field, part, erased }
 }
 
-/// Sorted by name. `data` is left as an empty document.
-const COMMITTED: [Committed; 7] = [
+/// Of records, sorted by name. `data` is left as an empty document.
+const OF_RECORDS: [Committed; 7] = [
     committed(cstr!("data"), "data", None, None),
     committed(cstr!("error_message"), "error", Some("message"), Some(ERASED)),
     committed(cstr!("message_content_sha256"), "message", Some("content_sha256"), None),
@@ -51,6 +52,19 @@ const COMMITTED: [Committed; 7] = [
     committed(cstr!("smtp_reply"), "smtp", Some("reply"), Some(ERASED)),
     committed(cstr!("subject"), "subject", None, Some("")),
 ];
+
+/// Of actions.
+const OF_ACTIONS: [Committed; 2] = [
+    committed(cstr!("changes"), "changes", None, None),
+    committed(cstr!("reason"), "reason", None, Some(ERASED)),
+];
+
+/// What a document without `purge_at` counts as, in Unix milliseconds: 9999-12-30T22:00:00Z.
+pub(super) const KEPT_FOREVER: i64 = 253_402_207_200_000;
+
+fn committed_in(log: &str) -> &'static [Committed] {
+    if log == ACTION_LOG { &OF_ACTIONS } else { &OF_RECORDS }
+}
 
 /// Where a record stands in its log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,11 +132,11 @@ pub(super) fn seal(
     link: &Link,
     random: &dyn SecureRandom,
 ) -> Result<Hash, Malformed> {
-    let mut randomness = [0; SALT * COMMITTED.len()];
+    let mut randomness = [0; SALT * OF_RECORDS.len()];
     random.fill(&mut randomness).map_err(|_| Malformed)?;
     let (mut commitments, mut salts) = (RawDocumentBuf::new(), RawDocumentBuf::new());
     let known = fields(record)?;
-    for (one, salt) in COMMITTED.iter().zip(randomness.chunks_exact(SALT)) {
+    for (one, salt) in committed_in(&link.log).iter().zip(randomness.chunks_exact(SALT)) {
         let Some(value) = one.of(&known) else { continue };
         commitments.append(one.name, binary(&one.commit(salt, value)?));
         salts.append(one.name, binary(salt));
@@ -160,7 +174,7 @@ fn hash(link: &Link, commitments: &RawDocument, record: &Fields<'_>) -> Result<H
     put_text(&mut out, "prev_purge_at");
     put_time(&mut out, link.prev_purge_at);
     put_text(&mut out, "record");
-    put_open(&mut out, record)?;
+    put_open(&mut out, record, committed_in(&link.log))?;
     put_text(&mut out, "seq");
     put_integer(&mut out, link.seq.cast_signed());
     put_text(&mut out, "v");
@@ -170,13 +184,17 @@ fn hash(link: &Link, commitments: &RawDocument, record: &Fields<'_>) -> Result<H
 }
 
 /// The fields that no erasure touches.
-fn put_open(out: &mut Vec<u8>, record: &Fields<'_>) -> Result<(), Malformed> {
+fn put_open(
+    out: &mut Vec<u8>,
+    record: &Fields<'_>,
+    committed: &[Committed],
+) -> Result<(), Malformed> {
     out.push(b'{');
     for (name, value) in record {
         if [CHAIN, ERASED_AT].contains(name) {
             continue;
         }
-        let mut parts = COMMITTED.iter().filter(|one| one.field == *name).peekable();
+        let mut parts = committed.iter().filter(|one| one.field == *name).peekable();
         let Some(first) = parts.peek() else {
             put_text(out, name);
             put(out, *value)?;
@@ -217,7 +235,7 @@ pub(super) fn open(document: &RawDocument) -> Result<ChainedRecord, Malformed> {
     let mut record = ChainedRecord {
         id: document.get_str("_id").map_err(|_| Malformed)?.to_owned(),
         hash: from_hex(text("hash")?)?,
-        purge_at: time(document, "purge_at")?,
+        purge_at: time(document, "purge_at").unwrap_or(KEPT_FOREVER),
         is_erased: false,
         fault: None,
         link,
@@ -246,7 +264,7 @@ fn compare(
         return Err("its hash does not fit its fields");
     }
     let mut is_erased = false;
-    for one in &COMMITTED {
+    for one in committed_in(&record.link.log) {
         let value = one.of(&known);
         let Some(commitment) = bytes(commitments, one.name) else {
             if value.is_some() {

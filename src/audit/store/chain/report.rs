@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     PublicKeys,
+    actions::ACTION_LOG,
     note::{Checkpoint, End, Kind},
 };
 
@@ -103,10 +104,10 @@ impl LogReport {
     }
 }
 
-/// Records that are in no chain.
+/// Records or actions that are in no chain.
 #[derive(Debug, Default, Serialize)]
 pub struct NotCovered {
-    /// Before the first log was opened, or before `since`.
+    /// Before the first log for them was opened, or before `since`.
     pub before: u64,
     pub later: u64,
     /// Ids of the first of the later ones.
@@ -117,13 +118,15 @@ pub struct NotCovered {
 pub struct Report {
     pub logs: Vec<LogReport>,
     pub not_covered: NotCovered,
+    pub actions_not_covered: NotCovered,
     /// When everything has to be covered.
     pub since: Option<Timestamp>,
 }
 
 impl Report {
     pub fn is_whole(&self) -> bool {
-        let is_covered = self.since.is_none() || self.not_covered.later == 0;
+        let uncovered = self.not_covered.later + self.actions_not_covered.later;
+        let is_covered = self.since.is_none() || uncovered == 0;
         is_covered && self.logs.iter().all(LogReport::is_whole)
     }
 }
@@ -143,6 +146,12 @@ impl Notes {
         }
         self.by_log.entry(checkpoint.end.log.clone()).or_default().push(checkpoint);
         true
+    }
+
+    /// When the log of actions was opened.
+    pub(super) fn actions_opened(&self) -> Option<Timestamp> {
+        let checkpoints = self.by_log.get(ACTION_LOG).into_iter().flatten();
+        checkpoints.filter(|it| it.kind == Kind::Open).map(|it| it.at).min()
     }
 }
 

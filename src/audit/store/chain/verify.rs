@@ -7,7 +7,9 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
 use super::{
-    Hash, genesis,
+    Hash,
+    actions::ACTION_LOG,
+    genesis,
     note::{Checkpoint, Kind, Void},
     record::ChainedRecord,
     report::{Finding, FindingKind, LogReport},
@@ -48,7 +50,8 @@ impl LogVerifier {
         let last = checkpoints.last();
         let stated = last.map_or(0, |last| last.end.size);
         let (seq, batch) = newest.unwrap_or_default();
-        let closed = checkpoints.iter().filter(|it| it.kind == Kind::Close);
+        // The log of actions never ends.
+        let closed = checkpoints.iter().filter(|it| it.kind == Kind::Close && log != ACTION_LOG);
         let closed_at = closed.map(|it| it.end.size).max();
         let mut report = LogReport {
             log: log.to_owned(),

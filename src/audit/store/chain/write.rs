@@ -17,7 +17,9 @@ use ring::rand::SystemRandom;
 use tokio::sync::Mutex;
 
 use super::{
-    CHECKPOINTS, Hash, Signer, VOIDS, document, genesis,
+    CHECKPOINTS, Hash, Signer, VOIDS,
+    actions::StatedActions,
+    document, genesis,
     note::{Checkpoint, End, Kind, PublicKeys, Reason, Void},
     record::{Link, seal},
     timestamp,
@@ -35,6 +37,7 @@ pub(crate) struct ChainWriter {
     pub(super) database: Database,
     random: SystemRandom,
     state: Mutex<State>,
+    pub(super) actions: StatedActions,
 }
 
 #[derive(Default)]
@@ -76,7 +79,14 @@ type Answers = HashMap<String, Result<bool, InsertError>>;
 impl ChainWriter {
     pub(crate) fn new(signer: Signer, instance: &str, database: Database) -> Self {
         let instance = instance.to_owned();
-        Self { signer, instance, database, random: SystemRandom::new(), state: Mutex::default() }
+        Self {
+            signer,
+            instance,
+            database,
+            random: SystemRandom::new(),
+            state: Mutex::default(),
+            actions: StatedActions::default(),
+        }
     }
 
     /// Writes a batch; for each record whether it is new.
@@ -263,11 +273,12 @@ impl ChainWriter {
         Ok(ends)
     }
 
+    /// Stores a checkpoint; whether it is new.
     pub(super) async fn store(
         &self,
         checkpoint: Checkpoint,
         note: String,
-    ) -> Result<(), InsertError> {
+    ) -> Result<bool, InsertError> {
         let Checkpoint { end: End { log, size, .. }, at, kind, after, .. } = checkpoint;
         let after: Vec<String> = after.into_iter().map(|end| end.log).collect();
         let document = document(&doc! {
@@ -281,7 +292,7 @@ impl ChainWriter {
         });
         let checkpoints = self.database.collection::<RawDocumentBuf>(CHECKPOINTS);
         let stored = insert_serialized(&checkpoints, &Vec::from_iter(document)).await.pop();
-        stored.unwrap_or(Ok(false)).map(drop)
+        stored.unwrap_or(Ok(false))
     }
 
     /// States how long each log is, if it has grown; the notes. With [`Kind::Close`] nothing is written any more.
@@ -312,11 +323,15 @@ impl ChainWriter {
     }
 
     pub(crate) async fn checkpoint(&self) -> Result<Vec<String>, AuditError> {
-        self.state_all(Kind::Interval).await
+        let mut notes = self.state_all(Kind::Interval).await?;
+        notes.extend(self.checkpoint_actions().await?);
+        Ok(notes)
     }
 
     pub(crate) async fn close(&self) -> Result<Vec<String>, AuditError> {
-        self.state_all(Kind::Close).await
+        let mut notes = self.state_all(Kind::Close).await?;
+        notes.extend(self.checkpoint_actions().await?);
+        Ok(notes)
     }
 }
 
