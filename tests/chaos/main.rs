@@ -18,6 +18,7 @@ mod dice;
 mod failovers;
 mod kills;
 mod later;
+mod left_by_0_1;
 mod mongodb_failures;
 mod networks;
 mod oracle;
