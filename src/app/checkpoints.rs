@@ -1,60 +1,113 @@
 //! Signs how long the audit's logs are, and takes that out of MongoDB.
 
-use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::store::MongoAudit,
     config::Settings,
+    metrics::Metrics,
+    status_events::{StatusEvent, StatusEvents},
     supervisor::{Supervisor, Task},
 };
 
-pub(super) fn spawn(
-    settings: &Settings,
-    audit: &Arc<MongoAudit>,
-    supervisor: &Supervisor,
-    end: &CancellationToken,
-) {
-    if settings.checkpoint_key.is_none() {
-        return;
-    }
-    let (settings, audit) = (settings.clone(), audit.clone());
-    supervisor.spawn_forever(Task::Checkpoints, end, move || run(settings.clone(), audit.clone()));
+/// How long the broker may take for a status event. The next checkpoint says more.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where checkpoints come from and go to.
+#[derive(Clone)]
+pub(super) struct Checkpoints {
+    pub(super) interval: Duration,
+    pub(super) file: Option<PathBuf>,
+    pub(super) audit: Arc<MongoAudit>,
+    pub(super) status_events: Option<Arc<StatusEvents>>,
+    pub(super) metrics: Metrics,
 }
 
-async fn run(settings: Settings, audit: Arc<MongoAudit>) {
-    let mut ticks = interval(settings.checkpoint_interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        match audit.checkpoint().await {
-            Ok(notes) => publish(&settings, &notes).await,
-            Err(error) => tracing::warn!(%error, "no checkpoint of the audit was stored"),
+impl Checkpoints {
+    /// `None` without a key.
+    pub(super) fn build(
+        settings: &Settings,
+        audit: &Arc<MongoAudit>,
+        status_events: Option<&Arc<StatusEvents>>,
+        metrics: &Metrics,
+    ) -> Option<Self> {
+        settings.checkpoint_key.as_ref()?;
+        Some(Self {
+            interval: settings.checkpoint_interval,
+            file: settings.checkpoint_file.clone(),
+            audit: audit.clone(),
+            status_events: status_events.cloned(),
+            metrics: metrics.clone(),
+        })
+    }
+
+    pub(super) fn spawn(&self, supervisor: &Supervisor, end: &CancellationToken) {
+        self.metrics.checkpointed(crate::clock::now(), self.interval);
+        let checkpoints = self.clone();
+        supervisor.spawn_forever(Task::Checkpoints, end, move || checkpoints.clone().run());
+    }
+
+    async fn run(self) {
+        let mut ticks = interval(self.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            match self.audit.checkpoint().await {
+                Ok(notes) => self.publish(notes).await,
+                Err(error) => tracing::warn!(%error, "no checkpoint of the audit was stored"),
+            }
         }
     }
-}
 
-/// Closes the logs of this instance.
-pub(super) async fn close(settings: &Settings, audit: &MongoAudit) {
-    match audit.close_logs().await {
-        Ok(notes) => publish(settings, &notes).await,
-        Err(error) => {
-            tracing::warn!(%error, "the logs of the audit are not closed; another instance will");
+    /// Closes the logs of this instance.
+    pub(super) async fn close(&self) {
+        match self.audit.close_logs().await {
+            Ok(notes) => self.publish(notes).await,
+            Err(error) => {
+                tracing::warn!(%error, "the logs of the audit are not closed; another instance will");
+            }
         }
     }
-}
 
-async fn publish(settings: &Settings, notes: &[String]) {
-    for note in notes {
-        tracing::info!(note, "checkpoint of the audit");
+    /// Without the file, the notes are written with the next ones.
+    async fn publish(&self, notes: Vec<String>) {
+        if let Err(error) = self.write(&notes).await {
+            tracing::error!(%error, "CHECKPOINT_FILE can't be written");
+            self.audit.put_back(notes);
+            return;
+        }
+        for note in &notes {
+            tracing::info!(note, "checkpoint of the audit");
+        }
+        self.metrics.checkpointed(crate::clock::now(), self.interval);
+        let Some(status_events) = &self.status_events else { return };
+        for event in notes.iter().filter_map(|note| StatusEvent::of_checkpoint(note)) {
+            let event = Arc::new(event);
+            match timeout(BROKER_TIMEOUT, status_events.publish(&event)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "a checkpoint is not published as a status event");
+                }
+                Err(_) => tracing::warn!("a checkpoint is not published as a status event yet"),
+            }
+        }
     }
-    let Some(path) = settings.checkpoint_file.clone().filter(|_| !notes.is_empty()) else { return };
-    let notes = notes.to_vec();
-    let appended = tokio::task::spawn_blocking(move || append(&path, &notes)).await;
-    if let Err(error) = appended.unwrap_or_else(|panicked| Err(panicked.into())) {
-        tracing::error!(%error, "CHECKPOINT_FILE can't be written");
+
+    async fn write(&self, notes: &[String]) -> std::io::Result<()> {
+        let Some(path) = self.file.clone().filter(|_| !notes.is_empty()) else { return Ok(()) };
+        let notes = notes.to_vec();
+        let appended = tokio::task::spawn_blocking(move || append(&path, &notes)).await;
+        appended.unwrap_or_else(|panicked| Err(panicked.into()))
     }
 }
 

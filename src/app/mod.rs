@@ -26,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{channels::Channels, telemetry::Telemetry};
 use self::{
-    configuration::Configuration, heartbeat::Heartbeat, reload::Reloader, services::Services,
+    checkpoints::Checkpoints, configuration::Configuration, heartbeat::Heartbeat, reload::Reloader,
+    services::Services,
 };
 use crate::{
     broker::amqp::Topology, channel::replaceable::ReplaceableChannel, failure::Failure,
@@ -79,7 +80,12 @@ pub(crate) async fn run(
     let (current, configurations) = latest::channel(configuration.clone());
     watch::spawn(&configurations, &services, &telemetry, &supervisor, &end);
     suppressions::spawn(&services.audit, &services.suppressions, &supervisor, &end);
-    checkpoints::spawn(settings, &services.audit, &supervisor, &end);
+    let status_events = pipeline.load().status_events.clone();
+    let checkpoints =
+        Checkpoints::build(settings, &services.audit, status_events.as_ref(), metrics);
+    if let Some(checkpoints) = &checkpoints {
+        checkpoints.spawn(&supervisor, &end);
+    }
     services.sweep_outbox(&supervisor, &stop);
     let following = receipts::spawn(settings, &services, &pipeline.load(), &supervisor, &stop);
     let reading =
@@ -130,7 +136,9 @@ pub(crate) async fn run(
     let _ = heartbeat.await;
     // Otherwise operators would see it until it counts as gone.
     let _ = timeout(GOODBYE, services.ledger.forget_instance(&instance)).await;
-    let _ = timeout(GOODBYE, checkpoints::close(settings, &services.audit)).await;
+    if let Some(checkpoints) = checkpoints {
+        let _ = timeout(GOODBYE, checkpoints.close()).await;
+    }
     // Otherwise a recovery of the ledger would wait for it.
     let _ = timeout(GOODBYE, services.audit.unregister_instance(&instance)).await;
     telemetry.tracer.close().await;

@@ -106,7 +106,7 @@ struct StatusChannel {
     schema: Value,
 }
 
-fn status_channels() -> [StatusChannel; 2] {
+fn status_channels() -> [StatusChannel; 3] {
     [
         StatusChannel {
             name: "delivery",
@@ -119,6 +119,12 @@ fn status_channels() -> [StatusChannel; 2] {
             title: "What became of a message that is no delivery",
             address: "event.{status}",
             schema: status_schema::event(),
+        },
+        StatusChannel {
+            name: "checkpoint",
+            title: "A signed checkpoint of the audit",
+            address: "checkpoint.{status}",
+            schema: status_schema::checkpoint(),
         },
     ]
 }

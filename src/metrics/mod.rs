@@ -13,6 +13,7 @@ use std::{
 };
 
 use axum::http::{Method, StatusCode};
+use jiff::Timestamp;
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, histogram::Histogram},
@@ -313,6 +314,12 @@ impl Metrics {
             self.0.all.event_silence.get_or_create(&labels).set(seconds);
             self.0.all.event_missing.get_or_create(&labels).set(i64::from(is_missing));
         }
+    }
+
+    /// Checkpoints of the audit were written, or are expected from now on.
+    pub fn checkpointed(&self, at: Timestamp, interval: Duration) {
+        self.0.all.checkpoint_interval.set(interval.as_secs_f64());
+        self.0.all.checkpoint_time.set(at.as_duration().as_secs_f64());
     }
 
     /// The last reload of the configuration was refused or not.

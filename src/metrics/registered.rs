@@ -52,6 +52,8 @@ pub(super) struct Registered {
     pub(super) planned: Family<HourLabels, Gauge>,
     pub(super) planned_overdue: Gauge,
     pub(super) retries_overdue: Gauge,
+    pub(super) checkpoint_time: Gauge<f64, AtomicU64>,
+    pub(super) checkpoint_interval: Gauge<f64, AtomicU64>,
     pub(super) reload_refused: Gauge,
     pub(super) event_silence: Family<EventLabels, Gauge<f64, AtomicU64>>,
     pub(super) event_missing: Family<EventLabels, Gauge>,
@@ -213,6 +215,16 @@ impl Registered {
                 "expected_event_missing",
                 "Whether each expected event has not come for longer than it may",
             ),
+            checkpoint_time: seconds(
+                &mut r,
+                "checkpoint_time",
+                "When checkpoints of the audit were last written, since 1970; 0 without a key",
+            ),
+            checkpoint_interval: seconds(
+                &mut r,
+                "checkpoint_interval",
+                "How often checkpoints of the audit are written; 0 without a key",
+            ),
             reload_refused: register(
                 &mut r,
                 "reload_refused",
@@ -270,6 +282,12 @@ impl Registered {
 fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
+    metric
+}
+
+fn seconds(registry: &mut Registry, name: &str, help: &str) -> Gauge<f64, AtomicU64> {
+    let metric = Gauge::<f64, AtomicU64>::default();
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
     metric
 }
 

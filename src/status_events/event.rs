@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    audit::{BounceKind, Receipt, Record, Status},
+    audit::{BounceKind, Receipt, Record, Status, store::chain::Statement},
     broker::StatusMessage,
     redaction::mask_addresses,
 };
@@ -18,6 +18,7 @@ pub(super) const SOURCE: &str = "/usher";
 pub(super) const PREFIX: &str = "usher.";
 const DELIVERY: &str = "delivery";
 const EVENT: &str = "event";
+const CHECKPOINT: &str = "checkpoint";
 /// Longest reason of a rejection, in characters.
 const MAX_REASON: usize = 500;
 /// Longest part of a routing key that is a route's name, in bytes; a key has 255.
@@ -49,11 +50,11 @@ impl Action {
 #[derive(Debug)]
 pub struct StatusEvent {
     id: String,
-    /// Whether it is about a delivery, else about an event that never became one.
+    /// Whether it is about a delivery, an event that never became one, or a checkpoint of the audit.
     subject_kind: &'static str,
     subject: Option<String>,
     time: Timestamp,
-    data: Data,
+    data: Content,
     number: OnceLock<u64>,
 }
 
@@ -70,7 +71,23 @@ struct CloudEvent<'a> {
     datacontenttype: &'static str,
     instance: &'a str,
     sequence: String,
-    data: &'a Data,
+    data: &'a Content,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Content {
+    About(Box<Data>),
+    Checkpoint(CheckpointData),
+}
+
+/// What an instance signed about a log of the audit.
+#[derive(Debug, Serialize)]
+struct CheckpointData {
+    log: String,
+    size: u64,
+    status: &'static str,
+    note: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -144,53 +161,69 @@ impl StatusEvent {
     /// The status event of a record. `None` if the record is about a status event, which somebody
     /// bound to a source queue: each would cause another one, for ever.
     pub fn of_record(record: &Record) -> Option<Self> {
-        let is_status_event = [DELIVERY, EVENT].iter().any(|kind| {
+        let is_status_event = [DELIVERY, EVENT, CHECKPOINT].iter().any(|kind| {
             let rest = record.event.kind.strip_prefix(PREFIX);
             rest.and_then(|rest| rest.strip_prefix(kind)).is_some_and(|rest| rest.starts_with('.'))
         });
-        (!is_status_event).then(|| Self::new(record, record.id.clone(), record.at))
+        (!is_status_event).then(|| Self::new(record, record.id.clone(), record.at, |_| ()))
     }
 
     /// The status event of an operator's action on a delivery, whose latest record this is.
     pub fn of_action(record: &Record, action: Action, action_id: &str, at: Timestamp) -> Self {
         let status = action.as_str();
-        let mut event =
-            Self::new(record, format!("{}/{status}/{action_id}", record.delivery_id), at);
-        event.data.status = status;
-        event.data.is_final = action != Action::Replayed;
-        event.data.next_attempt_at = None;
-        event
+        let id = format!("{}/{status}/{action_id}", record.delivery_id);
+        Self::new(record, id, at, |data| {
+            data.status = status;
+            data.is_final = action != Action::Replayed;
+            data.next_attempt_at = None;
+        })
     }
 
     /// The status event of a receipt for a delivery, whose latest record this is.
     pub fn of_receipt(record: &Record, receipt: &Receipt) -> Self {
-        let mut event = Self::new(record, receipt.id.clone(), receipt.at);
         let evidence = &receipt.evidence;
-        event.data = Data {
-            status: receipt.status.as_str(),
-            is_final: true,
-            receipt: Some(ReceiptData {
+        Self::new(record, receipt.id.clone(), receipt.at, |data| {
+            data.status = receipt.status.as_str();
+            data.is_final = true;
+            data.receipt = Some(ReceiptData {
                 source: evidence.source.clone(),
                 bounce: receipt.bounce.map(BounceKind::as_str),
                 code: evidence.code,
                 enhanced: evidence.enhanced.clone(),
                 feedback_type: evidence.feedback_type.clone(),
-            }),
-            error: None,
-            smtp: None,
-            next_attempt_at: None,
-            ..event.data
-        };
-        event
+            });
+            data.error = None;
+            data.smtp = None;
+            data.next_attempt_at = None;
+        })
     }
 
-    fn new(record: &Record, id: String, time: Timestamp) -> Self {
+    /// The status event of a signed note; `None` if it is no checkpoint.
+    pub fn of_checkpoint(note: &str) -> Option<Self> {
+        let Statement { log, size, kind, at } = Statement::of(note)?;
+        Some(Self {
+            id: format!("{log}/{size}/{kind}"),
+            subject_kind: CHECKPOINT,
+            subject: None,
+            time: at,
+            number: OnceLock::new(),
+            data: Content::Checkpoint(CheckpointData {
+                log,
+                size,
+                status: kind,
+                note: note.to_owned(),
+            }),
+        })
+    }
+
+    fn new(record: &Record, id: String, time: Timestamp, change: impl FnOnce(&mut Data)) -> Self {
         let is_rejection = record.status == Status::Rejected;
         let route = Some(record.route.clone()).filter(|route| !route.is_empty());
         let correlation = record.correlation.iter();
         let correlation: BTreeMap<_, _> =
             correlation.map(|(name, value)| (name.clone(), mask_addresses(value))).collect();
         let subject = correlation.get("booking_id").or_else(|| correlation.values().next());
+        let subject = subject.filter(|subject| !subject.is_empty()).cloned();
         let error = record.error.as_ref().map(|error| ErrorData {
             kind: error.kind.clone(),
             reason: is_rejection
@@ -202,42 +235,49 @@ impl StatusEvent {
             code: smtp.code,
             enhanced: smtp.enhanced.clone(),
         });
+        let subject_kind = if route.is_some() { DELIVERY } else { EVENT };
+        let mut data = Data {
+            delivery_id: record.delivery_id.to_string(),
+            event: EventData {
+                id: record.event.id.clone(),
+                kind: mask_addresses(&record.event.kind),
+                source: record.event.source.clone(),
+                time: record.event.time,
+            },
+            route,
+            channel: record.channel.map(crate::routing::ChannelKind::as_str),
+            status: record.status.as_str(),
+            is_final: record.is_final,
+            attempt: record.attempt,
+            error,
+            smtp,
+            receipt: None,
+            message_id: record.message_id.clone(),
+            correlation,
+            next_attempt_at: record.due,
+            trace_id: record.trace_id.clone(),
+        };
+        change(&mut data);
         Self {
             id,
-            subject_kind: if route.is_some() { DELIVERY } else { EVENT },
-            subject: subject.filter(|subject| !subject.is_empty()).cloned(),
+            subject_kind,
+            subject,
             time,
             number: OnceLock::new(),
-            data: Data {
-                delivery_id: record.delivery_id.to_string(),
-                event: EventData {
-                    id: record.event.id.clone(),
-                    kind: mask_addresses(&record.event.kind),
-                    source: record.event.source.clone(),
-                    time: record.event.time,
-                },
-                route,
-                channel: record.channel.map(crate::routing::ChannelKind::as_str),
-                status: record.status.as_str(),
-                is_final: record.is_final,
-                attempt: record.attempt,
-                error,
-                smtp,
-                receipt: None,
-                message_id: record.message_id.clone(),
-                correlation,
-                next_attempt_at: record.due,
-                trace_id: record.trace_id.clone(),
-            },
+            data: Content::About(Box::new(data)),
         }
     }
 
     /// The message, with the number that `next` gives unless it has one.
     pub(super) fn message(&self, instance: &str, next: impl FnOnce() -> u64) -> StatusMessage {
         let number = *self.number.get_or_init(next);
-        let mut key = format!("{}.{}", self.subject_kind, self.data.status);
+        let (status, route) = match &self.data {
+            Content::About(data) => (data.status, data.route.as_ref()),
+            Content::Checkpoint(data) => (data.status, None),
+        };
+        let mut key = format!("{}.{status}", self.subject_kind);
         let kind = format!("{PREFIX}{key}");
-        if let Some(route) = &self.data.route {
+        if let Some(route) = route {
             let cut = (0..=route.len().min(MAX_ROUTE)).rev().find(|at| route.is_char_boundary(*at));
             key = format!("{key}.{}", &route[..cut.unwrap_or(0)]);
         }
@@ -293,6 +333,20 @@ mod tests {
         let message = event.message("i", || 7);
         let body = serde_json::from_slice(&message.body).unwrap();
         (message, body)
+    }
+
+    #[test]
+    fn a_checkpoint_keeps_its_signed_note() {
+        let note = "usher.audit/i/60\n7\n-\nhead 00\n";
+        assert!(StatusEvent::of_checkpoint(note).is_none());
+        let head = "0".repeat(64);
+        let text = format!(
+            "usher.audit/i/60\n7\n-\nhead {head}\npurge_at 2027-01-01T00:00:00Z\nat 2026-01-01T00:00:00Z\nkind close\n"
+        );
+        let note = format!("{text}\n\u{2014} usher c2lnbmVk\n");
+        let (message, body) = sent(&StatusEvent::of_checkpoint(&note).unwrap());
+        assert_eq!((&*message.key, &*message.kind), ("checkpoint.close", "usher.checkpoint.close"));
+        assert_eq!((&*message.id, &body["data"]["note"]), ("i/60/7/close", &json!(note)));
     }
 
     #[test]

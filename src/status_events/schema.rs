@@ -29,6 +29,30 @@ pub(crate) fn event() -> Value {
     cloudevent("event", &event_statuses(), &[])
 }
 
+/// A signed checkpoint of the audit.
+pub(crate) fn checkpoint() -> Value {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let kinds = ["open", "interval", "close"];
+    let mut schema = cloudevent("checkpoint", &kinds, &[]);
+    let properties = &mut schema["properties"];
+    properties["id"]["description"] = json!("Log, size and kind of the checkpoint.");
+    properties["time"] = moment("When it was signed.");
+    if let Some(properties) = properties.as_object_mut() {
+        properties.remove("subject");
+    }
+    properties["data"] = json!({
+        "type": "object",
+        "required": ["log", "size", "status", "note"],
+        "properties": {
+            "log": text("Name of the log."),
+            "size": {"type": "integer", "minimum": 0, "description": "The log's last number."},
+            "status": {"enum": kinds, "description": "Whether the log begins, goes on or has ended."},
+            "note": text("The signed note (c2sp.org/signed-note), to be kept for usher audit verify."),
+        },
+    });
+    schema
+}
+
 fn cloudevent(about: &str, statuses: &[&str], required: &[&str]) -> Value {
     let types: Vec<String> =
         statuses.iter().map(|status| format!("{PREFIX}{about}.{status}")).collect();

@@ -22,6 +22,7 @@ use usher::{
 use crate::{
     conformance::endpoint,
     dead_letters::run,
+    status_events::{LISTENER, STATUS, assert_kept_to_the_contract, bodies},
     support::{
         events::{BOOKINGS, booking},
         eventually, exported,
@@ -239,6 +240,44 @@ async fn a_daemon_chains_its_records_and_a_person_is_forgotten_without_a_break()
     let printed = run(&chained, 1, &["audit", "verify", "--checkpoints", &file]).await;
     assert!(printed.contains("missing, and not by rule: 1\u{2013}2"), "{printed}");
     assert!(printed.contains("missing, and not by rule: 1\u{2013}3"), "{printed}");
+}
+
+#[tokio::test]
+async fn checkpoints_wait_for_their_file_and_are_status_events() {
+    let world = World::new().await;
+    let folder = world.folder().join("worm");
+    let file = folder.join("checkpoints.ndjson");
+    let settings = world
+        .usher()
+        .set("CHECKPOINT_KEY", CHECKPOINT_KEY)
+        .set("CHECKPOINT_INTERVAL", "1s")
+        .set("CHECKPOINT_FILE", file.display().to_string())
+        .set("STATUS_EVENTS", "on");
+    let usher = settings.start().await;
+    world.broker.bind(LISTENER, STATUS, "checkpoint.#").await;
+    eventually("it says so", async || usher.find_log("CHECKPOINT_FILE can't be written").pop())
+        .await;
+    world.broker.publish(BOOKINGS, booking("evt-1", "ana@example.com").to_string()).await;
+    world.until_records(1).await;
+    eventually("it is stated", async || {
+        let found = world.all("checkpoints").await;
+        found.iter().any(|it| text(it, "kind") == "interval").then_some(())
+    })
+    .await;
+    std::fs::create_dir(&folder).expect("a folder");
+    let stated = |notes: &str| ["kind open", "kind interval"].iter().all(|it| notes.contains(it));
+    eventually("all are written later", async || {
+        std::fs::read_to_string(&file).ok().filter(|notes| stated(notes))
+    })
+    .await;
+    let events = bodies(&world.broker.take(LISTENER, 3).await);
+    assert_kept_to_the_contract(&events);
+    let of_kind = |kind: &str| events.iter().find(|it| it["data"]["status"] == kind);
+    let note = &of_kind("interval").unwrap_or_else(|| panic!("{events:?}"))["data"]["note"];
+    let kept = world.folder().join("kept.ndjson");
+    std::fs::write(&kept, json!({"note": note}).to_string()).expect("a file");
+    let report = verify(&settings, &world, &["--checkpoints", &kept.display().to_string()]).await;
+    assert_eq!((&report["whole"], &report["unsigned_outside"]), (&json!(true), &json!(0)));
 }
 
 #[tokio::test]

@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
-use crate::support::{
-    events::{BOOKINGS, booking},
-    eventually, exported,
-    smtp::{Phase, SmtpServer},
-    world::World,
+use crate::{
+    dead_letters::run,
+    support::{
+        events::{BOOKINGS, booking},
+        eventually, exported,
+        smtp::{Phase, SmtpServer},
+        world::{CHECKPOINT_KEY, World},
+    },
 };
 
 const DASHBOARD: &str = include_str!("../../deploy/grafana/usher.json");
@@ -28,13 +31,14 @@ async fn dashboard_and_alerts_name_what_there_is_and_the_docs_explain_it() {
     let routes = world.folder().join("routes.toml");
     std::fs::write(&routes, "[[expect]]\nevent = 'payment.success'\nwithin = '1h'")
         .expect("written");
-    let usher = world.usher().smtp(&smtp);
-    let usher = usher
+    let settings = world
+        .usher()
+        .smtp(&smtp)
+        .set("CHECKPOINT_KEY", CHECKPOINT_KEY)
         .set("ROUTES_FILE", routes.display().to_string())
         .set("STREAM_URL", exported("TEST_REDIS_URL"))
-        .set("STREAM_KEYS", world.name())
-        .start()
-        .await;
+        .set("STREAM_KEYS", world.name());
+    let usher = settings.start().await;
     for recipient in ["nobody@example.com", "user@example.com"] {
         world.broker.publish(BOOKINGS, booking(recipient, recipient).to_string()).await;
     }
@@ -42,6 +46,7 @@ async fn dashboard_and_alerts_name_what_there_is_and_the_docs_explain_it() {
     let entries = format!("usher_stream_entries{{stream=\"{}\"}} 0", world.name());
     let lines = [
         entries.as_str(),
+        "usher_checkpoint_interval_seconds 600.0",
         "usher_expected_event_missing{event_type=\"payment.success\"} 0",
         "usher_queue_messages{queue=\"usher.dead\"} 1",
         "usher_queue_messages{queue=\"usher.poison\"} 1",
@@ -58,6 +63,13 @@ async fn dashboard_and_alerts_name_what_there_is_and_the_docs_explain_it() {
     })
     .await;
     assert!(!metrics.contains("example.com") && !metrics.contains("BOOK-1"), "{metrics}");
+
+    let textfile = world.folder().join("usher_audit.prom").display().to_string();
+    run(&settings, 0, &["audit", "verify", "--textfile", &textfile]).await;
+    let verified = std::fs::read_to_string(textfile).expect("the metrics of verify");
+    assert!(verified.contains("\nusher_audit_whole 1\n"), "{verified}");
+    assert!(verified.contains("\nusher_audit_verified_records 3\n"), "{verified}");
+    let metrics = metrics + &verified;
 
     let shown = named(&metrics);
     for name in named(DASHBOARD).union(&named(ALERTS)) {

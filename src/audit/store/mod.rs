@@ -112,18 +112,24 @@ impl MongoAudit {
         Ok(hello.get_datetime("localTime").map_err(failed)?.timestamp_millis())
     }
 
-    /// States how long this instance's logs are, and closes those of instances that died; the signed notes.
+    /// States how long this instance's logs and that of actions are, and closes those of instances that died. The
+    /// signed notes; those that could not be given out before are among them.
     pub async fn checkpoint(&self) -> Result<Vec<String>, AuditError> {
         let Some(chain) = &self.chain else { return Ok(Vec::new()) };
-        let mut notes = chain.checkpoint().await?;
-        notes.extend(chain.close_dead().await?);
-        Ok(notes)
+        chain.checkpoint().await
     }
 
     /// Closes this instance's logs: no record is written any more.
     pub async fn close_logs(&self) -> Result<Vec<String>, AuditError> {
         let Some(chain) = &self.chain else { return Ok(Vec::new()) };
         chain.close().await
+    }
+
+    /// Notes that could not be given out.
+    pub fn put_back(&self, notes: Vec<String>) {
+        if let Some(chain) = &self.chain {
+            chain.put_back(notes);
+        }
     }
 
     pub async fn ping(&self) -> Result<(), AuditError> {

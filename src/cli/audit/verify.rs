@@ -38,6 +38,9 @@ pub(in crate::cli) struct VerifyArgs {
     /// Ed25519 public key in PEM; may be given several times. Default: that of `CHECKPOINT_KEY`.
     #[arg(long, value_name = "FILE")]
     public_key: Vec<PathBuf>,
+    /// Write the result as metrics of Prometheus into FILE, for the textfile collector of `node_exporter`.
+    #[arg(long, value_name = "FILE")]
+    textfile: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -60,6 +63,11 @@ impl AuditCli {
         bar.finish_and_clear();
         let report = report.map_err(Failure::unavailable)?;
         let is_whole = report.is_whole() && unsigned == 0;
+        if let Some(path) = &args.textfile {
+            write_metrics(path, &report, is_whole)
+                .with_context(|| path.display().to_string())
+                .map_err(|error| Failure::new(EXIT_DATA, error))?;
+        }
         if args.json {
             let shown = json!({
                 "whole": is_whole, "since": report.since, "logs": report.logs,
@@ -104,6 +112,36 @@ fn read_checkpoints(path: &Path, keys: &PublicKeys, outside: &mut Notes) -> anyh
         unsigned += u64::from(!is_signed);
     }
     Ok(unsigned)
+}
+
+/// In one step, so that nobody reads half of it. Whoever collects it is another user.
+fn write_metrics(path: &Path, report: &Report, is_whole: bool) -> std::io::Result<()> {
+    let records: u64 = report.logs.iter().map(|log| log.records).sum();
+    let not_covered = report.not_covered.before
+        + report.not_covered.later
+        + report.actions_not_covered.before
+        + report.actions_not_covered.later;
+    let now = Timestamp::now().as_second();
+    let mut text = String::new();
+    for (name, help, value) in [
+        ("whole", "Whether usher audit verify found the audit whole", i64::from(is_whole)),
+        ("verified_time_seconds", "When usher audit verify ended, since 1970", now),
+        ("verified_records", "Records and actions that were verified", saturated(records)),
+        ("not_covered_records", "Records and actions that are in no chain", saturated(not_covered)),
+    ] {
+        let name = format!("usher_audit_{name}");
+        text += &format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+    }
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let unfinished = folder.join(name);
+    std::fs::write(&unfinished, text)?;
+    std::fs::rename(unfinished, path)
+}
+
+fn saturated(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn print_report(report: &Report, unsigned: u64) {

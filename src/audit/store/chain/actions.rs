@@ -144,37 +144,33 @@ pub(super) struct StatedActions {
 }
 
 impl ChainWriter {
-    /// Opens the log of actions, or states how long it is if nobody did; the notes.
-    pub(crate) async fn checkpoint_actions(&self) -> Result<Vec<String>, AuditError> {
-        let mut notes = Vec::new();
+    /// Opens the log of actions, or states how long it is if nobody did.
+    pub(super) async fn checkpoint_actions(&self) -> Result<(), AuditError> {
         if !self.actions.is_opened.load(Ordering::Relaxed) {
             let root = Some(Tree::default().root());
-            notes.extend(self.state_actions(Kind::Open, 0, genesis(ACTION_LOG), root).await?);
+            self.state_actions(Kind::Open, 0, genesis(ACTION_LOG), root).await?;
             self.actions.is_opened.store(true, Ordering::Relaxed);
         }
         if let Some(Last { seq, hash }) = last(&self.database).await?
             && seq > self.actions.size.load(Ordering::Relaxed)
         {
-            notes.extend(self.state_actions(Kind::Interval, seq, hash, None).await?);
+            self.state_actions(Kind::Interval, seq, hash, None).await?;
             self.actions.size.store(seq, Ordering::Relaxed);
         }
-        Ok(notes)
+        Ok(())
     }
 
-    /// `None` if another instance stated it.
     async fn state_actions(
         &self,
         kind: Kind,
         size: u64,
         head: Hash,
         root: Option<Hash>,
-    ) -> Result<Option<String>, AuditError> {
+    ) -> Result<(), AuditError> {
         let end =
             End { log: ACTION_LOG.to_owned(), size, head, purge_at: timestamp(purge_at(size)) };
         let at = timestamp(crate::clock::now().as_millisecond());
         let checkpoint = Checkpoint { end, root, at, kind, after: Vec::new() };
-        let note = checkpoint.sign(&self.signer);
-        let is_new = self.store(checkpoint, note.clone()).await.map_err(failed)?;
-        Ok(is_new.then_some(note))
+        self.store(checkpoint).await.map_err(failed)
     }
 }

@@ -22,7 +22,7 @@ use mongodb::{
 use self::tree::digest;
 pub(super) use self::{actions::ActionLog, write::ChainWriter};
 pub use self::{
-    note::{PublicKeys, Signer},
+    note::{PublicKeys, Signer, Statement},
     report::{Finding, FindingKind, LogReport, NotCovered, Notes, Report},
 };
 use crate::clients::mongo::{index, purge_index};

@@ -106,6 +106,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Open, Self::Interval, Self::Close];
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -159,7 +161,11 @@ impl Checkpoint {
 
     /// `None` if it is not signed by one of the keys, or is something else.
     pub(super) fn read(note: &str, keys: &PublicKeys) -> Option<Self> {
-        let mut lines = keys.text(note)?.lines();
+        Self::parse(keys.text(note)?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
         let log = lines.next()?.strip_prefix(CHECKPOINT)?.to_owned();
         let size = lines.next()?.parse().ok()?;
         let root = match lines.next()? {
@@ -170,8 +176,7 @@ impl Checkpoint {
         let purge_at = value(lines.next()?, "purge_at ")?;
         let at = value(lines.next()?, "at ")?;
         let kind = lines.next()?.strip_prefix("kind ")?;
-        let kind =
-            [Kind::Open, Kind::Interval, Kind::Close].into_iter().find(|it| it.as_str() == kind)?;
+        let kind = Kind::ALL.into_iter().find(|it| it.as_str() == kind)?;
         let after = lines.map(|line| {
             let mut parts = line.strip_prefix("after ")?.split(' ');
             Some(End {
@@ -183,6 +188,25 @@ impl Checkpoint {
         });
         let after = after.collect::<Option<_>>()?;
         Some(Self { end: End { log, size, head, purge_at }, root, at, kind, after })
+    }
+}
+
+/// What a signed checkpoint says, for who has it from usher itself.
+#[derive(Debug)]
+pub struct Statement {
+    pub log: String,
+    pub size: u64,
+    /// `open`, `interval` or `close`.
+    pub kind: &'static str,
+    pub at: Timestamp,
+}
+
+impl Statement {
+    /// Reads a note without verifying it; `None` if it is no checkpoint.
+    pub fn of(note: &str) -> Option<Self> {
+        let (text, _) = note.rsplit_once("\n\n")?;
+        let Checkpoint { end, at, kind, .. } = Checkpoint::parse(text)?;
+        Some(Self { log: end.log, size: end.size, kind: kind.as_str(), at })
     }
 }
 

@@ -4,8 +4,8 @@
 //! before any other gets one, so no log has a gap that nobody can explain.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
+    sync::{Arc, Mutex as PlainMutex, PoisonError},
 };
 
 use futures_util::TryStreamExt;
@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::{
     CHECKPOINTS, Hash, Signer, VOIDS,
-    actions::StatedActions,
+    actions::{ACTION_LOG, StatedActions},
     document, genesis,
     note::{Checkpoint, End, Kind, PublicKeys, Reason, Void},
     record::{Link, seal},
@@ -38,6 +38,8 @@ pub(crate) struct ChainWriter {
     random: SystemRandom,
     state: Mutex<State>,
     pub(super) actions: StatedActions,
+    /// Notes that nobody has taken yet.
+    notes: PlainMutex<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -51,8 +53,6 @@ struct State {
     /// Voids that may or may not be stored.
     voids: Vec<RawDocumentBuf>,
     is_closed: bool,
-    /// Notes of logs that were opened since the last checkpoint.
-    opened: Vec<String>,
 }
 
 pub(super) struct Log {
@@ -74,6 +74,9 @@ pub(super) struct Numbered {
     pub(super) void: Void,
 }
 
+/// Notes that are kept for who could not take them. Later ones say more.
+const MOST_NOTES: usize = 10_000;
+
 type Answers = HashMap<String, Result<bool, InsertError>>;
 
 impl ChainWriter {
@@ -86,6 +89,7 @@ impl ChainWriter {
             random: SystemRandom::new(),
             state: Mutex::default(),
             actions: StatedActions::default(),
+            notes: PlainMutex::default(),
         }
     }
 
@@ -128,12 +132,10 @@ impl ChainWriter {
                 continue;
             }
             let kept = record.purge_at.as_second() - record.at.as_second();
-            if !state.logs.contains_key(&kept) {
-                let (log, note) = self.open(kept).await?;
-                state.opened.push(note);
-                state.logs.insert(kept, log);
-            }
-            let Some(log) = state.logs.get_mut(&kept) else { continue };
+            let log = match state.logs.entry(kept) {
+                Entry::Occupied(log) => log.into_mut(),
+                Entry::Vacant(place) => place.insert(self.open(kept).await?),
+            };
             match log.append(record, &self.random) {
                 Ok((numbered, document)) => {
                     state.numbered.push(numbered);
@@ -243,15 +245,14 @@ impl ChainWriter {
     }
 
     /// Opens a log, which names the ends of those that no other names yet.
-    async fn open(&self, kept: i64) -> Result<(Log, String), InsertError> {
+    async fn open(&self, kept: i64) -> Result<Log, InsertError> {
         let log = Log::new(format!("{}/{kept}", self.instance));
         let unavailable =
             |error: mongodb::error::Error| InsertError::Unavailable(of_mongodb(&error));
         let after = self.ends().await.map_err(unavailable)?;
         let checkpoint = Checkpoint { after, ..log.checkpoint(Kind::Open) };
-        let note = checkpoint.sign(&self.signer);
-        self.store(checkpoint, note.clone()).await?;
-        Ok((log, note))
+        self.store(checkpoint).await?;
+        Ok(log)
     }
 
     async fn ends(&self) -> Result<Vec<End>, mongodb::error::Error> {
@@ -273,65 +274,76 @@ impl ChainWriter {
         Ok(ends)
     }
 
-    /// Stores a checkpoint; whether it is new.
-    pub(super) async fn store(
-        &self,
-        checkpoint: Checkpoint,
-        note: String,
-    ) -> Result<bool, InsertError> {
+    /// Signs a checkpoint and stores it.
+    pub(super) async fn store(&self, checkpoint: Checkpoint) -> Result<(), InsertError> {
+        let note = checkpoint.sign(&self.signer);
         let Checkpoint { end: End { log, size, .. }, at, kind, after, .. } = checkpoint;
         let after: Vec<String> = after.into_iter().map(|end| end.log).collect();
         let document = document(&doc! {
             "_id": format!("{log}/{size}/{}", kind.as_str()),
-            "log": log,
+            "log": &log,
             "size": i64::try_from(size).unwrap_or(i64::MAX),
             "kind": kind.as_str(),
             "at": date(at),
             "after": after,
-            "note": note,
+            "note": &note,
         });
+        let is_shared = log == ACTION_LOG;
         let checkpoints = self.database.collection::<RawDocumentBuf>(CHECKPOINTS);
         let stored = insert_serialized(&checkpoints, &Vec::from_iter(document)).await.pop();
-        stored.unwrap_or(Ok(false))
+        // What is there already may be of an earlier try, except in the log of all.
+        if stored.unwrap_or(Ok(false))? || !is_shared {
+            self.put_back(vec![note]);
+        }
+        Ok(())
     }
 
-    /// States how long each log is, if it has grown; the notes. With [`Kind::Close`] nothing is written any more.
-    async fn state_all(&self, kind: Kind) -> Result<Vec<String>, AuditError> {
-        let (mut checkpoints, mut notes) = (Vec::new(), Vec::new());
-        {
+    /// States how long each log is, if it has grown. With [`Kind::Close`] nothing is written any more.
+    async fn state_all(&self, kind: Kind) -> Result<(), AuditError> {
+        let checkpoints: Vec<_> = {
             let mut state = self.state.lock().await;
             if let (_, Some(failure)) = self.settle(&mut state).await {
                 return Err(AuditError(failure.into()));
             }
             state.is_closed |= kind == Kind::Close;
-            notes.append(&mut state.opened);
-            for log in state.logs.values_mut() {
-                if kind == Kind::Interval && log.stated == log.size {
-                    continue;
-                }
-                log.stated = log.size;
-                checkpoints.push(log.checkpoint(kind));
+            let logs = state.logs.iter();
+            let grown = logs.filter(|(_, log)| kind == Kind::Close || log.stated != log.size);
+            grown.map(|(kept, log)| (*kept, log.checkpoint(kind))).collect()
+        };
+        for (kept, checkpoint) in checkpoints {
+            let size = checkpoint.end.size;
+            self.store(checkpoint).await.map_err(|error| AuditError(error.into()))?;
+            if let Some(log) = self.state.lock().await.logs.get_mut(&kept) {
+                log.stated = size;
             }
         }
-        for checkpoint in checkpoints {
-            let note = checkpoint.sign(&self.signer);
-            let stored = self.store(checkpoint, note.clone()).await;
-            stored.map_err(|error| AuditError(error.into()))?;
-            notes.push(note);
-        }
-        Ok(notes)
+        Ok(())
     }
 
+    /// States how long all logs are; the notes that were not taken yet.
     pub(crate) async fn checkpoint(&self) -> Result<Vec<String>, AuditError> {
-        let mut notes = self.state_all(Kind::Interval).await?;
-        notes.extend(self.checkpoint_actions().await?);
-        Ok(notes)
+        self.state_all(Kind::Interval).await?;
+        self.checkpoint_actions().await?;
+        self.close_dead().await?;
+        Ok(self.take_notes())
     }
 
     pub(crate) async fn close(&self) -> Result<Vec<String>, AuditError> {
-        let mut notes = self.state_all(Kind::Close).await?;
-        notes.extend(self.checkpoint_actions().await?);
-        Ok(notes)
+        self.state_all(Kind::Close).await?;
+        self.checkpoint_actions().await?;
+        Ok(self.take_notes())
+    }
+
+    fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// They are taken the next time.
+    pub(crate) fn put_back(&self, notes: Vec<String>) {
+        let mut all = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(notes);
+        let surplus = all.len().saturating_sub(MOST_NOTES);
+        all.drain(..surplus);
     }
 }
 
