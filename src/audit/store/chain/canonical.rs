@@ -1,8 +1,6 @@
 //! The canonical form of a value: bytes that don't depend on the order of fields or on how a driver prints
 //! numbers. docs/evidence.md describes it.
 
-use std::io::Write;
-
 use mongodb::bson::{RawBsonRef, RawDocument};
 
 /// A document that can't be read, or has a type that usher never writes.
@@ -14,7 +12,7 @@ pub(super) struct Malformed;
 pub(super) type Fields<'d> = Vec<(&'d str, RawBsonRef<'d>)>;
 
 pub(super) fn fields(document: &RawDocument) -> Result<Fields<'_>, Malformed> {
-    let mut fields = Vec::with_capacity(32);
+    let mut fields = Vec::with_capacity(document.as_bytes().len() / 48 + 4);
     for field in document {
         let (name, value) = field.map_err(|_| Malformed)?;
         fields.push((name.as_str(), value));
@@ -60,7 +58,7 @@ pub(super) fn put(out: &mut Vec<u8>, value: RawBsonRef<'_>) -> Result<(), Malfor
         RawBsonRef::Int64(number) => put_integer(out, number),
         RawBsonRef::Double(number) => {
             out.push(b'd');
-            out.extend_from_slice(hex::encode(number.to_be_bytes()).as_bytes());
+            put_hex(out, &number.to_be_bytes());
         }
         RawBsonRef::DateTime(time) => put_time(out, time.timestamp_millis()),
         RawBsonRef::String(text) => put_text(out, text),
@@ -83,14 +81,37 @@ pub(super) fn put(out: &mut Vec<u8>, value: RawBsonRef<'_>) -> Result<(), Malfor
 }
 
 fn put_length(out: &mut Vec<u8>, tag: u8, length: usize) {
-    // Writing to a vector never fails.
     out.push(tag);
-    let _ = write!(out, "{length}:");
+    put_digits(out, length as u64);
+    out.push(b':');
 }
 
 fn put_decimal(out: &mut Vec<u8>, tag: u8, number: i64) {
     out.push(tag);
-    let _ = write!(out, "{number};");
+    if number < 0 {
+        out.push(b'-');
+    }
+    put_digits(out, number.unsigned_abs());
+    out.push(b';');
+}
+
+/// In decimal. `write!` would take a fifth of the time of a record.
+fn put_digits(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    while number > 0 || first == digits.len() {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    out.extend_from_slice(&digits[first..]);
+}
+
+/// In lower case.
+pub(super) fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
+    out.extend(bytes.iter().flat_map(digits));
 }
 
 #[cfg(test)]
@@ -121,6 +142,10 @@ mod tests {
         assert_eq!(form(&one), expected);
         assert_eq!(form(&other), expected);
         assert_ne!(form(&doc! {"a": 1}), form(&doc! {"a": 1.0}));
+        let extremes = doc! {"a": [0, 10, i64::MIN, i64::MAX], "t": "x".repeat(10)};
+        let expected =
+            "{s1:a[i0;i10;i-9223372036854775808;i9223372036854775807;]s1:ts10:xxxxxxxxxx}";
+        assert_eq!(form(&extremes), expected);
     }
 
     fn null_of() -> bson::Bson {

@@ -10,7 +10,9 @@ use ring::{hmac, rand::SecureRandom};
 use super::{
     Hash,
     actions::ACTION_LOG,
-    canonical::{Fields, Malformed, fields, put, put_fields, put_integer, put_text, put_time},
+    canonical::{
+        Fields, Malformed, fields, put, put_fields, put_hex, put_integer, put_text, put_time,
+    },
     tree::digest,
 };
 use crate::redaction::ERASED;
@@ -101,13 +103,19 @@ impl Committed {
         }
     }
 
-    fn commit(&self, salt: &[u8], value: RawBsonRef<'_>) -> Result<Hash, Malformed> {
-        let mut input = Vec::with_capacity(512);
-        put_text(&mut input, self.name.as_str());
-        put(&mut input, value)?;
+    /// The input is written to `input`, which may hold another one.
+    fn commit(
+        &self,
+        salt: &[u8],
+        value: RawBsonRef<'_>,
+        input: &mut Vec<u8>,
+    ) -> Result<Hash, Malformed> {
+        input.clear();
+        put_text(input, self.name.as_str());
+        put(input, value)?;
         let mut hash = Hash::default();
         let key = hmac::Key::new(hmac::HMAC_SHA256, salt);
-        hash.copy_from_slice(hmac::sign(&key, &input).as_ref());
+        hash.copy_from_slice(hmac::sign(&key, input).as_ref());
         Ok(hash)
     }
 
@@ -135,10 +143,10 @@ pub(super) fn seal(
     let mut randomness = [0; SALT * OF_RECORDS.len()];
     random.fill(&mut randomness).map_err(|_| Malformed)?;
     let (mut commitments, mut salts) = (RawDocumentBuf::new(), RawDocumentBuf::new());
-    let known = fields(record)?;
+    let (known, mut input) = (fields(record)?, Vec::with_capacity(512));
     for (one, salt) in committed_in(&link.log).iter().zip(randomness.chunks_exact(SALT)) {
         let Some(value) = one.of(&known) else { continue };
-        commitments.append(one.name, binary(&one.commit(salt, value)?));
+        commitments.append(one.name, binary(&one.commit(salt, value, &mut input)?));
         salts.append(one.name, binary(salt));
     }
     let hash = hash(link, &commitments, &known)?;
@@ -170,7 +178,8 @@ fn hash(link: &Link, commitments: &RawDocument, record: &Fields<'_>) -> Result<H
     put_text(&mut out, "log");
     put_text(&mut out, &link.log);
     put_text(&mut out, "prev");
-    put_text(&mut out, &hex::encode(link.prev));
+    out.extend_from_slice(b"s64:");
+    put_hex(&mut out, &link.prev);
     put_text(&mut out, "prev_purge_at");
     put_time(&mut out, link.prev_purge_at);
     put_text(&mut out, "record");
@@ -263,7 +272,7 @@ fn compare(
     if hash(&record.link, commitments, &known).map_err(|_| UNREADABLE)? != record.hash {
         return Err("its hash does not fit its fields");
     }
-    let mut is_erased = false;
+    let (mut is_erased, mut input) = (false, Vec::with_capacity(512));
     for one in committed_in(&record.link.log) {
         let value = one.of(&known);
         let Some(commitment) = bytes(commitments, one.name) else {
@@ -274,7 +283,7 @@ fn compare(
         };
         match (bytes(salts, one.name), value) {
             (Some(salt), Some(value)) => {
-                if one.commit(salt, value).map_err(|_| UNREADABLE)? != *commitment {
+                if one.commit(salt, value, &mut input).map_err(|_| UNREADABLE)? != *commitment {
                     return Err("a value is not the one that was committed to");
                 }
             }
