@@ -76,6 +76,7 @@ impl Line {
         let outgoing = Outgoing {
             recipient: "guest0@example.test".to_owned(),
             message_id: "<bench@example.test>".to_owned(),
+            date: None,
             rendered: render(&event, &delivery, &bound),
             extras: Extras::default(),
         };

@@ -62,6 +62,7 @@ impl Line {
         let outgoing = Outgoing {
             recipient: recipient.to_owned(),
             message_id: "<fuzz@example.test>".to_owned(),
+            date: None,
             rendered,
             extras: Extras { reply_to, ..Extras::default() },
         };

@@ -182,7 +182,7 @@ pub(crate) fn load_with(
             // Told already.
             (Err(()), ..) => continue,
         };
-        match own.and_then(|sender| with_return_path(sender, relay, &identity)) {
+        match own.and_then(|sender| of_relay(sender, relay, &identity)) {
             Ok(sender) => relay_senders.push(sender),
             Err(fault) => faults.push(format!("relay {}: {fault}", relay.name)),
         }
@@ -259,7 +259,13 @@ fn own_sender(
     }
 }
 
-fn with_return_path(sender: Sender, relay: &Relay, identity: &Identity) -> Result<Sender, String> {
+/// The sender for mail over this relay.
+fn of_relay(sender: Sender, relay: &Relay, identity: &Identity) -> Result<Sender, String> {
+    let sender = match &relay.smtp.idempotency_header {
+        Some(name) => sender.with_idempotency_header(name),
+        None => Ok(sender),
+    };
+    let sender = sender.map_err(|reason| format!("SMTP_IDEMPOTENCY_HEADER {reason}"))?;
     let Some(address) = &relay.bounce_address else { return Ok(sender) };
     let path = ReturnPath::new(address, identity.clone());
     Ok(sender.returning_to(path.map_err(|reason| format!("BOUNCE_ADDRESS {reason}"))?))

@@ -15,7 +15,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use receipt::{BounceKind, Evidence, Receipt, ReceiptStatus};
-pub use record::{DeliveryError, EventRef, MessageRef, Record, Smtp, Status, TemplateRef, Timings};
+pub use record::{
+    DeliveryError, EventRef, MessageRef, Record, Repeatable, Smtp, Status, TemplateRef, Timings,
+};
 pub use suppression::{Suppression, SuppressionList, SuppressionReason};
 
 use self::store::{

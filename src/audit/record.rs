@@ -194,6 +194,18 @@ pub struct MessageRef {
     /// SHA-256 in hex of subject, HTML and text. `None` where they have secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_sha256: Option<String>,
+    /// Of a mail of unknown outcome that its relay recognises when it comes again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeatable: Option<Repeatable>,
+}
+
+/// How a mail can be sent again as the same one: its relay recognises the idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeatable {
+    /// Its `Date`, to the second.
+    pub date: Timestamp,
+    /// When the relay may have forgotten the key.
+    pub until: Timestamp,
 }
 
 /// Outcome of an attempt.

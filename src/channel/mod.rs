@@ -7,7 +7,7 @@ pub(crate) mod replaceable;
 pub mod simulated;
 pub mod sms;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -23,6 +23,8 @@ pub struct Outgoing {
     pub rendered: Rendered,
     /// The same for every attempt at this delivery.
     pub message_id: String,
+    /// Its date, where it repeats an earlier attempt or may be repeated; `None`: now.
+    pub date: Option<Timestamp>,
     pub extras: Extras,
 }
 
@@ -127,6 +129,11 @@ pub trait Channel: Send + Sync {
 pub trait Slot: Send {
     /// The relay that it is on, where there are several.
     fn relay(&self) -> Option<&str> {
+        None
+    }
+
+    /// How long its server recognises a mail that comes again, by the idempotency key.
+    fn idempotency_window(&self) -> Option<Duration> {
         None
     }
 

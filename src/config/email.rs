@@ -143,6 +143,9 @@ pub(super) fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
     let rate = r.read("SMTP_RATE", v::send_rate);
     let pipelining = r.value("SMTP_PIPELINING", v::boolean);
     let ehlo_name = r.read("SMTP_EHLO_NAME", v::ehlo_name);
+    let idempotency_header = r.read("SMTP_IDEMPOTENCY_HEADER", v::own_header);
+    let idempotency_window =
+        r.value("SMTP_IDEMPOTENCY_WINDOW", v::duration_in(MILLISECOND..=168 * HOUR));
     let server = server
         .or_else(|| provider.map(ToOwned::to_owned))
         .or_else(|| credentials.is_some().then(|| LOGIN_SERVER.to_owned()))?;
@@ -163,6 +166,8 @@ pub(super) fn smtp(r: &mut Reader, username: Option<String>) -> Option<Smtp> {
         dot_timeout,
         connections,
         mails_per_connection,
+        idempotency_header,
+        idempotency_window,
         rate,
         pipelining,
         ehlo_name,

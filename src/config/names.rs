@@ -83,6 +83,8 @@ pub const NAMES: &[Name] = {
         name("SMTP_PASSWORD", Secret, &["EMAIL_HOST_PASSWORD"]),
         name("SMTP_TIMEOUT", Plain, &[]),
         name("SMTP_DOT_TIMEOUT", Plain, &[]),
+        name("SMTP_IDEMPOTENCY_HEADER", Plain, &[]),
+        name("SMTP_IDEMPOTENCY_WINDOW", Plain, &[]),
         name("SMTP_CONNECTIONS", Plain, &[]),
         name("SMTP_MAILS_PER_CONNECTION", Plain, &[]),
         name("SMTP_RATE", Plain, &[]),

@@ -323,6 +323,10 @@ pub struct Smtp {
     pub pipelining: bool,
     /// The name in EHLO (`SMTP_EHLO_NAME`); `None`: this host's if it is a full one, else its address.
     pub ehlo_name: Option<String>,
+    /// The header that the server takes a mail's idempotency key from (`SMTP_IDEMPOTENCY_HEADER`).
+    pub idempotency_header: Option<String>,
+    /// How long the server knows a key (`SMTP_IDEMPOTENCY_WINDOW`).
+    pub idempotency_window: Duration,
     /// A login by access token (`SMTP_AUTH=oauth2`).
     pub oauth: Option<Box<OAuth>>,
 }

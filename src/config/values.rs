@@ -153,6 +153,36 @@ pub(super) fn ehlo_name(text: &str) -> Parsed<String> {
     name.ok_or_else(|| "must be a full name such as mail.example.com, or [192.0.2.1]".to_owned())
 }
 
+/// A header that usher does not write anyway.
+pub(super) fn own_header(text: &str) -> Parsed<String> {
+    const WRITTEN: [&str; 14] = [
+        "from",
+        "to",
+        "cc",
+        "bcc",
+        "sender",
+        "subject",
+        "date",
+        "message-id",
+        "reply-to",
+        "return-path",
+        "mime-version",
+        "auto-submitted",
+        "x-auto-response-suppress",
+        "dkim-signature",
+    ];
+    let name = text.to_ascii_lowercase();
+    let is_name = (1..=60).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if !is_name || name.starts_with("content-") || WRITTEN.contains(&name.as_str()) {
+        return Err(
+            "must be the name of a header of its own, such as Resend-Idempotency-Key".to_owned()
+        );
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn host(text: &str) -> Parsed<String> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     match text.parse::<IpAddr>().is_ok() || text.chars().all(plain) {

@@ -8,18 +8,19 @@ use super::{
     Pipeline, Settlement,
     claim::RECOVERY_LOOK,
     context::DeliveryContext,
-    decide::{Decision, decide},
-    erased_recipient,
+    decide::{Decision, decide, wait_before},
+    erased_recipient, handed,
     instrument::{ClaimLost, KnownDelivery, TemplateFellBack},
     record::millis,
 };
 use crate::{
-    audit::Record,
+    audit::{Record, Repeatable},
     broker::DEFER,
     channel::{Outcome, Outgoing, Slot, SlotRequest},
-    ledger::{Admission, Input, Reply, State},
+    event::Event,
+    ledger::{Admission, Input, NextStep, Reply, State},
     metrics::InternalEvent,
-    routing::{ChannelKind, Recipient},
+    routing::{ChannelKind, OnUnknown, Recipient},
 };
 
 /// How old the look at a booking may be when its mail is composed.
@@ -65,10 +66,17 @@ impl Pipeline {
         };
         ctx.claim.granted(fence, attempt);
         crash_event!(&ctx.event.id.value);
-        let outgoing = match self.prepare(ctx, superseded).await {
+        let window = slot.idempotency_window();
+        ctx.repeatable = window.and_then(|window| ctx.repeats().or(Repeatable::from_now(window)));
+        let prepared = match can_repeat(ctx, slot.as_ref()) {
+            true => self.prepare(ctx, superseded).await,
+            false => Err(Decision::Park { kind: "unknown" }),
+        };
+        let outgoing = match prepared {
             Ok(outgoing) => outgoing,
             Err(decision) => {
                 drop(slot);
+                let decision = keep_unknown(ctx, decision);
                 return Some(self.settle(ctx, decision).await);
             }
         };
@@ -201,7 +209,11 @@ impl Pipeline {
     /// Composes the message. What is known of it by then is kept for the record.
     fn compose(&self, ctx: &mut DeliveryContext<'_>) -> Result<Outgoing, Decision> {
         let began = Instant::now();
-        let (composer, event, delivery) = (&self.composer, ctx.event, ctx.delivery);
+        let (composer, delivery) = (&self.composer, ctx.delivery);
+        // Its arrival is another one where an earlier process has died, and the mail must be the same.
+        let steady = ctx.repeatable.filter(|_| ctx.event.occurred_at.is_none());
+        let steady = steady.map(|known| Event { arrived_at: known.date, ..ctx.event.clone() });
+        let event = steady.as_ref().unwrap_or(ctx.event);
         let composed = composer.variables(delivery, event).and_then(|variables| {
             ctx.keep_variables(&variables);
             composer.compose(delivery, event, &variables)
@@ -238,10 +250,11 @@ impl Pipeline {
         &self,
         ctx: &mut DeliveryContext<'_>,
         slot: Box<dyn Slot>,
-        outgoing: Outgoing,
+        mut outgoing: Outgoing,
     ) -> Outcome {
         let began = Instant::now();
         ctx.relay = slot.relay().map(ToOwned::to_owned);
+        outgoing.date = ctx.repeatable.map(|repeatable| repeatable.date);
         let attempted = slot.send(&outgoing, Box::pin(self.latch(ctx))).await;
         // The largest thing that a delivery holds, and its record may have to wait.
         drop(outgoing);
@@ -255,8 +268,7 @@ impl Pipeline {
     async fn latch(&self, ctx: &DeliveryContext<'_>) -> bool {
         crash_point!("before_latch");
         let input = || {
-            let (owner, fence, relay) =
-                (ctx.claim.owner.clone(), ctx.claim.fence, ctx.relay.clone());
+            let (owner, fence, relay) = (ctx.claim.owner.clone(), ctx.claim.fence, ctx.handed());
             Input::Latch { owner, fence, relay }
         };
         // Another instance may have taken the claim over, and the ledger has lost that.
@@ -290,9 +302,16 @@ impl Pipeline {
             ctx.not_taken_by.extend(ctx.relay.take());
         }
         let schedule = &self.policy.retry_schedule;
-        let on_unknown = ctx.delivery.route.on_unknown;
-        let decision = decide(&outcome, ctx.claim.attempt, schedule, on_unknown)?;
+        let attempt = ctx.claim.attempt;
+        let wait = wait_before(NextStep::Retry(attempt + 1), attempt, schedule);
+        let on_unknown = match ctx.repeatable {
+            // No second mail can come of it.
+            Some(repeatable) if repeatable.lasts(wait) => OnUnknown::Resend,
+            _ => ctx.delivery.route.on_unknown,
+        };
+        let decision = decide(&outcome, attempt, schedule, on_unknown)?;
         ctx.keep_outcome(outcome);
+        let decision = keep_unknown(ctx, decision);
         Some(self.settle(ctx, decision).await)
     }
 
@@ -302,7 +321,9 @@ impl Pipeline {
         match reply {
             Reply::Unresolved { fence, attempt, relay } => {
                 ctx.claim.granted(fence, attempt);
-                ctx.relay = relay;
+                let handed = relay.as_deref();
+                ctx.relay = handed.and_then(handed::relay).map(ToOwned::to_owned);
+                ctx.repeatable = handed.and_then(handed::repeatable);
                 ctx.keep_latched(State::Unknown);
                 let reason = "the process that sent it ended before it could say";
                 let settled =
@@ -354,4 +375,28 @@ impl Pipeline {
         }
         self.settle(ctx, Decision::Poison { kind: "panicked" }).await
     }
+}
+
+/// Whether the mail may go out on this place: one of unknown outcome only where it is recognised.
+fn can_repeat(ctx: &mut DeliveryContext<'_>, slot: &dyn Slot) -> bool {
+    let Some(repeats) = ctx.repeats() else { return true };
+    let is_recognised = repeats.lasts(Duration::ZERO)
+        && slot.idempotency_window().is_some()
+        && slot.relay() == ctx.pinned_relay();
+    if is_recognised || ctx.delivery.route.on_unknown == OnUnknown::Resend {
+        return true;
+    }
+    ctx.relay = ctx.pinned_relay().map(ToOwned::to_owned);
+    "the relay may not recognise its idempotency key any more".clone_into(&mut ctx.reason);
+    false
+}
+
+/// What failed at a repetition says nothing about the mail that it repeats.
+fn keep_unknown(ctx: &mut DeliveryContext<'_>, decision: Decision) -> Decision {
+    let is_failed = matches!(decision, Decision::DeadLetter { .. } | Decision::Park { .. });
+    if !is_failed || ctx.repeats().is_none() {
+        return decision;
+    }
+    ctx.is_unknown = true;
+    Decision::Park { kind: "unknown" }
 }

@@ -98,6 +98,7 @@ impl Composer {
             recipient: delivery.recipient.as_str().to_owned(),
             rendered,
             message_id: delivery.id.message_id(&self.message_id_domain),
+            date: None,
             extras,
         })
     }

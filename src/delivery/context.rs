@@ -8,9 +8,12 @@ use std::{
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::record::{MAX_SUBJECT, cut, mask, millis, short, storable};
+use super::{
+    handed,
+    record::{MAX_SUBJECT, cut, mask, millis, short, storable},
+};
 use crate::{
-    audit::{MessageRef, Smtp, TemplateRef, Timings},
+    audit::{MessageRef, Repeatable, Smtp, TemplateRef, Timings},
     broker::Message,
     channel::{MailSeal, Outcome},
     event::Event,
@@ -53,6 +56,8 @@ pub(super) struct DeliveryContext<'a> {
     pub(super) smtp: Option<Smtp>,
     /// The relay that it goes over, where there are several.
     pub(super) relay: Option<String>,
+    /// The relay recognises the mail when it comes again.
+    pub(super) repeatable: Option<Repeatable>,
     /// Relays that do not take it.
     pub(super) not_taken_by: Vec<String>,
 }
@@ -120,6 +125,7 @@ impl<'a> DeliveryContext<'a> {
             data: Map::new(),
             smtp: None,
             relay: None,
+            repeatable: None,
             not_taken_by: Vec::new(),
         }
     }
@@ -134,7 +140,17 @@ impl<'a> DeliveryContext<'a> {
 
     /// The relay that may have it already.
     pub(super) fn pinned_relay(&self) -> Option<&str> {
-        self.message.delivery_headers.as_ref()?.relay.as_deref()
+        handed::relay(self.message.delivery_headers.as_ref()?.relay.as_deref()?)
+    }
+
+    /// How an earlier attempt of unknown outcome has to be repeated, if its relay recognises it.
+    pub(super) fn repeats(&self) -> Option<Repeatable> {
+        handed::repeatable(self.message.delivery_headers.as_ref()?.relay.as_deref()?)
+    }
+
+    /// Who may have the mail, for the ledger and for the headers of a copy.
+    pub(super) fn handed(&self) -> Option<String> {
+        handed::text(self.relay.as_deref(), self.repeatable)
     }
 
     /// Keeps for a recovery of the ledger what the claim stands for.
@@ -146,7 +162,7 @@ impl<'a> DeliveryContext<'a> {
             attempt: *attempt,
             fence: *fence,
             derived: self.delivery.derived,
-            relay: self.relay.clone(),
+            relay: self.handed(),
             state,
         };
         lease.keep_latched(&self.delivery.id, latch);

@@ -9,6 +9,7 @@ mod compose;
 mod context;
 pub mod decide;
 pub(crate) mod erased_recipient;
+mod handed;
 mod instrument;
 mod record;
 mod republish;

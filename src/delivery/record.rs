@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Pipeline, context::DeliveryContext};
 use crate::{
-    audit::{DeliveryError, EventRef, Record, Status, Timings},
+    audit::{DeliveryError, EventRef, MessageRef, Record, Status, Timings},
     broker::Message,
     event::{Event, Fault},
     redaction::mask_secrets,
@@ -67,7 +67,7 @@ impl DeliveryContext<'_> {
             relay: self.relay.clone(),
             smtp: self.smtp.clone(),
             message_id: self.message_id.clone(),
-            message: self.sent_as.clone(),
+            message: self.message_ref(),
             error: kind
                 .map(|kind| DeliveryError { kind: kind.to_owned(), message: cut(&self.reason) }),
             correlation: self.correlation(),
@@ -83,6 +83,16 @@ impl DeliveryContext<'_> {
             record.erase(now);
         }
         record
+    }
+
+    fn message_ref(&self) -> Option<MessageRef> {
+        match self.repeatable.filter(|_| self.is_unknown) {
+            Some(repeatable) => {
+                let sent_as = self.sent_as.clone().unwrap_or_default();
+                Some(MessageRef { repeatable: Some(repeatable), ..sent_as })
+            }
+            None => self.sent_as.clone(),
+        }
     }
 
     pub(super) fn correlation(&self) -> BTreeMap<String, String> {

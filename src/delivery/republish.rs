@@ -36,7 +36,7 @@ impl Pipeline {
             delivery_headers.reason = ERASED.to_owned();
         }
         delivery_headers.relay = match next {
-            NextStep::Retry(_) if ctx.is_unknown => ctx.relay.clone(),
+            NextStep::Retry(_) if ctx.is_unknown => ctx.handed(),
             NextStep::Retry(_) => delivery_headers.relay,
             // An operator decides, who knows more.
             NextStep::Dead | NextStep::Park | NextStep::Poison => None,
@@ -67,6 +67,7 @@ impl Pipeline {
         if let Some(record) = known {
             ctx.is_unknown = record.status == Status::Unknown;
             ctx.relay = record.relay;
+            ctx.repeatable = record.message.and_then(|message| message.repeatable);
             ctx.reason = record.error.map(|error| error.message).unwrap_or_default();
         }
         let wait = wait_before(next, attempt, &self.policy.retry_schedule);
@@ -146,7 +147,7 @@ impl DeliveryContext<'_> {
             reason: reason.to_owned(),
             masked: false,
             arrived_at: Some(self.message.arrived_at()),
-            relay: self.pinned_relay().map(ToOwned::to_owned),
+            relay: self.message.delivery_headers.as_ref().and_then(|headers| headers.relay.clone()),
         }
     }
 }

@@ -52,6 +52,7 @@ mod receipts_ses;
 mod refusals;
 mod relays;
 mod reload;
+mod repeated;
 mod resend;
 mod roles;
 mod routes;

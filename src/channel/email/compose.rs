@@ -1,12 +1,12 @@
 //! Composes the mail: the headers around the MIME tree of [`super::mime`].
 
-use std::{fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc, time::SystemTime};
 
 use lettre::{
     address::Envelope,
     message::{
         Mailbox, Mailboxes,
-        header::{self, Headers},
+        header::{self, HeaderName, HeaderValue, Headers},
     },
 };
 use sha2::{Digest, Sha256};
@@ -41,6 +41,8 @@ pub struct Sender {
     signer: Option<Arc<Signer>>,
     /// Where reports go; `None`: to the sender.
     return_path: Option<ReturnPath>,
+    /// The header that the relay takes a mail's idempotency key from.
+    idempotency_header: Option<HeaderName>,
 }
 
 /// A mail ready for SMTP.
@@ -75,7 +77,14 @@ impl Sender {
         header.set(header::From::from(Mailboxes::from(from.clone())));
         let from_line = header.to_string();
         let reply_to = reply_to.map(parse).transpose()?.map(|address| Mailbox::new(None, address));
-        Ok(Self { from, from_line, reply_to, signer: None, return_path: None })
+        Ok(Self {
+            from,
+            from_line,
+            reply_to,
+            signer: None,
+            return_path: None,
+            idempotency_header: None,
+        })
     }
 
     /// Signs every mail with DKIM.
@@ -91,6 +100,16 @@ impl Sender {
     /// Has reports about its mail sent to this address.
     pub fn returning_to(self, path: ReturnPath) -> Self {
         Self { return_path: Some(path), ..self }
+    }
+
+    /// Gives every mail its delivery's id as idempotency key.
+    ///
+    /// # Errors
+    /// It can't be a header.
+    pub fn with_idempotency_header(self, name: &str) -> Result<Self, String> {
+        let name = HeaderName::new_from_ascii(name.to_owned());
+        let name = name.map_err(|_| "is not the name of a header".to_owned())?;
+        Ok(Self { idempotency_header: Some(name), ..self })
     }
 
     pub fn address(&self) -> &str {
@@ -143,7 +162,13 @@ impl Sender {
             encoding::subject(&outgoing.rendered.subject).map_err(|error| error.to_string())?,
         );
         headers.set(header::MessageId::from(outgoing.message_id.clone()));
-        headers.set(header::Date::now());
+        let date = outgoing.date.unwrap_or_else(crate::clock::now);
+        headers.set(header::Date::new(SystemTime::from(date)));
+        if let Some(name) = &self.idempotency_header
+            && let Some(delivery) = DeliveryId::from_message_id(&outgoing.message_id)
+        {
+            headers.insert_raw(HeaderValue::new(name.clone(), delivery.to_string()));
+        }
         let asked = outgoing.extras.reply_to.as_deref().and_then(reply_address);
         if let Some(reply_to) = asked.or_else(|| own.reply_to.clone()) {
             headers.set(header::ReplyTo::from(Mailboxes::from(reply_to)));
@@ -155,7 +180,7 @@ impl Sender {
         write!(text, "{}{headers}{COMMON_HEADERS}{parts}", own.from_line)
             .map_err(|error| error.to_string())?;
         if let Some(signer) = &own.signer {
-            text = signer.sign(&text)?;
+            text = signer.sign(&text, date)?;
         }
         Ok(Composed { envelope, text, from: own.from.clone() })
     }
@@ -178,6 +203,7 @@ mod tests {
         let outgoing = Outgoing {
             recipient: "user@example.com".into(),
             message_id: "<0123@example.com>".into(),
+            date: None,
             rendered: Rendered {
                 subject: "Añoranza".into(),
                 html: "<p>ñ</p>".into(),
@@ -243,6 +269,7 @@ mod tests {
         let outgoing = Outgoing {
             recipient: "user@example.com".into(),
             message_id: "<0123@example.com>".into(),
+            date: None,
             rendered: Rendered {
                 subject: "s".into(),
                 html: "ñ\n".repeat(300_000),

@@ -12,7 +12,7 @@
 //! ```
 
 use lettre::message::{
-    Attachment, Body, Mailbox, MultiPart, SinglePart,
+    Attachment, Body, Mailbox, MultiPart, MultiPartBuilder, MultiPartKind, SinglePart,
     header::{ContentTransferEncoding, ContentType},
 };
 
@@ -30,15 +30,20 @@ pub(super) fn parts(outgoing: &Outgoing, sender: &Mailbox) -> Result<MultiPart, 
     let (rendered, extras) = (&outgoing.rendered, &outgoing.extras);
     let text = words(ContentType::TEXT_PLAIN, &rendered.text);
     let html = words(ContentType::TEXT_HTML, &rendered.html);
-    let alternative = MultiPart::alternative().singlepart(text);
+    // The same in each attempt, and in no text: encoded ones have no "=_".
+    let id = outgoing.message_id.trim_matches(['<', '>']).split('@').next().unwrap_or_default();
+    let multipart = |kind, name| MultiPart::builder().kind(kind).boundary(format!("=_{name}_{id}"));
+    let alternative = multipart(MultiPartKind::Alternative, "alternative").singlepart(text);
     let alternative = match &extras.qr {
         None => alternative.singlepart(html),
-        Some(qr) => alternative.multipart(related(html, qr)?),
+        Some(qr) => {
+            alternative.multipart(related(multipart(MultiPartKind::Related, "related"), html, qr)?)
+        }
     };
     if extras.attachments.is_empty() && extras.calendar.is_none() {
         return Ok(alternative);
     }
-    let mut mixed = MultiPart::mixed().multipart(alternative);
+    let mut mixed = multipart(MultiPartKind::Mixed, "mixed").multipart(alternative);
     for file in &extras.attachments {
         mixed = mixed.singlepart(attached(file)?);
     }
@@ -58,10 +63,14 @@ fn words(kind: ContentType, body: &str) -> SinglePart {
     }
 }
 
-fn related(html: SinglePart, qr: &QrCode) -> Result<MultiPart, String> {
+fn related(
+    multipart: MultiPartBuilder,
+    html: SinglePart,
+    qr: &QrCode,
+) -> Result<MultiPart, String> {
     let image = Attachment::new_inline_with_name(qr.name.clone(), format!("{}.png", qr.name));
     let image = image.body(binary(qr.png.clone())?, media_type("image/png")?);
-    let mut related = MultiPart::related().singlepart(html).singlepart(image);
+    let mut related = multipart.singlepart(html).singlepart(image);
     // RFC 2387 3.1 requires the type of the root part, and lettre leaves it out.
     let boundary = related.boundary();
     let kind = format!("multipart/related; type=\"text/html\"; boundary=\"{boundary}\"");
@@ -111,6 +120,7 @@ mod tests {
         let outgoing = Outgoing {
             recipient: "user@example.com".into(),
             message_id: "<0123@example.com>".into(),
+            date: None,
             rendered: Rendered {
                 subject,
                 html,

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde_json::{Map, json};
 use usher::{
     audit::{
-        Audit, DeliveryError, EventRef, MessageRef, Record, Smtp, Status, TemplateRef, Timings,
-        store::MongoAudit,
+        Audit, DeliveryError, EventRef, MessageRef, Record, Repeatable, Smtp, Status, TemplateRef,
+        Timings, store::MongoAudit,
     },
     embedded::audit::EmbeddedAudit,
     event::IdSource,
@@ -136,6 +136,7 @@ fn full_record(delivery: &DeliveryId) -> Record {
             from_name: Some("Cine Ñ".to_owned()),
             sha256: Some("0".repeat(64)),
             content_sha256: Some("1".repeat(64)),
+            repeatable: Some(Repeatable { date: at(3), until: at(4) }),
         }),
         error: Some(DeliveryError { kind: "deferred".to_owned(), message: "later".to_owned() }),
         correlation: BTreeMap::from([("booking_id".to_owned(), "B-1".to_owned())]),

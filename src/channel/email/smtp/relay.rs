@@ -43,6 +43,7 @@ pub(super) struct Relay {
     /// The routes whose mail it takes; empty: all.
     routes: Vec<String>,
     sender: Sender,
+    idempotency_window: Option<Duration>,
     pool: Pool<Connections>,
     circuit_breaker: CircuitBreaker,
     rate: Option<Rate>,
@@ -105,6 +106,10 @@ impl Relay {
             weight: relay.weight,
             routes: relay.routes.clone(),
             sender: around.sender,
+            idempotency_window: settings
+                .idempotency_header
+                .as_ref()
+                .map(|_| settings.idempotency_window),
             pool,
             circuit_breaker: CircuitBreaker::new(around.health),
             rate: around.rate,
@@ -318,6 +323,10 @@ struct RelaySlot {
 impl Slot for RelaySlot {
     fn relay(&self) -> Option<&str> {
         self.relay.name()
+    }
+
+    fn idempotency_window(&self) -> Option<Duration> {
+        self.relay.idempotency_window
     }
 
     async fn send(

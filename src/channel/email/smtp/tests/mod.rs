@@ -209,6 +209,7 @@ async fn send(channel: &SmtpChannel, health: &Dependency, to: &str, subject: &st
     let outgoing = Outgoing {
         recipient: to.to_owned(),
         message_id: "<0123@example.org>".into(),
+        date: None,
         rendered: Rendered {
             subject: subject.into(),
             html: "<p>Hello</p>\r\n.\r\n".into(),
