@@ -25,6 +25,35 @@ pub(crate) struct Postfix {
 impl Postfix {
     /// `routes` are domains with the ports of their servers; `settings` are usher's, for the pipe.
     pub(crate) async fn start(routes: &[(&str, u16)], settings: &BTreeMap<String, String>) -> Self {
+        Self::start_with(routes, settings, "usher:").await
+    }
+
+    /// Reports are stored below this folder of mailboxes, in the one of `bounces`.
+    pub(crate) async fn start_with_mailbox(routes: &[(&str, u16)], mailboxes: &Path) -> Self {
+        let id = |option: &str| {
+            let output = Command::new("id").args([option, "mail"]).output().expect("id");
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        };
+        let more = format!(
+            "virtual:\nvirtual_mailbox_domains = {BOUNCES}\n\
+             virtual_mailbox_base = {}\n\
+             virtual_mailbox_maps = inline:{{ {{bounces@{BOUNCES}=bounces/}} }}\n\
+             virtual_minimum_uid = 1\n\
+             virtual_uid_maps = static:{}\n\
+             virtual_gid_maps = static:{}",
+            mailboxes.display(),
+            id("-u"),
+            id("-g"),
+        );
+        Self::start_with(routes, &BTreeMap::new(), &more).await
+    }
+
+    /// `reports` is the transport of reports, with further settings after a line end.
+    async fn start_with(
+        routes: &[(&str, u16)],
+        settings: &BTreeMap<String, String>,
+        reports: &str,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
         // Postfix runs the pipe as somebody else.
@@ -49,7 +78,7 @@ impl Postfix {
             fs::set_permissions(path.join(open), mode).expect("permissions");
         }
         let port = free_port();
-        configure(path, routes, port);
+        configure(path, routes, port, reports);
         let checked = Command::new("postfix").arg("-c").arg(path.join("etc")).arg("check").output();
         let checked = checked.expect("postfix is installed");
         assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
@@ -84,7 +113,8 @@ impl Drop for Postfix {
     }
 }
 
-fn configure(path: &Path, routes: &[(&str, u16)], port: u16) {
+fn configure(path: &Path, routes: &[(&str, u16)], port: u16, reports: &str) {
+    let (transport, more) = reports.split_once('\n').unwrap_or((reports, ""));
     let etc = path.join("etc");
     fs::create_dir(&etc).expect("a folder");
     let transports: String = routes
@@ -110,7 +140,7 @@ fn configure(path: &Path, routes: &[(&str, u16)], port: u16) {
          maillog_file = /dev/null\n\
          maillog_file_prefixes = /dev\n\
          recipient_delimiter = +\n\
-         transport_maps = inline:{{ {transports}{{{BOUNCES}=usher:}} }}\n\
+         transport_maps = inline:{{ {transports}{{{BOUNCES}={transport}}} }}\n{more}\n\
          smtp_tls_security_level = none\n\
          usher_destination_recipient_limit = 1\n\
          queue_run_delay = 1s\n\
@@ -133,6 +163,7 @@ fn configure(path: &Path, routes: &[(&str, u16)], port: u16) {
          proxymap unix - - n - - proxymap\n\
          anvil unix - - n - 1 anvil\n\
          smtp unix - - n - - smtp\n\
+         virtual unix - n n - - virtual\n\
          error unix - - n - - error\n\
          retry unix - - n - - error\n\
          usher unix - n n - - pipe flags=R user=nobody argv={}/ingest ${{original_recipient}}\n\

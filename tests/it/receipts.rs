@@ -11,11 +11,12 @@ use crate::{
     postfix::{BOUNCES, Postfix},
     status_events::{LISTENER, STATUS, assert_kept_to_the_contract, bodies, numbers},
     support::{
+        dovecot::{Dovecot, PASSWORD},
         events::{BOOKINGS, booking},
         eventually,
         smtp::{Phase, SmtpServer},
         usher::Builder,
-        world::{Services, World, brief, text},
+        world::{Services, World, brief, certificate, text},
     },
 };
 
@@ -475,14 +476,40 @@ fn mails() -> usize {
     std::env::var("RECEIPTS_MAILS").map_or(40, |count| count.parse().expect("a number"))
 }
 
+/// Servers of the domains that mail goes to: one takes all of it, one knows nobody.
+async fn good_and_gone() -> (SmtpServer, SmtpServer) {
+    let (good, gone) = (SmtpServer::start().await, SmtpServer::start().await);
+    gone.at(Phase::Rcpt).reply("550 5.1.1 User unknown");
+    (good, gone)
+}
+
 #[tokio::test]
 async fn one_mail_in_ten_bounces_and_only_those_addresses_are_suppressed() {
     let world = World::on(Services::shared()).await;
-    let (good, gone) = (SmtpServer::start().await, SmtpServer::start().await);
-    gone.at(Phase::Rcpt).reply("550 5.1.1 User unknown");
+    let (good, gone) = good_and_gone().await;
     let routes = [("good.test", good.port()), ("gone.test", gone.port())];
     let postfix = Postfix::start(&routes, &world.usher().settings).await;
-    let _running = over(&world, &postfix).set("STATUS_EVENTS", "on").start().await;
+    let usher = over(&world, &postfix);
+    assert_only_the_gone_are_suppressed(&world, &usher, &good).await;
+}
+
+#[tokio::test]
+async fn one_mail_in_ten_bounces_into_a_mailbox_and_only_those_addresses_are_suppressed() {
+    let world = World::on(Services::shared()).await;
+    let (good, gone) = good_and_gone().await;
+    let routes = [("good.test", good.port()), ("gone.test", gone.port())];
+    let dovecot = Dovecot::start("").await;
+    let postfix = Postfix::start_with_mailbox(&routes, &dovecot.mailboxes()).await;
+    let usher = over(&world, &postfix)
+        .set("BOUNCE_IMAP_URL", dovecot.url(PASSWORD, ""))
+        .set("BOUNCE_IMAP_CA_FILE", certificate("ca.pem"));
+    assert_only_the_gone_are_suppressed(&world, &usher, &good).await;
+    assert_eq!((dovecot.count("INBOX"), dovecot.count("usher-taken")), (0, mails() / 10));
+}
+
+/// Sends mail to both domains, and waits for what becomes of it.
+async fn assert_only_the_gone_are_suppressed(world: &World, usher: &Builder, good: &SmtpServer) {
+    let _running = usher.clone().set("STATUS_EVENTS", "on").start().await;
     world.broker.bind(LISTENER, STATUS, "delivery.bounced.#").await;
     let (mails, bounces) = (mails(), mails() / 10);
     for number in 0..mails {
@@ -492,14 +519,16 @@ async fn one_mail_in_ten_bounces_and_only_those_addresses_are_suppressed() {
     }
     let began = std::time::Instant::now();
     loop {
-        let arrived = (good.accepted().len(), receipts(&world).await.len());
+        let arrived = (good.accepted().len(), receipts(world).await.len());
         if arrived == (mails - bounces, bounces) {
             break;
         }
         assert!(began.elapsed().as_secs() < 90 + mails as u64, "{arrived:?}");
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
-    until_followed(&world).await;
+    let all_came = began.elapsed();
+    until_followed(world).await;
+    eprintln!("{mails} mails, {bounces} bounces: {all_came:?}, followed up {:?}", began.elapsed());
     let records = world.records().await;
     assert_eq!(records.len(), mails);
     let hashes = |records: Vec<&Document>| -> BTreeSet<String> {
@@ -507,7 +536,7 @@ async fn one_mail_in_ten_bounces_and_only_those_addresses_are_suppressed() {
     };
     let is_gone = |record: &&Document| text(record, "recipient").ends_with("@gone.test");
     let expected = hashes(records.iter().filter(is_gone).collect());
-    let found = receipts(&world).await;
+    let found = receipts(world).await;
     assert!(found.iter().all(|receipt| text(receipt, "bounce") == "hard"), "{found:?}");
     assert_eq!((found.len(), hashes(found.iter().collect())), (bounces, expected.clone()));
     let listed = world.all("suppressions").await;

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Write,
     os::unix::fs::PermissionsExt,
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -77,6 +78,11 @@ impl Dovecot {
     /// For usher, with this password.
     pub(crate) fn url(&self, password: &str, mailbox: &str) -> String {
         format!("imaps://bounces:{password}@localhost:{}/{mailbox}", self.port)
+    }
+
+    /// The folder with a mailbox for each name.
+    pub(crate) fn mailboxes(&self) -> PathBuf {
+        self.folder.path().join("mail")
     }
 
     /// Puts a message into the mailbox.
