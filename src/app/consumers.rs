@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::GOODBYE;
+use super::{GOODBYE, templates::Loaded};
 use crate::{
     broker::{
         Handler,
         amqp::{Consumers, RECEIVED_BYTES, Topology, WORK_KIB},
     },
     config::Settings,
-    health::Dependency,
+    health::Health,
     routing::Identity,
     supervisor::{Supervisor, Task},
 };
@@ -20,7 +20,8 @@ use crate::{
 pub(super) fn build(
     settings: &Settings,
     topology: Arc<Topology>,
-    health: Dependency,
+    health: &Health,
+    loaded: Loaded,
     stop: CancellationToken,
 ) -> Consumers {
     Consumers {
@@ -29,7 +30,9 @@ pub(super) fn build(
         identity: Identity::new(settings.pepper.expose()),
         prefetch: settings.prefetch,
         prefetch_low: low_prefetch(settings),
-        health,
+        health: health.rabbitmq.when("consuming"),
+        queues: health.queues.clone(),
+        begin: loaded,
         stop,
         abandon: CancellationToken::new(),
         tasks: TaskTracker::new(),

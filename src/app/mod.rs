@@ -109,11 +109,9 @@ pub(crate) async fn run(
     let metrics = &telemetry.metrics;
     let loaded = templates::spawn_watcher(configurations, &services, metrics, &supervisor, &end);
     let handler = pipeline::current_handler(pipeline.clone());
-    let handler = templates::handler_after_load(loaded, handler);
     let publisher = pipeline::spawn_publisher(pipeline, &supervisor, &stop);
     let forwarding = services.forward_streams(&supervisor, &stop);
-    let rabbitmq = telemetry.health.rabbitmq.when("consuming");
-    let consumers = consumers::build(settings, topology, rabbitmq, stop);
+    let consumers = consumers::build(settings, topology, &telemetry.health, loaded, stop);
     consumers::consume(&supervisor, &consumers, &handler, settings.drain_timeout).await;
 
     channels.email.close().await;

@@ -30,9 +30,10 @@ impl Telemetry {
     ) -> Result<Self, Failure> {
         let tracer = Tracer::from_environment(system, instance)
             .map_err(|error| Failure::config(format!("{error:#}")))?;
+        let queues: Vec<String> = queues.into_iter().collect();
         let metrics = Metrics::new(
             system,
-            queues,
+            queues.iter().cloned(),
             configuration.routing.route_names(),
             &Status::ALL.map(Status::as_str),
         );
@@ -41,6 +42,10 @@ impl Telemetry {
             health: Health {
                 tasks: supervisor.tasks().clone(),
                 relays: relays(configuration.settings.email.backend.relays()),
+                queues: queues
+                    .iter()
+                    .map(|name| Dependency::new(format!("queue:{name}")))
+                    .collect(),
                 ..Health::default()
             },
             metrics,

@@ -7,7 +7,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{configuration::Configuration, services::Services};
 use crate::{
-    broker::Handler,
     metrics::Metrics,
     supervisor::{Supervisor, Task},
     template::store::{TemplateStore, Watcher},
@@ -31,18 +30,6 @@ pub(super) fn spawn_watcher(
         watch_current(configurations.clone(), store, metrics, watched.clone())
     });
     loaded
-}
-
-/// Processes a message once the templates are loaded. Until then a mail might be rendered from a file
-/// although the database has a template.
-pub(super) fn handler_after_load(loaded: Loaded, process: Handler) -> Handler {
-    Arc::new(move |message| {
-        let (loaded, process) = (loaded.clone(), process.clone());
-        Box::pin(async move {
-            loaded.wait().await;
-            process(message).await;
-        })
-    })
 }
 
 /// Watches for the configuration in use, which may change.

@@ -73,7 +73,8 @@ impl Dependency {
         Self { operation, ..self.clone() }
     }
 
-    /// Its name: `rabbitmq`, `redis`, `mongodb`, `smtp`, `sms`, `stream`, or `relay:` with a relay's name.
+    /// Its name: `rabbitmq`, `redis`, `mongodb`, `smtp`, `sms`, `stream`, or `relay:` or `queue:` with
+    /// a name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -209,6 +210,8 @@ pub struct Health {
     pub smtp: Dependency,
     /// Each relay; empty where there is only one.
     pub relays: Vec<Dependency>,
+    /// Each consumed queue, `queue:` with its name; shown once its node was down.
+    pub queues: Vec<Dependency>,
     /// The gateway for text messages.
     pub sms: Dependency,
     /// The Redis whose streams are forwarded.
@@ -228,6 +231,7 @@ impl Default for Health {
             mongodb: Dependency::new("mongodb"),
             smtp: Dependency::new("smtp"),
             relays: Vec::new(),
+            queues: Vec::new(),
             sms: Dependency::new("sms"),
             stream: Dependency::new("stream"),
             tasks: Tasks::default(),
@@ -243,7 +247,11 @@ impl Health {
         let more = [&self.sms, &self.stream].into_iter();
         let more = more.filter(|one| one.state() != State::Unused);
         let first = [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp].into_iter();
-        first.chain(&self.relays).chain(more)
+        first.chain(&self.relays).chain(more).chain(self.missed_queues())
+    }
+
+    fn missed_queues(&self) -> impl Iterator<Item = &Dependency> {
+        self.queues.iter().filter(|queue| queue.state() != State::Unknown)
     }
 
     /// One for each relay: that of the mail server where there is only one.
@@ -255,17 +263,17 @@ impl Health {
     }
 
     /// Whether usher can take work and answer: its broker and its stores answer and every task runs. A
-    /// channel or stream that is away only makes it [degraded](Self::degraded).
+    /// channel, stream or queue that is away only makes it [degraded](Self::degraded).
     pub fn is_ready(&self) -> bool {
         [&self.rabbitmq, &self.redis, &self.mongodb].into_iter().all(Dependency::is_well)
             && self.tasks.all().values().all(|task| task.failure.is_none())
     }
 
-    /// The channels and the stream that don't answer: their mail waits, everything else goes on. Mail of a
-    /// relay goes over another.
+    /// The channels, the stream and the queues that don't answer: their mail waits, everything else goes on.
+    /// Mail of a relay goes over another.
     pub fn degraded(&self) -> impl Iterator<Item = &Dependency> {
         let channels = [&self.smtp, &self.sms, &self.stream].into_iter().chain(&self.relays);
-        channels.filter(|one| !one.is_well())
+        channels.chain(self.missed_queues()).filter(|one| !one.is_well())
     }
 }
 

@@ -72,11 +72,13 @@ impl Cluster {
         self.stage.publish(&self.published[events]).await;
     }
 
-    async fn until_logged(&self, line: &str) {
-        let logged = async || {
-            self.instances.iter().all(|instance| instance.log().contains(line)).then_some(())
+    async fn until_logged(&self, message: &str, dependency: &str) {
+        let of = |instance: &Usher| {
+            let lines = instance.find_log(message);
+            lines.iter().any(|line| line["dependency"] == dependency)
         };
-        eventually(line, logged).await;
+        let logged = async || self.instances.iter().all(of).then_some(());
+        eventually(message, logged).await;
     }
 
     async fn judged(self, what: &str) {
@@ -98,12 +100,20 @@ async fn the_leader_of_all_queues_is_killed() {
     cluster.publish(EVENTS / 2..).await;
     cluster.nodes[1].kill();
     // The classic source queues that usher has declared there are away, and all others go on.
-    cluster.until_logged("the queue can't be reached").await;
+    let queue = "queue:notification.account_events";
+    cluster.until_logged("dependency is down, waiting for it", queue).await;
+    cluster.instances[0].until_listening().await;
+    let metrics = cluster.instances[0].get("/metrics").body;
+    assert!(
+        metrics.contains(&format!("usher_dependency_up{{dependency=\"{queue}\"}} 0")),
+        "{metrics}"
+    );
+    assert_eq!(cluster.instances[0].get("/readyz").status, 200);
     let wanted: usize = cluster.published.iter().map(|event| event.deliveries.len()).sum();
     let all = async || (cluster.stage.over().await == wanted).then_some(());
     eventually("all are over without that node", all).await;
     cluster.nodes[1].start().await;
-    cluster.until_logged("the queue can be reached again").await;
+    cluster.until_logged("dependency is up", queue).await;
     cluster.judged("leader killed").await;
 }
 

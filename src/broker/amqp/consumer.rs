@@ -18,8 +18,9 @@ use lapin::{
     types::FieldTable,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, SetOnce},
     task::JoinHandle,
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -28,7 +29,7 @@ use super::{
     acks::{Acks, Settlement},
     close_gracefully, connect, headers,
     intake::{Arrival, Intake},
-    topology::is_away,
+    topology::{QUEUE_ANSWER, is_away},
     with_timeout,
 };
 use crate::{
@@ -54,6 +55,10 @@ pub struct Consumers {
     /// Prefetch of queues with mail that must not delay other mail.
     pub prefetch_low: u16,
     pub health: Dependency,
+    /// Each queue that is consumed.
+    pub queues: Vec<Dependency>,
+    /// Set once messages can be processed. What is received and waits would use up deliveries if the process is killed.
+    pub begin: Arc<SetOnce<()>>,
     /// Stops consuming; messages in progress are finished.
     pub stop: CancellationToken,
     /// Abandons messages in progress; they go back to the broker.
@@ -68,8 +73,8 @@ pub struct Consumers {
 }
 
 /// Prefetch of a source queue as long as what comes was delivered before. A process that is killed meanwhile uses
-/// up one of the deliveries that RabbitMQ grants each of so many messages, and not of a whole prefetch.
-const TAKE_OVER_PREFETCH: u16 = 8;
+/// up one of the deliveries that RabbitMQ grants one message, and not of a whole prefetch.
+const TAKE_OVER_PREFETCH: u16 = 1;
 
 /// Whether a queue still gives what was delivered before, to this process or to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +85,7 @@ enum TakeOver {
     Over,
 }
 
-/// How often a queue is looked for whose node is down.
+/// How often a queue is looked for whose node is down, while all others are consumed.
 const AWAY_LOOK: Duration = Duration::from_secs(5);
 
 /// Memory for messages in progress, in KiB.
@@ -191,30 +196,27 @@ impl Consumers {
         queue: &str,
         prefetch: u16,
     ) -> anyhow::Result<Option<(Channel, Consumer)>> {
-        let mut was_away = false;
+        let name = format!("queue:{queue}");
+        let health = self.queues.iter().find(|one| one.name() == name);
         loop {
-            let subscribed = with_timeout(async {
+            let subscribed = timeout(QUEUE_ANSWER, async {
                 let channel = connection.create_channel().await?;
                 let consumer = start(&channel, queue, prefetch).await?;
                 Ok((channel, consumer))
             });
-            match subscribed.await {
-                Err(error) if error.downcast_ref().is_some_and(is_away) => {
-                    if !was_away {
-                        tracing::error!(
-                            queue,
-                            reason = explained(&error),
-                            "the queue can't be reached, and all others are consumed; looking again every {AWAY_LOOK:?}"
-                        );
+            let reason = match subscribed.await {
+                Ok(Ok(subscribed)) => {
+                    if let Some(health) = health.filter(|one| one.failures() > 0) {
+                        health.up();
                     }
-                    was_away = true;
+                    return Ok(Some(subscribed));
                 }
-                subscribed => {
-                    if was_away && subscribed.is_ok() {
-                        tracing::info!(queue, "the queue can be reached again");
-                    }
-                    return subscribed.map(Some);
-                }
+                Ok(Err(error)) if is_away(&error) => explained(&error.into()),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => format!("no answer within {QUEUE_ANSWER:?}"),
+            };
+            if let Some(health) = health {
+                health.down(&reason);
             }
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(None),
@@ -235,6 +237,10 @@ impl Consumers {
         prefetch: u16,
         handler: &Handler,
     ) -> anyhow::Result<Option<(Channel, JoinHandle<()>)>> {
+        tokio::select! {
+            () = self.stop.cancelled() => return Ok(None),
+            () = self.begin.wait() => {}
+        }
         let is_source = self.topology.sources().iter().any(|source| source.name == queue);
         let first = if is_source { prefetch.min(TAKE_OVER_PREFETCH) } else { prefetch };
         let Some((channel, mut consumer)) = self.subscribe(connection, &queue, first).await? else {

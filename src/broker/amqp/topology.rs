@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures_util::future::try_join_all;
 use lapin::{
     Channel, Connection, ErrorKind, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable, ShortString},
 };
+
+use tokio::time::timeout;
 
 use crate::{
     broker::{
@@ -73,12 +76,11 @@ impl Topology {
     /// # Errors
     /// The broker refuses, for instance because a queue exists with other arguments (406).
     pub(super) async fn declare(&self, connection: &Connection) -> lapin::Result<()> {
-        let mut reachable = Vec::with_capacity(self.sources.len());
-        for source in &self.sources {
-            if ensure_source(connection, &source.name).await? {
-                reachable.push(source);
-            }
-        }
+        let looking = self.sources.iter().map(|source| async move {
+            let found = timeout(QUEUE_ANSWER, ensure_source(connection, &source.name)).await;
+            found.unwrap_or(Ok(false)).map(|is_found| is_found.then_some(source))
+        });
+        let reachable = try_join_all(looking).await?;
         let channel = connection.create_channel().await?;
         for queue in [DEAD, POISON, PARKED, LOW, UNROUTABLE] {
             declare_queue(&channel, queue, []).await?;
@@ -100,7 +102,7 @@ impl Topology {
             .queue_unbind(POISON.into(), POISON.into(), "".into(), FieldTable::default())
             .await?;
         declare_exchange(&channel, EVENTS, ExchangeKind::Topic, Some(POISON)).await?;
-        for source in reachable {
+        for source in reachable.into_iter().flatten() {
             for key in &source.bind {
                 bind(&channel, &source.name, EVENTS, key).await?;
             }
@@ -140,37 +142,11 @@ impl Topology {
         sources: &[SourceQueue],
         connection: &Connection,
     ) -> lapin::Result<()> {
-        for SourceQueue { name, .. } in sources {
-            let channel = connection.create_channel().await?;
-            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            if channel
-                .queue_declare(name.as_str().into(), passive, FieldTable::default())
-                .await
-                .is_err()
-            {
-                // Absent: it will be none.
-                continue;
-            }
-            let mut arguments = FieldTable::default();
-            arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
-            let durable = QueueDeclareOptions::durable();
-            match channel.queue_declare(name.as_str().into(), durable, arguments).await {
-                Ok(_) => {
-                    channel.close(200, "found".into()).await?;
-                    let reason = format!(
-                        "{name} is a stream, from which events would be lost: usher needs a classic or a quorum queue"
-                    );
-                    return Err(std::io::Error::other(reason).into());
-                }
-                // The channel is closed by now.
-                Err(error) if is_refused(&error) => tracing::info!(
-                    queue = name,
-                    "can't tell whether the queue is a stream: the login may not declare it"
-                ),
-                Err(error) => tracing::debug!(queue = name, %error, "the queue is no stream"),
-            }
-        }
-        Ok(())
+        let looking = sources.iter().map(|source| async {
+            let looked = timeout(QUEUE_ANSWER, refuse_stream(&source.name, connection)).await;
+            looked.unwrap_or(Ok(()))
+        });
+        try_join_all(looking).await.map(drop)
     }
 
     /// The source queues.
@@ -202,11 +178,42 @@ fn is_refused(error: &lapin::Error) -> bool {
         if refusal.kind() == &AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))
 }
 
+/// How long one queue may take to answer: RabbitMQ 4 takes a minute for one whose node has just died.
+pub(super) const QUEUE_ANSWER: Duration = Duration::from_secs(5);
+
 /// Whether a queue exists on a node of the cluster that is down: declaring it, or consuming from it, is
 /// answered by 404. All others can be used.
 pub(super) fn is_away(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(refusal)
         if refusal.kind() == &AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+}
+
+async fn refuse_stream(name: &str, connection: &Connection) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    if channel.queue_declare(name.into(), passive, FieldTable::default()).await.is_err() {
+        // Absent: it will be none.
+        return Ok(());
+    }
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    let durable = QueueDeclareOptions::durable();
+    match channel.queue_declare(name.into(), durable, arguments).await {
+        Ok(_) => {
+            channel.close(200, "found".into()).await?;
+            let reason = format!(
+                "{name} is a stream, from which events would be lost: usher needs a classic or a quorum queue"
+            );
+            return Err(std::io::Error::other(reason).into());
+        }
+        // The channel is closed by now.
+        Err(error) if is_refused(&error) => tracing::info!(
+            queue = name,
+            "can't tell whether the queue is a stream: the login may not declare it"
+        ),
+        Err(error) => tracing::debug!(queue = name, %error, "the queue is no stream"),
+    }
+    Ok(())
 }
 
 /// Declares a source queue unless it exists, and returns whether it can be reached. Upstream may have

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, SetOnce},
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -83,6 +83,8 @@ impl TestBroker {
             }
             (None, Some(world)) => {
                 let consumers = Consumers {
+                    queues: Vec::new(),
+                    begin: Arc::new(SetOnce::new_with(Some(()))),
                     server: endpoint(world.amqp_url()),
                     topology: topology(),
                     identity: identity(),
