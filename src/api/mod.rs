@@ -47,9 +47,16 @@ pub use self::{
 };
 use self::{feed::Feed, outbox::Outbox};
 use crate::{
-    audit::store::MongoAudit, broker::amqp::AmqpBroker, config::RateLimit, delivery::Pipeline,
-    ledger::redis::RedisLedger, metrics::Metrics, routing::Identity,
-    scheduler::mongo::MongoScheduler, status::InstanceReporter, stream_source::StreamSource,
+    audit::store::MongoAudit,
+    broker::amqp::AmqpBroker,
+    config::{RateLimit, Role},
+    delivery::Pipeline,
+    ledger::redis::RedisLedger,
+    metrics::Metrics,
+    routing::Identity,
+    scheduler::mongo::MongoScheduler,
+    status::InstanceReporter,
+    stream_source::StreamSource,
 };
 
 /// Largest body, unless an area sets its own limit.
@@ -105,18 +112,25 @@ fn public() -> OpenApiRouter<ApiState> {
         .merge(receipts::public())
 }
 
-/// Routes that need a token.
-fn guarded() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
+/// Routes that need a token, by the lowest role that may use them. A token without a role may use all.
+fn guarded() -> [(Role, OpenApiRouter<ApiState>); 3] {
+    let for_support = OpenApiRouter::new()
         .merge(auth::session::guarded())
-        .merge(requests::guarded())
+        .merge(requests::for_support())
         .merge(reports::statistics::routes())
         .merge(reports::reschedules::routes())
         .merge(reports::bookings::routes())
         .merge(status::routes())
+        .merge(feed::websocket::routes());
+    let for_operators = OpenApiRouter::new()
+        .merge(requests::for_operators())
         .merge(resend::routes())
-        .merge(streams::routes())
-        .merge(feed::websocket::routes())
+        .merge(streams::routes());
+    [
+        (Role::Support, for_support),
+        (Role::Auditor, requests::for_auditors()),
+        (Role::Operator, for_operators),
+    ]
 }
 
 /// Adds a second path with an English name.
@@ -134,13 +148,19 @@ fn with_english_path(
 }
 
 fn api_router(api: ApiState) -> Router {
-    let guarded = guarded().split_for_parts().0;
-    let guarded = guarded.route_layer(from_fn_with_state(api.clone(), auth::require));
+    let mut routes = public().split_for_parts().0;
+    for (role, guarded) in guarded() {
+        let guarded = guarded.split_for_parts().0;
+        // The later layer is the outer one.
+        let guarded = guarded
+            .route_layer(from_fn_with_state(role, auth::require_role))
+            .route_layer(from_fn_with_state(api.clone(), auth::require));
+        routes = routes.merge(guarded);
+    }
     // Anybody may ask for it, and making it takes a while.
     let document = serde_json::to_vec(&openapi()).map(Bytes::from).unwrap_or_default();
     let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     let cors = cors(&api.origins);
-    let routes = public().split_for_parts().0.merge(guarded);
     let routes = routes
         .merge(support_page::routes())
         .route("/openapi.json", get(async move || (json, document)));
@@ -177,8 +197,8 @@ pub fn openapi_yaml() -> anyhow::Result<String> {
 }
 
 fn openapi() -> OpenApi {
-    let needs_token = |mut document: OpenApi| {
-        let needed = SecurityRequirement::new("token", [""; 0]);
+    let needs_token = |role: Role, mut document: OpenApi| {
+        let needed = SecurityRequirement::new("token", [role.as_str()]);
         for item in document.paths.paths.values_mut() {
             let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
             for operation in operations.into_iter().flatten() {
@@ -194,7 +214,9 @@ fn openapi() -> OpenApi {
     let mut document = OpenApiBuilder::new().info(about.build()).build();
     document.merge(health::routes().into_openapi());
     document.merge(public().into_openapi());
-    document.merge(needs_token(guarded().into_openapi()));
+    for (role, guarded) in guarded() {
+        document.merge(needs_token(role, guarded.into_openapi()));
+    }
     let components = document.components.get_or_insert_default();
     let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     components.add_security_scheme("token", scheme);
@@ -219,7 +241,9 @@ mod tests {
     #[test]
     fn whatever_is_not_public_says_that_it_needs_a_token() {
         let open = public().into_openapi().paths.paths;
-        for (path, item) in guarded().into_openapi().paths.paths {
+        let guarded =
+            guarded().into_iter().flat_map(|(_, routes)| routes.into_openapi().paths.paths);
+        for (path, item) in guarded {
             let known = open.get(&path);
             for (method, guarded) in [("get", item.get), ("post", item.post)] {
                 let Some(operation) = guarded else { continue };
@@ -234,6 +258,18 @@ mod tests {
                     "{method} {path} is public too: {:?}",
                     operation.operation_id
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn only_operators_change_anything_but_their_own_read_marks() {
+        for (role, routes) in guarded() {
+            for (path, item) in routes.into_openapi().paths.paths {
+                let changes = item.post.is_some() || item.put.is_some() || item.delete.is_some();
+                let is_own =
+                    ["/leidas/", "/reschedules/read/"].iter().any(|end| path.ends_with(end));
+                assert!(!changes || is_own || role == Role::Operator, "{path}");
             }
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use sha2::{Digest, Sha256};
 
 use super::{
-    settings::{Api, ApiToken, HttpLimits, Jwt, Secret},
+    settings::{Api, ApiToken, HttpLimits, Jwt, Role, Secret},
     validate::{HOUR, MILLISECOND, Reader},
     values::{self as v, Parsed},
 };
@@ -42,6 +42,9 @@ pub(super) fn api(r: &mut Reader, listen: Option<SocketAddr>) -> Option<Api> {
     let choices = [("auto", Switch::Auto), ("on", Switch::On), ("off", Switch::Off)];
     let switch = r.value("HTTP_API", v::one_of(&choices));
     let tokens = r.value("API_TOKENS", v::list(token));
+    if has_two_roles(&tokens) {
+        r.fault("API_TOKENS", "has the same token with two roles");
+    }
     let jwt = jwt(r);
     let origins = r.value("CORS_ALLOWED_ORIGINS", v::list(v::origin));
     let contact_limit = r.value("CONTACT_RATE_LIMIT", v::or_none(v::rate_limit));
@@ -77,7 +80,24 @@ pub(super) fn api(r: &mut Reader, listen: Option<SocketAddr>) -> Option<Api> {
     }
 }
 
+/// `ROLE:TOKEN`, or a token that may do everything.
 fn token(text: &str) -> Parsed<ApiToken> {
+    let (role, token) = match text.split_once(':') {
+        Some((role, token)) if role != "sha256" => {
+            let role = Role::from_name(role.trim());
+            (Some(role.ok_or("must begin with support:, auditor: or operator:")?), token.trim())
+        }
+        _ => (None, text),
+    };
+    Ok(ApiToken { digest: digest(token)?, role })
+}
+
+fn has_two_roles(tokens: &[ApiToken]) -> bool {
+    let clash = |a: &ApiToken, b: &ApiToken| a.digest == b.digest && a.role != b.role;
+    tokens.iter().any(|token| tokens.iter().any(|other| clash(token, other)))
+}
+
+fn digest(text: &str) -> Parsed<[u8; 32]> {
     if let Some(digest) = text.strip_prefix("sha256:") {
         let digest: Option<[u8; 32]> =
             hex::decode(digest).ok().and_then(|bytes| bytes.try_into().ok());
@@ -86,13 +106,13 @@ fn token(text: &str) -> Parsed<ApiToken> {
         let of_nothing = ["", "\n"].map(|nothing| <[u8; 32]>::from(Sha256::digest(nothing)));
         return match of_nothing.contains(&digest) {
             true => Err("is the hash of an empty token".to_owned()),
-            false => Ok(ApiToken(digest)),
+            false => Ok(digest),
         };
     }
     // The characters of RFC 6750, 2.1; a cookie can hold them too.
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
     match text.len() >= MIN_TOKEN_LENGTH && text.chars().all(is_allowed) {
-        true => Ok(ApiToken(Sha256::digest(text).into())),
+        true => Ok(Sha256::digest(text).into()),
         false => Err(format!("must have at least {MIN_TOKEN_LENGTH} letters, digits or -._~+/=")),
     }
 }
@@ -109,19 +129,21 @@ fn jwt(r: &mut Reader) -> Option<Jwt> {
     });
     let issuer = r.read("JWT_ISSUER", v::line);
     let audience = r.read("JWT_AUDIENCE", v::line);
+    let role_claim = r.read("JWT_ROLE_CLAIM", v::line);
     let key = ["JWT_SECRET", "JWT_PUBLIC_KEY"].into_iter().find(|name| r.is_set(name));
     match key {
         Some(key) => super::email::check_together(r, &[key, "JWT_ISSUER", "JWT_AUDIENCE"]),
-        None if issuer.is_some() || audience.is_some() => {
-            r.report.warn(
-                "JWT_ISSUER",
-                "ignored, because neither JWT_SECRET nor JWT_PUBLIC_KEY is set",
-            );
+        None => {
+            let set = [&issuer, &audience, &role_claim].map(Option::is_some);
+            let names = ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_ROLE_CLAIM"];
+            if let Some((name, _)) = names.into_iter().zip(set).find(|(_, is_set)| *is_set) {
+                let reason = "ignored, because neither JWT_SECRET nor JWT_PUBLIC_KEY is set";
+                r.report.warn(name, reason);
+            }
         }
-        None => {}
     }
     if secret.is_none() && public_key.is_none() {
         return None;
     }
-    Some(Jwt { secret, public_key, issuer: issuer?, audience: audience? })
+    Some(Jwt { secret, public_key, issuer: issuer?, audience: audience?, role_claim })
 }

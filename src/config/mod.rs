@@ -27,7 +27,7 @@ pub(crate) use oauth::ServiceAccount;
 pub(crate) use redis_servers::{RedisServers, redis_servers};
 pub use settings::{
     Api, ApiToken, BounceMailbox, Brand, Dkim, Email, EmailBackend, Endpoint, HttpLimits, Jwt,
-    LogFormat, OAuth, OAuthGrant, PRE_SEND_BUDGET, RateLimit, Relay, Secret, Settings, Smtp,
+    LogFormat, OAuth, OAuthGrant, PRE_SEND_BUDGET, RateLimit, Relay, Role, Secret, Settings, Smtp,
     SmtpTls, Stream, Twilio,
 };
 pub(crate) use values::{amqp_urls, log_levels};
@@ -477,6 +477,14 @@ mod tests {
         let two = format!("a-token-of-20-letters, {hash}");
         let (settings, _) = from_env(&[("API_TOKENS", &two)]).unwrap();
         assert_eq!(settings.api.unwrap().tokens.len(), 2);
+        let roles =
+            format!("support:a-token-of-20-letters, operator:{hash}, another-token-of-26-letters");
+        let (settings, _) = from_env(&[("API_TOKENS", &roles)]).unwrap();
+        let roles: Vec<Option<Role>> =
+            settings.api.unwrap().tokens.iter().map(|token| token.role).collect();
+        assert_eq!(roles, [Some(Role::Support), Some(Role::Operator), None]);
+        let two_roles = format!("support:{hash}, operator:{hash}");
+        assert!(faults(&[("API_TOKENS", &two_roles)]).contains("two roles"));
         let of_nothing = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert!(faults(&[("API_TOKENS", of_nothing)]).contains("hash of an empty token"));
         let mut blank = tempfile::NamedTempFile::new().unwrap();
@@ -486,7 +494,13 @@ mod tests {
             let text = faults(&[(name, &blank), ("HTTP_API", "on"), elsewhere]);
             assert!(text.contains("is empty"), "{name}: {text}");
         }
-        for bad in ["hunter2", "sha256:00", "a-token-of-20-letters;hunter2"] {
+        for bad in [
+            "hunter2",
+            "sha256:00",
+            "a-token-of-20-letters;hunter2",
+            "admin:a-token-with-hunter2-in-it",
+            "support:hunter2",
+        ] {
             let text = faults(&[("API_TOKENS", bad)]);
             assert!(text.starts_with("API_TOKENS") && !text.contains("hunter2"), "{text}");
         }

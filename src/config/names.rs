@@ -150,6 +150,7 @@ pub const NAMES: &[Name] = {
         name("JWT_PUBLIC_KEY", Secret, &[]),
         name("JWT_ISSUER", Plain, &[]),
         name("JWT_AUDIENCE", Plain, &[]),
+        name("JWT_ROLE_CLAIM", Plain, &[]),
         name("CORS_ALLOWED_ORIGINS", List, &[]),
         name("CONTACT_RATE_LIMIT", MayBeEmpty, &[]),
         name("TRUSTED_PROXIES", List, &[]),

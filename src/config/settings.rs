@@ -410,13 +410,45 @@ impl Api {
     }
 }
 
-/// SHA-256 of a bearer token.
+/// A bearer token.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ApiToken(pub [u8; 32]);
+pub struct ApiToken {
+    /// SHA-256 of the token.
+    pub digest: [u8; 32],
+    /// `None`: it may do everything.
+    pub role: Option<Role>,
+}
 
 impl fmt::Debug for ApiToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiToken(***)")
+        f.debug_struct("ApiToken").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+/// What a caller of the API may do. Each role may do what the ones before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Sees what happens and finds mail; keeps read marks of its own.
+    Support,
+    /// Reads everything, also the text of mails.
+    Auditor,
+    /// Sends and changes.
+    Operator,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::Support, Self::Auditor, Self::Operator];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Support => "support",
+            Self::Auditor => "auditor",
+            Self::Operator => "operator",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == name)
     }
 }
 
@@ -429,6 +461,8 @@ pub struct Jwt {
     pub public_key: Option<Secret>,
     pub issuer: String,
     pub audience: String,
+    /// Claim with the caller's roles, or a JSON pointer to it (`JWT_ROLE_CLAIM`). `None`: tokens may do everything.
+    pub role_claim: Option<String>,
 }
 
 /// Appearance of mail.

@@ -129,6 +129,45 @@ async fn a_field_is_renamed_in_many_events_and_the_audit_keeps_what_changed() {
 }
 
 #[tokio::test]
+async fn a_role_that_may_not_is_told_so_and_nothing_is_done() {
+    let world = World::new().await;
+    let tokens =
+        ["support", "auditor", "operator"].map(|role| format!("{role}:token-of-the-{role}"));
+    let settings =
+        world.usher().set("API_TOKENS", format!("{},token-without-a-role", tokens.join(",")));
+    let usher = settings.start().await;
+    world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
+    let id = text(&world.until_records(1).await[0], "delivery_id");
+    let resend = format!("/api/v1/deliveries/{id}/resend");
+    let mail = r#"{"to": "bob@example.com", "subject": "A", "body": "B"}"#;
+    let reason = r#"{"reason": "she deleted it"}"#;
+    let [support, auditor, operator, all] =
+        ["of-the-support", "of-the-auditor", "of-the-operator", "without-a-role"];
+    for (method, path, body, statuses) in [
+        ("GET", "/api/v1/status", None, [200, 200, 200, 200]),
+        ("GET", "/api/contact/", None, [200, 200, 200, 200]),
+        ("GET", "/api/notificaciones/?reserva_id=1", None, [200, 200, 200, 200]),
+        ("GET", "/api/notify/", None, [403, 200, 200, 200]),
+        ("POST", "/api/notify/", Some(mail), [403, 403, 202, 202]),
+        ("POST", "/api/v1/transacciones/procesar-correos", Some("{}"), [403, 403, 404, 404]),
+        ("POST", resend.as_str(), Some(reason), [403, 403, 202, 202]),
+    ] {
+        for (role, status) in [support, auditor, operator, all].into_iter().zip(statuses) {
+            let authorization = format!("Bearer token-{role}");
+            let headers = [("Authorization", authorization.as_str())];
+            let answer = usher.ask(method, path, &headers, body);
+            assert_eq!(answer.status, status, "{method} {path} {role}: {answer:?}");
+            if status == 403 {
+                let answer = answer.json();
+                let detail = answer["detail"].as_str().unwrap_or_default();
+                assert!(detail.contains("needs"), "{detail}");
+            }
+        }
+    }
+    assert_eq!(world.actions().await.len(), 2, "only what was done is recorded");
+}
+
+#[tokio::test]
 async fn support_sends_a_mail_once_more_by_the_api_and_twice_asked_is_once_sent() {
     let world = World::new().await;
     let smtp = SmtpServer::start().await;

@@ -11,8 +11,9 @@ use jsonwebtoken::{
 };
 use ring::{hmac, signature as rsa};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
-use crate::config::Jwt;
+use crate::config::{Jwt, Role};
 
 /// Tolerated clock difference, in seconds.
 const LEEWAY: i64 = 60;
@@ -20,6 +21,7 @@ const LEEWAY: i64 = 60;
 /// Verifies tokens.
 pub(crate) struct Tokens {
     keys: Vec<(DecodingKey, Validation)>,
+    role_claim: Option<String>,
 }
 
 /// The claims that usher uses.
@@ -29,6 +31,9 @@ pub(crate) struct Claims {
     pub(crate) sub: String,
     /// Expiry, in seconds since 1970 (RFC 7519 section 2, NumericDate).
     exp: f64,
+    /// The highest role that it names.
+    #[serde(skip)]
+    pub(crate) role: Option<Role>,
 }
 
 impl Claims {
@@ -63,7 +68,7 @@ impl Tokens {
             validation.leeway = LEEWAY.unsigned_abs();
             (key, validation)
         });
-        Self { keys: keys.collect() }
+        Self { keys: keys.collect(), role_claim: jwt.role_claim.clone() }
     }
 
     /// The claims of a token; `None` if it is invalid.
@@ -71,8 +76,28 @@ impl Tokens {
         let algorithm = decode_header(token).ok()?.alg;
         let (key, validation) =
             self.keys.iter().find(|(_, validation)| validation.algorithms.contains(&algorithm))?;
-        decode::<Claims>(token, key, validation).ok().map(|token| token.claims)
+        let all = decode::<Map<String, Value>>(token, key, validation).ok()?.claims;
+        let all = Value::Object(all);
+        let role = self.role_claim.as_deref().and_then(|claim| role(&all, claim));
+        Some(Claims { role, ..serde_json::from_value(all).ok()? })
     }
+
+    /// The claim that must name a role.
+    pub(crate) fn role_claim(&self) -> Option<&str> {
+        self.role_claim.as_deref()
+    }
+}
+
+/// The highest role in a claim: a name, several between blanks, or a list. A claim that begins with `/` is
+/// a JSON pointer (RFC 6901).
+fn role(claims: &Value, claim: &str) -> Option<Role> {
+    let named = if claim.starts_with('/') { claims.pointer(claim) } else { claims.get(claim) };
+    let names: Vec<&str> = match named? {
+        Value::String(names) => names.split_whitespace().collect(),
+        Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    names.into_iter().filter_map(Role::from_name).max()
 }
 
 static PROVIDER: CryptoProvider = CryptoProvider {

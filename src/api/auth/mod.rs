@@ -8,6 +8,7 @@ pub(super) mod session;
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
+    Extension,
     extract::{Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
@@ -19,14 +20,14 @@ use subtle::ConstantTimeEq;
 
 use self::jwt::Tokens;
 use super::{ApiState, problem::Problem};
-use crate::config::Api;
+use crate::config::{Api, ApiToken, Role};
 
 /// The cookie with a browser's token.
 pub(crate) const COOKIE: &str = "usher_token";
 
 /// Authenticates requests.
 pub struct Guard {
-    tokens: Vec<[u8; 32]>,
+    tokens: Vec<ApiToken>,
     jwt: Option<Tokens>,
     origins: Vec<String>,
     is_open: bool,
@@ -39,12 +40,14 @@ pub struct Caller {
     pub name: Arc<str>,
     /// When the token expires, if it does.
     pub until: Option<Timestamp>,
+    /// `None`: it may do everything.
+    pub role: Option<Role>,
 }
 
 impl Guard {
     pub fn new(settings: &Api) -> Self {
         Self {
-            tokens: settings.tokens.iter().map(|token| token.0).collect(),
+            tokens: settings.tokens.clone(),
             jwt: settings.jwt.as_ref().map(Tokens::new),
             origins: settings.origins.clone(),
             is_open: settings.is_open(),
@@ -57,29 +60,37 @@ impl Guard {
     }
 
     /// The caller with this token.
-    pub(crate) fn caller(&self, token: &str) -> Option<Caller> {
+    pub(crate) fn caller(&self, token: &str) -> Result<Caller, Problem> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         // Compares with every token completely, so that timing reveals nothing.
-        let known = self.tokens.iter().fold(0, |known, one| known | one.ct_eq(&digest).unwrap_u8());
-        if known == 1 {
+        let known = self.tokens.iter().fold(None, |known, one| {
+            if bool::from(one.digest.ct_eq(&digest)) { Some(one.role) } else { known }
+        });
+        if let Some(role) = known {
             let name = format!("token {}", hex::encode(&digest[..4])).into();
-            return Some(Caller { name, until: None });
+            return Ok(Caller { name, until: None, role });
         }
-        let claims = self.jwt.as_ref()?.claims(token)?;
-        Some(Caller { name: format!("jwt {}", claims.sub).into(), until: Some(claims.until()) })
+        let jwt = self.jwt.as_ref().ok_or_else(Problem::unauthorized)?;
+        let claims = jwt.claims(token).ok_or_else(Problem::unauthorized)?;
+        if let Some(claim) = jwt.role_claim().filter(|_| claims.role.is_none()) {
+            let detail = format!(
+                "the token's claim {claim} has none of the roles support, auditor, operator"
+            );
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
+        let until = Some(claims.until());
+        Ok(Caller { name: format!("jwt {}", claims.sub).into(), until, role: claims.role })
     }
 
     fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, Problem> {
         if self.is_open {
             self.check_origin(headers, false)?;
-            return Ok(Caller { name: "loopback".into(), until: None });
+            return Ok(Caller { name: "loopback".into(), until: None, role: None });
         }
         if headers.contains_key(header::AUTHORIZATION) {
-            let caller = bearer(headers).and_then(|token| self.caller(token));
-            return caller.ok_or_else(Problem::unauthorized);
+            return self.caller(bearer(headers).ok_or_else(Problem::unauthorized)?);
         }
-        let caller = cookie(headers).and_then(|token| self.caller(token));
-        let caller = caller.ok_or_else(Problem::unauthorized)?;
+        let caller = self.caller(cookie(headers).ok_or_else(Problem::unauthorized)?)?;
         // Any page can make a browser send a cookie along.
         let reads =
             matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE);
@@ -130,6 +141,23 @@ pub(crate) async fn require(
     Ok(next.run(request).await)
 }
 
+/// A layer that refuses callers whose role is lower. It stands inside of [`require`].
+pub(crate) async fn require_role(
+    State(needed): State<Role>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    match caller.role.filter(|role| *role < needed) {
+        Some(role) => {
+            let detail =
+                format!("the role {} may not do this; it needs {}", role.as_str(), needed.as_str());
+            Err(Problem::new(StatusCode::FORBIDDEN, detail))
+        }
+        None => Ok(next.run(request).await),
+    }
+}
+
 /// A layer for the mode without tokens: rejects other host names than localhost, which DNS
 /// rebinding could have pointed here.
 pub(crate) async fn require_loopback(
@@ -170,13 +198,19 @@ mod tests {
     const SECRET: &str = "a secret of at least 32 bytes, as RFC 7518 has it";
 
     fn guard() -> Guard {
+        guard_with(None)
+    }
+
+    fn guard_with(role_claim: Option<&str>) -> Guard {
         let jwt = Jwt {
             secret: Some(Secret::new(SECRET)),
             public_key: None,
             issuer: "https://id.example.com".into(),
             audience: "usher".into(),
+            role_claim: role_claim.map(Into::into),
         };
-        let tokens = vec![ApiToken([7; 32]), ApiToken(Sha256::digest(TOKEN).into())];
+        let known = ApiToken { digest: Sha256::digest(TOKEN).into(), role: None };
+        let tokens = vec![ApiToken { digest: [7; 32], role: Some(Role::Support) }, known];
         let origins = vec!["https://tickets.example.com".to_owned()];
         Guard::new(&Api { tokens, jwt: Some(jwt), origins, ..Api::default() })
     }
@@ -203,8 +237,8 @@ mod tests {
             claims[name] = value;
             claims
         };
-        let caller = guard.caller(&signed(&header, &good, SECRET));
-        assert_eq!(caller.map(|caller| caller.name), Some("jwt ana".into()));
+        let caller = guard.caller(&signed(&header, &good, SECRET)).ok();
+        assert_eq!(caller.map(|caller| (caller.name, caller.role)), Some(("jwt ana".into(), None)));
         for bad in [
             with("iss", "https://other.example.com".into()),
             with("aud", "somebody else".into()),
@@ -215,12 +249,34 @@ mod tests {
             with("sub", Value::Null),
             json!({"sub": "ana"}),
         ] {
-            assert_eq!(guard.caller(&signed(&header, &bad, SECRET)), None, "{bad}");
+            assert!(guard.caller(&signed(&header, &bad, SECRET)).is_err(), "{bad}");
         }
-        assert_eq!(guard.caller(&signed(&header, &good, "another")), None);
+        assert!(guard.caller(&signed(&header, &good, "another")).is_err());
         for alg in ["none", "HS512", "RS256"] {
-            assert_eq!(guard.caller(&signed(&json!({"alg": alg}), &good, SECRET)), None, "{alg}");
+            assert!(guard.caller(&signed(&json!({"alg": alg}), &good, SECRET)).is_err(), "{alg}");
         }
+    }
+
+    #[test]
+    fn a_jwt_has_the_highest_role_that_its_claim_names() {
+        let role = |claim: &str, roles: Value| {
+            let mut claims = json!({
+                "sub": "ana", "iss": "https://id.example.com", "aud": "usher",
+                "exp": Timestamp::now().as_second() + 600,
+            });
+            claims["roles"] = roles.clone();
+            claims["realm"] = json!({"roles": roles});
+            let token = signed(&json!({"alg": "HS256"}), &claims, SECRET);
+            guard_with(Some(claim)).caller(&token).ok().and_then(|caller| caller.role)
+        };
+        assert_eq!(role("roles", json!("support")), Some(Role::Support));
+        assert_eq!(role("roles", json!(["support", "x", "operator"])), Some(Role::Operator));
+        assert_eq!(role("roles", json!("support auditor")), Some(Role::Auditor));
+        assert_eq!(role("/realm/roles", json!(["auditor"])), Some(Role::Auditor));
+        for none in [json!("admin"), json!(["Operator"]), json!({"operator": true}), Value::Null] {
+            assert_eq!(role("roles", none.clone()), None, "{none}");
+        }
+        assert_eq!(role("other", json!("operator")), None);
     }
 
     #[test]

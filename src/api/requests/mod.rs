@@ -34,14 +34,18 @@ pub(crate) fn public() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(submit_contact))
 }
 
-pub(crate) fn guarded() -> OpenApiRouter<ApiState> {
+pub(crate) fn for_support() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(list_contact)).routes(routes!(show_contact))
+}
+
+/// The text of mails can hold anything.
+pub(crate) fn for_auditors() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(list_notifications)).routes(routes!(show_notification))
+}
+
+pub(crate) fn for_operators() -> OpenApiRouter<ApiState> {
     let notify = OpenApiRouter::new().routes(routes!(submit_notification));
-    OpenApiRouter::new()
-        .merge(notify.layer(DefaultBodyLimit::max(NOTIFICATION_BYTES)))
-        .routes(routes!(list_contact))
-        .routes(routes!(show_contact))
-        .routes(routes!(list_notifications))
-        .routes(routes!(show_notification))
+    notify.layer(DefaultBodyLimit::max(NOTIFICATION_BYTES))
 }
 
 /// An accepted request.
