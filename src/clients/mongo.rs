@@ -13,8 +13,7 @@ use mongodb::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use crate::reason::of_mongodb;
-use crate::{config::Endpoint, tls::TlsFiles};
+use crate::{config::Endpoint, reason::of_mongodb, tls::TlsFiles};
 
 const SERVER_SELECTION: Duration = Duration::from_secs(5);
 

@@ -19,9 +19,9 @@ use redis::{
 };
 use url::Url;
 
-use crate::reason::of_redis;
 use crate::{
     config::{Endpoint, RedisServers, redis_servers},
+    reason::of_redis,
     tls::{Pem, Renewed},
 };
 

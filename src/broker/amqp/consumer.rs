@@ -57,7 +57,8 @@ pub struct Consumers {
     pub health: Dependency,
     /// Each queue that is consumed.
     pub queues: Vec<Dependency>,
-    /// Set once messages can be processed. What is received and waits would use up deliveries if the process is killed.
+    /// Set once messages can be processed. Nothing is received before: a kill would cost each message one of its
+    /// deliveries.
     pub begin: Arc<SetOnce<()>>,
     /// Stops consuming; messages in progress are finished.
     pub stop: CancellationToken,
@@ -72,8 +73,8 @@ pub struct Consumers {
     pub received: Arc<Semaphore>,
 }
 
-/// Prefetch of a source queue as long as what comes was delivered before. A process that is killed meanwhile uses
-/// up one of the deliveries that RabbitMQ grants one message, and not of a whole prefetch.
+/// Prefetch of a source queue as long as what comes was delivered before. RabbitMQ drops what it has delivered too
+/// often, and a kill then counts for one message instead of a whole prefetch.
 const TAKE_OVER_PREFETCH: u16 = 1;
 
 /// Whether a queue still gives what was delivered before, to this process or to another.
@@ -128,7 +129,7 @@ impl Drop for CloseWhenDropped {
     }
 }
 
-/// Starts a consumer with a prefetch of its own.
+/// Starts a consumer with this prefetch, and leaves the channel's earlier ones as they are.
 async fn start(channel: &Channel, queue: &str, prefetch: u16) -> lapin::Result<Consumer> {
     channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());

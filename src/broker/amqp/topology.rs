@@ -9,7 +9,6 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable, ShortString},
 };
-
 use tokio::time::timeout;
 
 use crate::{
@@ -188,6 +187,7 @@ pub(super) fn is_away(error: &lapin::Error) -> bool {
         if refusal.kind() == &AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
 }
 
+/// Fails where the queue is a stream.
 async fn refuse_stream(name: &str, connection: &Connection) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
