@@ -16,9 +16,19 @@ use crate::support::{
         APP_ID, CORRELATION_ID, HEADERS, MESSAGE_ID, RawPublisher, TIMESTAMP, TYPE, long, short,
     },
     smtp::{ClosedPort, Offers, Phase, SmtpServer},
+    usher::Usher,
     world::{World, brief, manage, text},
 };
 use url::Url;
+
+/// Until then usher's own validator would take the place of another.
+async fn until_validated(usher: &Usher) {
+    eventually("usher's validator", async || {
+        let set = usher.find_log("the validator of deliveries is set");
+        (!set.is_empty()).then_some(())
+    })
+    .await;
+}
 
 /// Makes the audit refuse every record, or accept usher's records again.
 async fn refuse_records(world: &World, refuse: bool) {
@@ -65,6 +75,7 @@ async fn while_the_audit_refuses_records_usher_is_unready_and_acknowledges_nothi
     let mut usher = world.usher().smtp(&smtp).start().await;
     world.broker.publish(BOOKINGS, booking("first", "first@example.com").to_string()).await;
     world.until_records(1).await;
+    until_validated(&usher).await;
     refuse_records(&world, true).await;
     for index in 0..5 {
         let event = booking(&format!("e-{index}"), &format!("u{index}@example.com"));
@@ -96,12 +107,7 @@ async fn a_record_refused_for_its_content_leaves_a_stub() {
     let usher = world.usher().smtp(&smtp).start().await;
     world.broker.publish(BOOKINGS, booking("first", "first@example.com").to_string()).await;
     world.until_records(1).await;
-    // Or usher's own validator would take the place of this one.
-    eventually("usher's validator", async || {
-        let set: Vec<Value> = usher.find_log("the validator of deliveries is set");
-        (!set.is_empty()).then_some(())
-    })
-    .await;
+    until_validated(&usher).await;
     let change = doc! {
         "collMod": "deliveries", "validator": {"data.movie_title": {"$ne": "Stalker"}},
         "validationLevel": "strict", "validationAction": "error",
