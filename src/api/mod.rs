@@ -4,6 +4,7 @@
 //! The OpenAPI document is generated from the handlers.
 
 mod auth;
+mod decision;
 pub mod feed;
 mod health;
 pub mod outbox;
@@ -12,6 +13,7 @@ mod receipts;
 mod reports;
 mod requests;
 mod resend;
+mod scheduled;
 mod server;
 mod status;
 mod streams;
@@ -120,11 +122,13 @@ fn guarded() -> [(Role, OpenApiRouter<ApiState>); 3] {
         .merge(reports::statistics::routes())
         .merge(reports::reschedules::routes())
         .merge(reports::bookings::routes())
+        .merge(scheduled::for_support())
         .merge(status::routes())
         .merge(feed::websocket::routes());
     let for_operators = OpenApiRouter::new()
         .merge(requests::for_operators())
         .merge(resend::routes())
+        .merge(scheduled::for_operators())
         .merge(streams::routes());
     [
         (Role::Support, for_support),

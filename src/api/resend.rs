@@ -1,14 +1,14 @@
 //! A mail once more, for support: the customer deleted it.
 
 use axum::{Extension, Json, extract::State, http::StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
 
 use super::{
     ApiState, Caller,
-    problem::{Fault, Json as Body, Path, Problem},
+    decision::{DecisionRequest, decided, request_name},
+    problem::{Json as Body, Path, Problem},
     requests::{IdempotencyHeader, idempotency_key::IdempotencyKey},
 };
 use crate::{
@@ -21,23 +21,8 @@ use crate::{
     routing::DeliveryId,
 };
 
-/// Longest reason and name, in characters.
-const LONGEST: usize = 500;
-
 pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(resend))
-}
-
-/// Why a mail is sent once more, and who wants it.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct ResendRequest {
-    /// Recorded in the audit.
-    #[schema(min_length = 1, max_length = 500)]
-    reason: String,
-    /// Person who decides, recorded in the audit beside the caller of the API.
-    #[schema(min_length = 1, max_length = 500)]
-    by: Option<String>,
 }
 
 /// The new delivery.
@@ -58,7 +43,7 @@ struct Resent {
 #[utoipa::path(
     post, path = "/api/v1/deliveries/{id}/resend", tag = "deliveries",
     params(("id" = String, Path, description = "Delivery id"), IdempotencyHeader),
-    request_body = ResendRequest,
+    request_body = DecisionRequest,
     responses((status = 202, description = "It is sent", body = Resent), Problem)
 )]
 async fn resend(
@@ -66,19 +51,9 @@ async fn resend(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     IdempotencyKey(key): IdempotencyKey,
-    Body(request): Body<ResendRequest>,
+    Body(request): Body<DecisionRequest>,
 ) -> Result<(StatusCode, Json<Resent>), Problem> {
-    let given = [("reason", Some(&request.reason)), ("by", request.by.as_ref())];
-    let faults = given.into_iter().filter_map(|(field, text)| {
-        let length = text?.trim().chars().count();
-        let is_well = (1..=LONGEST).contains(&length);
-        let detail = format!("must have 1 to {LONGEST} characters");
-        (!is_well).then(|| Fault { field: field.to_owned(), detail })
-    });
-    let faults: Vec<Fault> = faults.collect();
-    if !faults.is_empty() {
-        return Err(Problem::invalid(faults));
-    }
+    let decided = decided(&request.reason, request.by.as_deref(), &caller)?;
     let delivery = DeliveryId::from_stored(&id).map_err(|_| Problem::not_found())?;
     let unavailable = |error: &dyn std::fmt::Display| Problem::unavailable("mongodb", error);
     let record = api.audit.last(&delivery).await.map_err(|error| unavailable(&error))?;
@@ -89,22 +64,15 @@ async fn resend(
     let (routing, composer) = (&*pipeline.routing, &pipeline.composer);
     let resender = Resender { routing, composer, identity: &api.identity };
     // The same request makes the same delivery, which is sent once.
-    let number = match key {
-        Some(key) => format!("{} {key}", caller.name),
-        None => Uuid::new_v4().to_string(),
-    };
-    let resent = resender.resend(&record, erased_at, &number, request.reason.trim());
+    let number = request_name(key, &caller);
+    let resent = resender.resend(&record, erased_at, &number, &decided.reason);
     let resent = resent.map_err(|reason| Problem::new(StatusCode::CONFLICT, reason))?;
     let new = resent.republish.delivery_headers.delivery_id.clone();
-    let by = match request.by.as_deref() {
-        Some(person) => format!("{} ({})", person.trim(), caller.name),
-        None => caller.name.to_string(),
-    };
     let action = Action {
-        by,
+        by: decided.by,
         action: "resend",
         target: delivery.to_string(),
-        reason: request.reason.trim().to_owned(),
+        reason: decided.reason,
     };
     let correction = Correction { became: Some(new.clone()), ..Correction::default() };
     let recorded = api.audit.record_correction(&action, correction).await;

@@ -11,6 +11,7 @@ pub mod decide;
 pub(crate) mod erased_recipient;
 mod handed;
 mod instrument;
+pub(crate) mod planned;
 mod record;
 mod republish;
 mod resend;

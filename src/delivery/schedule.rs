@@ -61,6 +61,7 @@ impl Pipeline {
             version: Version::from_event(event, ctx.message),
             planned_at: crate::clock::now(),
             purge_at: None,
+            decision: None,
             delivery_headers: ctx.delivery_headers(delivery.attempt, "planned"),
             properties: ctx.message.properties.clone(),
             // It was parsed, so it is UTF-8.

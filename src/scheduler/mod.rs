@@ -50,6 +50,9 @@ pub struct Planned {
     pub booking_id: Option<String>,
     pub event_type: String,
     pub priority: Priority,
+    /// The request of the operator who cancelled it or made it due; the same one succeeds again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<String>,
     /// The position of its event among those about the booking.
     #[serde(flatten)]
     pub version: Version,

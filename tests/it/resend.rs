@@ -139,6 +139,8 @@ async fn a_role_that_may_not_is_told_so_and_nothing_is_done() {
     world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
     let id = text(&world.until_records(1).await[0], "delivery_id");
     let resend = format!("/api/v1/deliveries/{id}/resend");
+    let [cancel, send_now] =
+        ["cancel", "send-now"].map(|decision| format!("/api/v1/scheduled/{id}/{decision}"));
     let mail = r#"{"to": "bob@example.com", "subject": "A", "body": "B"}"#;
     let reason = r#"{"reason": "she deleted it"}"#;
     let [support, auditor, operator, all] =
@@ -147,6 +149,9 @@ async fn a_role_that_may_not_is_told_so_and_nothing_is_done() {
         ("GET", "/api/v1/status", None, [200, 200, 200, 200]),
         ("GET", "/api/contact/", None, [200, 200, 200, 200]),
         ("GET", "/api/notificaciones/?reserva_id=1", None, [200, 200, 200, 200]),
+        ("GET", "/api/v1/scheduled", None, [200, 200, 200, 200]),
+        ("POST", cancel.as_str(), Some(reason), [403, 403, 404, 404]),
+        ("POST", send_now.as_str(), Some(reason), [403, 403, 404, 404]),
         ("GET", "/api/notify/", None, [403, 200, 200, 200]),
         ("POST", "/api/notify/", Some(mail), [403, 403, 202, 202]),
         ("POST", "/api/v1/transacciones/procesar-correos", Some("{}"), [403, 403, 404, 404]),

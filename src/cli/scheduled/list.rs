@@ -40,14 +40,14 @@ impl ScheduledCli {
         let filter = PlannedFilter {
             state: filter.state,
             booking: filter.booking.clone(),
+            recipient: filter.recipient.clone(),
             since: filter.since,
             until: filter.until,
         };
         let total = self.scheduler.count(&filter).await.map_err(Failure::unavailable)?;
         if total == 0 {
             if !args.json {
-                let all =
-                    PlannedFilter { state: filter.state, booking: None, since: None, until: None };
+                let all = PlannedFilter::of(filter.state);
                 let others = self.scheduler.count(&all).await.map_err(Failure::unavailable)?;
                 let state = filter.state.as_str();
                 match others {
@@ -60,7 +60,8 @@ impl ScheduledCli {
             return Ok(ExitCode::SUCCESS);
         }
         if let Some(by) = args.group_by {
-            let found = self.scheduler.summaries(&filter).await.map_err(Failure::unavailable)?;
+            let found =
+                self.scheduler.summaries(&filter, 0, 0).await.map_err(Failure::unavailable)?;
             args.print_groups(found.iter().map(|one| (group_of(one, by), one.due)));
             return Ok(ExitCode::SUCCESS);
         }

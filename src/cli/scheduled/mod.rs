@@ -11,11 +11,11 @@ use clap::{
 };
 use jiff::Timestamp;
 
-use self::decide::Decision;
 use super::{decision::DecisionArgs, listing::ListArgs, time::from_now};
 use crate::{
     app::configuration,
     audit::store::MongoAudit,
+    delivery::planned::Decision,
     failure::Failure,
     routing::DeliveryId,
     scheduler::{Planned, State, mongo::MongoScheduler},
@@ -29,7 +29,7 @@ pub(super) enum ScheduledCommand {
         #[command(flatten)]
         filter: ScheduledFilter,
         /// Mail that is 5 minutes late, and retries that were lost, instead of planned mail.
-        #[arg(long, conflicts_with_all = ["booking", "since", "until", "state", "group_by"])]
+        #[arg(long, conflicts_with_all = ["booking", "recipient", "since", "until", "state", "group_by"])]
         overdue: bool,
         #[command(flatten)]
         list: ListArgs,
@@ -53,6 +53,9 @@ pub(super) struct ScheduledFilter {
     /// Only mail about this booking.
     #[arg(long, value_name = "ID")]
     booking: Option<String>,
+    /// Only mail to this address.
+    #[arg(long, value_name = "ADDRESS")]
+    recipient: Option<String>,
     /// Only mail due at or after TIME: 2030-01-31T20:00:00Z, 2030-01-31 (UTC), or a duration from now such as 2h or -1d.
     #[arg(long, value_name = "TIME", value_parser = from_now, allow_hyphen_values = true)]
     since: Option<Timestamp>,

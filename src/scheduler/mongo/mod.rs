@@ -60,6 +60,8 @@ pub struct MongoScheduler {
 pub struct PlannedFilter {
     pub state: State,
     pub booking: Option<String>,
+    /// Address of the recipient.
+    pub recipient: Option<String>,
     /// Due at this time or later.
     pub since: Option<Timestamp>,
     /// Due before this time.
@@ -79,6 +81,14 @@ pub struct PlannedCounts {
 /// Planned mail without its event.
 #[derive(Debug, Deserialize)]
 pub struct PlannedSummary {
+    #[serde(rename = "_id")]
+    pub delivery_id: DeliveryId,
+    pub state: State,
+    #[serde(default)]
+    pub booking_id: Option<String>,
+    /// When it was scheduled.
+    #[serde(deserialize_with = "bson_time::deserialize")]
+    pub planned_at: Timestamp,
     #[serde(deserialize_with = "bson_time::deserialize")]
     pub due: Timestamp,
     pub event_type: String,
@@ -96,10 +106,19 @@ pub struct PlannedTicket {
 }
 
 impl PlannedFilter {
+    /// All mail in this state.
+    pub fn of(state: State) -> Self {
+        Self { state, booking: None, recipient: None, since: None, until: None }
+    }
+
     fn to_document(&self) -> Document {
         let mut filter = doc! {"state": self.state.as_str()};
         if let Some(booking) = &self.booking {
             filter.insert("booking_id", booking);
+        }
+        if let Some(recipient) = &self.recipient {
+            // As events write it, and as most do.
+            filter.insert("ticket.recipient", doc! {"$in": [recipient, recipient.to_lowercase()]});
         }
         let mut due = Document::new();
         for (operator, time) in [("$gte", self.since), ("$lt", self.until)] {
@@ -195,25 +214,44 @@ impl MongoScheduler {
         })
     }
 
-    /// What the entries that match are counted by.
+    /// Entries that match, without their events, soonest first. A limit of 0 means no limit.
     pub async fn summaries(
         &self,
         filter: &PlannedFilter,
+        skip: u64,
+        limit: i64,
     ) -> Result<Vec<PlannedSummary>, SchedulerError> {
-        let fields = doc! {"_id": 0, "due": 1, "event_type": 1, "reason": 1, "ticket": 1};
         let planned: Collection<PlannedSummary> = self.planned.clone_with_type();
-        let found = planned.find(filter.to_document()).projection(fields).await.map_err(failed)?;
-        found.try_collect().await.map_err(failed)
+        let found =
+            planned.find(filter.to_document()).projection(doc! {"body": 0, "properties": 0});
+        let found = found.sort(doc! {"due": 1}).skip(skip).limit(limit).in_time();
+        found.await.map_err(failed)?.try_collect().in_time().await.map_err(failed)
     }
 
     pub async fn get(&self, delivery: &DeliveryId) -> Result<Option<Planned>, SchedulerError> {
         Ok(self.read(doc! {"_id": delivery.as_str()}, doc! {}, 1).await?.pop())
     }
 
-    /// Makes a delivery due now. Returns whether it was still waiting.
-    pub async fn send_now(&self, delivery: &DeliveryId) -> Result<bool, SchedulerError> {
+    /// Makes a delivery due now by an operator's `decision`. Returns whether it was still waiting.
+    pub async fn send_now(
+        &self,
+        delivery: &DeliveryId,
+        decision: &str,
+    ) -> Result<bool, SchedulerError> {
         let now = date(crate::clock::now());
-        self.update(delivery, doc! {"due": now, "claim_at": now}).await
+        self.update(delivery, doc! {"due": now, "claim_at": now, "decision": decision}).await
+    }
+
+    /// Cancels a delivery by an operator's `decision`. Returns whether it was still waiting.
+    pub async fn cancel_by(
+        &self,
+        delivery: &DeliveryId,
+        reason: &str,
+        decision: &str,
+    ) -> Result<bool, SchedulerError> {
+        let mut cancel = cancelled(reason);
+        cancel.insert("decision", decision);
+        self.update(delivery, cancel).await
     }
 
     async fn read(
@@ -310,10 +348,7 @@ impl Scheduler for MongoScheduler {
     }
 
     async fn cancel(&self, delivery: &DeliveryId, reason: &str) -> Result<bool, SchedulerError> {
-        let purge_at = date(after(crate::clock::now(), KEPT));
-        let cancel =
-            doc! {"state": State::Cancelled.as_str(), "reason": reason, "purge_at": purge_at};
-        self.update(delivery, cancel).await
+        self.update(delivery, cancelled(reason)).await
     }
 
     async fn for_booking(&self, booking: &str) -> Result<Vec<Planned>, SchedulerError> {
@@ -377,6 +412,12 @@ impl Scheduler for MongoScheduler {
             }
         }
     }
+}
+
+/// The fields of cancelled mail.
+fn cancelled(reason: &str) -> Document {
+    let purge_at = date(after(crate::clock::now(), KEPT));
+    doc! {"state": State::Cancelled.as_str(), "reason": reason, "purge_at": purge_at}
 }
 
 /// The first of them whose bodies together are not too large to be read at once; at least one.

@@ -100,6 +100,7 @@ fn planned(event_id: &str, due: Timestamp) -> Planned {
         version: Version { sequence: Some(7), occurred_at: Some(due), arrived_at: due },
         planned_at: due,
         purge_at: None,
+        decision: None,
         delivery_headers,
         properties: Properties {
             correlation_id: Some("c-1".to_owned()),
