@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    audit::TemplateRef,
     event::{self, Fault, Properties},
     reason::explained,
     routing::{DeliveryId, Identity, Priority, RoutingTable},
@@ -112,6 +113,9 @@ pub struct DeliveryHeaders {
     /// The relay that may have the mail already, so that no other one gets it.
     #[serde(default)]
     pub relay: Option<String>,
+    /// The template of then that an operator wants; without it that of now is used.
+    #[serde(default)]
+    pub template: Option<TemplateRef>,
 }
 
 const REASON_BYTES: usize = 1024;
@@ -128,6 +132,7 @@ impl DeliveryHeaders {
             origin: String::new(),
             attempt: 0,
             relay: None,
+            template: None,
             ..self
         }
     }
@@ -152,6 +157,8 @@ impl DeliveryHeaders {
         ]);
         headers.extend(arrived_at);
         headers.extend(self.relay.clone().map(|relay| ("usher-relay", relay)));
+        let template = self.template.as_ref().and_then(|it| serde_json::to_string(it).ok());
+        headers.extend(template.map(|template| ("usher-template", template)));
         headers
     }
 
@@ -170,6 +177,7 @@ impl DeliveryHeaders {
             masked: header("usher-masked") == Some("true"),
             arrived_at: header("usher-arrived").and_then(|at| at.parse().ok()),
             relay: text("usher-relay"),
+            template: header("usher-template").and_then(|it| serde_json::from_str(it).ok()),
         })
     }
 }
@@ -253,6 +261,11 @@ mod tests {
             masked: true,
             arrived_at: Some(Timestamp::UNIX_EPOCH),
             relay: Some("backup".into()),
+            template: Some(TemplateRef {
+                name: "receipt".into(),
+                locale: "pt-BR".into(),
+                version: "ab12".into(),
+            }),
         };
         let headers = delivery_headers.to_headers();
         let read =

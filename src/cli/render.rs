@@ -244,7 +244,7 @@ pub(super) fn outgoing(
     let composer = loaded.composer();
     let composed = composer
         .variables(delivery, event)
-        .and_then(|variables| composer.compose(delivery, event, &variables));
+        .and_then(|variables| composer.compose(delivery, event, &variables, None));
     composed.map_err(|error| {
         let code = if matches!(error, ComposeError::Template(_)) { EXIT_CONFIG } else { EXIT_DATA };
         Failure::new(code, error)

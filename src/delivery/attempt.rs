@@ -14,13 +14,14 @@ use super::{
     record::millis,
 };
 use crate::{
-    audit::{Record, Repeatable},
+    audit::{Record, Repeatable, TemplateRef},
     broker::DEFER,
     channel::{Outcome, Outgoing, Slot, SlotRequest},
     event::Event,
     ledger::{Admission, Input, NextStep, Reply, State},
     metrics::InternalEvent,
     routing::{ChannelKind, OnUnknown, Recipient},
+    template::Source,
 };
 
 /// How old the look at a booking may be when its mail is composed.
@@ -146,7 +147,8 @@ impl Pipeline {
         self.check_is_wanted(ctx)?;
         self.check_recipient(ctx)?;
         self.check_suppressions(ctx)?;
-        let outgoing = self.compose(ctx)?;
+        let template = self.template_of_then(ctx).await?;
+        let outgoing = self.compose(ctx, template.as_ref())?;
         self.check_rate_limit(ctx).await?;
         let is_mail = ctx.delivery.route.channel == ChannelKind::Email;
         ctx.message_id = is_mail.then(|| outgoing.message_id.clone());
@@ -206,8 +208,30 @@ impl Pipeline {
         Err(Decision::Suppressed)
     }
 
+    /// What an operator wants it to be made from, if that is not the template of now.
+    async fn template_of_then(
+        &self,
+        ctx: &mut DeliveryContext<'_>,
+    ) -> Result<Option<(TemplateRef, Source)>, Decision> {
+        let headers = ctx.message.delivery_headers.as_ref();
+        let Some(template) = headers.and_then(|headers| headers.template.clone()) else {
+            return Ok(None);
+        };
+        match self.text_of_then(&template).await {
+            Ok(text) => Ok(Some((template, text))),
+            Err(not_kept) => {
+                ctx.reason = not_kept.to_string();
+                Err(Decision::DeadLetter { kind: "template" })
+            }
+        }
+    }
+
     /// Composes the message. What is known of it by then is kept for the record.
-    fn compose(&self, ctx: &mut DeliveryContext<'_>) -> Result<Outgoing, Decision> {
+    fn compose(
+        &self,
+        ctx: &mut DeliveryContext<'_>,
+        template: Option<&(TemplateRef, Source)>,
+    ) -> Result<Outgoing, Decision> {
         let began = Instant::now();
         let (composer, delivery) = (&self.composer, ctx.delivery);
         // Its arrival is another one where an earlier process has died, and the mail must be the same.
@@ -216,7 +240,7 @@ impl Pipeline {
         let event = steady.as_ref().unwrap_or(ctx.event);
         let composed = composer.variables(delivery, event).and_then(|variables| {
             ctx.keep_variables(&variables);
-            composer.compose(delivery, event, &variables)
+            composer.compose(delivery, event, &variables, template)
         });
         let outgoing = composed.map_err(|error| {
             ctx.reason = error.to_string();

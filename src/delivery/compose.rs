@@ -7,13 +7,14 @@ use serde_json::{Map, Value};
 
 use super::calendar_entry;
 use crate::{
+    audit::TemplateRef,
     channel::{
         Extras, Outgoing, QrCode,
         email::{Sender, qr_png},
     },
     event::{Event, InvalidAttachment, Sources},
     routing::{Delivery, VariableFault},
-    template::{TemplateError, Templates},
+    template::{Source, TemplateError, Templates},
 };
 
 /// The longest text and HTML of a mail together, in bytes. Gmail shows the first 102 KiB of it.
@@ -75,7 +76,8 @@ impl Composer {
         Ok(delivery.route.variables(event, &self.sources, &language)?)
     }
 
-    /// The message with its attachments, its QR code and its calendar entry.
+    /// The message with its attachments, its QR code and its calendar entry; from the template of then, where
+    /// there is one, else from that of now.
     ///
     /// # Errors
     /// The attachments can't be sent, or the template fails.
@@ -84,9 +86,16 @@ impl Composer {
         delivery: &Delivery,
         event: &Event,
         variables: &Map<String, Value>,
+        of_then: Option<&(TemplateRef, Source)>,
     ) -> Result<Outgoing, ComposeError> {
         let extras = self.extras(delivery, event, variables)?;
-        let mut rendered = self.templates.render(&delivery.route, variables, event)?;
+        let (templates, route) = (&self.templates, &delivery.route);
+        let mut rendered = match of_then {
+            Some((template, text)) => {
+                templates.render_again(text, template, route, variables, event)?
+            }
+            None => templates.render(route, variables, event)?,
+        };
         if let (Some(name), None) = (&delivery.route.inline_qr, &extras.qr) {
             remove_image(&mut rendered.html, name);
         }

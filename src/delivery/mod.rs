@@ -24,7 +24,7 @@ mod waiting;
 
 pub use compose::{ComposeError, Composer};
 pub(crate) use record::RESEND_OF;
-pub(crate) use resend::Resender;
+pub(crate) use resend::{ResendError, Resender, TemplateOf};
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 

@@ -136,6 +136,7 @@ impl DeliveryContext<'_> {
     /// The headers of a copy of this delivery.
     pub(super) fn delivery_headers(&self, attempt: u32, reason: &str) -> DeliveryHeaders {
         let delivery = self.delivery;
+        let known = self.message.delivery_headers.as_ref();
         DeliveryHeaders {
             delivery_id: delivery.id.clone(),
             event_id: self.event.id.value.clone(),
@@ -147,7 +148,8 @@ impl DeliveryContext<'_> {
             reason: reason.to_owned(),
             masked: false,
             arrived_at: Some(self.message.arrived_at()),
-            relay: self.message.delivery_headers.as_ref().and_then(|headers| headers.relay.clone()),
+            relay: known.and_then(|headers| headers.relay.clone()),
+            template: known.and_then(|headers| headers.template.clone()),
         }
     }
 }

@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{Composer, RESEND_OF};
 use crate::{
-    audit::{Record, Status},
+    audit::{Audit, AuditError, Record, Status, TemplateRef},
     broker::{DeliveryHeaders, Destination, Republish},
     event::{self, Properties},
     routing::{Delivery, Identity, Recipient, RoutingTable},
+    template::Source,
 };
 
 /// A new delivery, and the subject that its mail has now.
@@ -19,8 +23,36 @@ pub(crate) struct Resend {
     pub(crate) subject: String,
 }
 
+/// The template that a mail is made from when it is sent again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TemplateOf {
+    /// The one that is in use.
+    #[default]
+    Now,
+    /// The text that the first mail was made from.
+    Then,
+}
+
+/// Why a mail is not sent again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResendError {
+    /// It can't or must not be.
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+}
+
+impl From<String> for ResendError {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
+}
+
 /// What a new delivery is made from.
 pub(crate) struct Resender<'a> {
+    pub(crate) audit: &'a dyn Audit,
     pub(crate) routing: &'a RoutingTable,
     pub(crate) composer: &'a Composer,
     pub(crate) identity: &'a Identity,
@@ -30,11 +62,33 @@ impl Resender<'_> {
     /// The event made from the record, for one delivery. The same `request` makes the same delivery.
     ///
     /// # Errors
-    /// Why that can't or must not be.
-    pub(crate) fn resend(
+    /// It can't or must not be sent again, or the audit does not answer.
+    pub(crate) async fn resend(
+        &self,
+        record: &Record,
+        template: TemplateOf,
+        request: &str,
+        reason: &str,
+    ) -> Result<Resend, ResendError> {
+        let erased_at = self.audit.erased_at(&record.recipient_hash).await?;
+        let of_then = match (template, record.template.clone()) {
+            (TemplateOf::Now, _) => None,
+            (TemplateOf::Then, Some(template)) => {
+                let text = self.composer.templates.text_of_then(&template, self.audit).await?;
+                Some((template, text.map_err(|error| error.to_string())?))
+            }
+            (TemplateOf::Then, None) => {
+                return Err("it was not made from a template".to_owned().into());
+            }
+        };
+        Ok(self.made(record, erased_at, of_then, request, reason)?)
+    }
+
+    fn made(
         &self,
         record: &Record,
         erased_at: Option<Timestamp>,
+        of_then: Option<(TemplateRef, Source)>,
         request: &str,
         reason: &str,
     ) -> Result<Resend, String> {
@@ -78,7 +132,7 @@ impl Resender<'_> {
         {
             return Err(format!("{name} was not kept as it was"));
         }
-        let outgoing = self.composer.compose(&delivery, &event, &made);
+        let outgoing = self.composer.compose(&delivery, &event, &made, of_then.as_ref());
         let subject = outgoing.map_err(|error| error.to_string())?.rendered.subject;
         let delivery_headers = DeliveryHeaders {
             delivery_id: id,
@@ -92,6 +146,7 @@ impl Resender<'_> {
             masked: false,
             arrived_at: Some(Timestamp::now()),
             relay: None,
+            template: of_then.map(|(template, _)| template),
         };
         let priority = record.priority.unwrap_or(delivery.priority);
         let destination = Destination::Later(Duration::ZERO, priority);

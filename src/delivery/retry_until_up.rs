@@ -13,7 +13,7 @@ use super::{
     instrument::{MessagePublished, RecordWritten},
 };
 use crate::{
-    audit::{AuditError, Record},
+    audit::{AuditError, Record, TemplateRef},
     broker::{BrokerError, Republish, queue_names::STATUS},
     config::RateLimit,
     health::{Backoff, Dependency},
@@ -22,6 +22,7 @@ use crate::{
     routing::DeliveryId,
     scheduler::{Added, Booking, Planned, SchedulerError},
     status_events::StatusEvent,
+    template::{NotKept, Source},
     trace::Span,
 };
 
@@ -74,6 +75,12 @@ impl Pipeline {
     pub(super) async fn erased_at(&self, recipient_hash: &str) -> Option<Timestamp> {
         let ask = || self.audit.erased_at(recipient_hash);
         retry_until_up::<_, AuditError, _>(&self.health.mongodb.when("reading erasures"), ask).await
+    }
+
+    pub(super) async fn text_of_then(&self, template: &TemplateRef) -> Result<Source, NotKept> {
+        let ask = || self.composer.templates.text_of_then(template, &*self.audit);
+        let reading = self.health.mongodb.when("reading templates");
+        retry_until_up::<_, AuditError, _>(&reading, ask).await
     }
 
     pub(super) async fn add_planned(&self, planned: Planned) -> Added {

@@ -191,6 +191,7 @@ impl Pipeline {
                 masked: false,
                 arrived_at: Some(message.arrived_at()),
                 relay: None,
+                template: None,
             },
         };
         let masked = self.mask_secret_fields(&message.body);

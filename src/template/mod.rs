@@ -33,6 +33,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 pub use self::compile::Compiled;
+pub use self::rerender::NotKept;
+pub use self::source::Source;
 pub use self::validate::{Trial, sample};
 use self::{
     compile::Parts,

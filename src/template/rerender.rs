@@ -7,11 +7,36 @@ use super::{
     Compiled, Rendered, TemplateError, Templates,
     source::{Files, Source, is_version},
 };
-use crate::{audit::TemplateRef, event::Event, routing::Route};
+use crate::{
+    audit::{Audit, AuditError, TemplateRef},
+    event::Event,
+    routing::Route,
+};
+
+/// The audit has no text of that version.
+#[derive(Debug, thiserror::Error)]
+#[error("the text of template {} {} was not kept", .0.name, .0.version)]
+pub struct NotKept(TemplateRef);
 
 impl Templates {
+    /// The text that a mail was made from: in use still, or kept by the audit.
+    ///
+    /// # Errors
+    /// The audit does not answer.
+    pub async fn text_of_then(
+        &self,
+        template: &TemplateRef,
+        audit: &dyn Audit,
+    ) -> Result<Result<Source, NotKept>, AuditError> {
+        let text = match self.in_use_as(&template.version) {
+            Some(text) => Some(text),
+            None => audit.template_text(&template.version).await?,
+        };
+        Ok(text.ok_or_else(|| NotKept(template.clone())))
+    }
+
     /// The text of this version, if it is still in use.
-    pub fn in_use_as(&self, version: &str) -> Option<Source> {
+    fn in_use_as(&self, version: &str) -> Option<Source> {
         let found = self.in_use().into_iter().find(|(_, _, it)| is_version(&it.version, version));
         found.map(|(_, _, compiled)| compiled.flat.clone())
     }

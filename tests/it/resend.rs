@@ -1,6 +1,6 @@
 //! What operators do about mail that was sent, may have been sent, or was published wrong.
 
-use mongodb::bson::Document;
+use mongodb::bson::{Document, doc};
 use serde_json::json;
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
         smtp::{Phase, SmtpServer},
         world::{World, brief, text},
     },
+    templates::{pasted, until_kept, until_loaded},
 };
 
 fn id_of(records: &[Document], recipient: &str) -> String {
@@ -73,6 +74,43 @@ async fn mail_is_sent_once_more_as_a_delivery_that_names_the_first() {
     run(&settings, 0, &[&erase[..], &["--by", "bob", "--yes"]].concat()).await;
     let refused = run(&settings, 65, &resend).await;
     assert!(refused.contains("erased"), "{refused}");
+}
+
+/// Also after an attempt that failed: the copy in the delay queue names the template, too.
+#[tokio::test]
+async fn mail_is_sent_again_from_the_template_of_then_or_of_now() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let settings = world.usher().smtp(&smtp).set("RETRY_SCHEDULE", "100ms");
+    let usher = settings.start().await;
+    let templates = world.collection("email_templates");
+    templates.insert_one(pasted("Then {{BookingId}}")).await.expect("inserted");
+    until_loaded(&usher, 1).await;
+    world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
+    let first = world.until_records(1).await.remove(0);
+    let (id, version) = (text(&first, "delivery_id"), text(&first, "template.version"));
+    until_kept(&world, &version).await;
+    let change = doc! {"$set": {"subject": "Now {{BookingId}}"}};
+    templates.update_one(doc! {}, change).await.expect("changed");
+    until_loaded(&usher, 2).await;
+
+    smtp.at(Phase::Rcpt).once().reply("451 later");
+    let resend = ["audit", "resend", &id, "--reason", "lost", "--by", "bob", "--yes"];
+    let of_then = [&resend[..], &["--template", "then"]].concat();
+    run(&settings, 0, &of_then).await;
+    let again = smtp.until_accepted(2).await.pop().expect("a mail");
+    assert_eq!(again.subject(), text(&first, "subject"));
+    run(&settings, 0, &resend).await;
+    let now = smtp.until_accepted(3).await.pop().expect("a mail");
+    assert!(now.subject().starts_with("Now "), "{}", now.subject());
+    let records = world.until_records(4).await;
+    let from_it = records.iter().filter(|one| text(one, "template.version") == version);
+    assert_eq!(from_it.count(), 3);
+
+    let versions = world.collection("template_versions");
+    versions.delete_one(doc! {"_id": &version}).await.expect("deleted");
+    let refused = run(&settings, 65, &of_then).await;
+    assert!(refused.contains("was not kept"), "{refused}");
 }
 
 #[tokio::test]

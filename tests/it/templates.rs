@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// A document as an author may paste it: Pascal case, no locale, no version.
-fn pasted(subject: &str) -> Document {
+pub(crate) fn pasted(subject: &str) -> Document {
     doc! {
         "name": "BookingConfirmation",
         "subject": subject,
@@ -27,9 +27,19 @@ fn pasted(subject: &str) -> Document {
     }
 }
 
-async fn until_loaded(usher: &Usher, times: usize) {
+pub(crate) async fn until_loaded(usher: &Usher, times: usize) {
     eventually("the templates are loaded", async || {
         (usher.find_log("templates in the database loaded").len() >= times).then_some(())
+    })
+    .await;
+}
+
+/// The text that mails of this version are made from is in the database.
+pub(crate) async fn until_kept(world: &World, version: &str) {
+    let kept = doc! {"_id": version};
+    let versions = world.collection("template_versions");
+    eventually("the version is kept", async || {
+        versions.find_one(kept.clone()).await.expect("an answer")
     })
     .await;
 }
@@ -58,10 +68,7 @@ async fn an_active_template_replaces_the_file_until_it_is_deactivated() {
     let records = world.until_records(2).await;
     let version = records.iter().map(|record| text(record, "template.version"));
     for version in version {
-        eventually("the version is kept", async || {
-            world.collection("template_versions").find_one(doc! {"_id": &version}).await.unwrap()
-        })
-        .await;
+        until_kept(&world, &version).await;
     }
 
     // A broken version is refused, and the last good one stays.
@@ -319,8 +326,7 @@ async fn a_record_with_a_short_version_finds_its_text_and_a_forged_text_is_not_b
     let (id, version) = (text(&record, "delivery_id"), text(&record, "template.version"));
     assert_eq!(version.len(), 64);
     let versions = world.collection("template_versions");
-    let kept = doc! {"_id": &version};
-    eventually("it is kept", async || versions.find_one(kept.clone()).await.unwrap()).await;
+    until_kept(&world, &version).await;
     drop(usher);
 
     let show = ["audit", "show", &id];
@@ -329,7 +335,7 @@ async fn a_record_with_a_short_version_finds_its_text_and_a_forged_text_is_not_b
     world.collection("deliveries").update_one(doc! {}, older).await.unwrap();
     assert!(run(&settings, &show, 0).await.contains("Booking confirmed"));
     let changed = doc! {"$set": {"subject": "Forged", "text": "Forged"}};
-    versions.update_one(kept, changed).await.unwrap();
+    versions.update_one(doc! {"_id": &version}, changed).await.unwrap();
     assert!(!run(&settings, &show, 0).await.contains("Forged"));
 }
 

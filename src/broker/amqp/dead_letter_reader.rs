@@ -129,5 +129,6 @@ fn unrouted_headers(
         masked: !is_kept,
         arrived_at: None,
         relay: None,
+        template: None,
     }
 }

@@ -23,7 +23,7 @@ use super::{output::print_err, time::past};
 use crate::{
     app::configuration,
     audit::{
-        ReadAudit, Record, Status,
+        Audit, ReadAudit, Record, Status,
         store::{MongoAudit, search::Filter},
     },
     config::Settings,
@@ -104,6 +104,8 @@ struct AuditCli {
     audit: Arc<MongoAudit>,
     /// That of the embedded mode where it was asked for.
     reads: Arc<dyn ReadAudit>,
+    /// What keeps the texts of templates.
+    texts: Arc<dyn Audit>,
     is_embedded: bool,
     settings: Settings,
     /// Redis may be down.
@@ -125,12 +127,16 @@ pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<
         _ => None,
     };
     let is_embedded = embedded.is_some();
-    let (reads, ledger): (Arc<dyn ReadAudit>, Arc<dyn Ledger>) = match embedded {
-        Some(embedded) => (embedded.audit.clone(), embedded.ledger()),
-        None => (audit.clone(), Arc::new(configuration::open_ledger(&settings, &supervisor)?)),
-    };
+    let (reads, texts, ledger): (Arc<dyn ReadAudit>, Arc<dyn Audit>, Arc<dyn Ledger>) =
+        match embedded {
+            Some(embedded) => (embedded.audit.clone(), embedded.audit.clone(), embedded.ledger()),
+            None => {
+                let ledger = configuration::open_ledger(&settings, &supervisor)?;
+                (audit.clone(), audit.clone(), Arc::new(ledger))
+            }
+        };
     let identity = Identity::new(settings.pepper.expose());
-    let cli = AuditCli { audit, reads, is_embedded, settings, ledger, identity };
+    let cli = AuditCli { audit, reads, texts, is_embedded, settings, ledger, identity };
     match command {
         AuditCommand::Find(args) => cli.find(&args).await,
         AuditCommand::Show(args) => cli.show(&args, &configuration::load(config)?).await,

@@ -6,7 +6,7 @@ use crate::{
     audit::{Record, TemplateRef},
     event::{Event, EventId, IdSource},
     failure::Failure,
-    template::{Rendered, store::TemplateStore},
+    template::Rendered,
 };
 
 impl AuditCli {
@@ -25,17 +25,10 @@ impl AuditCli {
         let Some(route) = loaded.routing.route(&record.route) else {
             return Ok(Err(format!("there is no route {:?} any more", record.route)));
         };
-        let TemplateRef { name, version, .. } = template;
-        // The embedded mode keeps no texts.
-        let stored = match self.is_embedded {
-            true => None,
-            false => {
-                let stored = TemplateStore::new(self.audit.database()).version(version).await;
-                stored.map_err(Failure::unavailable)?
-            }
-        };
-        let Some(source) = stored.or_else(|| loaded.templates.in_use_as(version)) else {
-            return Ok(Err(format!("the text of template {name} {version} was not kept")));
+        let source = loaded.templates.text_of_then(template, &*self.texts).await;
+        let source = match source.map_err(Failure::unavailable)? {
+            Ok(source) => source,
+            Err(not_kept) => return Ok(Err(not_kept.to_string())),
         };
         let (variables, event) = (route.with_defaults(&record.data), event(record, template));
         let rendered = loaded.templates.render_again(&source, template, route, &variables, &event);

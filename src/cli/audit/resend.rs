@@ -18,7 +18,7 @@ use crate::{
         open_broker,
         output::{confirm, print},
     },
-    delivery::Resender,
+    delivery::{ResendError, Resender, TemplateOf},
     failure::{EXIT_DATA, Failure},
     text::one_line,
 };
@@ -27,6 +27,9 @@ use crate::{
 pub(in crate::cli) struct ResendArgs {
     /// Delivery id, or its beginning.
     delivery: String,
+    /// Make it from the template that is in use, or from the text that the first mail was made from.
+    #[arg(long, value_enum, default_value_t)]
+    template: TemplateOf,
     #[command(flatten)]
     decision: DecisionArgs,
 }
@@ -44,14 +47,15 @@ impl AuditCli {
         let Some(record) = last else {
             return Err(Failure::data(format!("no record of delivery {delivery}")));
         };
-        let erased_at = self.audit.erased_at(&record.recipient_hash).await;
-        let erased_at = erased_at.map_err(Failure::unavailable)?;
         let (routing, composer) = (&*loaded.routing, &loaded.composer());
-        let resender = Resender { routing, composer, identity: &self.identity };
+        let (audit, identity) = (&*self.audit, &self.identity);
+        let resender = Resender { audit, routing, composer, identity };
         let request = Uuid::new_v4().to_string();
-        let resend = match resender.resend(&record, erased_at, &request, &decision.reason) {
+        let made = resender.resend(&record, args.template, &request, &decision.reason).await;
+        let resend = match made {
             Ok(resend) => resend,
-            Err(reason) => {
+            Err(ResendError::Audit(error)) => return Err(Failure::unavailable(error)),
+            Err(ResendError::Refused(reason)) => {
                 print(&format!("{delivery} refused: {}", one_line(&reason)));
                 return Ok(ExitCode::from(EXIT_DATA));
             }

@@ -162,9 +162,8 @@ impl TemplatesCli {
         }
         let key = (route.name.clone(), template.version.clone());
         if !earlier.contains_key(&key) {
-            let stored = self.store.version(&template.version).await;
-            let stored = stored.map_err(Failure::unavailable)?;
-            let source = stored.or_else(|| templates.in_use_as(&template.version));
+            let source = templates.text_of_then(template, &self.audit).await;
+            let source = source.map_err(Failure::unavailable)?.ok();
             let compiled =
                 source.and_then(|source| templates.compile_again(&source, template, route).ok());
             earlier.insert(key.clone(), compiled.map(Arc::new));

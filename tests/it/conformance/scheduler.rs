@@ -87,6 +87,7 @@ fn planned(event_id: &str, due: Timestamp) -> Planned {
         masked: false,
         arrived_at: Some(due),
         relay: None,
+        template: None,
     };
     Planned {
         delivery_id,
