@@ -399,9 +399,12 @@ async fn operators_see_who_gets_mail_and_how_much_of_a_rate_is_used() {
         ("source", BOOKINGS),
         ("sender", "noreply@cine.test"),
         ("brand", ""),
+        ("type", "booking.confirmed"),
     ] {
         assert_eq!(names(&by(what, &[]).await)[0], (name.to_owned(), Some(4)), "{what}");
     }
+    let errors = [(String::new(), Some(3)), ("refused".to_owned(), Some(1))];
+    assert_eq!(names(&by("error", &[]).await), errors);
     let relays = by("relay", &[]).await;
     assert_eq!(
         (&relays[0]["busiest_hour"], &relays[0]["allowed_in_an_hour"]),

@@ -31,6 +31,10 @@ pub enum CountBy {
     Relay,
     /// Brand of the routes file.
     Brand,
+    /// Event type.
+    Type,
+    /// Kind of the error; none where nothing failed.
+    Error,
 }
 
 /// Groups of deliveries, the largest first.
@@ -59,6 +63,8 @@ impl CountBy {
             Self::Sender => "$message.from_address".into(),
             Self::Relay => doc! {"$ifNull": ["$smtp.relay", "$relay"]}.into(),
             Self::Brand => "$message.brand".into(),
+            Self::Type => "$event.type".into(),
+            Self::Error => "$error.kind".into(),
         }
     }
 
@@ -75,6 +81,8 @@ impl CountBy {
             Self::Sender => message.and_then(|message| message.from_address.as_ref()),
             Self::Relay => relay(record),
             Self::Brand => message.and_then(|message| message.brand.as_ref()),
+            Self::Type => Some(&record.event.kind),
+            Self::Error => record.error.as_ref().map(|error| &error.kind),
         };
         text.cloned().unwrap_or_default()
     }
