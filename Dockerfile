@@ -8,8 +8,8 @@ COPY . .
 # copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --locked --bin usher \
-    && cp target/release/usher /usr/local/bin/usher
+    cargo build --profile dist --locked --bin usher \
+    && cp target/dist/usher /usr/local/bin/usher
 
 FROM debian:bookworm-slim
 # Versions are not pinned: Debian's archive keeps only the latest of each, which has the security fixes.
