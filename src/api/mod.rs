@@ -18,6 +18,7 @@ mod server;
 mod status;
 mod streams;
 mod support_page;
+mod suppressions;
 
 use std::sync::Arc;
 
@@ -124,12 +125,14 @@ fn guarded() -> [(Role, OpenApiRouter<ApiState>); 3] {
         .merge(reports::bookings::routes())
         .merge(scheduled::for_support())
         .merge(status::routes())
+        .merge(suppressions::for_support())
         .merge(feed::websocket::routes());
     let for_operators = OpenApiRouter::new()
         .merge(requests::for_operators())
         .merge(resend::routes())
         .merge(scheduled::for_operators())
-        .merge(streams::routes());
+        .merge(streams::routes())
+        .merge(suppressions::for_operators());
     [
         (Role::Support, for_support),
         (Role::Auditor, requests::for_auditors()),

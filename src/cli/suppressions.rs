@@ -17,14 +17,14 @@ use super::{
 use crate::{
     app::configuration,
     audit::{
-        Suppression, SuppressionReason,
-        store::{MongoAudit, actions::Action},
+        Suppression,
+        store::{MongoAudit, suppressions::SuppressionFilter},
     },
-    channel::sms,
+    delivery::suppressed::Suppressor,
     failure::Failure,
     logging,
     metrics::Metrics,
-    routing::{ChannelKind, Identity},
+    routing::Identity,
     supervisor::Supervisor,
 };
 
@@ -89,11 +89,6 @@ struct WhyArgs {
     by: ByArgs,
 }
 
-struct SuppressionsCli {
-    audit: MongoAudit,
-    identity: Identity,
-}
-
 pub(super) async fn run(
     config: Option<&Path>,
     command: SuppressionsCommand,
@@ -102,135 +97,96 @@ pub(super) async fn run(
     logging::init_quiet(settings.log_format)?;
     let audit =
         configuration::open_audit(&settings, Metrics::default(), &Supervisor::default()).await?;
-    let cli = SuppressionsCli { audit, identity: Identity::new(settings.pepper.expose()) };
+    let identity = Identity::new(settings.pepper.expose());
+    let suppressor = Suppressor { audit: &audit, identity: &identity };
     match command {
-        SuppressionsCommand::List { json: false } => cli.list().await?,
+        SuppressionsCommand::List { json: false } => {
+            let active = active(&audit).await?;
+            if active.is_empty() {
+                print("nobody is suppressed");
+            }
+            active.iter().for_each(|entry| print(&line(entry)));
+        }
         SuppressionsCommand::List { json: true } | SuppressionsCommand::Export => {
-            cli.active().await?.iter().try_for_each(print_json)?;
+            active(&audit).await?.iter().try_for_each(print_json)?;
         }
-        SuppressionsCommand::Show { address } => return cli.show(&address).await,
+        SuppressionsCommand::Show { address } => {
+            let entry = find(&suppressor, &address).await?;
+            print(&line(&entry.ok_or_else(|| Failure::data("this address is not suppressed"))?));
+        }
         SuppressionsCommand::Add(args) => {
-            let entries = args.addresses.iter().map(|address| cli.entry(address, &args.why.reason));
-            let entries = entries.collect::<Result<Vec<_>, _>>()?;
-            let entries = entries.into_iter().map(|one| Suppression { until: args.until, ..one });
-            cli.put("suppress", entries.collect(), &args.why).await?;
+            let entries = args.addresses.iter();
+            let entries = entries.map(|one| suppressor.entry(one, &args.why.reason, args.until));
+            let entries = entries.collect::<Result<_, _>>().map_err(Failure::data)?;
+            suppress(&suppressor, entries, &args.why).await?;
         }
-        SuppressionsCommand::Remove(args) => cli.remove(&args).await?,
+        SuppressionsCommand::Remove(args) => remove(&suppressor, &args).await?,
         SuppressionsCommand::Import(args) => {
             let text = read_input(&args.file)?;
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-            let entries = lines.map(|line| match line.starts_with('{') {
-                true => {
-                    serde_json::from_str(line).map_err(|error| Failure::data(error.to_string()))
-                }
-                false => cli.entry(line, &args.why.reason),
+            let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+            let entries = lines.map(|(number, line)| {
+                let entry = match line.trim().strip_prefix('{') {
+                    Some(_) => serde_json::from_str(line).map_err(|error| error.to_string()),
+                    None => suppressor.entry(line, &args.why.reason, None),
+                };
+                entry.map_err(|fault| Failure::data(format!("line {number}: {fault}")))
             });
             // A fault in one line is reported before any line is stored.
-            cli.put("suppress", entries.collect::<Result<_, _>>()?, &args.why).await?;
+            suppress(&suppressor, entries.collect::<Result<_, _>>()?, &args.why).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-impl SuppressionsCli {
-    async fn active(&self) -> Result<Vec<Suppression>, Failure> {
-        let now = Timestamp::now();
-        let found = self.audit.suppressions_since(Timestamp::UNIX_EPOCH).await;
-        let mut found = found.map_err(Failure::unavailable)?;
-        found.retain(|one| one.is_active(now));
-        found.sort_by_key(|one| one.since);
-        Ok(found)
-    }
-
-    async fn list(&self) -> Result<(), Failure> {
-        let active = self.active().await?;
-        if active.is_empty() {
-            print("nobody is suppressed");
-        }
-        active.iter().for_each(|one| print(&line(one)));
-        Ok(())
-    }
-
-    async fn show(&self, address: &str) -> Result<ExitCode, Failure> {
-        let found = self.audit.suppression(&self.id(address)?).await;
-        match found.map_err(Failure::unavailable)? {
-            Some(entry) if entry.is_active(Timestamp::now()) => {
-                print(&line(&entry));
-                Ok(ExitCode::SUCCESS)
-            }
-            _ => Err(Failure::data("this address is not suppressed")),
-        }
-    }
-
-    async fn remove(&self, args: &RemoveArgs) -> Result<(), Failure> {
-        let now = Timestamp::now();
-        let mut entries = Vec::new();
-        for address in &args.addresses {
-            let found = self.audit.suppression(&self.id(address)?).await;
-            match found.map_err(Failure::unavailable)?.filter(|one| one.is_active(now)) {
-                Some(entry) => {
-                    entries.push(Suppression { until: Some(now), changed_at: now, ..entry });
-                }
-                None => {
-                    return Err(Failure::data("an address is not suppressed; nothing was done"));
-                }
-            }
-        }
-        self.put("unsuppress", entries, &args.why).await
-    }
-
-    async fn put(
-        &self,
-        action: &'static str,
-        entries: Vec<Suppression>,
-        why: &WhyArgs,
-    ) -> Result<(), Failure> {
-        let by = why.by.name()?;
-        for entry in &entries {
-            let (by, target) = (by.clone(), entry.recipient_hash.clone());
-            let action = Action { by, action, target, reason: why.reason.clone() };
-            self.audit.record_action(&action).await.map_err(Failure::unavailable)?;
-            let entry = Suppression { changed_at: Timestamp::now(), ..entry.clone() };
-            self.audit.put_suppression(&entry).await.map_err(Failure::unavailable)?;
-        }
-        let count = entries.len();
-        let plural = if count == 1 { "y" } else { "ies" };
-        print(&format!("{count} entr{plural} changed"));
-        Ok(())
-    }
-
-    fn id(&self, address: &str) -> Result<String, Failure> {
-        let (channel, address) = channel(address)?;
-        Ok(Suppression::id(channel, &self.identity.recipient_hash(&address)))
-    }
-
-    fn entry(&self, address: &str, reason: &str) -> Result<Suppression, Failure> {
-        let (channel, address) = channel(address)?;
-        let (hash, now) = (self.identity.recipient_hash(&address), Timestamp::now());
-        Ok(Suppression {
-            id: Suppression::id(channel, &hash),
-            channel,
-            recipient_hash: hash,
-            reason: SuppressionReason::Manual,
-            note: reason.to_owned(),
-            delivery_id: None,
-            since: now,
-            until: None,
-            changed_at: now,
-        })
-    }
+/// Oldest first.
+async fn active(audit: &MongoAudit) -> Result<Vec<Suppression>, Failure> {
+    let found = audit.active_suppressions(&SuppressionFilter::default(), (0, 0)).await;
+    let (_, mut found) = found.map_err(Failure::unavailable)?;
+    found.reverse();
+    Ok(found)
 }
 
-fn channel(address: &str) -> Result<(ChannelKind, String), Failure> {
-    let address = address.trim();
-    if address.contains('@') {
-        return Ok((ChannelKind::Email, address.to_owned()));
+async fn find(suppressor: &Suppressor<'_>, address: &str) -> Result<Option<Suppression>, Failure> {
+    let (_, hash) = suppressor.recipient(address).map_err(Failure::data)?;
+    suppressor.find(&hash).await.map_err(Failure::unavailable)
+}
+
+async fn suppress(
+    suppressor: &Suppressor<'_>,
+    entries: Vec<Suppression>,
+    why: &WhyArgs,
+) -> Result<(), Failure> {
+    let (by, given) = (why.by.name()?, entries.len());
+    let mut changed = 0;
+    for entry in entries {
+        let is_new = suppressor.suppress(entry, &by, &why.reason).await;
+        changed += usize::from(is_new.map_err(Failure::unavailable)?);
     }
-    let number: String = address.chars().filter(|c| *c == '+' || c.is_ascii_digit()).collect();
-    match sms::check_recipient(&number) {
-        Ok(()) => Ok((ChannelKind::Sms, number)),
-        Err(_) => Err(Failure::data("neither a mail address nor a phone number in E.164 form")),
+    print(&match given - changed {
+        0 => entries_changed(changed),
+        known => format!("{}, {known} there already", entries_changed(changed)),
+    });
+    Ok(())
+}
+
+async fn remove(suppressor: &Suppressor<'_>, args: &RemoveArgs) -> Result<(), Failure> {
+    let by = args.why.by.name()?;
+    let mut entries = Vec::new();
+    for address in &args.addresses {
+        let entry = find(suppressor, address).await?;
+        let nobody = || Failure::data("an address is not suppressed; nothing was done");
+        entries.push(entry.ok_or_else(nobody)?);
     }
+    let changed = entries.len();
+    for entry in entries {
+        suppressor.end(entry, &by, &args.why.reason).await.map_err(Failure::unavailable)?;
+    }
+    print(&entries_changed(changed));
+    Ok(())
+}
+
+fn entries_changed(count: usize) -> String {
+    format!("{count} entr{} changed", if count == 1 { "y" } else { "ies" })
 }
 
 fn line(entry: &Suppression) -> String {

@@ -18,6 +18,7 @@ mod resend;
 mod retry_until_up;
 mod schedule;
 mod settle;
+pub(crate) mod suppressed;
 #[cfg(test)]
 mod tests;
 mod waiting;

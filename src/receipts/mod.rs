@@ -233,14 +233,8 @@ impl Intake<'_> {
             }
             _ => return Ok(()),
         };
-        let id = Suppression::id(channel, hash);
-        let known = self.audit.suppression(&id).await?.filter(|known| known.is_active(now));
-        // A person's decision stands, and a bounce that comes again says nothing new.
-        if known.is_some_and(|known| !known.reason.is_bounce() || reason == known.reason) {
-            return Ok(());
-        }
         let entry = Suppression {
-            id,
+            id: Suppression::id(channel, hash),
             channel,
             recipient_hash: hash.clone(),
             reason,
@@ -250,7 +244,11 @@ impl Intake<'_> {
             until,
             changed_at: now,
         };
-        self.audit.put_suppression(&entry).await
+        let known = self.audit.suppression(&entry.id).await?;
+        match entry.over(known.as_ref(), now) {
+            Some(entry) => self.audit.put_suppression(&entry).await,
+            None => Ok(()),
+        }
     }
 
     /// By the return path, which nobody else can make, else by the Message-ID of a record.

@@ -14,8 +14,9 @@ use crate::{
         dovecot::{Dovecot, PASSWORD},
         events::{BOOKINGS, booking},
         eventually,
+        http::Answer,
         smtp::{Phase, SmtpServer},
-        usher::Builder,
+        usher::{Builder, Usher},
         world::{Services, World, brief, certificate, text},
     },
 };
@@ -542,4 +543,108 @@ async fn assert_only_the_gone_are_suppressed(world: &World, usher: &Builder, goo
     let listed = world.all("suppressions").await;
     assert_eq!((listed.len(), hashes(listed.iter().collect())), (bounces, expected));
     assert_eq!(world.broker.depth(LISTENER).await as usize, bounces);
+}
+
+/// Asks the API to change the suppression list.
+fn change(usher: &Usher, path: &str, body: &Value) -> Answer {
+    let path = format!("/api/v1/suppressions{path}");
+    usher.ask("POST", &path, &[], Some(&body.to_string()))
+}
+
+#[tokio::test]
+async fn the_api_suppresses_an_address_and_lets_it_have_mail_again() {
+    let world = World::new().await;
+    let settings = world.usher().set("HTTP_API", "on");
+    let usher = settings.start().await;
+    let path = "?recipient=Ana%40Example.com";
+    let listed = |query: &str| usher.get(&format!("/api/v1/suppressions{query}")).json();
+    assert_eq!(listed(path)["count"], 0);
+    let added = change(
+        &usher,
+        "",
+        &json!({"address": " ana@example.com", "reason": "asked by phone", "by": "bea"}),
+    );
+    assert_eq!(added.status, 200, "{added:?}");
+    let entry = added.json();
+    assert_eq!((&entry["channel"], &entry["reason"]), (&json!("email"), &json!("manual")));
+    assert_eq!((&entry["note"], &entry["until"]), (&json!("asked by phone"), &json!(null)));
+    assert_eq!(listed(path)["results"], json!([entry]));
+    let shown = settings.output(&["suppressions", "show", "ana@example.com"]).await;
+    assert_eq!(shown.status.code(), Some(0), "the command has the same list: {shown:?}");
+
+    let hash = entry["recipient_hash"].as_str().expect("a hash");
+    let remove = format!("/{hash}/remove");
+    let removed = change(&usher, &remove, &json!({"reason": "she has a new mailbox"}));
+    assert_eq!(removed.status, 200, "{removed:?}");
+    assert_eq!(listed("")["count"], 0);
+    assert_eq!(change(&usher, &remove, &json!({"reason": "again"})).status, 404);
+    let actions = world.actions().await;
+    let told = actions.iter().map(|one| ["action", "by", "reason"].map(|field| text(one, field)));
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            ["suppress", "bea (loopback)", "asked by phone"],
+            ["unsuppress", "loopback", "she has a new mailbox"]
+        ]
+    );
+    assert!(!format!("{actions:?} {entry}").contains("ana@"));
+}
+
+#[tokio::test]
+async fn the_api_lists_suppressed_addresses_by_channel_and_reason_in_pages() {
+    let world = World::new().await;
+    let usher = world.usher().set("HTTP_API", "on").start().await;
+    for address in ["ana@example.com", "bob@example.com", "+34 600 000 001"] {
+        let added = change(&usher, "", &json!({"address": address, "reason": "asked"}));
+        assert_eq!(added.status, 200, "{added:?}");
+    }
+    for (query, expected) in [
+        ("?channel=email", (2, 2)),
+        ("?channel=sms", (1, 1)),
+        ("?reason=manual", (3, 3)),
+        ("?reason=complaint", (0, 0)),
+        ("?recipient=%2B34600000001&channel=email", (0, 0)),
+        ("?page_size=2", (3, 2)),
+    ] {
+        let page = usher.get(&format!("/api/v1/suppressions{query}")).json();
+        let results = page["results"].as_array().map(Vec::len);
+        assert_eq!((&page["count"], results), (&json!(expected.0), Some(expected.1)), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_api_refuses_what_is_no_address_no_reason_or_over_already() {
+    let world = World::new().await;
+    let usher = world.usher().set("HTTP_API", "on").start().await;
+    for (body, field) in [
+        (json!({"address": "Ana <ana@example.com>", "reason": "x"}), "address"),
+        (json!({"address": "ana", "reason": "x"}), "address"),
+        (json!({"address": "ana@example.com", "reason": " "}), "reason"),
+        (
+            json!({"address": "ana@example.com", "reason": "x", "until": "2020-01-01T00:00:00Z"}),
+            "until",
+        ),
+    ] {
+        let refused = change(&usher, "", &body);
+        assert_eq!(refused.status, 422, "{refused:?}");
+        assert_eq!(refused.json()["errors"][0]["field"], field, "{refused:?}");
+    }
+    assert_eq!(usher.get("/api/v1/suppressions?recipient=ana").status, 422);
+    assert!(world.actions().await.is_empty());
+}
+
+#[tokio::test]
+async fn adding_an_address_again_for_a_shorter_time_changes_nothing() {
+    let world = World::new().await;
+    let settings = world.usher().set("HTTP_API", "on");
+    let usher = settings.start().await;
+    let body = json!({"address": "ana@example.com", "reason": "asked"});
+    let first = change(&usher, "", &body).json();
+    let short =
+        json!({"address": "ana@example.com", "reason": "y", "until": "2999-01-01T00:00:00Z"});
+    assert_eq!(change(&usher, "", &short).json(), first);
+    assert_eq!(world.actions().await.len(), 1);
+    let add = ["suppressions", "add", "ana@example.com", "--reason", "z", "--by", "tester"];
+    let added = settings.output(&add).await;
+    assert_eq!(String::from_utf8_lossy(&added.stdout), "0 entries changed, 1 there already\n");
 }

@@ -6,17 +6,42 @@ use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use mongodb::{
     Collection, IndexModel,
-    bson::{self, doc},
+    bson::{Document, doc},
 };
 
 use super::{MongoAudit, failed, receipts::RECEIPTS};
 use crate::{
-    audit::{AuditError, BounceKind, Receipt, ReceiptStatus, Suppression},
+    audit::{AuditError, BounceKind, Receipt, ReceiptStatus, Suppression, SuppressionReason},
     clients::mongo::{InTime, date, index},
+    routing::ChannelKind,
 };
 
 /// Collection of suppressed addresses.
 pub const SUPPRESSIONS: &str = "suppressions";
+
+/// Selects entries that are in force.
+#[derive(Debug, Default, Clone)]
+pub struct SuppressionFilter {
+    pub recipient_hash: Option<String>,
+    pub channel: Option<ChannelKind>,
+    pub reason: Option<SuppressionReason>,
+}
+
+impl SuppressionFilter {
+    fn to_document(&self, now: Timestamp) -> Document {
+        let mut filter =
+            doc! {"$or": [{"until": {"$exists": false}}, {"until": {"$gt": date(now)}}]};
+        let fields = [
+            ("recipient_hash", self.recipient_hash.as_deref()),
+            ("channel", self.channel.map(ChannelKind::as_str)),
+            ("reason", self.reason.map(SuppressionReason::as_str)),
+        ];
+        for (name, value) in fields {
+            value.map(|value| filter.insert(name, value));
+        }
+        filter
+    }
+}
 
 pub(super) fn indexes() -> Vec<IndexModel> {
     vec![index(doc! {"changed_at": 1}), index(doc! {"since": 1})]
@@ -37,6 +62,19 @@ impl MongoAudit {
     pub async fn suppression(&self, id: &str) -> Result<Option<Suppression>, AuditError> {
         let entries = self.suppressions();
         entries.find_one(doc! {"_id": id}).in_time().await.map_err(failed)
+    }
+
+    /// The number of entries in force that match, and a window of them, newest first: `skip`, `limit` (0: all).
+    pub async fn active_suppressions(
+        &self,
+        filter: &SuppressionFilter,
+        (skip, limit): (u64, u32),
+    ) -> Result<(u64, Vec<Suppression>), AuditError> {
+        let (entries, filter) = (self.suppressions(), filter.to_document(crate::clock::now()));
+        let count = entries.count_documents(filter.clone()).in_time().await.map_err(failed)?;
+        let found = entries.find(filter).sort(doc! {"since": -1, "_id": 1});
+        let found = found.skip(skip).limit(i64::from(limit)).in_time().await.map_err(failed)?;
+        Ok((count, found.try_collect().await.map_err(failed)?))
     }
 
     /// Entries that were changed at this time or later, oldest first.
@@ -69,7 +107,7 @@ impl MongoAudit {
 
     /// Whether this receipt is there.
     pub async fn has_receipt(&self, id: &str) -> Result<bool, AuditError> {
-        let receipts = self.database.collection::<bson::Document>(RECEIPTS);
+        let receipts = self.database.collection::<Document>(RECEIPTS);
         let found = receipts.find_one(doc! {"_id": id}).projection(doc! {"_id": 1});
         Ok(found.in_time().await.map_err(failed)?.is_some())
     }
