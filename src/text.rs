@@ -29,6 +29,31 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A reason without what differs from message to message: quoted texts and numbers.
+pub(crate) fn kind_of_reason(reason: &str) -> String {
+    const LONGEST: usize = 120;
+    let mut kind = String::new();
+    let mut chars = reason.chars().peekable();
+    while let Some(next) = chars.next() {
+        if next == '"' {
+            while let Some(quoted) = chars.next() {
+                match quoted {
+                    '\\' => drop(chars.next()),
+                    '"' => break,
+                    _ => {}
+                }
+            }
+            kind.push('…');
+        } else if next.is_ascii_digit() {
+            while chars.next_if(|next| next.is_ascii_digit() || *next == '.').is_some() {}
+            kind.push('N');
+        } else {
+            kind.push(next);
+        }
+    }
+    kind.chars().take(LONGEST).collect()
+}
+
 /// Whether a reader can't see this character. The joiners U+200C and U+200D are not among them: several
 /// scripts need them.
 pub(crate) fn is_invisible(c: char) -> bool {

@@ -4,6 +4,7 @@
 //! The OpenAPI document is generated from the handlers.
 
 mod auth;
+mod dead_letters;
 mod decision;
 pub mod feed;
 mod health;
@@ -52,7 +53,7 @@ use self::{feed::Feed, outbox::Outbox};
 use crate::{
     audit::store::MongoAudit,
     broker::amqp::AmqpBroker,
-    config::{RateLimit, Role},
+    config::{Endpoint, RateLimit, Role},
     delivery::Pipeline,
     ledger::redis::RedisLedger,
     metrics::Metrics,
@@ -84,6 +85,9 @@ pub struct Api {
     /// The routes that tell customers of a rescheduling.
     pub reschedules: Vec<String>,
     pub broker: Arc<AmqpBroker>,
+    /// For readers of the dead-letter queues, of which there is one at a time.
+    pub rabbitmq: Endpoint,
+    pub dead_letters: tokio::sync::Mutex<()>,
     /// Reports on this process.
     pub reporter: InstanceReporter,
     /// `None` if no Redis Streams are configured.
@@ -124,6 +128,7 @@ fn guarded() -> [(Role, OpenApiRouter<ApiState>); 3] {
         .merge(reports::reschedules::routes())
         .merge(reports::bookings::routes())
         .merge(scheduled::for_support())
+        .merge(dead_letters::for_support())
         .merge(status::routes())
         .merge(suppressions::for_support())
         .merge(feed::websocket::routes());
@@ -131,6 +136,7 @@ fn guarded() -> [(Role, OpenApiRouter<ApiState>); 3] {
         .merge(requests::for_operators())
         .merge(resend::routes())
         .merge(scheduled::for_operators())
+        .merge(dead_letters::for_operators())
         .merge(streams::routes())
         .merge(suppressions::for_operators());
     [

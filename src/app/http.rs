@@ -91,6 +91,8 @@ pub(super) fn api(
         outbox: services.outbox.clone(),
         reschedules: configuration.routing.reschedule_notices(),
         broker: services.broker.clone(),
+        rabbitmq: settings.rabbitmq.clone(),
+        dead_letters: tokio::sync::Mutex::default(),
         reporter: reporter.clone(),
         stream_source: services.stream_source.clone(),
         feed,

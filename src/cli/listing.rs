@@ -118,34 +118,10 @@ pub(super) fn domain(recipient: &str) -> String {
     recipient.rsplit_once('@').map_or("", |(_, domain)| domain).to_lowercase()
 }
 
-/// A reason without what differs from message to message: quoted texts and numbers.
-pub(super) fn kind_of_reason(reason: &str) -> String {
-    const LONGEST: usize = 120;
-    let mut kind = String::new();
-    let mut chars = reason.chars().peekable();
-    while let Some(next) = chars.next() {
-        if next == '"' {
-            while let Some(quoted) = chars.next() {
-                match quoted {
-                    '\\' => drop(chars.next()),
-                    '"' => break,
-                    _ => {}
-                }
-            }
-            kind.push('…');
-        } else if next.is_ascii_digit() {
-            while chars.next_if(|next| next.is_ascii_digit() || *next == '.').is_some() {}
-            kind.push('N');
-        } else {
-            kind.push(next);
-        }
-    }
-    kind.chars().take(LONGEST).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::kind_of_reason;
 
     #[test]
     fn reasons_of_one_kind_are_one_group() {

@@ -7,6 +7,7 @@ mod calendar_entry;
 mod claim;
 mod compose;
 mod context;
+pub(crate) mod dead_letters;
 pub mod decide;
 pub(crate) mod erased_recipient;
 mod handed;

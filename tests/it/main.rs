@@ -21,6 +21,7 @@ mod connections;
 mod contract;
 mod crash;
 mod dead_letters;
+mod dead_letters_api;
 mod dead_letters_corrected;
 mod deploy;
 mod dkim;

@@ -179,6 +179,7 @@ async fn a_role_that_may_not_is_told_so_and_nothing_is_done() {
     let resend = format!("/api/v1/deliveries/{id}/resend");
     let [cancel, send_now] =
         ["cancel", "send-now"].map(|decision| format!("/api/v1/scheduled/{id}/{decision}"));
+    let letters = json!({"ids": ["0".repeat(32)], "reason": "x"}).to_string();
     let mail = r#"{"to": "bob@example.com", "subject": "A", "body": "B"}"#;
     let reason = r#"{"reason": "she deleted it"}"#;
     let [support, auditor, operator, all] =
@@ -190,6 +191,9 @@ async fn a_role_that_may_not_is_told_so_and_nothing_is_done() {
         ("GET", "/api/v1/scheduled", None, [200, 200, 200, 200]),
         ("POST", cancel.as_str(), Some(reason), [403, 403, 404, 404]),
         ("POST", send_now.as_str(), Some(reason), [403, 403, 404, 404]),
+        ("GET", "/api/v1/dead-letters/dead", None, [200, 200, 200, 200]),
+        ("POST", "/api/v1/dead-letters/dead/replay", Some(letters.as_str()), [403, 403, 200, 200]),
+        ("POST", "/api/v1/dead-letters/dead/drop", Some(letters.as_str()), [403, 403, 200, 200]),
         ("GET", "/api/notify/", None, [403, 200, 200, 200]),
         ("POST", "/api/notify/", Some(mail), [403, 403, 202, 202]),
         ("POST", "/api/v1/transacciones/procesar-correos", Some("{}"), [403, 403, 404, 404]),

@@ -126,7 +126,20 @@ pub struct DeadLetterEvent {
 }
 
 impl DeadLetterFilter<'_> {
-    fn to_document(&self) -> Document {
+    /// All that wait with this status.
+    pub fn of(status: Status) -> Self {
+        Self {
+            status,
+            route: None,
+            kind: None,
+            error: None,
+            recipient_hash: None,
+            since: None,
+            until: None,
+        }
+    }
+
+    pub(super) fn to_document(&self) -> Document {
         let status = self.status.as_str();
         let crashes = doc! {"$in": CRASHES.to_vec()};
         let which = match self.status {
@@ -233,7 +246,7 @@ impl MongoAudit {
         Ok(records)
     }
 
-    async fn unless_removed(
+    pub(super) async fn unless_removed(
         &self,
         mut letters: Vec<DeadLetter>,
     ) -> Result<Vec<DeadLetter>, AuditError> {

@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod chain;
 pub mod completion;
+pub(crate) mod dead_letters;
 pub mod erase;
 pub mod grouped;
 pub mod instances;

@@ -10,15 +10,16 @@ use super::{
     DeadLettersCli,
     editor::{edit, file_for, kept_file_hint, readable},
     field_changes::{Change, assignment, changes, rename, renaming, set},
-    publication::Publication,
 };
 use crate::{
+    audit::store::actions::FieldChange,
     broker::{DeliveryHeaders, Message},
     channel::{email, sms},
     cli::{read_input, render},
+    delivery::dead_letters::Publication,
     event::{self, Event, IdSource, Properties},
     failure::{EXIT_DATA, Failure},
-    routing::{ChannelKind, Delivery, Lookup, Recipients},
+    routing::{ChannelKind, Delivery, Lookup, Recipients, RoutingTable},
 };
 
 #[derive(Debug, Args)]
@@ -59,6 +60,12 @@ pub(super) struct Corrected {
 impl Corrected {
     pub(super) fn unchanged(publication: Publication) -> Self {
         Self { publication, changes: Vec::new(), file: None }
+    }
+
+    /// The changes as the audit records them.
+    pub(super) fn records(&self, routing: &RoutingTable) -> Vec<FieldChange> {
+        let changes = self.changes.iter();
+        changes.map(|change| change.to_record(|name| routing.is_secret(name))).collect()
     }
 }
 
@@ -202,7 +209,7 @@ impl DeadLettersCli {
         };
         let body = corrected.to_string().into_bytes();
         let message = Message { body, properties, delivery_headers: None, ..message.clone() };
-        let queue = self.source_queue(&message, headers)?;
+        let queue = self.handling().source_queue(&message, headers)?;
         let mut message = message;
         let mut event = parse_event(&message.body, &message.properties, &queue)?;
         if event.id.source == IdSource::Body && !headers.event_id.is_empty() {

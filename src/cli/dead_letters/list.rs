@@ -9,15 +9,19 @@ use serde_json::json;
 
 use super::{DeadLettersCli, DeadLettersFilter, editor::readable};
 use crate::{
-    audit::{Record, store::actions::DeadLetter},
+    audit::{
+        Record,
+        store::{actions::DeadLetter, dead_letters::UNREADABLE},
+    },
     broker::{DeliveryHeaders, amqp::DeadLetterQueue},
     cli::{
         delivery_id,
-        listing::{GroupBy, ListArgs, domain, kind_of_reason},
+        listing::{GroupBy, ListArgs, domain},
         output::{Column, Table, print, print_err, print_json, width},
     },
     failure::Failure,
     routing::ChannelKind,
+    text::kind_of_reason,
 };
 
 /// How long after a mail its server may still report it: it gives up after four to five days (RFC 5321
@@ -221,9 +225,6 @@ impl DeadLettersCli {
         table.print();
     }
 }
-
-/// Kinds of errors whose message says what is wrong with the event.
-const UNREADABLE: [&str; 2] = ["rejected", "unroutable"];
 
 fn group_of_unrecorded(headers: &DeliveryHeaders, by: GroupBy) -> String {
     match by {

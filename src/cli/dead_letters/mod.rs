@@ -2,19 +2,17 @@
 //!
 //! ```text
 //! list         list, show: read the audit and the queue
-//! selection    replay, drop: select, confirm, record the action, publish, remove
-//!   disposition  what happens to one message, and whether it may
-//!     correction   the corrected event, checked like a new one
-//!       editor, field_changes
-//!     publication  what is published in place of the message
+//! selection    replay, drop: select, confirm, carry out
+//!   correction   the corrected event, checked like a new one
+//!     editor, field_changes
 //! ```
+//!
+//! Whether and how something is done is in `delivery::dead_letters`.
 
 mod correction;
-mod disposition;
 mod editor;
 mod field_changes;
 mod list;
-mod publication;
 mod selection;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
@@ -24,7 +22,6 @@ use jiff::Timestamp;
 
 use self::{
     correction::{Correction, CorrectionArgs},
-    disposition::Outcome,
     selection::Decision,
 };
 use super::{
@@ -33,7 +30,7 @@ use super::{
 use crate::{
     app::configuration::{self, Configuration},
     audit::{
-        ReadAudit, Status,
+        ReadAudit,
         store::{
             MongoAudit,
             actions::{DeadLetter, DeadLetterFilter},
@@ -43,6 +40,7 @@ use crate::{
         Message,
         amqp::{AckHandle, DeadLetterQueue, DeadLetterReader},
     },
+    delivery::dead_letters::{DeadLetters, Outcome, status_in},
     failure::Failure,
     routing::{DeliveryId, Identity},
 };
@@ -169,16 +167,17 @@ pub(super) async fn run(
 }
 
 impl DeadLettersCli {
+    /// What decides about the messages in this queue.
+    fn handling(&self) -> DeadLetters<'_> {
+        let (routing, identity) = (&*self.loaded.routing, &self.identity);
+        DeadLetters { queue: self.queue, routing, identity, audit: &self.audit }
+    }
+
     /// The deliveries in this queue, as far as the audit knows, newest first.
     async fn dead_letters(&self, filter: &DeadLettersFilter) -> Result<Vec<DeadLetter>, Failure> {
-        let status = match self.queue {
-            DeadLetterQueue::Dead => Status::Failed,
-            DeadLetterQueue::Poison => Status::Rejected,
-            DeadLetterQueue::Parked => Status::Unknown,
-        };
         let hash = |address: &String| self.identity.recipient_hash(address);
         let filter = DeadLetterFilter {
-            status,
+            status: status_in(self.queue),
             route: filter.route.as_deref(),
             kind: filter.kind.as_deref(),
             error: filter.error.as_deref(),

@@ -1,31 +1,27 @@
 //! `replay` (for parked mail `resend`) and `drop` (`dismiss`). The reason is recorded before anything is
 //! done, and nothing is done without `--yes` or a confirmation on the terminal.
 
-use std::{collections::HashSet, process::ExitCode, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use jiff::Timestamp;
 
 use super::{
     DeadLettersCli, DeadLettersFilter, SelectionArgs,
-    correction::Correction,
-    disposition::{Disposition, Outcome},
+    correction::{Corrected, Correction},
     editor::kept_file_hint,
+    field_changes::Change,
 };
 use crate::{
-    audit::{Audit, store::actions::Action},
-    broker::{
-        Message,
-        amqp::{AckHandle, DeadLetterQueue},
-    },
+    broker::{DeliveryHeaders, Message, amqp::AckHandle},
     cli::{
         decision::{DecisionArgs, NOTHING_DONE},
         delivery_id, open_broker,
         output::{confirm, print, progress},
     },
+    delivery::dead_letters::{Decided, Disposition, Outcome},
     failure::{EXIT_DATA, Failure},
     routing::DeliveryId,
-    status_events::{self, StatusEvent, StatusEvents},
+    status_events::StatusEvents,
     supervisor::Supervisor,
     text::one_line,
 };
@@ -34,6 +30,16 @@ use crate::{
 pub(super) enum Decision {
     Replay,
     Drop(Option<Outcome>),
+}
+
+/// A message that may be handled.
+struct Selected {
+    disposition: Disposition,
+    handle: AckHandle,
+    /// Fields that an operator corrected.
+    changes: Vec<Change>,
+    /// File in which the event was edited.
+    file: Option<PathBuf>,
 }
 
 impl Decision {
@@ -77,7 +83,7 @@ impl DeadLettersCli {
             self.carry_out(&args.decision, &by, decision, selected).await?;
         } else {
             print(NOTHING_DONE);
-            let edited = selected.iter().filter_map(|(selection, _)| selection.file.as_deref());
+            let edited = selected.iter().filter_map(|selected| selected.file.as_deref());
             edited.for_each(|file| print(&kept_file_hint(file)));
         }
         taken.close().await;
@@ -105,16 +111,20 @@ impl DeadLettersCli {
         decision: Decision,
         correction: Option<&Correction>,
         messages: Vec<(Message, AckHandle)>,
-    ) -> Result<(Vec<(Disposition, AckHandle)>, usize), Failure> {
+    ) -> Result<(Vec<Selected>, usize), Failure> {
         let (mut selected, mut refused) = (Vec::new(), 0);
         for (message, handle) in messages {
             let Some(headers) = message.delivery_headers.clone() else { continue };
             let id = headers.delivery_id.clone();
             let selection = match decision {
-                Decision::Drop(outcome) => Ok(Disposition::drop(id.clone(), outcome)),
+                Decision::Drop(outcome) => {
+                    let disposition = Disposition::removal(id.clone(), outcome);
+                    Ok(Selected { disposition, handle, changes: Vec::new(), file: None })
+                }
                 Decision::Replay => {
-                    self.disposition_of_replay(message, headers, correction, &args.decision.reason)
-                        .await?
+                    let replay = (message, headers, handle);
+                    let selection = self.select_replay(replay, correction, &args.decision.reason);
+                    selection.await.map_err(Failure::unavailable)?
                 }
             };
             match selection {
@@ -126,14 +136,41 @@ impl DeadLettersCli {
                     if !args.decision.yes {
                         print(&format!("{id} would be {}", decision.done()));
                     }
-                    for change in &selection.corrected {
+                    for change in &selection.changes {
                         print(&format!("  {}", one_line(&change.to_string())));
                     }
-                    selected.push((selection, handle));
+                    selected.push(selection);
                 }
             }
         }
         Ok((selected, refused))
+    }
+
+    /// Selects a message for replay, as it is or corrected, or says why it is refused.
+    async fn select_replay(
+        &self,
+        (message, headers, handle): (Message, DeliveryHeaders, AckHandle),
+        correction: Option<&Correction>,
+        reason: &str,
+    ) -> anyhow::Result<Result<Selected, String>> {
+        let handling = self.handling();
+        let delivery = headers.delivery_id.clone();
+        let headers = match handling.headers_for_replay(&message, headers).await? {
+            Err(reason) => return Ok(Err(reason)),
+            Ok(headers) => headers,
+        };
+        let corrected = match correction {
+            None => handling.unchanged(message, headers, reason).map(Corrected::unchanged),
+            Some(correction) => self.correct(&message, &headers, correction, reason).await,
+        };
+        let corrected = match corrected {
+            Err(reason) => return Ok(Err(reason)),
+            Ok(corrected) => corrected,
+        };
+        let records = corrected.records(&self.loaded.routing);
+        let Corrected { publication, changes, file } = corrected;
+        let disposition = handling.replay(delivery, publication, records).await?;
+        Ok(disposition.map(|disposition| Selected { disposition, handle, changes, file }))
     }
 
     async fn carry_out(
@@ -141,7 +178,7 @@ impl DeadLettersCli {
         args: &DecisionArgs,
         by: &str,
         decision: Decision,
-        selected: Vec<(Disposition, AckHandle)>,
+        selected: Vec<Selected>,
     ) -> Result<(), Failure> {
         let settings = &self.loaded.settings;
         let broker = open_broker(&self.loaded);
@@ -149,70 +186,25 @@ impl DeadLettersCli {
         let status_events = settings
             .status_events
             .then(|| StatusEvents::new(broker.clone(), &instance, &Supervisor::default()));
+        let decided = Decided { by, reason: &args.reason };
         let total = selected.len();
         let progress = progress(decision.done(), total as u64);
-        for (number, (selection, handle)) in selected.into_iter().enumerate() {
-            let id = selection.delivery.clone();
-            let result = async {
-                let action = Action {
-                    by: by.to_owned(),
-                    action: self.action(decision),
-                    target: id.to_string(),
-                    reason: args.reason.clone(),
-                };
-                // Older than the action, which takes the mail off the lists.
-                let outcome = self.outcome_record(&selection, by, &args.reason).await?;
-                let correction = selection.correction(&self.loaded.routing);
-                self.audit.record_correction(&action, correction).await?;
-                if let Some(record) = outcome {
-                    self.audit.write(Arc::new(record)).await?;
-                }
-                if let Some(events) = &status_events {
-                    self.publish_status(events, &id, decision).await?;
-                }
-                selection.publish(&broker).await?;
-                handle.remove().await
-            };
-            result
+        for (number, Selected { disposition, handle, file, .. }) in selected.into_iter().enumerate()
+        {
+            self.handling()
+                .carry_out(&disposition, handle, &decided, &broker, status_events.as_ref())
                 .await
                 .with_context(|| format!("{number} of {total} were {}", decision.done()))
                 .map_err(Failure::unavailable)?;
             // The message has the event now; personal data must not stay in files.
-            if let Some(file) = selection.file {
+            if let Some(file) = file {
                 std::fs::remove_file(file)?;
             }
-            progress.suspend(|| print(&format!("{id} {}", decision.done())));
+            progress.suspend(|| print(&format!("{} {}", disposition.delivery, decision.done())));
             progress.inc(1);
         }
         progress.finish_and_clear();
         broker.close().await;
         Ok(())
-    }
-
-    /// Publishes what the operator does. A message without a record has no status event.
-    async fn publish_status(
-        &self,
-        events: &StatusEvents,
-        delivery: &DeliveryId,
-        decision: Decision,
-    ) -> anyhow::Result<()> {
-        let Some(record) = self.audit.last(delivery).await? else { return Ok(()) };
-        let action = match (self.queue, decision) {
-            (_, Decision::Replay) => status_events::Action::Replayed,
-            (DeadLetterQueue::Parked, Decision::Drop(_)) => status_events::Action::Dismissed,
-            (_, Decision::Drop(_)) => status_events::Action::Dropped,
-        };
-        let id = uuid::Uuid::new_v4().simple().to_string();
-        let event = StatusEvent::of_action(&record, action, &id, Timestamp::now());
-        Ok(events.publish(&Arc::new(event)).await?)
-    }
-
-    fn action(&self, decision: Decision) -> &'static str {
-        match (self.queue, decision) {
-            (DeadLetterQueue::Parked, Decision::Replay) => "resend",
-            (DeadLetterQueue::Parked, Decision::Drop(_)) => "dismiss",
-            (_, Decision::Replay) => "replay",
-            (_, Decision::Drop(_)) => "drop",
-        }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     audit::Record,
     cli::{
         delivery_id,
-        listing::{GroupBy, ListArgs, domain, kind_of_reason},
+        listing::{GroupBy, ListArgs, domain},
         output::{Column, Table, print, print_json, width},
     },
     failure::Failure,
@@ -19,6 +19,7 @@ use crate::{
         OVERDUE, Planned,
         mongo::{PlannedFilter, PlannedSummary},
     },
+    text::kind_of_reason,
 };
 
 const COLUMNS: [Column; 7] = [

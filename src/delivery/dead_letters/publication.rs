@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::DeadLettersCli;
+use super::DeadLetters;
 use crate::{
     broker::{Broker, DeliveryHeaders, Destination, Message, Republish, amqp::AmqpBroker},
     event,
     routing::{Delivery, DeliveryId, Priority, Recipient},
 };
 
-pub(super) enum Publication {
+pub(crate) enum Publication {
     /// One delivery goes on.
     Republish(Republish),
     /// The event is processed from the start.
@@ -18,7 +18,7 @@ pub(super) enum Publication {
 
 impl Publication {
     /// Republishes a delivery at once, through the queue for due deliveries.
-    pub(super) fn republish(
+    pub(crate) fn republish(
         delivery_headers: DeliveryHeaders,
         priority: Priority,
         message: Message,
@@ -28,14 +28,14 @@ impl Publication {
         Self::Republish(Republish { delivery_headers, destination, body, properties })
     }
 
-    pub(super) fn delivery(&self) -> Option<&DeliveryId> {
+    pub(crate) fn delivery(&self) -> Option<&DeliveryId> {
         match self {
             Self::Republish(republish) => Some(&republish.delivery_headers.delivery_id),
             Self::Event(_) => None,
         }
     }
 
-    pub(super) async fn publish(&self, broker: &AmqpBroker) -> anyhow::Result<()> {
+    pub(crate) async fn publish(&self, broker: &AmqpBroker) -> anyhow::Result<()> {
         match self {
             Self::Republish(republish) => broker.republish(republish).await?,
             Self::Event(message) => broker.publish_event(message).await?,
@@ -44,9 +44,9 @@ impl Publication {
     }
 }
 
-impl DeadLettersCli {
+impl DeadLetters<'_> {
     /// Publishes the message as it is.
-    pub(super) fn unchanged(
+    pub(crate) fn unchanged(
         &self,
         message: Message,
         headers: DeliveryHeaders,
@@ -64,25 +64,25 @@ impl DeadLettersCli {
     }
 
     /// The queue for an event that never became a delivery.
-    pub(super) fn source_queue(
+    pub(crate) fn source_queue(
         &self,
         message: &Message,
         headers: &DeliveryHeaders,
     ) -> Result<String, String> {
-        if self.loaded.routing.queues().iter().any(|queue| queue.name == headers.origin) {
+        if self.routing.queues().iter().any(|queue| queue.name == headers.origin) {
             return Ok(headers.origin.clone());
         }
         let event = event::parse(&message.body, &message.properties, "");
         let kind = event.map_err(|invalid| invalid.to_string())?.kind;
-        let queue = self.loaded.routing.queue_of(&kind);
+        let queue = self.routing.queue_of(&kind);
         queue.map(ToOwned::to_owned).ok_or_else(|| format!("unknown event type {kind:?}"))
     }
 
     /// The event's priority, where its route has one that depends on the event.
     fn priority(&self, headers: &DeliveryHeaders, message: &Message) -> Option<Priority> {
-        let route = self.loaded.routing.route(&headers.route)?;
+        let route = self.routing.route(&headers.route)?;
         let mut event = event::parse(&message.body, &message.properties, &headers.origin).ok()?;
-        self.loaded.routing.normalize(&mut event);
+        self.routing.normalize(&mut event);
         let recipient = Recipient::Address(headers.recipient.clone());
         let id = headers.delivery_id.clone();
         let delivery = Delivery::republished(id, route.clone(), &event, recipient, headers.attempt);
