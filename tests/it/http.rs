@@ -272,7 +272,7 @@ async fn only_the_contact_form_is_public_and_it_is_rate_limited() {
     let cookie = signed_in.header("Set-Cookie");
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
     let cookie = ("Cookie", cookie.split(';').next().unwrap());
-    assert_eq!(usher.ask("GET", "/api/session", &[cookie], None).status, 204);
+    assert_eq!(usher.ask("GET", "/api/session", &[cookie], None).body, r#"{"role":null}"#);
     assert_eq!(usher.ask("POST", "/api/notify/", &[cookie], Some(NOTIFY)).status, 403);
     let own = ("Origin", "https://cine.test");
     let answer = usher.ask("POST", "/api/notify/", &[cookie, own], Some(NOTIFY));

@@ -185,6 +185,7 @@ async fn a_role_that_may_not_is_told_so_and_nothing_is_done() {
     let [support, auditor, operator, all] =
         ["of-the-support", "of-the-auditor", "of-the-operator", "without-a-role"];
     for (method, path, body, statuses) in [
+        ("GET", "/api/session", None, [200, 200, 200, 200]),
         ("GET", "/api/v1/status", None, [200, 200, 200, 200]),
         ("GET", "/api/contact/", None, [200, 200, 200, 200]),
         ("GET", "/api/notificaciones/?reserva_id=1", None, [200, 200, 200, 200]),

@@ -1,18 +1,22 @@
 //! Sessions of browsers: the token is kept in a cookie that scripts can't read.
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{AppendHeaders, IntoResponse},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::COOKIE;
-use crate::api::{
-    ApiState,
-    problem::{Json, Problem},
+use crate::{
+    api::{
+        ApiState, Caller,
+        problem::{Json, Problem},
+    },
+    config::Role,
 };
 
 /// Twelve hours: a shift.
@@ -31,6 +35,13 @@ pub(crate) fn guarded() -> OpenApiRouter<ApiState> {
 struct SignIn {
     /// The token.
     token: String,
+}
+
+/// What the caller may do.
+#[derive(Serialize, ToSchema)]
+struct Session {
+    /// `support`, `auditor` or `operator`; null: everything.
+    role: Option<&'static str>,
 }
 
 /// Sign in
@@ -73,11 +84,11 @@ async fn sign_out(
 
 /// Check the session
 #[utoipa::path(get, path = "/api/session", tag = "session", responses(
-    (status = 204, description = "The token or cookie is valid"),
+    (status = 200, description = "The token or cookie is valid", body = Session),
     Problem,
 ))]
-async fn signed_in() -> StatusCode {
-    StatusCode::NO_CONTENT
+async fn signed_in(Extension(caller): Extension<Caller>) -> axum::Json<Session> {
+    axum::Json(Session { role: caller.role.map(Role::as_str) })
 }
 
 fn answer(headers: &HeaderMap, token: &str, lasts: u32) -> impl IntoResponse + use<> {
