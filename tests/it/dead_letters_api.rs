@@ -43,7 +43,8 @@ fn decide(usher: &Usher, path: &str, ids: &[&str]) -> Vec<[String; 2]> {
     assert_eq!(answer.status, 200, "{answer:?}");
     let answer = answer.json();
     let results = answer["results"].as_array().expect("a list").clone();
-    let given: Vec<_> = results.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
+    let given: Vec<_> =
+        results.iter().map(|one| one["id"].as_str().expect("an id").to_owned()).collect();
     assert_eq!(given, ids, "in the order that was asked for");
     let words = |one: &Value| {
         ["outcome", "detail"].map(|field| one[field].as_str().unwrap_or_default().to_owned())
