@@ -2,6 +2,14 @@
 
 export class Refused extends Error {}
 
+/** usher's reason why something is not done. */
+export class Problem extends Error {
+  constructor(path, status, detail) {
+    super(`${path}: ${status}`);
+    Object.assign(this, { status, detail });
+  }
+}
+
 let onSignedOut = () => {};
 export const whenSignedOut = (action) => (onSignedOut = action);
 
@@ -11,12 +19,15 @@ async function ask(path, options = {}) {
     onSignedOut();
     throw new Refused();
   }
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  if (!answer.ok) {
+    const { detail } = await answer.json().catch(() => ({}));
+    throw new Problem(path, answer.status, detail);
+  }
   return answer.status === 204 ? null : answer.json();
 }
 
-const send = (path, method, body) =>
-  ask(path, { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+const send = (path, method, body, headers = {}) =>
+  ask(path, { method, headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body) });
 
 export const session = () => ask("/api/session");
 export const signIn = (token) => send("/api/session", "POST", { token });
@@ -31,6 +42,23 @@ export const markAllRead = ({ desde, hasta }) => send(`${MOVES}leidas/`, "POST",
 
 /** What was sent about a booking. */
 export const about = (booking) => ask(`/api/notificaciones/?${new URLSearchParams({ reserva_id: booking })}`);
+
+/** What works and what waits. */
+export const status = () => ask("/api/v1/status");
+
+/** A name for a request. `crypto.randomUUID` is there only by https. */
+export const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** Sends a mail once more. */
+export const resend = (id, reason, key) => send(`/api/v1/deliveries/${id}/resend`, "POST", { reason }, { "idempotency-key": key });
+
+/** Planned mail, of a booking or to an address. */
+export function planned(of, page) {
+  const query = new URLSearchParams({ page });
+  if (of) query.set(of.includes("@") ? "recipient" : "booking", of);
+  return ask(`/api/v1/scheduled?${query}`);
+}
+export const decidePlanned = (id, decision, reason, key) => send(`/api/v1/scheduled/${id}/${decision}`, "POST", { reason }, { "idempotency-key": key });
 
 /** How delivery went in the last days, of all mail or of reschedules. */
 export async function delivery(of, days) {

@@ -1,6 +1,7 @@
 // What was sent about a booking.
 
-import { Refused, about } from "./api.js";
+import { button } from "./act.js";
+import { Refused, about, resend } from "./api.js";
 import { $, el, state } from "./dom.js";
 import { ofError, ofEvent, ofMoment, ofNumber, ofState, t } from "./words.js";
 
@@ -15,7 +16,7 @@ export function start() {
   });
 }
 
-async function find(booking) {
+async function find(booking, done) {
   const mine = ++asked;
   say(t.searching);
   $("found").replaceChildren();
@@ -23,8 +24,9 @@ async function find(booking) {
     const { count, results, esperando } = await about(booking);
     if (mine !== asked) return;
     const waiting = esperando ?? [];
-    $("found").replaceChildren(...waiting.map(waitingRow), ...results.map(row));
-    if (esperando === null) say(t.foundUnsure);
+    $("found").replaceChildren(...waiting.map(waitingRow), ...results.map((one) => row(one, booking)));
+    if (done) say(done);
+    else if (esperando === null) say(t.foundUnsure);
     else if (waiting.length > 0) say(t.foundWaiting(waiting.length, booking));
     else if (count === 0) say(t.foundNone(booking));
     else if (count > results.length) say(t.foundFirst(ofNumber(results.length), ofNumber(count), booking));
@@ -46,7 +48,18 @@ function waitingRow(one) {
   );
 }
 
-function row(one) {
+/** A mail that was sent can be sent once more. */
+function again(one, booking) {
+  if (!["sent", "simulated"].includes(one.estado) || !one.destinatario) return null;
+  const lines = [ofEvent(one.tipo), one.asunto, one.destinatario];
+  return el("div", { class: "acts" }, button(t.resend, `${t.resend}: ${lines.join(", ")}`, {
+    title: t.resendAsk, about: lines, home: "find-title",
+    run: (reason, key) => resend(one.id, reason, key),
+    after: () => find(booking, t.resendDone),
+  }));
+}
+
+function row(one, booking) {
   const details = [
     one.destinatario ?? t.erased,
     one.intentos > 1 && t.attempt(one.intentos),
@@ -57,5 +70,6 @@ function row(one) {
     el("time", { class: "at", datetime: one.timestamp }, ofMoment(one.timestamp)),
     el("div", { class: "what" }, el("b", {}, ofEvent(one.tipo)), el("small", {}, one.asunto), el("small", {}, details)),
     state(one.estado, ofState(one.estado)),
+    again(one, booking),
   );
 }

@@ -1,34 +1,41 @@
 // The page for support: signs in where that is needed, then shows the desk.
 
+import * as act from "./act.js";
 import { Refused, session, signIn, signOut, whenSignedOut } from "./api.js";
+import * as banner from "./banner.js";
 import * as delivery from "./delivery.js";
 import { $ } from "./dom.js";
 import * as find from "./find.js";
 import * as live from "./live.js";
 import * as moves from "./moves.js";
+import * as planned from "./planned.js";
 import { toast } from "./toast.js";
 import { arrow, ofEventTime, t, translate } from "./words.js";
 
 const REFRESH = 5 * 60_000;
+const ALARMS = 30_000;
 // Many reschedules at once are asked about once.
 const GATHER = 300;
 
-let timer;
+let timers = [];
 let gathering;
 // Without tokens there is nothing to sign out of. No script can see the cookie itself.
 const SIGNED_IN = "usher-signed-in";
 
-function openDesk() {
+function openDesk(role = null) {
+  act.allow(role);
   $("sign-in").hidden = true;
   $("desk").hidden = false;
   $("sign-out").hidden = localStorage.getItem(SIGNED_IN) === null;
   refresh();
   live.listen({ moved, gap: refresh });
-  timer = setInterval(delivery.reload, REFRESH);
+  timers = [setInterval(delivery.reload, REFRESH), setInterval(banner.reload, ALARMS)];
 }
 
 function refresh() {
+  banner.reload();
   moves.reload();
+  planned.reload();
   delivery.reload();
 }
 
@@ -41,12 +48,11 @@ function moved({ reserva_id: booking, cliente_nombre: name, fecha_nueva: date })
 
 function askToSignIn() {
   localStorage.removeItem(SIGNED_IN);
-  clearInterval(timer);
+  timers.forEach(clearInterval);
   live.stop();
   for (const id of ["desk", "sign-out", "status"]) $(id).hidden = true;
   for (const id of ["moves", "found", "found-text", "tiles", "toasts"]) $(id).replaceChildren();
-  delivery.forget();
-  live.forget();
+  for (const part of [act, banner, delivery, live, planned]) part.forget();
   $("sign-in").hidden = false;
   $("token").focus();
 }
@@ -59,7 +65,7 @@ $("sign-in-form").addEventListener("submit", async (event) => {
     await signIn($("token").value.trim());
     $("token").value = "";
     localStorage.setItem(SIGNED_IN, "yes");
-    openDesk();
+    openDesk((await session()).role);
     $("main").focus();
   } catch (refused) {
     error.textContent = refused instanceof Refused ? t.tokenWrong : t.failed;
@@ -76,9 +82,11 @@ translate();
 moves.start();
 find.start();
 live.start();
+act.start();
+planned.start();
 delivery.start();
 whenSignedOut(askToSignIn);
-session().then(openDesk, (error) => {
+session().then(({ role }) => openDesk(role), (error) => {
   // Each part reports itself that usher does not answer.
   if (!(error instanceof Refused)) openDesk();
 });

@@ -21,6 +21,10 @@ export const t = {
   chartOf: (days, sent, unsent) => fill(words.chartOf, { days, sent, unsent }),
   toastTitle: (booking) => fill(words.toastTitle, { booking }),
   toastText: (name) => fill(words.toastText, { name }),
+  asOf: (time) => fill(words.asOf, { time }),
+  staleSince: (time) => fill(words.staleSince, { time }),
+  due: (time) => fill(words.due, { time }),
+  plannedCount: (count) => fill(words.plannedCount[plural.select(count)] ?? words.plannedCount.other, { count: ofNumber(count) }),
   attempt: (number) => fill(words.attempt, { number }),
 };
 

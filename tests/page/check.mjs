@@ -5,7 +5,7 @@ import path from "node:path";
 import { createRequire } from "node:module";
 import assert from "node:assert/strict";
 import puppeteer from "puppeteer-core";
-import { HOME, TOKEN, confirmed, makeHistory, paid, publish, rescheduled, start, stop, until } from "./usher.mjs";
+import { HOME, SUPPORT, TOKEN, confirmed, makeHistory, paid, publish, rescheduled, start, stop, until } from "./usher.mjs";
 
 const folder = process.argv[2];
 const axe = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -33,7 +33,7 @@ async function open(language) {
   page.on("pageerror", (error) => faults.push(`error in the page: ${error.message}`));
   page.on("console", (message) => {
     // What is refused on purpose, or while usher is away.
-    if (/40[13]|ERR_CONNECTION_REFUSED|WebSocket connection/.test(message.text())) return;
+    if (/40[139]|ERR_CONNECTION_REFUSED|WebSocket connection/.test(message.text())) return;
     if (["error", "warn", "issue"].includes(message.type())) faults.push(`console: ${message.text()}`);
   });
   page.on("request", (request) => {
@@ -78,9 +78,21 @@ async function sentAbout(booking) {
   return (await answer.json()).count;
 }
 
-async function signIn(page) {
+const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
+const get = async (path) => (await fetch(HOME + path, { headers })).json();
+const post = (path, body) => fetch(HOME + path, { method: "POST", headers, body: JSON.stringify(body) });
+
+/** Gives the dialog a reason, and waits until it is done. */
+async function giveReason(page, done) {
+  await visible(page, "#act");
+  await page.type("#act-reason", "as the customer asked");
+  await done();
+  await until("the dialog is closed", async () => !(await page.$eval("#act", (dialog) => dialog.open)));
+}
+
+async function signIn(page, token = TOKEN) {
   await visible(page, "#token");
-  await page.type("#token", TOKEN);
+  await page.type("#token", token);
   await page.keyboard.press("Enter");
   await visible(page, "#status[data-is=live]");
 }
@@ -147,6 +159,63 @@ try {
   await until("it is found", async () => (await page.$$("#found li")).length === 2);
   assert.equal(await text(page, "#found-text"), "2 messages about booking BOOK-3");
 
+  // Sent once more, with the mouse; Escape changes nothing.
+  await page.click("#found li .acts button");
+  await visible(page, "#act");
+  await accessible(page, "the dialog");
+  await page.keyboard.press("Escape");
+  await until("the focus is back", async () => (await focused(page)) === "Send again");
+  await page.click("#found li .acts button");
+  await giveReason(page, () => page.click("#act-do"));
+  await until("it is sent again", async () => (await sentAbout("BOOK-3")) === 3);
+  assert.equal(await text(page, "#found-text"), "It is sent again, as a new mail.");
+
+  // Planned mail: no booking number does harm, and one is cancelled with the keyboard.
+  const later = { deliver_at: new Date(Date.now() + 86_400_000).toISOString() };
+  publish(confirmed(`LATER-1 ${evil}`, later), confirmed("LATER-2", later), confirmed("LATER-3", later), confirmed("LATER-4", later));
+  await until("they are planned", async () => (await get("api/v1/scheduled")).count === 4);
+  const planned = async (booking) => {
+    // A toast would be in the way of the mouse, which would hold it there.
+    await page.$$eval(".toast button", (buttons) => buttons.forEach((button) => button.click()));
+    await page.$eval("#planned-of", (input) => (input.value = ""));
+    await page.type("#planned-of", booking);
+    await page.keyboard.press("Enter");
+    await until(`${booking} is found`, async () => (await text(page, "#planned-list")).includes(booking) && (await page.$$("#planned-list li")).length === 1);
+  };
+  await planned(`LATER-1 ${evil}`);
+  await planned("LATER-2");
+  await page.focus("#planned-list button:last-child");
+  await page.keyboard.press("Enter");
+  await visible(page, "#act");
+  await page.keyboard.press("Enter");
+  assert.ok(await page.$eval("#act", (dialog) => dialog.open), "without a reason nothing is done");
+  await giveReason(page, () => page.keyboard.press("Enter"));
+  await until("it is gone", async () => (await page.$$("#planned-list li")).length === 0);
+  assert.equal(await text(page, "#planned-text"), "The mail is cancelled.");
+  assert.equal(await focused(page), "planned-title");
+
+  // Another operator was faster.
+  await planned("LATER-3");
+  const [{ id }] = (await get("api/v1/scheduled?booking=LATER-3")).results;
+  await page.click("#planned-list button:first-child");
+  await visible(page, "#act");
+  assert.equal((await post(`api/v1/scheduled/${id}/cancel`, { reason: "first" })).status, 200);
+  await page.type("#act-reason", "second");
+  await page.keyboard.press("Enter");
+  await until("that is told", async () => (await text(page, "#act-error")).includes("void already"));
+  await shoot(page, "dialog");
+  await page.click("#act-back");
+
+  // Sent now, with the mouse.
+  await planned("LATER-4");
+  await page.click("#planned-list button:first-child");
+  await giveReason(page, () => page.click("#act-do"));
+  await until("it is sent", async () => (await sentAbout("LATER-4")) === 1);
+  await page.$eval("#planned-of", (input) => (input.value = ""));
+  await page.focus("#planned-of");
+  await page.keyboard.press("Enter");
+  await until("one is left", async () => (await text(page, "#planned-text")).startsWith("1 mail is planned"));
+
   // Charts.
   await page.select("#period", "30");
   await until("the days are drawn", async () => (await page.$$("#rate rect.good")).length === 30);
@@ -185,6 +254,24 @@ try {
   assert.deepEqual(await arabic.$eval("html", (html) => [html.lang, html.dir]), ["ar", "rtl"]);
   await until("the list is there", async () => (await arabic.$$("#moves li")).length === 4);
   await shoot(arabic, "arabic");
+
+  // Support sees, and has no buttons to act with.
+  const support = await open("en-US,en");
+  await signIn(support, SUPPORT);
+  await until("planned mail is there", async () => (await support.$$("#planned-list li")).length === 1);
+  await support.type("#booking", "BOOK-3");
+  await support.keyboard.press("Enter");
+  await until("it is found", async () => (await support.$$("#found li")).length === 3);
+  assert.equal((await support.$$(".acts button")).length, 0);
+
+  // What needs attention stands above everything else.
+  assert.ok(await support.$eval("#banner", (banner) => banner.hidden));
+  await stop();
+  await start({ SMTP_PORT: "1" });
+  await support.reload();
+  await visible(support, "#banner");
+  assert.match(await text(support, "#alarms"), /smtp|mail is waiting/i);
+  await shoot(support, "banner");
   await stop();
 } catch (error) {
   faults.push(error.stack);

@@ -6,6 +6,7 @@ import os from "node:os";
 import path from "node:path";
 
 export const TOKEN = "a-token-of-20-letters";
+export const SUPPORT = "the-token-of-support";
 const BINARY = path.resolve(process.env.USHER ?? "target/debug/usher");
 
 const free = await new Promise((done) => {
@@ -33,17 +34,17 @@ const settings = {
   FROM_EMAIL: "noreply@cine.test",
   USHER_PEPPER: "of-this-check",
   HTTP_LISTEN: `127.0.0.1:${free}`,
-  API_TOKENS: TOKEN,
+  API_TOKENS: `${TOKEN},support:${SUPPORT}`,
   LOG_FORMAT: "json",
   REMINDER_BEFORE: "",
 };
 
 let daemon;
 
-/** Starts it and waits until it is ready. */
-export async function start() {
+/** Starts it, with other settings if wanted, and waits until it is ready. */
+export async function start(others = {}) {
   const log = fs.openSync(path.join(folder, "log"), "a");
-  daemon = spawn(BINARY, ["run"], { env: settings, cwd: folder, stdio: ["ignore", "ignore", log] });
+  daemon = spawn(BINARY, ["run"], { env: { ...settings, ...others }, cwd: folder, stdio: ["ignore", "ignore", log] });
   await until("usher is ready", async () => (await fetch(`${HOME}readyz`).catch(() => ({}))).ok);
 }
 
