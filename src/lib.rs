@@ -50,7 +50,7 @@
 //! scheduler      batcher broker clients clock event reason redaction routing supervisor
 //! status         audit broker clock duration health ledger redaction routing scheduler
 //! trace          audit broker event health routing
-//! receipts       audit broker clock config ledger metrics redaction routing status_events text tls
+//! receipts       audit broker clock config health ledger metrics redaction routing status_events text tls
 //! template       audit clients config event health metrics reason routing
 //! channel        audit clock config event health ledger metrics private_files receipts redaction routing template text tls
 //! contract       broker duration event routing status_events template

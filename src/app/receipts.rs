@@ -49,6 +49,7 @@ pub(super) fn spawn_mailbox(
         audit: services.audit.clone(),
         identity: pipeline.identity.clone(),
         instance: pipeline.policy.instance.clone(),
+        health: pipeline.health.mailbox.clone(),
         retention: settings.audit_retention,
         suppress_after: settings.suppress_after,
     };

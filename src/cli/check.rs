@@ -188,7 +188,8 @@ async fn relay(relay: &Relay, sender: &Sender) -> Result<String, String> {
     let smtp = &relay.smtp;
     let has_login = smtp.credentials.is_some() || smtp.oauth.is_some();
     let login = if has_login { "logged in" } else { "no login configured" };
-    Ok(format!("{}:{}, {login}", smtp.server, smtp.port))
+    let path = relay.bounce_address.as_ref().map(|_| ", takes the return path");
+    Ok(format!("{}:{}, {login}{}", smtp.server, smtp.port, path.unwrap_or_default()))
 }
 
 fn without_smtp(backend: &EmailBackend) -> String {

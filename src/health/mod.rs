@@ -73,8 +73,8 @@ impl Dependency {
         Self { operation, ..self.clone() }
     }
 
-    /// Its name: `rabbitmq`, `redis`, `mongodb`, `smtp`, `sms`, `stream`, or `relay:` or `queue:` with
-    /// a name.
+    /// Its name: `rabbitmq`, `redis`, `mongodb`, `smtp`, `sms`, `stream`, `mailbox`, or `relay:` or
+    /// `queue:` with a name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -216,6 +216,8 @@ pub struct Health {
     pub sms: Dependency,
     /// The Redis whose streams are forwarded.
     pub stream: Dependency,
+    /// The mailbox of reports; shown once this instance had to read it.
+    pub mailbox: Dependency,
     /// Usher's own long-running tasks.
     pub tasks: Tasks,
     /// What it works on.
@@ -234,6 +236,7 @@ impl Default for Health {
             queues: Vec::new(),
             sms: Dependency::new("sms"),
             stream: Dependency::new("stream"),
+            mailbox: Dependency::new("mailbox"),
             tasks: Tasks::default(),
             work: Work::default(),
             expected: ExpectedEvents::default(),
@@ -247,11 +250,13 @@ impl Health {
         let more = [&self.sms, &self.stream].into_iter();
         let more = more.filter(|one| one.state() != State::Unused);
         let first = [&self.rabbitmq, &self.redis, &self.mongodb, &self.smtp].into_iter();
-        first.chain(&self.relays).chain(more).chain(self.missed_queues())
+        first.chain(&self.relays).chain(more).chain(self.heard_of())
     }
 
-    fn missed_queues(&self) -> impl Iterator<Item = &Dependency> {
-        self.queues.iter().filter(|queue| queue.state() != State::Unknown)
+    /// What not every instance asks.
+    fn heard_of(&self) -> impl Iterator<Item = &Dependency> {
+        let asked = [&self.mailbox].into_iter().chain(&self.queues);
+        asked.filter(|one| one.state() != State::Unknown)
     }
 
     /// One for each relay: that of the mail server where there is only one.
@@ -269,11 +274,11 @@ impl Health {
             && self.tasks.all().values().all(|task| task.failure.is_none())
     }
 
-    /// The channels, the stream and the queues that don't answer: their mail waits, everything else goes on.
+    /// The channels, the stream, the mailbox and the queues that don't answer: their mail waits, everything else goes on.
     /// Mail of a relay goes over another.
     pub fn degraded(&self) -> impl Iterator<Item = &Dependency> {
         let channels = [&self.smtp, &self.sms, &self.stream].into_iter().chain(&self.relays);
-        channels.chain(self.missed_queues()).filter(|one| !one.is_well())
+        channels.chain(self.heard_of()).filter(|one| !one.is_well())
     }
 }
 
@@ -415,6 +420,18 @@ mod tests {
         assert_eq!(health.degraded().count(), 0);
         health.redis.down(&"gone");
         assert!(!health.is_ready());
+    }
+
+    #[test]
+    fn a_mailbox_is_shown_once_it_was_asked_and_degrades_while_it_is_away() {
+        let health = Health::default();
+        let shown = || health.all().any(|one| one.name() == "mailbox");
+        assert!(!shown());
+        health.mailbox.down(&"login: refused");
+        assert!(shown() && health.degraded().any(|one| one.name() == "mailbox"));
+        // Another instance reads it.
+        health.mailbox.forget();
+        assert!(!shown());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::{Intake, MAX_BYTES, Taken};
 use crate::{
     audit::store::MongoAudit,
     config::{BounceMailbox, RateLimit},
+    health::Dependency,
     redaction::mask_addresses,
     routing::Identity,
     text::one_line,
@@ -49,6 +50,7 @@ pub struct MailboxReader {
     pub identity: Identity,
     /// This process's name.
     pub instance: String,
+    pub health: Dependency,
     pub retention: Duration,
     pub suppress_after: Option<RateLimit>,
 }
@@ -80,11 +82,7 @@ impl MailboxReader {
                 None => break,
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
-                    // Told once.
-                    if trouble.count == 0 {
-                        let reason = format!("{error:#}");
-                        tracing::warn!(reason, "the mailbox of reports can't be read");
-                    }
+                    self.health.down(&format_args!("{error:#}"));
                     trouble.count += 1;
                     // Another instance may reach the server.
                     let _ = self.audit.release_lease(LEASE_NAME, &self.instance).await;
@@ -102,6 +100,8 @@ impl MailboxReader {
     /// Reads for as long as this instance has the lease.
     async fn read(&self, trouble: &mut Trouble) -> anyhow::Result<()> {
         if !self.hold().await? {
+            // Another instance reads it.
+            self.health.forget();
             return Ok(());
         }
         let mut opened = open(&self.settings).await?;
@@ -109,6 +109,7 @@ impl MailboxReader {
         // What comes while others are taken is seen by the next look, and may not end IDLE.
         while let Some(count) = self.take_all(&mut opened, trouble).await? {
             trouble.count = 0;
+            self.health.up();
             if count == 0 {
                 opened.session = idle(opened.session).await?;
             }

@@ -43,6 +43,11 @@ impl ReturnPath {
         format!("{local}+{delivery}{code}@{}", self.domain)
     }
 
+    /// An address as long as any other, of no delivery.
+    pub fn sample(&self) -> String {
+        format!("{}+{}@{}", self.local, "0".repeat(ID + CODE), self.domain)
+    }
+
     /// The address for mail that is no delivery.
     pub fn plain(&self) -> String {
         format!("{}@{}", self.local, self.domain)
@@ -77,8 +82,10 @@ mod tests {
     fn the_address_names_the_delivery_in_any_case_and_only_to_those_who_made_it() {
         let identity = Identity::new("pepper");
         let id = DeliveryId::from_stored("0123456789abcdef0123456789abcdef").unwrap();
-        let address =
-            ReturnPath::new("bounces@example.com", identity.clone()).unwrap().address(&id);
+        let path = ReturnPath::new("bounces@example.com", identity.clone()).unwrap();
+        let address = path.address(&id);
+        assert_eq!(path.sample().len(), address.len());
+        assert_eq!(find(path.sample().as_bytes(), &identity), None);
         assert!(address.split_once('@').unwrap().0.len() <= MAX_LOCAL);
         for text in [address.clone(), format!("To: <{}>\r\n", address.to_uppercase())] {
             assert_eq!(find(text.as_bytes(), &identity), Some(id.clone()), "{text}");

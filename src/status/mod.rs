@@ -308,6 +308,9 @@ impl StatusReport {
         let (mail, channel) = match name {
             "smtp" => ("mail waits", ChannelKind::Email),
             "sms" => ("text messages wait", ChannelKind::Sms),
+            "mailbox" => {
+                return format!("reports are not read: {name} is down{since}{of}: {reason}");
+            }
             _ => return format!("{name} is down{since}{of}: {reason}"),
         };
         let held = self.held(channel.as_str());

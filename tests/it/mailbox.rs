@@ -13,7 +13,7 @@ use crate::{
 };
 
 const READS: &str = "reports are read from a mailbox";
-const FAILS: &str = "the mailbox of reports can't be read";
+const FAILS: &str = "dependency is down, waiting for it";
 
 /// Reads this mailbox.
 fn reading(world: &World, server: &SmtpServer, url: String) -> Builder {
@@ -49,7 +49,9 @@ async fn until(dovecot: &Dovecot, folder: &str, count: usize) {
 async fn failure(usher: &Usher, count: usize) -> String {
     let told = async || {
         let told = usher.find_log(FAILS);
-        (told.len() == count).then(|| text_of(&told[count - 1]["reason"]))
+        let last = told.get(count.checked_sub(1)?).filter(|_| told.len() == count)?;
+        assert_eq!(last["dependency"], "mailbox", "{last}");
+        Some(text_of(&last["reason"]))
     };
     eventually(FAILS, told).await
 }
@@ -135,6 +137,10 @@ async fn a_refused_login_or_certificate_is_named_and_no_level_of_the_log_has_the
     let reason = failure(&usher, 1).await;
     assert!(reason.starts_with("login: the server refuses: "), "{reason}");
     assert!(!usher.log().contains("hunter22"), "the password is in the log");
+    let metric = "usher_dependency_up{dependency=\"mailbox\"} 0";
+    assert!(usher.get("/metrics").body.lines().any(|line| line == metric));
+    let status = String::from_utf8_lossy(&settings.output(&["status"]).await.stdout).into_owned();
+    assert!(status.contains("reports are not read: mailbox is down since "), "{status}");
 
     let checked = async |usher: &Builder| {
         let output = usher.output(&["check", "--json"]).await;

@@ -545,6 +545,23 @@ async fn assert_only_the_gone_are_suppressed(world: &World, usher: &Builder, goo
     assert_eq!(world.broker.depth(LISTENER).await as usize, bounces);
 }
 
+#[tokio::test]
+async fn check_tries_the_return_path_and_says_where_a_server_refuses_it() {
+    let world = World::new().await;
+    let server = SmtpServer::start().await;
+    let usher = beside(&world, &server);
+    let smtp = async || {
+        let output = usher.output(&["check", "--json"]).await;
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        report["connections"]["smtp"].clone()
+    };
+    let detail = smtp().await["detail"].to_string();
+    assert!(detail.ends_with(", takes the return path\""), "{detail}");
+    server.at(Phase::Mail).reply("553 5.7.1 not your address");
+    let refused = smtp().await["error"].to_string();
+    assert!(refused.contains("553 5.7.1 not your address (look at BOUNCE_ADDRESS)"), "{refused}");
+}
+
 /// Asks the API to change the suppression list.
 fn change(usher: &Usher, path: &str, body: &Value) -> Answer {
     let path = format!("/api/v1/suppressions{path}");

@@ -116,6 +116,14 @@ impl Sender {
         self.from.email.as_ref()
     }
 
+    /// An envelope's sender such as its mails have, and the setting that it comes from.
+    pub fn sample_envelope_sender(&self) -> (String, &'static str) {
+        match &self.return_path {
+            Some(path) => (path.sample(), "BOUNCE_ADDRESS"),
+            None => (self.address().to_owned(), "the sender, FROM_EMAIL"),
+        }
+    }
+
     /// The domain of the sender's address, used as the right side of Message-IDs.
     pub fn domain(&self) -> &str {
         self.from.email.domain()

@@ -85,7 +85,7 @@ impl Session {
     ///
     /// # Errors
     /// What the server says instead.
-    pub(super) async fn try_sender(&mut self, from: &str) -> Result<(), String> {
+    pub(super) async fn try_sender(&mut self, from: &str, setting: &str) -> Result<(), String> {
         let parameters = match (from.is_ascii(), self.capabilities.smtputf8) {
             (true, _) => "",
             (false, true) => " SMTPUTF8",
@@ -96,7 +96,7 @@ impl Session {
             Ok(reply) if reply.code == 250 => Ok(()),
             Ok(reply) => {
                 let reply = format!("{} {}", reply.code, reply.text());
-                Err(format!("MAIL: {reply} (look at the sender, FROM_EMAIL)"))
+                Err(format!("MAIL: {reply} (look at {setting})"))
             }
             Err(reason) => Err(format!("MAIL: {reason}")),
         }

@@ -85,7 +85,8 @@ impl SmtpChannel {
     pub async fn test(relay: &config::Relay, sender: &Sender) -> Result<(), String> {
         let session = Server::new(relay.smtp.clone(), None)?.connect().await;
         let mut session = session.map_err(|error| error.to_string())?;
-        session.try_sender(sender.address()).await?;
+        let (from, setting) = sender.sample_envelope_sender();
+        session.try_sender(&from, setting).await?;
         session.quit().await;
         Ok(())
     }
