@@ -38,6 +38,7 @@
 //! clients        config reason tls
 //! event          clock config
 //! redaction      event
+//! oauth          config redaction tls
 //! health         clock redaction
 //! supervisor     crash_points health
 //! batcher        supervisor
@@ -50,9 +51,9 @@
 //! scheduler      batcher broker clients clock event reason redaction routing supervisor
 //! status         audit broker clock duration health ledger redaction routing scheduler
 //! trace          audit broker event health routing
-//! receipts       audit broker clock config health ledger metrics redaction routing status_events text tls
+//! receipts       audit broker clock config health ledger metrics oauth redaction routing status_events text tls
 //! template       audit clients config event health metrics reason routing
-//! channel        audit clock config event health ledger metrics private_files receipts redaction routing template text tls
+//! channel        audit clock config event health ledger metrics oauth private_files receipts redaction routing template text tls
 //! contract       broker duration event routing status_events template
 //! embedded       audit broker config duration event ledger private_files routing scheduler
 //! stream_source  broker clients clock config duration event health metrics reason routing tls
@@ -108,6 +109,7 @@ mod layers;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+mod oauth;
 mod private_files;
 mod reason;
 pub mod receipts;

@@ -27,8 +27,8 @@ pub(crate) use oauth::ServiceAccount;
 pub(crate) use redis_servers::{RedisServers, redis_servers};
 pub use settings::{
     Api, ApiToken, BounceMailbox, Brand, Dkim, Email, EmailBackend, Endpoint, HttpLimits, Jwt,
-    LogFormat, OAuth, OAuthGrant, PRE_SEND_BUDGET, RateLimit, Relay, Role, Secret, Settings, Smtp,
-    SmtpTls, Stream, Twilio,
+    LogFormat, MailboxLogin, OAuth, OAuthGrant, PRE_SEND_BUDGET, RateLimit, Relay, Role, Secret,
+    Settings, Smtp, SmtpTls, Stream, Twilio,
 };
 pub(crate) use values::{amqp_urls, log_levels};
 

@@ -205,9 +205,21 @@ pub struct BounceMailbox {
     pub host: String,
     pub port: u16,
     pub username: String,
-    pub password: Secret,
+    pub login: MailboxLogin,
     pub mailbox: String,
     pub tls: TlsFiles,
+}
+
+/// What is shown to the IMAP server.
+#[derive(Debug, Clone)]
+pub enum MailboxLogin {
+    Password(Secret),
+    /// An access token for this mailbox, by what `SMTP_OAUTH_*` or those of a relay say.
+    Token {
+        oauth: Box<OAuth>,
+        /// Authorities that the token endpoint may have beside the system's.
+        ca: Option<PathBuf>,
+    },
 }
 
 /// Redis Streams into which services write events.

@@ -34,6 +34,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
     let (url, database) = r.value("MONGODB_URI", v::mongodb_uri);
     let mongodb = Endpoint { tls: tls::files_for(r, "MONGODB", &url), url };
     let email = email::email(r);
+    let bounce_mailbox = mailbox::mailbox(r, email.backend.relays());
     let admin_emails = r.value("ADMIN_EMAILS", v::list(v::mail_address));
     let contact_emails: Vec<String> = r.value("CONTACT_EMAILS", v::list(v::mail_address));
     let contact_emails = [contact_emails, admin_emails.clone()]
@@ -85,7 +86,7 @@ pub(super) fn settings(layers: &Layers, report: &mut Report) -> Settings {
         routes_file: r.read("ROUTES_FILE", v::path),
         templates_dir: r.read("TEMPLATES_DIR", v::path),
         api: api::api(r, http_listen),
-        bounce_mailbox: mailbox::mailbox(r),
+        bounce_mailbox,
         http_listen,
         http_limits: api::http_limits(r),
         log_format: r.value(

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, io::ErrorKind, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use async_imap::{Client, Session, error::Error, types::Fetch};
+use async_imap::{Authenticator, Client, Session, error::Error, types::Fetch};
 use futures_util::TryStreamExt;
 use jiff::SignedDuration;
 use rustls_pki_types::ServerName;
@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Intake, MAX_BYTES, Taken};
 use crate::{
     audit::store::MongoAudit,
-    config::{BounceMailbox, RateLimit},
+    config::{BounceMailbox, MailboxLogin, RateLimit},
     health::Dependency,
+    oauth::{TokenSource, xoauth2},
     redaction::mask_addresses,
     routing::Identity,
     text::one_line,
@@ -183,7 +184,7 @@ pub async fn test(settings: &BounceMailbox) -> anyhow::Result<u32> {
 }
 
 async fn log_in(settings: &BounceMailbox) -> anyhow::Result<(Connection, u32)> {
-    let BounceMailbox { host, port, username, password, mailbox, tls } = settings;
+    let BounceMailbox { host, port, username, login, mailbox, tls } = settings;
     let tls = Pem::read(tls).and_then(|pem| client_config(true, &pem));
     let tls = TlsConnector::from(Arc::new(tls.map_err(|reason| anyhow!(reason))?));
     let name = ServerName::try_from(host.clone())?;
@@ -194,9 +195,27 @@ async fn log_in(settings: &BounceMailbox) -> anyhow::Result<(Connection, u32)> {
         anyhow::Ok(client)
     };
     let client = timeout(ANSWER, connecting).await.context("connecting")?.context("connecting")?;
-    let login =
-        async { client.login(username, password.expose()).await.map_err(|(error, _)| error) };
-    let mut session = in_time(login).await.context("login")?;
+    let session = match login {
+        MailboxLogin::Password(password) => {
+            let logged_in = async {
+                client.login(username, password.expose()).await.map_err(|(error, _)| error)
+            };
+            in_time(logged_in).await
+        }
+        MailboxLogin::Token { oauth, ca } => {
+            // Each connection has a new one, so none has ended or was refused before.
+            let tokens = TokenSource::new((**oauth).clone(), ANSWER, ca.clone());
+            let token = async { tokens?.token(None).await };
+            let token = token.await.map_err(|reason: String| anyhow!("OAuth: {reason}"))?;
+            let answer = Some(xoauth2(username, token.expose()));
+            let logged_in = async {
+                let logged_in = client.authenticate("XOAUTH2", Answers(answer)).await;
+                logged_in.map_err(|(error, _)| error)
+            };
+            in_time(logged_in).await
+        }
+    };
+    let mut session = session.context("login")?;
     let capabilities = in_time(session.capabilities()).await?;
     for needed in ["IDLE", "MOVE"] {
         ensure!(capabilities.has_str(needed), "the server lacks {needed}");
@@ -204,6 +223,17 @@ async fn log_in(settings: &BounceMailbox) -> anyhow::Result<(Connection, u32)> {
     let selected = in_time(session.select(mailbox)).await;
     let count = selected.with_context(|| format!("opening {mailbox}"))?.exists;
     Ok((session, count))
+}
+
+/// What is answered at a login by token: the token, and nothing to a refusal, which the server explains first.
+struct Answers(Option<String>);
+
+impl Authenticator for Answers {
+    type Response = String;
+
+    fn process(&mut self, _challenge: &[u8]) -> String {
+        self.0.take().unwrap_or_default()
+    }
 }
 
 async fn open(settings: &BounceMailbox) -> anyhow::Result<Opened> {

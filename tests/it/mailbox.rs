@@ -1,6 +1,10 @@
 //! Reports in the mailbox of a real dovecot.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::json;
+
 use crate::{
+    oauth::OAuthServer,
     receipts::{dsn, until_followed},
     support::{
         dovecot::{Dovecot, PASSWORD},
@@ -133,14 +137,19 @@ async fn a_refused_login_or_certificate_is_named_and_no_level_of_the_log_has_the
         .unset("BOUNCE_IMAP_URL")
         .set("USHER_CONFIG", file.display().to_string())
         .set("RUST_LOG", "trace");
-    let usher = settings.start().await;
+    // It is degraded, and never ready.
+    let usher = settings.spawn().await;
     let reason = failure(&usher, 1).await;
     assert!(reason.starts_with("login: the server refuses: "), "{reason}");
     assert!(!usher.log().contains("hunter22"), "the password is in the log");
     let metric = "usher_dependency_up{dependency=\"mailbox\"} 0";
     assert!(usher.get("/metrics").body.lines().any(|line| line == metric));
-    let status = String::from_utf8_lossy(&settings.output(&["status"]).await.stdout).into_owned();
-    assert!(status.contains("reports are not read: mailbox is down since "), "{status}");
+    eventually("status says so", async || {
+        let status = settings.output(&["status"]).await.stdout;
+        let status = String::from_utf8_lossy(&status).into_owned();
+        status.contains("reports are not read: mailbox is down since ").then_some(())
+    })
+    .await;
 
     let checked = async |usher: &Builder| {
         let output = usher.output(&["check", "--json"]).await;
@@ -164,4 +173,34 @@ async fn a_refused_login_or_certificate_is_named_and_no_level_of_the_log_has_the
     let refused = "reload refused: usher goes on with the configuration that it has";
     let said = eventually(refused, async || usher.find_log(refused).first().cloned()).await;
     assert_eq!(said["reason"], "only a restart changes: BOUNCE_IMAP_URL");
+}
+
+#[tokio::test]
+async fn a_mailbox_is_opened_by_an_access_token_that_no_level_of_the_log_has() {
+    let world = World::new().await;
+    let mut tokens = OAuthServer::start(&json!({}));
+    let dovecot = Dovecot::start_with_tokens(&tokens.token_info()).await;
+    let settings = tokens
+        .usher(&world, "smtp")
+        .set("SMTP_OAUTH_CLIENT_SECRET", "right")
+        .set("BOUNCE_ADDRESS", "bounces@bounces.test")
+        .set("BOUNCE_IMAP_URL", dovecot.url("", "").replace(":@", "@"))
+        .set("BOUNCE_IMAP_CA_FILE", certificate("ca.pem"))
+        .set("RUST_LOG", "trace");
+    dovecot.save("From: ana@example.com\r\nSubject: Hello\r\n\r\nHello");
+    let usher = settings.start().await;
+    until(&dovecot, "usher-ignored", 1).await;
+    let asked = tokens.set(&json!({}))["asked"].as_u64().expect("a number");
+    for number in 1..=asked {
+        let token = format!("ya29.{number}");
+        let answer = STANDARD.encode(format!("user=bounces\u{1}auth=Bearer {token}\u{1}\u{1}"));
+        assert!(!usher.log().contains(&token) && !usher.log().contains(&answer), "{token}");
+    }
+
+    // A token of somebody else.
+    tokens.set(&json!({"mailbox": "ana"}));
+    let output = settings.unset("RUST_LOG").output(&["check", "--json"]).await;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let refused = text_of(&report["connections"]["mailbox"]["error"]);
+    assert!(refused.starts_with("login: the server refuses: "), "{refused}");
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// tests/support/oauth_server.py, which ends with this.
-struct OAuthServer {
+pub(crate) struct OAuthServer {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -29,7 +29,7 @@ struct OAuthServer {
 }
 
 impl OAuthServer {
-    fn start(settings: &Value) -> Self {
+    pub(crate) fn start(settings: &Value) -> Self {
         let mut process = Command::new(exported("TEST_PYTHON"))
             .arg(script_path("oauth_server.py"))
             .arg(settings.to_string())
@@ -45,7 +45,7 @@ impl OAuthServer {
     }
 
     /// Changes how it behaves; gives what happened so far.
-    fn set(&mut self, changes: &Value) -> Value {
+    pub(crate) fn set(&mut self, changes: &Value) -> Value {
         writeln!(self.input, "{changes}").expect("it reads");
         self.read()
     }
@@ -60,12 +60,17 @@ impl OAuthServer {
         serde_json::from_str(&line).expect("JSON")
     }
 
+    /// Where a mail server asks whose token it is.
+    pub(crate) fn token_info(&self) -> String {
+        format!("http://127.0.0.1:{}/tokeninfo", self.ports["token"])
+    }
+
     fn token_url(&self) -> String {
         format!("http://127.0.0.1:{}/token", self.ports["token"])
     }
 
     /// Settings for a login at one of its mail servers, by what is still to be said.
-    fn usher(&self, world: &World, port: &str) -> Builder {
+    pub(crate) fn usher(&self, world: &World, port: &str) -> Builder {
         world
             .usher()
             .set("SMTP_SERVER", "127.0.0.1")

@@ -24,6 +24,18 @@ pub(crate) struct Dovecot {
 impl Dovecot {
     /// With all folders below this prefix, such as `INBOX.`.
     pub(crate) async fn start(prefix: &str) -> Self {
+        Self::start_with(prefix, "").await
+    }
+
+    /// Takes access tokens that this endpoint knows, and no password.
+    pub(crate) async fn start_with_tokens(token_info: &str) -> Self {
+        let asks =
+            format!("tokeninfo_url = {token_info}?access_token=\nusername_attribute = email\n");
+        Self::start_with("", &asks).await
+    }
+
+    /// `tokens`: how dovecot asks about access tokens; empty: it takes the password.
+    async fn start_with(prefix: &str, tokens: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().display().to_string();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
@@ -37,12 +49,19 @@ impl Dovecot {
         let port = listener.local_addr().expect("an address").port();
         drop(listener);
         let (server, key) = (certificate("server.pem"), certificate("server.key"));
+        fs::write(folder.path().join("tokens"), tokens).expect("a file");
+        let passdb = match tokens {
+            "" => "passdb {\n driver = static\n args = password=se:cret\n}\n".to_owned(),
+            _ => format!(
+                "auth_mechanisms = xoauth2\npassdb {{\n driver = oauth2\n mechanisms = xoauth2\n args = {path}/tokens\n}}\n"
+            ),
+        };
         let configuration = format!(
             "base_dir = {path}/run\nstate_dir = {path}/state\nlog_path = {path}/log\n\
              protocols = imap\nlisten = 127.0.0.1\nssl = required\nssl_cert = <{server}\nssl_key = <{key}\n\
              mail_location = maildir:{path}/mail/%u\nmail_uid = mail\nmail_gid = mail\nfirst_valid_uid = 1\n\
-             passdb {{\n driver = static\n args = password=se:cret\n}}\n\
-             userdb {{\n driver = static\n args = uid=mail gid=mail home={path}/mail/%u\n}}\n\
+             {passdb}\
+             userdb {{\n driver = static\n args = uid=mail gid=mail allow_all_users=yes home={path}/mail/%u\n}}\n\
              namespace inbox {{\n inbox = yes\n separator = .\n prefix = {prefix}\n}}\n\
              service imap-login {{\n inet_listener imap {{\n port = 0\n }}\n inet_listener imaps {{\n port = {port}\n ssl = yes\n }}\n}}\n"
         );

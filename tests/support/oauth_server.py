@@ -36,6 +36,8 @@ class Behaviour:
     answer: list | None = None
     # What AUTH, MAIL and the end of a mail are answered with.
     login: str | None = None
+    # Whose tokens these are.
+    mailbox: str = "bounces"
     mail: str | None = None
     dot: str | None = None
 
@@ -111,6 +113,15 @@ class Server:
     async def token_endpoint(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"GET /tokeninfo"):
+                # As dovecot asks, for one mailbox.
+                token = head.split(b" ")[1].decode().partition("access_token=")[2]
+                good = self.tokens.get(token, 0) > time.monotonic()
+                body = json.dumps({"email": self.behaviour.mailbox} if good else {"error": "invalid_token"})
+                status = "200 OK" if good else "400 x"
+                writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+                await writer.drain()
+                return
             lines = [line.split(b":", 1) for line in head.splitlines() if b":" in line]
             length = next(int(value) for name, value in lines if name.lower() == b"content-length")
             form = dict(urllib.parse.parse_qsl((await reader.readexactly(length)).decode()))

@@ -9,6 +9,7 @@ use super::{
     reply::Reply,
     wire::{NoReply, Wire},
 };
+use crate::oauth::xoauth2;
 
 /// Longest command line, its end included (RFC 5321 4.5.3.1.4). RFC 4954 section 4: what would be longer
 /// goes out without its initial response.
@@ -152,9 +153,8 @@ fn answers(mechanism: Mechanism, credentials: &Credentials<'_>) -> Vec<String> {
         (_, Credentials::Password { username, password }) => {
             vec![(*username).to_owned(), (*password).to_owned()]
         }
-        // <https://developers.google.com/workspace/gmail/imap/xoauth2-protocol>
         (Mechanism::Xoauth2, Credentials::Token { username, token, .. }) => {
-            vec![format!("user={username}\x01auth=Bearer {token}\x01\x01")]
+            vec![xoauth2(username, token)]
         }
         // RFC 7628 3.1; in a name the comma and the equals sign are written otherwise (RFC 5801 section 4).
         (_, Credentials::Token { username, token, host, port }) => {

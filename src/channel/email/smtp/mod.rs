@@ -6,7 +6,6 @@ mod capabilities;
 mod classify;
 mod dialogue;
 mod login;
-mod oauth;
 mod policy;
 mod queue_id;
 mod rate;

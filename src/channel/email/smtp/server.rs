@@ -16,12 +16,12 @@ use super::{
     classify::{Classification, Command, classify},
     dialogue::Session,
     login::{self, Credentials, LoginError},
-    oauth::TokenSource,
     reply::Reply,
     wire::{NoReply, Wire},
 };
 use crate::{
     config::{Secret, Smtp, SmtpTls},
+    oauth::TokenSource,
     tls::{self, Renewed},
 };
 

@@ -24,9 +24,10 @@ use super::{
     smtp,
 };
 use crate::{
-    channel::email::{Sender, smtp::oauth::TokenSource},
+    channel::email::Sender,
     config::{OAuth, OAuthGrant, Secret},
     health::Dependency,
+    oauth::TokenSource,
 };
 
 /// Answers in turn, the last one for ever; keeps what it was asked.

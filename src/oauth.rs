@@ -44,8 +44,13 @@ const SHORT_LIFE: u64 = 300;
 /// How far clocks may differ (RFC 7523 leaves it to the server; Microsoft's and Google's allow 5 minutes).
 const CLOCK_LEEWAY: u64 = 300;
 
+/// The answer of XOAUTH2, before base64 (<https://developers.google.com/workspace/gmail/imap/xoauth2-protocol>).
+pub(crate) fn xoauth2(username: &str, token: &str) -> String {
+    format!("user={username}\x01auth=Bearer {token}\x01\x01")
+}
+
 /// Asks the token endpoint, and keeps the token while it lives.
-pub(super) struct TokenSource {
+pub(crate) struct TokenSource {
     settings: OAuth,
     timeout: Duration,
     http: Renewed<HttpClient>,
@@ -88,7 +93,7 @@ struct Refusal {
 
 impl TokenSource {
     /// `ca`: a file of authorities that the token endpoint may have beside the system's.
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: OAuth,
         timeout: Duration,
         ca: Option<PathBuf>,
@@ -113,12 +118,12 @@ impl TokenSource {
         Ok(Self { settings, timeout, http, token, asking, refresh_token })
     }
 
-    pub(super) fn username(&self) -> &str {
+    pub(crate) fn username(&self) -> &str {
         &self.settings.username
     }
 
     /// A token; another one than `refused`, which the mail server did not take.
-    pub(super) async fn token(&self, refused: Option<&Secret>) -> Result<Arc<Secret>, String> {
+    pub(crate) async fn token(&self, refused: Option<&Secret>) -> Result<Arc<Secret>, String> {
         let usable = |token: &Token, until: Instant| {
             until > Instant::now() && refused.is_none_or(|refused| *refused != *token.value)
         };
