@@ -44,7 +44,7 @@
 //! batcher        supervisor
 //! routing        duration event
 //! metrics        health routing
-//! audit          batcher clients clock config event metrics reason redaction routing supervisor
+//! audit          batcher clients clock config event metrics reason redaction routing supervisor text
 //! ledger         batcher clients clock config duration reason routing supervisor tls
 //! broker         clock config crash_points duration event health metrics reason routing tls
 //! status_events  audit batcher broker redaction routing supervisor

@@ -26,7 +26,7 @@ use self::store::{
     search::{Filter, Last},
     statistics::Stats,
 };
-use crate::{reason::explained, routing::DeliveryId, template::Source};
+use crate::{reason::explained, routing::DeliveryId};
 
 /// Stores audit records.
 #[async_trait]
@@ -42,11 +42,6 @@ pub trait Audit: Send + Sync {
 
     /// When the recipient with this hash was last erased. The embedded mode erases nobody.
     async fn erased_at(&self, _recipient_hash: &str) -> Result<Option<Timestamp>, AuditError> {
-        Ok(None)
-    }
-
-    /// The text that mails of this version of a template were made from. The embedded mode keeps none.
-    async fn template_text(&self, _version: &str) -> Result<Option<Source>, AuditError> {
         Ok(None)
     }
 }

@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    audit::TemplateRef,
     event::{self, Fault, Properties},
     reason::explained,
     routing::{DeliveryId, Identity, Priority, RoutingTable},
@@ -113,9 +112,9 @@ pub struct DeliveryHeaders {
     /// The relay that may have the mail already, so that no other one gets it.
     #[serde(default)]
     pub relay: Option<String>,
-    /// The template of then that an operator wants; without it that of now is used.
+    /// The template that an operator wants, as `delivery` writes it; without it that of now is used.
     #[serde(default)]
-    pub template: Option<TemplateRef>,
+    pub template: Option<String>,
 }
 
 const REASON_BYTES: usize = 1024;
@@ -157,8 +156,7 @@ impl DeliveryHeaders {
         ]);
         headers.extend(arrived_at);
         headers.extend(self.relay.clone().map(|relay| ("usher-relay", relay)));
-        let template = self.template.as_ref().and_then(|it| serde_json::to_string(it).ok());
-        headers.extend(template.map(|template| ("usher-template", template)));
+        headers.extend(self.template.clone().map(|template| ("usher-template", template)));
         headers
     }
 
@@ -177,7 +175,7 @@ impl DeliveryHeaders {
             masked: header("usher-masked") == Some("true"),
             arrived_at: header("usher-arrived").and_then(|at| at.parse().ok()),
             relay: text("usher-relay"),
-            template: header("usher-template").and_then(|it| serde_json::from_str(it).ok()),
+            template: text("usher-template"),
         })
     }
 }
@@ -261,11 +259,7 @@ mod tests {
             masked: true,
             arrived_at: Some(Timestamp::UNIX_EPOCH),
             relay: Some("backup".into()),
-            template: Some(TemplateRef {
-                name: "receipt".into(),
-                locale: "pt-BR".into(),
-                version: "ab12".into(),
-            }),
+            template: Some("ab12".into()),
         };
         let headers = delivery_headers.to_headers();
         let read =

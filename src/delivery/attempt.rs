@@ -12,6 +12,7 @@ use super::{
     erased_recipient, handed,
     instrument::{ClaimLost, KnownDelivery, TemplateFellBack},
     record::millis,
+    resend::template_of,
 };
 use crate::{
     audit::{Record, Repeatable, TemplateRef},
@@ -214,9 +215,7 @@ impl Pipeline {
         ctx: &mut DeliveryContext<'_>,
     ) -> Result<Option<(TemplateRef, Source)>, Decision> {
         let headers = ctx.message.delivery_headers.as_ref();
-        let Some(template) = headers.and_then(|headers| headers.template.clone()) else {
-            return Ok(None);
-        };
+        let Some(template) = headers.and_then(template_of) else { return Ok(None) };
         match self.text_of_then(&template).await {
             Ok(text) => Ok(Some((template, text))),
             Err(not_kept) => {

@@ -74,7 +74,7 @@ impl Resender<'_> {
         let of_then = match (template, record.template.clone()) {
             (TemplateOf::Now, _) => None,
             (TemplateOf::Then, Some(template)) => {
-                let text = self.composer.templates.text_of_then(&template, self.audit).await?;
+                let text = self.composer.templates.text_of_then(&template).await?;
                 Some((template, text.map_err(|error| error.to_string())?))
             }
             (TemplateOf::Then, None) => {
@@ -146,13 +146,23 @@ impl Resender<'_> {
             masked: false,
             arrived_at: Some(Timestamp::now()),
             relay: None,
-            template: of_then.map(|(template, _)| template),
+            template: of_then.map(|(template, _)| template_header(&template)),
         };
         let priority = record.priority.unwrap_or(delivery.priority);
         let destination = Destination::Later(Duration::ZERO, priority);
         let republish = Republish { delivery_headers, destination, body, properties };
         Ok(Resend { republish, subject })
     }
+}
+
+/// How the headers of a copy name the template of then.
+fn template_header(template: &TemplateRef) -> String {
+    serde_json::to_string(template).unwrap_or_default()
+}
+
+/// The template of then that the headers of a copy name.
+pub(super) fn template_of(headers: &DeliveryHeaders) -> Option<TemplateRef> {
+    serde_json::from_str(headers.template.as_deref()?).ok()
 }
 
 /// Rebuilds the event from the record, without values that were too long to be recorded.

@@ -78,7 +78,7 @@ impl Pipeline {
     }
 
     pub(super) async fn text_of_then(&self, template: &TemplateRef) -> Result<Source, NotKept> {
-        let ask = || self.composer.templates.text_of_then(template, &*self.audit);
+        let ask = || self.composer.templates.text_of_then(template);
         let reading = self.health.mongodb.when("reading templates");
         retry_until_up::<_, AuditError, _>(&reading, ask).await
     }

@@ -82,6 +82,20 @@ pub struct QueueStatus {
     pub oldest: Option<Timestamp>,
 }
 
+impl QueueStatus {
+    /// What somebody has to decide about its messages, and the command that lists them.
+    fn awaited_decision(&self) -> Option<String> {
+        let count = self.messages.filter(|count| *count > 0)?;
+        let (what, list) = match self.kind {
+            "dead" => ("deliveries that failed for good", "dead-letters list --group-by error"),
+            "poison" => ("messages that can't be processed", "poison list --group-by error"),
+            "parked" => ("deliveries of unknown outcome", "parked list"),
+            _ => return None,
+        };
+        Some(format!("{what} wait for a decision: {count}; usher {list}"))
+    }
+}
+
 /// Mail for later.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PlannedStatus {
@@ -259,6 +273,7 @@ impl StatusReport {
                 "planned mail is overdue: {overdue}; usher scheduled list --overdue"
             ));
         }
+        alarms.extend(self.queues.iter().flatten().filter_map(QueueStatus::awaited_decision));
         alarms.extend(
             self.unread.iter().map(|(part, reason)| format!("{part} could not be read: {reason}")),
         );
@@ -367,6 +382,10 @@ mod tests {
         }
     }
 
+    fn queue(kind: &'static str, messages: u32) -> QueueStatus {
+        QueueStatus { name: format!("usher.{kind}"), kind, messages: Some(messages), oldest: None }
+    }
+
     #[test]
     fn a_refused_login_is_told_with_its_first_reason_and_what_it_holds() {
         let instances = vec![
@@ -385,7 +404,8 @@ mod tests {
         let report = StatusReport {
             at: Timestamp::from_second(1000).unwrap(),
             instances: Some(instances),
-            unread: BTreeMap::from([("queues", "no answer".to_owned())]),
+            queues: Some(vec![queue("dead", 3), queue("parked", 0), queue("due", 7)]),
+            unread: BTreeMap::from([("retries", "no answer".to_owned())]),
             ..StatusReport::default()
         };
         assert_eq!(
@@ -394,7 +414,8 @@ mod tests {
                 "mail waits: smtp is down since 1970-01-01 00:08:40Z (8 min) for 2 of 3 instances: 535 5.7.8 wrong password; deliveries held: 412",
                 "no payment.success has come since 1970-01-01 00:06:40Z (10 min); one is expected within 5m",
                 "instances have different versions: 1.0.0, 1.1.0",
-                "queues could not be read: no answer",
+                "deliveries that failed for good wait for a decision: 3; usher dead-letters list --group-by error",
+                "retries could not be read: no answer",
             ]
         );
     }

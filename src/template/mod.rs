@@ -23,7 +23,7 @@ mod validate;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 use arc_swap::ArcSwap;
@@ -42,7 +42,7 @@ use self::{
     lint::Checked,
     locale_formatter::{LocaleFormatter, Locales, canonical, fallbacks},
     source::Files,
-    store::Overrides,
+    store::{Overrides, TemplateStore},
 };
 use crate::{
     audit::TemplateRef,
@@ -175,6 +175,8 @@ fn readable_on(colour: &str) -> &'static str {
 pub struct Templates {
     shipped: HashMap<String, BTreeMap<String, Arc<Compiled>>>,
     overrides: ArcSwap<Overrides>,
+    /// Where the texts of earlier mails are.
+    kept: OnceLock<TemplateStore>,
     globals: Globals,
     /// What templates see of each brand of the routes file.
     brands: HashMap<String, Value>,
@@ -227,7 +229,14 @@ impl Templates {
         });
         let brands = brands.collect();
         if faults.is_empty() {
-            Ok(Self { shipped, overrides: ArcSwap::default(), globals, brands, locales })
+            Ok(Self {
+                shipped,
+                overrides: ArcSwap::default(),
+                kept: OnceLock::new(),
+                globals,
+                brands,
+                locales,
+            })
         } else {
             Err(faults)
         }

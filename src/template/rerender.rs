@@ -6,31 +6,38 @@ use serde_json::{Map, Value};
 use super::{
     Compiled, Rendered, TemplateError, Templates,
     source::{Files, Source, is_version},
+    store::TemplateStore,
 };
 use crate::{
-    audit::{Audit, AuditError, TemplateRef},
+    audit::{AuditError, TemplateRef},
     event::Event,
     routing::Route,
 };
 
-/// The audit has no text of that version.
+/// There is no text of that version any more.
 #[derive(Debug, thiserror::Error)]
 #[error("the text of template {} {} was not kept", .0.name, .0.version)]
 pub struct NotKept(TemplateRef);
 
 impl Templates {
-    /// The text that a mail was made from: in use still, or kept by the audit.
+    /// Texts that are not in use any more are found there. Without it there are none, as in the embedded mode.
+    pub fn kept_in(&self, store: &TemplateStore) {
+        self.kept.get_or_init(|| store.clone());
+    }
+
+    /// The text that a mail was made from.
     ///
     /// # Errors
-    /// The audit does not answer.
+    /// The server did not answer.
     pub async fn text_of_then(
         &self,
         template: &TemplateRef,
-        audit: &dyn Audit,
     ) -> Result<Result<Source, NotKept>, AuditError> {
-        let text = match self.in_use_as(&template.version) {
-            Some(text) => Some(text),
-            None => audit.template_text(&template.version).await?,
+        let text = match (self.in_use_as(&template.version), self.kept.get()) {
+            (None, Some(store)) => {
+                store.version(&template.version).await.map_err(|error| AuditError(error.into()))?
+            }
+            (text, _) => text,
         };
         Ok(text.ok_or_else(|| NotKept(template.clone())))
     }

@@ -366,6 +366,7 @@ impl Watcher {
     }
 
     async fn look(&mut self, templates: &Templates, trial: Trial<'_>) -> Result<(), Error> {
+        templates.kept_in(&self.store);
         let active = self.store.active().await?;
         if active == self.seen {
             return Ok(());

@@ -40,7 +40,6 @@ use crate::{
     metrics::Metrics,
     routing::DeliveryId,
     supervisor::{Supervisor, Task},
-    template::{Source, store::TemplateStore},
 };
 
 /// Collection of records.
@@ -170,10 +169,6 @@ impl Audit for MongoAudit {
         let Some(tombstone) = found.map_err(failed)? else { return Ok(None) };
         let at = tombstone.get_datetime("at").map_err(failed)?;
         Timestamp::from_millisecond(at.timestamp_millis()).map(Some).map_err(failed)
-    }
-
-    async fn template_text(&self, version: &str) -> Result<Option<Source>, AuditError> {
-        TemplateStore::new(&self.database).version(version).await.map_err(failed)
     }
 }
 

@@ -21,9 +21,9 @@ use jiff::Timestamp;
 
 use super::{output::print_err, time::past};
 use crate::{
-    app::configuration,
+    app::configuration::{self, Configuration},
     audit::{
-        Audit, ReadAudit, Record, Status,
+        ReadAudit, Record, Status,
         store::{MongoAudit, search::Filter},
     },
     config::Settings,
@@ -35,6 +35,7 @@ use crate::{
     routing::Identity,
     status::{self, WaitingFilter},
     supervisor::Supervisor,
+    template::store::TemplateStore,
 };
 
 #[derive(Debug, Subcommand)]
@@ -104,8 +105,6 @@ struct AuditCli {
     audit: Arc<MongoAudit>,
     /// That of the embedded mode where it was asked for.
     reads: Arc<dyn ReadAudit>,
-    /// What keeps the texts of templates.
-    texts: Arc<dyn Audit>,
     is_embedded: bool,
     settings: Settings,
     /// Redis may be down.
@@ -127,24 +126,27 @@ pub(super) async fn run(config: Option<&Path>, command: AuditCommand) -> Result<
         _ => None,
     };
     let is_embedded = embedded.is_some();
-    let (reads, texts, ledger): (Arc<dyn ReadAudit>, Arc<dyn Audit>, Arc<dyn Ledger>) =
-        match embedded {
-            Some(embedded) => (embedded.audit.clone(), embedded.audit.clone(), embedded.ledger()),
-            None => {
-                let ledger = configuration::open_ledger(&settings, &supervisor)?;
-                (audit.clone(), audit.clone(), Arc::new(ledger))
-            }
-        };
+    let (reads, ledger): (Arc<dyn ReadAudit>, Arc<dyn Ledger>) = match embedded {
+        Some(embedded) => (embedded.audit.clone(), embedded.ledger()),
+        None => (audit.clone(), Arc::new(configuration::open_ledger(&settings, &supervisor)?)),
+    };
     let identity = Identity::new(settings.pepper.expose());
-    let cli = AuditCli { audit, reads, texts, is_embedded, settings, ledger, identity };
+    let cli = AuditCli { audit, reads, is_embedded, settings, ledger, identity };
+    let load = || -> Result<Configuration, Failure> {
+        let loaded = configuration::load(config)?;
+        if !is_embedded {
+            loaded.templates.kept_in(&TemplateStore::new(cli.audit.database()));
+        }
+        Ok(loaded)
+    };
     match command {
         AuditCommand::Find(args) => cli.find(&args).await,
-        AuditCommand::Show(args) => cli.show(&args, &configuration::load(config)?).await,
+        AuditCommand::Show(args) => cli.show(&args, &load()?).await,
         AuditCommand::Stats(args) => cli.stats(&args).await,
         AuditCommand::Export(args) => cli.export(&args).await,
         AuditCommand::Verify(args) => cli.verify(&args).await,
-        AuditCommand::Resend(args) => cli.resend(&args, &configuration::load(config)?).await,
-        AuditCommand::Erase(args) => cli.erase(&args, &configuration::load(config)?).await,
+        AuditCommand::Resend(args) => cli.resend(&args, &load()?).await,
+        AuditCommand::Erase(args) => cli.erase(&args, &load()?).await,
     }
 }
 

@@ -25,7 +25,7 @@ impl AuditCli {
         let Some(route) = loaded.routing.route(&record.route) else {
             return Ok(Err(format!("there is no route {:?} any more", record.route)));
         };
-        let source = loaded.templates.text_of_then(template, &*self.texts).await;
+        let source = loaded.templates.text_of_then(template).await;
         let source = match source.map_err(Failure::unavailable)? {
             Ok(source) => source,
             Err(not_kept) => return Ok(Err(not_kept.to_string())),

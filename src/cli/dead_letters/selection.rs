@@ -16,7 +16,7 @@ use crate::{
     cli::{
         decision::{DecisionArgs, NOTHING_DONE},
         delivery_id, open_broker,
-        output::{confirm, print, progress},
+        output::{confirm, print, print_err, progress},
     },
     delivery::dead_letters::{Decided, Disposition, Outcome},
     failure::{EXIT_DATA, Failure},
@@ -46,7 +46,10 @@ impl Decision {
     fn done(self) -> &'static str {
         match self {
             Self::Replay => "replayed",
-            Self::Drop(_) => "removed",
+            Self::Drop(None) => "removed",
+            Self::Drop(Some(Outcome::Delivered)) => "recorded as delivered, and removed",
+            Self::Drop(Some(Outcome::Lost)) => "recorded as lost, and removed",
+            Self::Drop(Some(Outcome::Void)) => "recorded as void, and removed",
         }
     }
 }
@@ -72,6 +75,7 @@ impl DeadLettersCli {
             }
         }
         let (selected, refused) = self.select_all(args, decision, correction, messages).await?;
+        let (count, done) = (selected.len(), decision.done());
         for delivery in &missing {
             print(&format!("{delivery} is not in {}", self.queue.queue()));
         }
@@ -81,7 +85,9 @@ impl DeadLettersCli {
             }
         } else if args.decision.yes || confirm(format!("do it ({})?", selected.len())).await {
             self.carry_out(&args.decision, &by, decision, selected).await?;
+            print_err(&format!("{count} {done}, {refused} refused"));
         } else {
+            print_err(&format!("{count} would be {done}, {refused} refused"));
             print(NOTHING_DONE);
             let edited = selected.iter().filter_map(|selected| selected.file.as_deref());
             edited.for_each(|file| print(&kept_file_hint(file)));

@@ -139,7 +139,9 @@ pub(super) async fn run(
     command: TemplatesCommand,
 ) -> Result<ExitCode, Failure> {
     let (loaded, audit) = configuration::load_with_audit(config).await?;
-    let cli = TemplatesCli { store: TemplateStore::new(audit.database()), audit, loaded };
+    let store = TemplateStore::new(audit.database());
+    loaded.templates.kept_in(&store);
+    let cli = TemplatesCli { store, audit, loaded };
     match command {
         TemplatesCommand::List { json } => cli.list(json).await?,
         TemplatesCommand::Show { template, version } => {

@@ -162,7 +162,7 @@ impl TemplatesCli {
         }
         let key = (route.name.clone(), template.version.clone());
         if !earlier.contains_key(&key) {
-            let source = templates.text_of_then(template, &self.audit).await;
+            let source = templates.text_of_then(template).await;
             let source = source.map_err(Failure::unavailable)?.ok();
             let compiled =
                 source.and_then(|source| templates.compile_again(&source, template, route).ok());

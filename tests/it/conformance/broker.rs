@@ -12,7 +12,6 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use usher::{
-    audit::TemplateRef,
     broker::{
         Broker, DeliveryHeaders, Destination, Handler, Message, Republish,
         amqp::{AmqpBroker, Consumers, Topology},
@@ -159,11 +158,7 @@ fn republish(destination: Destination) -> Republish {
             masked: false,
             arrived_at: Some(Timestamp::UNIX_EPOCH),
             relay: Some("backup".to_owned()),
-            template: Some(TemplateRef {
-                name: "receipt".to_owned(),
-                locale: "pt-BR".to_owned(),
-                version: "ab12".to_owned(),
-            }),
+            template: Some("ab12".to_owned()),
         },
         destination,
         body: "{\"a\": \"ñ\"}".into(),
