@@ -108,8 +108,9 @@ fn deliveries_before(letter: &Letter) -> i64 {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_kill_while_a_backlog_is_taken_over_costs_one_message_one_of_its_deliveries() {
+/// How often each message was delivered before that a second instance leaves, which is ended while it takes over the
+/// backlog of a killed one.
+async fn left_by(end: impl AsyncFnOnce(&mut Usher)) -> Vec<i64> {
     let stage = stage(20).await;
     let published = batch(&[Kind::Plain], 300, &stage.smtp);
     stage.publish(&published).await;
@@ -128,11 +129,24 @@ async fn a_kill_while_a_backlog_is_taken_over_costs_one_message_one_of_its_deliv
     let mut second = stage.start(&[]);
     let waiting = broker.depth(BOOKINGS).await;
     until_depth(&|depth| depth < waiting - 5).await;
-    second.kill();
+    end(&mut second).await;
     until_unconsumed(&broker).await;
     let left: Vec<_> = broker.take_all(BOOKINGS).await.iter().map(deliveries_before).collect();
-    let twice = left.iter().filter(|count| **count == 2).count();
     assert!(left.contains(&1), "nothing was left to take over");
+    left
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_while_a_backlog_is_taken_over_costs_one_message_one_of_its_deliveries() {
+    let left = left_by(async |usher| usher.kill()).await;
+    let twice = left.iter().filter(|count| **count == 2).count();
     assert!(twice <= 1, "{twice} messages");
     assert!(left.iter().all(|count| *count <= 2), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_a_backlog_is_taken_over_costs_no_message_a_delivery() {
+    let stop = async |usher: &mut Usher| assert_eq!(usher.terminate().await.code(), Some(0));
+    let left = left_by(stop).await;
+    assert!(left.iter().all(|count| *count <= 1), "{left:?}");
 }

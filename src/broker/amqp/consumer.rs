@@ -250,6 +250,7 @@ impl Consumers {
         let mut take_over = if first < prefetch { TakeOver::UnderWay } else { TakeOver::Over };
         let (acks, mut acking) = Acks::new(channel.clone(), prefetch, queue.clone());
         let mut may_be_stream = false;
+        let mut is_stopping = false;
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -258,18 +259,24 @@ impl Consumers {
                     Err(panicked) if panicked.is_panic() => resume_unwind(panicked.into_panic()),
                     _ => anyhow::bail!("nobody acknowledges what came from {queue}"),
                 },
-                () = self.stop.cancelled() => {
-                    // Messages that the broker has sent meanwhile go back when the connection
-                    // closes.
-                    let options = BasicCancelOptions::default();
-                    with_timeout(channel.basic_cancel(consumer.tag(), options)).await?;
-                    return Ok(Some((channel, acking)));
+                () = self.stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    if take_over != TakeOver::Ending {
+                        let options = BasicCancelOptions::default();
+                        with_timeout(channel.basic_cancel(consumer.tag(), options)).await?;
+                    }
+                    // Messages that the broker has sent meanwhile go back when the connection closes, which
+                    // costs each one of its deliveries. What was delivered before may have none left.
+                    match take_over {
+                        TakeOver::Over => return Ok(Some((channel, acking))),
+                        TakeOver::UnderWay | TakeOver::Ending => continue,
+                    }
                 }
                 delivery = consumer.next() => delivery,
             };
             match delivery {
                 Some(Ok(delivery)) => {
-                    if take_over == TakeOver::UnderWay && !delivery.redelivered {
+                    if take_over == TakeOver::UnderWay && !delivery.redelivered && !is_stopping {
                         take_over = TakeOver::Ending;
                         let options = BasicCancelOptions::default();
                         with_timeout(channel.basic_cancel(consumer.tag(), options)).await?;
@@ -287,12 +294,13 @@ impl Consumers {
                     let permit = tokio::select! {
                         biased;
                         // Unacknowledged, it goes back when the connection closes.
-                        () = self.stop.cancelled() => continue,
+                        () = self.stop.cancelled(), if take_over == TakeOver::Over => continue,
                         permit = self.permits.clone().acquire_many_owned(wanted) => permit?,
                     };
                     self.spawn((delivery, arrival), &queue, handler, permit, acks.clone());
                 }
                 Some(Err(error)) => return Err(error.into()),
+                None if is_stopping => return Ok(Some((channel, acking))),
                 None if take_over != TakeOver::Over => {
                     take_over = TakeOver::Over;
                     consumer = with_timeout(start(&channel, &queue, prefetch)).await?;
