@@ -20,7 +20,7 @@ use crate::{
 pub struct NotKept(TemplateRef);
 
 impl Templates {
-    /// Texts that are not in use any more are found there. Without it there are none, as in the embedded mode.
+    /// Sets the store of texts that are no longer in use. The embedded mode has none.
     pub fn kept_in(&self, store: &TemplateStore) {
         self.kept.get_or_init(|| store.clone());
     }

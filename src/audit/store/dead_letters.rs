@@ -16,7 +16,7 @@ use crate::{audit::AuditError, text::kind_of_reason};
 
 /// Records that are checked together.
 const CHUNK: usize = 1000;
-/// Most causes that are told apart.
+/// Maximum number of causes in a summary.
 const MAX_CAUSES: usize = 100;
 /// Kinds of errors whose message says what is wrong with the event.
 pub(crate) const UNREADABLE: [&str; 2] = ["rejected", "unroutable"];
