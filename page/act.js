@@ -28,6 +28,7 @@ export function ask({ title, about, word, run, after, refused, home }) {
   $("act-title").textContent = title;
   $("act-about").replaceChildren(...[about].flat().map((line) => el("li", { dir: "auto" }, line)));
   $("act-do").textContent = word;
+  $("act-do").disabled = false;
   $("act-error").textContent = "";
   $("act-reason").value = "";
   $("act").showModal();
@@ -40,24 +41,29 @@ export function start() {
     event.preventDefault();
     const reason = $("act-reason").value.trim();
     if (!reason) return say(t.reasonNeeded);
-    const { run, after, refused, home, key } = work;
+    const mine = work;
+    const from = opener;
+    const { run, after, refused, home, key } = mine;
     $("act-do").disabled = true;
     try {
       const done = await run(reason, key);
-      $("act").close();
+      const isShown = work === mine;
+      if (isShown) $("act").close();
       await after(done);
-      (opener?.isConnected ? opener : $(home)).focus();
+      if (isShown) focusAgain(from, home);
     } catch (error) {
-      if (error instanceof Refused) return $("act").close();
+      if (error instanceof Refused || work !== mine) return;
+      if (!$("act").open) $("act").showModal();
       say(error.detail ? `${t.notDone} ${error.detail}` : t.failed);
       if (error.detail) refused?.();
     } finally {
-      $("act-do").disabled = false;
+      if (work === mine) $("act-do").disabled = false;
     }
   });
   $("act-back").addEventListener("click", () => {
+    const { home } = work;
     $("act").close();
-    if (!opener.isConnected) $(work.home).focus();
+    focusAgain(opener, home);
   });
 }
 
@@ -65,6 +71,10 @@ export function start() {
 export function forget() {
   mayAct = false;
   if ($("act").open) $("act").close();
+}
+
+function focusAgain(from, home) {
+  (from?.isConnected && !from.disabled ? from : $(home)).focus();
 }
 
 function say(text) {

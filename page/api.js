@@ -10,11 +10,15 @@ export class Problem extends Error {
   }
 }
 
+const LONGEST = 75_000;
+
 let onSignedOut = () => {};
 export const whenSignedOut = (action) => (onSignedOut = action);
 
 async function ask(path, options = {}) {
-  const answer = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
+  // No answer is waited for longer than usher takes for one.
+  const signal = AbortSignal.timeout(LONGEST);
+  const answer = await fetch(path, { credentials: "same-origin", cache: "no-store", signal, ...options });
   if (answer.status === 401) {
     onSignedOut();
     throw new Refused();
@@ -59,6 +63,15 @@ export function planned(of, page) {
   return ask(`/api/v1/scheduled?${query}`);
 }
 export const decidePlanned = (id, decision, reason, key) => send(`/api/v1/scheduled/${id}/${decision}`, "POST", { reason }, { "idempotency-key": key });
+
+/** What waits for an operator in a queue, of one cause if one is given; as many on a page as the API gives. */
+export function letters(queue, { error, detail, page }) {
+  const query = new URLSearchParams({ page: page ?? 1, page_size: error ? 100 : 1 });
+  if (error) query.set("error", error);
+  if (detail) query.set("detail", detail);
+  return ask(`/api/v1/dead-letters/${queue}?${query}`);
+}
+export const decideLetters = (queue, decision, ids, reason, outcome) => send(`/api/v1/dead-letters/${queue}/${decision}`, "POST", { ids, reason, outcome });
 
 /** How delivery went in the last days, of all mail or of reschedules. */
 export async function delivery(of, days) {

@@ -6,6 +6,7 @@ import * as banner from "./banner.js";
 import * as delivery from "./delivery.js";
 import { $ } from "./dom.js";
 import * as find from "./find.js";
+import * as letters from "./letters.js";
 import * as live from "./live.js";
 import * as moves from "./moves.js";
 import * as planned from "./planned.js";
@@ -28,6 +29,7 @@ function openDesk(role = null) {
   $("desk").hidden = false;
   $("sign-out").hidden = localStorage.getItem(SIGNED_IN) === null;
   refresh();
+  letters.reload();
   live.listen({ moved, gap: refresh });
   timers = [setInterval(delivery.reload, REFRESH), setInterval(banner.reload, ALARMS)];
 }
@@ -52,7 +54,7 @@ function askToSignIn() {
   live.stop();
   for (const id of ["desk", "sign-out", "status"]) $(id).hidden = true;
   for (const id of ["moves", "found", "found-text", "tiles", "toasts"]) $(id).replaceChildren();
-  for (const part of [act, banner, delivery, live, planned]) part.forget();
+  for (const part of [act, banner, delivery, letters, live, planned]) part.forget();
   $("sign-in").hidden = false;
   $("token").focus();
 }
@@ -84,6 +86,7 @@ find.start();
 live.start();
 act.start();
 planned.start();
+letters.start();
 delivery.start();
 whenSignedOut(askToSignIn);
 session().then(({ role }) => openDesk(role), (error) => {

@@ -416,11 +416,11 @@ mod tests {
         }
         found.sort();
         let known = [
-            "api/dead_letters.rs", // One request, whose answer says that it ended half-way.
-            "api/feed/mod.rs",     // One listener: it hears that nothing more comes.
-            "app/embedded.rs",     // The reader, which `run_once` watches.
-            "broker/amqp/acks.rs", // Its consumer panics as well.
-            "broker/amqp/consumer.rs", // The close of one connection.
+            "api/dead_letters/decide.rs", // One request, whose answer says that it ended half-way.
+            "api/feed/mod.rs",            // One listener: it hears that nothing more comes.
+            "app/embedded.rs",            // The reader, which `run_once` watches.
+            "broker/amqp/acks.rs",        // Its consumer panics as well.
+            "broker/amqp/consumer.rs",    // The close of one connection.
             "channel/email/smtp/relay.rs", // The QUIT of one connection; deliveries do what the other fails to.
             "channel/sms/gateway.rs",      // One connection.
             "clients/redis.rs",            // The next connection; the one before stays in use.

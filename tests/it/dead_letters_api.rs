@@ -202,6 +202,13 @@ async fn poison_is_counted_by_what_is_wrong_and_a_replay_without_a_cure_comes_ba
     let page = list(&usher, "poison");
     let cause = &page["causes"][0];
     assert_eq!((&cause["detail"], &cause["count"]), (&json!("unknown event type …"), &json!(2)));
+    for (detail, count) in [("unknown%20event%20type%20%E2%80%A6", 2), ("another%20cause", 0)] {
+        let found = list(&usher, &format!("poison?error=rejected&detail={detail}"));
+        assert_eq!(
+            (&found["count"], found["causes"].as_array().unwrap().len()),
+            (&json!(count), count.min(1))
+        );
+    }
     let id = page["results"][0]["id"].as_str().unwrap();
     assert_eq!(decide(&usher, "poison/replay", &[id]), [["done", ""]]);
     until_depth(&world, "usher.poison", 2).await;

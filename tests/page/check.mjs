@@ -1,107 +1,18 @@
 // The page for support, as somebody uses it: with the keyboard, in both colour schemes, on a phone and on a desk.
 // `tests/page/run` starts it. Ends with 1 if anything is not as it should be.
-import fs from "node:fs";
-import path from "node:path";
-import { createRequire } from "node:module";
 import assert from "node:assert/strict";
-import puppeteer from "puppeteer-core";
-import { HOME, SUPPORT, TOKEN, confirmed, makeHistory, paid, publish, rescheduled, start, stop, until } from "./usher.mjs";
+import { accessible, check, focused, get, giveReason, open, post, shoot, signIn, text, visible } from "./browser.mjs";
+import { HOME, SUPPORT, confirmed, makeHistory, paid, publish, rescheduled, start, stop, until } from "./usher.mjs";
 
-const folder = process.argv[2];
-const axe = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const WIDTHS = { phone: { width: 375, height: 812 }, desk: { width: 1280, height: 900 } };
+const sentAbout = async (booking) => (await get(`api/notificaciones/?reserva_id=${booking}`)).count;
 
-await start();
-const browser = await puppeteer.launch({
-  executablePath: process.env.CHROMIUM,
-  args: process.getuid() === 0 ? ["--no-sandbox"] : [],
-});
-const faults = [];
 
-/** A page of its own, in which whatever is blocked, fails or comes from elsewhere is a fault. */
-async function open(language) {
-  const page = await (await browser.createBrowserContext()).newPage();
-  const session = await page.createCDPSession();
-  await session.send("Network.enable");
-  const agent = (await browser.userAgent()).replace("Headless", "");
-  await session.send("Emulation.setUserAgentOverride", { userAgent: agent, acceptLanguage: language });
-  await page.setViewport(WIDTHS.desk);
-  await page.evaluateOnNewDocument(() => {
-    window.violations = [];
-    addEventListener("securitypolicyviolation", (event) => window.violations.push(`${event.violatedDirective}: ${event.blockedURI}`));
-  });
-  page.on("pageerror", (error) => faults.push(`error in the page: ${error.message}`));
-  page.on("console", (message) => {
-    // What is refused on purpose, or while usher is away.
-    if (/40[139]|ERR_CONNECTION_REFUSED|WebSocket connection/.test(message.text())) return;
-    if (["error", "warn", "issue"].includes(message.type())) faults.push(`console: ${message.text()}`);
-  });
-  page.on("request", (request) => {
-    if (!request.url().startsWith(HOME)) faults.push(`a request to ${request.url()}`);
-  });
-  await page.goto(HOME, { waitUntil: "load" });
-  return page;
-}
-
-const visible = (page, selector) => page.waitForSelector(selector, { visible: true, timeout: 90_000 });
-const text = (page, selector) => page.$eval(selector, (element) => element.textContent.trim());
-const focused = (page) => page.evaluate(() => document.activeElement?.id || document.activeElement?.textContent);
-
-async function accessible(page, where) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
-  for (const { id, help, nodes } of violations) faults.push(`${where}: ${id}: ${help}: ${nodes.map((node) => node.html).join(" ").slice(0, 300)}`);
-  for (const violation of await page.evaluate(() => window.violations)) faults.push(`${where}: blocked: ${violation}`);
-}
-
-/** In both schemes and widths: accessible, nothing cut off, and a picture to look at. */
-async function shoot(page, name) {
-  for (const [kind, viewport] of Object.entries(WIDTHS)) {
-    await page.setViewport(viewport);
-    for (const scheme of ["light", "dark"]) {
-      await page.emulateMediaFeatures([
-        { name: "prefers-color-scheme", value: scheme },
-        { name: "prefers-reduced-motion", value: "reduce" },
-      ]);
-      await accessible(page, `${name} ${kind} ${scheme}`);
-      const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      if (over > 0) faults.push(`${name} ${kind}: ${over} pixels wider than the screen`);
-      await page.evaluate(() => scrollTo(0, 0));
-      await page.screenshot({ path: path.join(folder, `${name}-${viewport.width}-${scheme}.png`), fullPage: true });
-    }
-  }
-  await page.setViewport(WIDTHS.desk);
-}
-
-async function sentAbout(booking) {
-  const answer = await fetch(`${HOME}api/notificaciones/?reserva_id=${booking}`, { headers: { authorization: `Bearer ${TOKEN}` } });
-  return (await answer.json()).count;
-}
-
-const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
-const get = async (path) => (await fetch(HOME + path, { headers })).json();
-const post = (path, body) => fetch(HOME + path, { method: "POST", headers, body: JSON.stringify(body) });
-
-/** Gives the dialog a reason, and waits until it is done. */
-async function giveReason(page, done) {
-  await visible(page, "#act");
-  await page.type("#act-reason", "as the customer asked");
-  await done();
-  await until("the dialog is closed", async () => !(await page.$eval("#act", (dialog) => dialog.open)));
-}
-
-async function signIn(page, token = TOKEN) {
-  await visible(page, "#token");
-  await page.type("#token", token);
-  await page.keyboard.press("Enter");
-  await visible(page, "#status[data-is=live]");
-}
-
-try {
+await check(async () => {
+  await start();
   // A month has gone before.
-  publish(confirmed("OLD-1"), paid("OLD-1"), confirmed("OLD-2", { movie_title: null }), confirmed("OLD-3", { user_email: "no address" }));
+  await publish(confirmed("OLD-1"), paid("OLD-1"), confirmed("OLD-2", { movie_title: null }), confirmed("OLD-3", { user_email: "no address" }));
   await until("that is recorded", async () => (await Promise.all(["OLD-1", "OLD-2", "OLD-3"].map(sentAbout))).every((count) => count > 0));
-  makeHistory(30);
+  await makeHistory(30);
 
   // Signing in.
   const page = await open("en-US,en");
@@ -116,7 +27,7 @@ try {
 
   // A reschedule is told at once, and no name can do harm.
   const evil = `<img src="${HOME}x" onerror="alert(1)">`;
-  publish(rescheduled("BOOK-1", evil));
+  await publish(rescheduled("BOOK-1", evil));
   await visible(page, ".toast");
   await until("it is unread", async () => (await page.$$("#moves li")).length === 1);
   assert.ok((await text(page, ".toast .text")).includes(evil));
@@ -124,7 +35,7 @@ try {
   assert.equal(await page.title(), "(1) usher · Support");
 
   // Marked as read with the keyboard; the focus stays where the work is.
-  publish(rescheduled("BOOK-2", "Grace O'Kafor", { reason: "The customer is ill", rescheduled_by: "Admin" }));
+  await publish(rescheduled("BOOK-2", "Grace O'Kafor", { reason: "The customer is ill", rescheduled_by: "Admin" }));
   await until("both are unread", async () => (await page.$$("#moves li")).length === 2);
   await page.focus("#moves li:first-child button");
   await page.keyboard.press("Enter");
@@ -138,7 +49,7 @@ try {
   // What happens while usher restarts is told afterwards, once.
   await stop();
   await visible(page, "#status[data-is=off], #status[data-is=wait]");
-  publish(
+  await publish(
     confirmed("BOOK-3"), paid("BOOK-3"), confirmed("BOOK-4", { movie_title: null }), confirmed("BOOK-5", { user_email: "no address" }),
     confirmed("BOOK-6"), paid("BOOK-6"), rescheduled("BOOK-7", "Juan Pérez", { reason: "Cliente solicitó cambio", rescheduled_by: "Admin" }),
     rescheduled("BOOK-8", "Ana María Fernández-Villaverde y Ortiz de Zárate", { new_date: "next Friday at noon" }),
@@ -172,7 +83,7 @@ try {
 
   // Planned mail: no booking number does harm, and one is cancelled with the keyboard.
   const later = { deliver_at: new Date(Date.now() + 86_400_000).toISOString() };
-  publish(confirmed(`LATER-1 ${evil}`, later), confirmed("LATER-2", later), confirmed("LATER-3", later), confirmed("LATER-4", later));
+  await publish(confirmed(`LATER-1 ${evil}`, later), confirmed("LATER-2", later), confirmed("LATER-3", later), confirmed("LATER-4", later));
   await until("they are planned", async () => (await get("api/v1/scheduled")).count === 4);
   const planned = async (booking) => {
     // A toast would be in the way of the mouse, which would hold it there.
@@ -227,7 +138,7 @@ try {
   await page.keyboard.press("Enter");
   await page.select("#period", "7");
   await until("a week is drawn", async () => (await page.$$("#rate rect.good")).length === 7);
-  publish(rescheduled("BOOK-9", "Grace O'Kafor"));
+  await publish(rescheduled("BOOK-9", "Grace O'Kafor"));
   await until("one more is unread", async () => (await page.$$("#moves li")).length === 4);
   await shoot(page, "desk");
 
@@ -265,19 +176,11 @@ try {
   assert.equal((await support.$$(".acts button")).length, 0);
 
   // What needs attention stands above everything else.
-  assert.ok(await support.$eval("#banner", (banner) => banner.hidden));
+  assert.match(await text(support, "#alarms"), /^deliveries that failed for good wait for a decision: 4; usher dead-letters list --group-by error$/);
   await stop();
   await start({ SMTP_PORT: "1" });
   await support.reload();
-  await visible(support, "#banner");
-  assert.match(await text(support, "#alarms"), /smtp|mail is waiting/i);
+  await until("that is told", async () => /smtp|mail is waiting/i.test(await text(support, "#alarms")));
   await shoot(support, "banner");
   await stop();
-} catch (error) {
-  faults.push(error.stack);
-} finally {
-  await browser.close();
-}
-for (const fault of new Set(faults)) console.log(fault);
-console.log(`${new Set(faults).size} faults; pictures in ${folder}`);
-process.exit(faults.length === 0 ? 0 : 1);
+});

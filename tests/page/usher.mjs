@@ -1,9 +1,10 @@
 // A real usher on the services of tests/run, and events for it.
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import fs from "node:fs";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
+import { inFrontOf } from "./services.mjs";
 
 export const TOKEN = "a-token-of-20-letters";
 export const SUPPORT = "the-token-of-support";
@@ -22,12 +23,16 @@ process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true }));
 const { TEST_AMQP_URL, TEST_REDIS_URL, TEST_MONGODB_URI, TEST_SMTP_PLAIN_PORT, TEST_PYTHON } = process.env;
 if (!TEST_MONGODB_URI) throw new Error("to be run by tests/page/run, which starts the services");
 const database = new URL(TEST_MONGODB_URI);
-database.pathname = "/usher_page";
+database.pathname = `/usher_page_${process.pid}`;
+// By this port alone, so that it can be cut off.
+database.searchParams.set("directConnection", "true");
+export const mongodb = await inFrontOf(database.href);
+export const rabbitmq = await inFrontOf(TEST_AMQP_URL);
 const settings = {
   PATH: process.env.PATH,
-  RABBITMQ_URL: TEST_AMQP_URL,
+  RABBITMQ_URL: rabbitmq.url,
   REDIS_URL: TEST_REDIS_URL,
-  MONGODB_URI: database.href,
+  MONGODB_URI: mongodb.url,
   SMTP_SERVER: "127.0.0.1",
   SMTP_PORT: TEST_SMTP_PLAIN_PORT,
   SMTP_TLS: "none",
@@ -40,6 +45,9 @@ const settings = {
 };
 
 let daemon;
+
+/** The end of its log. */
+export const log = () => fs.readFileSync(path.join(folder, "log"), "utf8").slice(-3000);
 
 /** Starts it, with other settings if wanted, and waits until it is ready. */
 export async function start(others = {}) {
@@ -58,27 +66,35 @@ export async function stop() {
 process.on("exit", () => daemon?.kill("SIGKILL"));
 
 /** Publishes events, confirmed. */
-export function publish(...events) {
+export const publish = (...events) => publishTo([], events);
+/** The same to a queue, whatever they are. */
+export const publishAnything = (queue, ...events) => publishTo(["--queue", queue], events);
+
+function publishTo(queue, events) {
   const file = path.join(folder, "events.json");
   fs.writeFileSync(file, JSON.stringify(events));
-  run(BINARY, ["publish", file]);
+  return run(BINARY, ["publish", ...queue, file]);
 }
 
 /** Copies the records to earlier days. */
 export const makeHistory = (days) => run(TEST_PYTHON, [path.resolve(import.meta.dirname, "history.py"), String(days)]);
 
-function run(command, args) {
-  const { status, stderr } = spawnSync(command, args, { env: settings, cwd: folder, encoding: "utf8" });
+/** Without blocking: the services stand in front of the real ones in this process. */
+async function run(command, args) {
+  const child = spawn(command, args, { env: settings, cwd: folder, stdio: ["ignore", "ignore", "pipe"] });
+  let stderr = "";
+  child.stderr.on("data", (bytes) => (stderr += bytes));
+  const status = await new Promise((done) => child.once("close", done));
   if (status !== 0) throw new Error(`${command} ${args}: ${stderr}`);
 }
 
 /** Looks again and again until there is something. */
 export async function until(what, condition) {
-  const deadline = Date.now() + 90_000;
+  const deadline = Date.now() + 60_000;
   for (;;) {
     const found = await condition();
     if (found) return found;
-    if (Date.now() > deadline) throw new Error(`not within 90 s: ${what}`);
+    if (Date.now() > deadline) throw new Error(`not within 60 s: ${what}`);
     await new Promise((done) => setTimeout(done, 50));
   }
 }

@@ -53,13 +53,14 @@ pub(crate) struct Replayed {
 
 impl MongoAudit {
     /// Deliveries in a dead-letter queue, newest first, without those that an operator removed or corrected
-    /// into another delivery.
+    /// into another delivery; only with this detail of the cause, if one is given.
     ///
     /// # Errors
     /// The database does not answer.
     pub(crate) async fn dead_letter_page(
         &self,
         filter: &DeadLetterFilter<'_>,
+        of_detail: Option<&str>,
         skip: u64,
         size: u32,
     ) -> Result<DeadLetterPage, AuditError> {
@@ -74,6 +75,9 @@ impl MongoAudit {
         while let Some(chunk) = found.try_next().await.map_err(|error| failed(error.1))? {
             for letter in self.unless_removed(chunk).await? {
                 let (error, detail) = cause(&letter);
+                if of_detail.is_some() && detail.as_deref() != of_detail {
+                    continue;
+                }
                 let is_full = causes.len() >= MAX_CAUSES;
                 let key = (error, detail);
                 let key = match is_full && !causes.contains_key(&key) {

@@ -1,35 +1,27 @@
-//! The dead-letter queues: what waits for an operator, and what operators decide about it.
+//! What operators decide about dead letters.
 
 use std::{
     collections::HashSet,
     time::{Duration, Instant},
 };
 
-use axum::{
-    Extension, Json,
-    extract::State,
-    http::{HeaderMap, StatusCode, Uri},
-};
-use jiff::Timestamp;
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::{timeout, timeout_at};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    ApiState, Caller,
-    decision::{Decided as Given, decided},
-    problem::{Fault, Json as Body, Path, Problem, Query},
-    reports::{pagination::Pages, statistics::QUERY_TIMEOUT},
-};
+use super::Queue;
 use crate::{
-    audit::store::{
-        actions::{DeadLetter, DeadLetterFilter},
-        dead_letters::{CauseCount, Replayed},
+    api::{
+        ApiState, Caller,
+        decision::{Decided as Given, decided},
+        problem::{Fault, Json as Body, Path, Problem},
     },
+    audit::store::actions::DeadLetterFilter,
     broker::{
         Message,
-        amqp::{AckHandle, DeadLetterQueue, DeadLetterReader},
+        amqp::{AckHandle, DeadLetterReader},
     },
     delivery::dead_letters::{DeadLetters, Decided, Disposition, Outcome, status_in},
     routing::DeliveryId,
@@ -40,105 +32,8 @@ const MAX_IDS: usize = 500;
 /// How long a request may read the queue; the rest of the minute is for the answer.
 const READ_WITHIN: Duration = Duration::from_secs(40);
 
-pub(super) fn for_support() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(list_dead_letters))
-}
-
-pub(super) fn for_operators() -> OpenApiRouter<ApiState> {
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(replay)).routes(routes!(drop_letters))
-}
-
-/// A dead-letter queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum Queue {
-    /// Failed for good.
-    Dead,
-    /// Could not be read, or ends its process.
-    Poison,
-    /// May have been sent.
-    Parked,
-}
-
-impl From<Queue> for DeadLetterQueue {
-    fn from(queue: Queue) -> Self {
-        match queue {
-            Queue::Dead => Self::Dead,
-            Queue::Poison => Self::Poison,
-            Queue::Parked => Self::Parked,
-        }
-    }
-}
-
-/// Selects dead letters.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct LettersQuery {
-    /// Only this kind of error.
-    error: Option<String>,
-    /// Only deliveries of this route.
-    route: Option<String>,
-    /// Only this event type.
-    event_type: Option<String>,
-    /// Only deliveries to this address.
-    recipient: Option<String>,
-}
-
-/// What waits in a dead-letter queue.
-#[derive(Debug, Serialize, ToSchema)]
-struct Letters {
-    /// All that match, by cause, the most frequent first; at most 100 causes.
-    causes: Vec<Cause>,
-    /// Number of entries that match.
-    count: u64,
-    /// URL of the next page.
-    next: Option<String>,
-    /// URL of the previous page.
-    previous: Option<String>,
-    /// Entries of this page, newest first.
-    results: Vec<Letter>,
-}
-
-/// Entries with one cause.
-#[derive(Debug, Serialize, ToSchema)]
-struct Cause {
-    /// Kind of error, as `?error=` takes it.
-    error: String,
-    /// What could not be read about the event, without what differs from one to the next.
-    detail: Option<String>,
-    count: u64,
-    #[schema(value_type = String, format = DateTime)]
-    oldest: Timestamp,
-    #[schema(value_type = String, format = DateTime)]
-    newest: Timestamp,
-}
-
-/// An entry.
-#[derive(Debug, Serialize, ToSchema)]
-struct Letter {
-    /// Delivery id.
-    id: String,
-    /// When it came there.
-    #[schema(value_type = String, format = DateTime)]
-    at: Timestamp,
-    event_type: String,
-    route: String,
-    /// Empty where the person was erased.
-    recipient: String,
-    /// Kind of error.
-    error: Option<String>,
-    /// The error in words, such as the mail server's reply.
-    message: Option<String>,
-    /// An operator replayed it, and nothing came of it yet.
-    replayed: Option<ReplayedBy>,
-}
-
-/// Who replayed it.
-#[derive(Debug, Serialize, ToSchema)]
-struct ReplayedBy {
-    #[schema(value_type = String, format = DateTime)]
-    at: Timestamp,
-    by: String,
 }
 
 /// Entries to decide about.
@@ -187,67 +82,6 @@ enum LetterOutcome {
     Refused,
     /// It was begun; it may still be in the queue.
     Failed,
-}
-
-/// List dead letters
-///
-/// What waits in a dead-letter queue, as far as the audit knows, with counts by cause. As `usher dead-letters list`,
-/// `poison list` and `parked list`.
-#[utoipa::path(
-    get, path = "/api/v1/dead-letters/{queue}", tag = "dead letters",
-    params(("queue" = inline(Queue), Path, description = "The queue"), LettersQuery, Pages),
-    responses((status = 200, description = "A page", body = Letters), Problem)
-)]
-async fn list_dead_letters(
-    State(api): State<ApiState>,
-    Path(queue): Path<Queue>,
-    Query(query): Query<LettersQuery>,
-    Query(pages): Query<Pages>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Json<Letters>, Problem> {
-    let (skip, size) = pages.window()?;
-    let filter = DeadLetterFilter {
-        route: query.route.as_deref(),
-        kind: query.event_type.as_deref(),
-        error: query.error.as_deref(),
-        recipient_hash: query.recipient.map(|address| api.identity.recipient_hash(&address)),
-        ..DeadLetterFilter::of(status_in(queue.into()))
-    };
-    let found = timeout(QUERY_TIMEOUT, api.audit.dead_letter_page(&filter, skip, size)).await;
-    let found = found.map_err(|late| Problem::unavailable("mongodb", &late))?;
-    let found = found.map_err(|error| Problem::unavailable("mongodb", &error))?;
-    let (next, previous) = pages.neighbours(found.total, &uri, &headers)?;
-    Ok(Json(Letters {
-        causes: found.causes.into_iter().map(Cause::from).collect(),
-        count: found.total,
-        next,
-        previous,
-        results: found.letters.into_iter().map(Letter::from).collect(),
-    }))
-}
-
-impl From<CauseCount> for Cause {
-    fn from(found: CauseCount) -> Self {
-        let CauseCount { error, detail, count, oldest, newest } = found;
-        Self { error, detail, count, oldest, newest }
-    }
-}
-
-impl From<(DeadLetter, Option<Replayed>)> for Letter {
-    fn from((letter, replayed): (DeadLetter, Option<Replayed>)) -> Self {
-        let (error, message) = letter.error.map(|error| (error.kind, error.message)).unzip();
-        Self {
-            id: letter.delivery_id.to_string(),
-            at: letter.at,
-            event_type: letter.event.kind,
-            route: letter.route,
-            recipient: letter.recipient,
-            error,
-            message,
-            replayed: replayed.map(|Replayed { at, by }| ReplayedBy { at, by }),
-        }
-    }
 }
 
 /// Replay dead letters
