@@ -1,8 +1,8 @@
 //! Signs how long the audit's logs are, and takes that out of MongoDB.
 
 use std::{
-    fs::OpenOptions,
-    io::Write,
+    fs::{File, OpenOptions},
+    io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -113,13 +113,42 @@ impl Checkpoints {
 
 /// One JSON object for each checkpoint, durable when this returns.
 fn append(path: &Path, notes: &[String]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     let mut lines = String::new();
+    if last_byte(path).is_ok_and(|last| last != b'\n') {
+        // A full disk cut the last line short.
+        lines.push('\n');
+    }
     for note in notes {
         lines.push_str(&serde_json::json!({"note": note}).to_string());
         lines.push('\n');
     }
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     // In one write, so that instances may share the file.
     file.write_all(lines.as_bytes())?;
     file.sync_data()
+}
+
+fn last_byte(path: &Path) -> std::io::Result<u8> {
+    let (mut file, mut last) = (File::open(path)?, [0]);
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last[0])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_after_a_line_that_was_cut_short_has_a_line_of_its_own() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        append(file.path(), &["one".to_owned()]).unwrap();
+        file.as_file().set_len(7).unwrap();
+        for note in ["one", "two"] {
+            append(file.path(), &[note.to_owned()]).unwrap();
+        }
+        let lines = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(lines, "{\"note\"\n{\"note\":\"one\"}\n{\"note\":\"two\"}\n");
+    }
 }

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import json
 import pathlib
+import re
 import struct
 import sys
 
@@ -140,6 +141,17 @@ def read_checkpoint(note, keys):
     }
 
 
+def outside(lines):
+    """The notes of a file. A line that was cut short says nothing, and may be followed by a note on the same line."""
+    for part in re.split(rb"\n|(?=\{\"note\")", lines):
+        part = part.strip()
+        try:
+            yield json.loads(part)["note"]
+        except (KeyError, TypeError, ValueError):
+            if not part.startswith(b'{"note"') and not b'{"note"'.startswith(part):
+                yield ""
+
+
 def read_void(note, keys):
     lines = signed_text(note, keys)
     if lines is None or not lines[0].startswith("usher.void/"):
@@ -251,8 +263,7 @@ def main():
             voids[void["log"]].append(void)
     known = [(stored, read_checkpoint(stored["note"], keys)) for stored in documents("checkpoints")]
     for path in arguments.checkpoints:
-        notes = (json.loads(line)["note"] for line in path.read_text().splitlines())
-        known += [(None, read_checkpoint(note, keys)) for note in notes]
+        known += [(None, read_checkpoint(note, keys)) for note in outside(path.read_bytes())]
     for stored, checkpoint in known:
         if checkpoint is None:
             found[stored["log"] if stored else ""]["unsigned"].add(stored["size"] if stored else 0)

@@ -265,6 +265,8 @@ async fn checkpoints_wait_for_their_file_and_are_status_events() {
     })
     .await;
     std::fs::create_dir(&folder).expect("a folder");
+    // The disk was full.
+    std::fs::write(&file, "{\"note\":\"usher.audit/").expect("a file");
     let stated = |notes: &str| ["kind open", "kind interval"].iter().all(|it| notes.contains(it));
     eventually("all are written later", async || {
         std::fs::read_to_string(&file).ok().filter(|notes| stated(notes))
@@ -276,8 +278,12 @@ async fn checkpoints_wait_for_their_file_and_are_status_events() {
     let note = &of_kind("interval").unwrap_or_else(|| panic!("{events:?}"))["data"]["note"];
     let kept = world.folder().join("kept.ndjson");
     std::fs::write(&kept, json!({"note": note}).to_string()).expect("a file");
-    let report = verify(&settings, &world, &["--checkpoints", &kept.display().to_string()]).await;
-    assert_eq!((&report["whole"], &report["unsigned_outside"]), (&json!(true), &json!(0)));
+    for (file, cut_short) in [(kept, 0), (file, 1)] {
+        let report =
+            verify(&settings, &world, &["--checkpoints", &file.display().to_string()]).await;
+        assert_eq!((&report["whole"], &report["unsigned_outside"]), (&json!(true), &json!(0)));
+        assert_eq!(report["cut_short_outside"], cut_short);
+    }
 }
 
 #[tokio::test]
@@ -483,6 +489,19 @@ fn tampered(log: &str) -> Vec<Change> {
     ]
 }
 
+/// Lines of these notes, among those that a full disk cut short: once with and once without a line end after them.
+fn torn(notes: &[String]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for note in notes {
+        let line = format!("{}\n", json!({"note": note})).into_bytes();
+        let within_a_character = line.iter().position(|byte| *byte > 127).expect("a dash") + 1;
+        for cut in [3, 12, within_a_character] {
+            file.extend([&line[..cut], b"\n", &line[..cut], &line].concat());
+        }
+    }
+    file
+}
+
 #[tokio::test]
 async fn two_verifiers_agree_on_every_tampered_dump() {
     let world = World::new().await;
@@ -503,9 +522,8 @@ async fn two_verifiers_agree_on_every_tampered_dump() {
     // What the validator refuses, an administrator of the database can do.
     let open = doc! {"collMod": "deliveries", "validationLevel": "off"};
     world.command(open).await.expect("an answer");
-    let lines = outside.iter().map(|note| format!("{}\n", json!({"note": note})));
     let file = world.folder().join("checkpoints.ndjson");
-    std::fs::write(&file, lines.collect::<String>()).expect("an answer");
+    std::fs::write(&file, torn(&outside)).expect("an answer");
     let file = file.display().to_string();
     let log = format!("one/{}", 24 * 30 * 3600);
     assert_eq!(verify(&settings, &world, &[]).await["whole"], true);

@@ -1,5 +1,6 @@
 //! `usher audit`: the records of every delivery. Only `erase` changes them; `resend` makes a new delivery.
 
+mod checkpoint_file;
 mod csv;
 mod erase;
 mod export;

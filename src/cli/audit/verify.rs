@@ -1,8 +1,6 @@
 //! `usher audit verify`: compares the records with their chains and with what was signed about them.
 
 use std::{
-    fs::File,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,9 +8,9 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::AuditCli;
+use super::{AuditCli, checkpoint_file::Unread};
 use crate::{
     app::configuration,
     audit::{
@@ -51,9 +49,10 @@ impl AuditCli {
     pub(super) async fn verify(&self, args: &VerifyArgs) -> Result<ExitCode, Failure> {
         let keys = public_keys(&args.public_key, &self.settings)?;
         let mut outside = Notes::default();
-        let mut unsigned = 0_u64;
+        let mut unread = Unread::default();
         for path in &args.checkpoints {
-            unsigned += read_checkpoints(path, &keys, &mut outside)
+            unread
+                .read(path, &keys, &mut outside)
                 .with_context(|| path.display().to_string())
                 .map_err(|error| Failure::new(EXIT_DATA, error))?;
         }
@@ -62,7 +61,7 @@ impl AuditCli {
         let report = self.audit.verify(&keys, args.since, &outside, &|| bar.inc(1)).await;
         bar.finish_and_clear();
         let report = report.map_err(Failure::unavailable)?;
-        let is_whole = report.is_whole() && unsigned == 0;
+        let is_whole = report.is_whole() && unread.unsigned == 0;
         if let Some(path) = &args.textfile {
             write_metrics(path, &report, is_whole)
                 .with_context(|| path.display().to_string())
@@ -72,11 +71,12 @@ impl AuditCli {
             let shown = json!({
                 "whole": is_whole, "since": report.since, "logs": report.logs,
                 "not_covered": report.not_covered,
-                "actions_not_covered": report.actions_not_covered, "unsigned_outside": unsigned,
+                "actions_not_covered": report.actions_not_covered,
+                "unsigned_outside": unread.unsigned, "cut_short_outside": unread.cut_short,
             });
             print(&shown.to_string());
         } else {
-            print_report(&report, unsigned);
+            print_report(&report, &unread);
             print(if is_whole { "whole" } else { "NOT WHOLE" });
         }
         Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -97,21 +97,6 @@ fn public_keys(files: &[PathBuf], settings: &Settings) -> Result<PublicKeys, Fai
         keys.add(&signer.ok_or_else(|| Failure::config(unset))?);
     }
     Ok(keys)
-}
-
-/// Lines that are not signed by a known key.
-fn read_checkpoints(path: &Path, keys: &PublicKeys, outside: &mut Notes) -> anyhow::Result<u64> {
-    let mut unsigned = 0;
-    for line in BufReader::new(File::open(path)?).lines() {
-        let line = line?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let checkpoint: Value = serde_json::from_str(&line).unwrap_or_default();
-        let is_signed = checkpoint["note"].as_str().is_some_and(|note| outside.add(note, keys));
-        unsigned += u64::from(!is_signed);
-    }
-    Ok(unsigned)
 }
 
 /// In one step, so that nobody reads half of it. Whoever collects it is another user.
@@ -144,11 +129,15 @@ fn saturated(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn print_report(report: &Report, unsigned: u64) {
+fn print_report(report: &Report, unread: &Unread) {
     for log in &report.logs {
         print_log(log);
     }
-    if unsigned > 0 {
+    let Unread { unsigned, cut_short } = unread;
+    if *cut_short > 0 {
+        print(&format!("{cut_short} lines of --checkpoints were cut short, and say nothing"));
+    }
+    if *unsigned > 0 {
         let line = format!("{unsigned} lines of --checkpoints are not signed by a known key");
         print(paint(&line, &status_style(Status::Failed)));
     }
