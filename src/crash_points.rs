@@ -98,6 +98,21 @@ pub const REQUEST_POINTS: [&str; 5] = [
     "after_request_republished",
 ];
 
+/// Points of chained records, in the order in which a log meets them. At the last two, another instance closes it.
+#[cfg(feature = "chaos")]
+pub const CHAIN_POINTS: [&str; 10] = [
+    "after_chain_opened",
+    "after_chain_numbered",
+    "after_chain_stored",
+    "after_chain_voided",
+    "after_actions_opened",
+    "after_chain_stated",
+    "after_chain_noted",
+    "after_chain_closed",
+    "after_dead_filled",
+    "after_dead_closed",
+];
+
 /// What a variable asks for, and how often that was met.
 #[cfg(feature = "chaos")]
 struct Wanted {

@@ -89,6 +89,7 @@ impl Checkpoints {
         for note in &notes {
             tracing::info!(note, "checkpoint of the audit");
         }
+        crash_point!("after_chain_noted");
         self.metrics.checkpointed(crate::clock::now(), self.interval);
         let Some(status_events) = &self.status_events else { return };
         for event in notes.iter().filter_map(|note| StatusEvent::of_checkpoint(note)) {

@@ -10,6 +10,7 @@
 mod support;
 
 mod batch;
+mod chain;
 mod clocks;
 mod crash_loop;
 mod custody;

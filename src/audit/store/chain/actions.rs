@@ -149,6 +149,7 @@ impl ChainWriter {
         if !self.actions.is_opened.load(Ordering::Relaxed) {
             let root = Some(Tree::default().root());
             self.state_actions(Kind::Open, 0, genesis(ACTION_LOG), root).await?;
+            crash_point!("after_actions_opened");
             self.actions.is_opened.store(true, Ordering::Relaxed);
         }
         if let Some(Last { seq, hash }) = last(&self.database).await?

@@ -51,6 +51,7 @@ impl ChainWriter {
                 Checkpoint { end, root: None, at, kind: Kind::Close, after: Vec::new() };
             let size = checkpoint.end.size;
             self.store(checkpoint).await.map_err(failed)?;
+            crash_point!("after_dead_closed");
             tracing::info!(log, size, "a log whose instance died is closed");
         }
         Ok(())
@@ -146,6 +147,7 @@ impl ChainWriter {
                 stored.map_err(failed)?;
             }
         }
+        crash_point!("after_dead_filled");
         let Last { seq, hash, purge_at } = last;
         Ok(End { log: log.to_owned(), size: seq, head: hash, purge_at: timestamp(purge_at) })
     }

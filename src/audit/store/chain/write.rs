@@ -99,6 +99,7 @@ impl ChainWriter {
         let (mut answers, mut failure) = self.settle(&mut state).await;
         if failure.is_none() {
             failure = self.number(&mut state, &records, &mut answers).await.err();
+            crash_point!("after_chain_numbered");
             let (inserted, failed) = self.settle(&mut state).await;
             answers.extend(inserted);
             failure = failed.or(failure);
@@ -155,6 +156,7 @@ impl ChainWriter {
         if !state.documents.is_empty() {
             let deliveries = self.database.collection::<RawDocumentBuf>(DELIVERIES);
             let mut inserted = insert_serialized(&deliveries, &state.documents).await;
+            crash_point!("after_chain_stored");
             if let Err(error) = self.tell_own(&state.numbered, &mut inserted).await {
                 return (answers, Some(error));
             }
@@ -180,6 +182,7 @@ impl ChainWriter {
         if !state.voids.is_empty() {
             let voids = self.database.collection::<RawDocumentBuf>(VOIDS);
             let inserted = insert_serialized(&voids, &state.voids).await;
+            crash_point!("after_chain_voided");
             let mut inserted = inserted.into_iter();
             state.voids.retain(|_| match inserted.next() {
                 Some(Err(error)) => {
@@ -252,6 +255,7 @@ impl ChainWriter {
         let after = self.ends().await.map_err(unavailable)?;
         let checkpoint = Checkpoint { after, ..log.checkpoint(Kind::Open) };
         self.store(checkpoint).await?;
+        crash_point!("after_chain_opened");
         Ok(log)
     }
 
@@ -313,6 +317,10 @@ impl ChainWriter {
         for (kept, checkpoint) in checkpoints {
             let size = checkpoint.end.size;
             self.store(checkpoint).await.map_err(|error| AuditError(error.into()))?;
+            match kind {
+                Kind::Close => crash_point!("after_chain_closed"),
+                _ => crash_point!("after_chain_stated"),
+            }
             if let Some(log) = self.state.lock().await.logs.get_mut(&kept) {
                 log.stated = size;
             }
