@@ -76,7 +76,8 @@ async fn outside_the_window_and_where_the_repetition_is_refused_it_is_parked() {
     let mut running = usher.clone().set("SMTP_IDEMPOTENCY_WINDOW", "900ms").start().await;
     world.broker.publish(BOOKINGS, booking("e-1", "ana@example.com").to_string()).await;
     assert_eq!(brief(&world.until_records(1).await), ["ana@example.com 1 unknown unknown"]);
-    assert!(run(&usher, 0, &["parked", "list"]).await.contains("ana@example.com"));
+    let listed = run(&usher, 0, &["parked", "list"]).await;
+    assert!(listed.contains("ana@example.com") && !listed.contains("its key"), "{listed}");
     running.terminate().await;
 
     server.at(Phase::Dot).to("bob@example.com").once().cut();
@@ -89,6 +90,11 @@ async fn outside_the_window_and_where_the_repetition_is_refused_it_is_parked() {
     running.until_processed(2).await;
     let listed = run(&usher, 0, &["parked", "list"]).await;
     assert!(listed.contains("another mail had this key"), "{listed}");
+    let until = text(&records[2], "message.repeatable.until");
+    let shown = until.get(..16).expect("a time").replace('T', " ");
+    assert!(listed.contains(&format!("its key is known until {shown}")), "{listed}");
+    let listed = run(&usher, 0, &["parked", "list", "--json"]).await;
+    assert_eq!(listed.matches(&format!(r#""key_until":"{until}""#)).count(), 1, "{listed}");
     world.assert_queues_empty(&["usher.dead"]).await;
     assert_eq!(server.received().len(), 3);
 }

@@ -38,6 +38,28 @@ const COLUMNS: [Column; 7] = [
     Column::Text("REASON"),
 ];
 
+/// What may still help with parked mail.
+#[derive(Default)]
+struct Awaited {
+    /// Until when a receipt may say what became of it: to its return path, or from SES.
+    receipt: Option<Timestamp>,
+    /// Until when its relay knows its key: sent again before, it is no second mail.
+    key: Option<Timestamp>,
+}
+
+impl Awaited {
+    fn shown(&self, now: Timestamp) -> String {
+        let key = self.key.filter(|until| *until > now);
+        let key = key.map(|until| until.strftime("its key is known until %Y-%m-%d %H:%M"));
+        let receipt = self.receipt.map(|until| match until > now {
+            true => until.strftime("a receipt until %Y-%m-%d %H:%M"),
+            false => until.strftime("nothing since %Y-%m-%d %H:%M"),
+        });
+        let parts = [key, receipt].into_iter().flatten().map(|part| part.to_string());
+        parts.collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl DeadLettersCli {
     pub(super) async fn list(
         &self,
@@ -84,8 +106,11 @@ impl DeadLettersCli {
         if args.json {
             for record in &records {
                 let mut shown = serde_json::to_value(record)?;
-                if let Some(awaited) = self.awaited(record) {
-                    shown["awaited"] = json!({"receipt_until": awaited});
+                let Awaited { receipt, key } = self.awaited(record);
+                if receipt.or(key).is_some() {
+                    let times = [("receipt_until", receipt), ("key_until", key)];
+                    let times = times.into_iter().filter(|(_, until)| until.is_some());
+                    shown["awaited"] = times.map(|(name, until)| (name, json!(until))).collect();
                 }
                 print_json(&shown)?;
             }
@@ -175,10 +200,15 @@ impl DeadLettersCli {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Until when a receipt may say what became of parked mail: to its return path, or from SES.
-    fn awaited(&self, record: &Record) -> Option<Timestamp> {
-        let is_parked_mail =
-            self.queue == DeadLetterQueue::Parked && record.channel == Some(ChannelKind::Email);
+    fn awaited(&self, record: &Record) -> Awaited {
+        if self.queue != DeadLetterQueue::Parked || record.channel != Some(ChannelKind::Email) {
+            return Awaited::default();
+        }
+        let repeatable = record.message.as_ref().and_then(|message| message.repeatable);
+        Awaited { receipt: self.receipt_until(record), key: repeatable.map(|it| it.until) }
+    }
+
+    fn receipt_until(&self, record: &Record) -> Option<Timestamp> {
         let relays = self.loaded.settings.email.backend.relays();
         let relay = match &record.relay {
             Some(name) => relays.iter().find(|relay| relay.name == *name),
@@ -186,7 +216,7 @@ impl DeadLettersCli {
         };
         let has_topics =
             self.loaded.settings.api.as_ref().is_some_and(|it| !it.ses_topics.is_empty());
-        relay.filter(|relay| is_parked_mail && (has_topics || relay.bounce_address.is_some()))?;
+        relay.filter(|relay| has_topics || relay.bounce_address.is_some())?;
         record.at.checked_add(BOUNCES_WITHIN).ok()
     }
 
@@ -202,10 +232,6 @@ impl DeadLettersCli {
         };
         for record in records {
             let error = record.error.as_ref();
-            let awaited = self.awaited(record).map(|until| match until > Timestamp::now() {
-                true => until.strftime("a receipt until %Y-%m-%d %H:%M").to_string(),
-                false => until.strftime("nothing since %Y-%m-%d %H:%M").to_string(),
-            });
             add([
                 &record.at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
                 record.delivery_id.as_str(),
@@ -214,7 +240,7 @@ impl DeadLettersCli {
                 &record.recipient,
                 error.map_or("", |error| &error.kind),
                 error.map_or("", |error| &error.message),
-                awaited.as_deref().unwrap_or_default(),
+                &self.awaited(record).shown(Timestamp::now()),
             ]);
         }
         for headers in unrecorded {
