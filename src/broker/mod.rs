@@ -74,6 +74,11 @@ impl Message {
             .map_or(&self.queue, |delivery_headers| &delivery_headers.origin)
     }
 
+    /// Whether an operator corrected its event.
+    pub fn is_corrected(&self) -> bool {
+        self.delivery_headers.as_ref().is_some_and(|headers| headers.corrected)
+    }
+
     /// When the event arrived, however often it was republished.
     pub fn arrived_at(&self) -> Timestamp {
         self.delivery_headers
@@ -115,6 +120,9 @@ pub struct DeliveryHeaders {
     /// The template that an operator wants, as `delivery` writes it; without it that of now is used.
     #[serde(default)]
     pub template: Option<String>,
+    /// An operator corrected the event.
+    #[serde(default)]
+    pub corrected: bool,
 }
 
 const REASON_BYTES: usize = 1024;
@@ -132,6 +140,7 @@ impl DeliveryHeaders {
             attempt: 0,
             relay: None,
             template: None,
+            corrected: false,
             ..self
         }
     }
@@ -157,6 +166,7 @@ impl DeliveryHeaders {
         headers.extend(arrived_at);
         headers.extend(self.relay.clone().map(|relay| ("usher-relay", relay)));
         headers.extend(self.template.clone().map(|template| ("usher-template", template)));
+        headers.extend(self.corrected.then(|| ("usher-corrected", true.to_string())));
         headers
     }
 
@@ -176,6 +186,7 @@ impl DeliveryHeaders {
             arrived_at: header("usher-arrived").and_then(|at| at.parse().ok()),
             relay: text("usher-relay"),
             template: text("usher-template"),
+            corrected: header("usher-corrected") == Some("true"),
         })
     }
 }
@@ -260,6 +271,7 @@ mod tests {
             arrived_at: Some(Timestamp::UNIX_EPOCH),
             relay: Some("backup".into()),
             template: Some("ab12".into()),
+            corrected: true,
         };
         let headers = delivery_headers.to_headers();
         let read =

@@ -1,8 +1,9 @@
 //! The life of a booking: what changes it is kept before the event's own mail is looked at, voids
 //! what is planned, moves the reminder, and overtakes what comes late.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{Pipeline, context::DeliveryContext};
@@ -10,7 +11,7 @@ use crate::{
     audit::Status,
     broker::Message,
     event::{self, Event, Properties},
-    routing::{Delivery, Lifecycle, Lookup, Recipient, Route},
+    routing::{Delivery, DeliveryId, Lifecycle, Lookup, Recipient, Route},
     scheduler::{Booking, NoReminder, Planned, State, Version, remind_at},
     trace,
 };
@@ -38,6 +39,7 @@ impl Pipeline {
                 showtime: showtime.map(ToOwned::to_owned),
                 timezone: event.text("timezone").map(ToOwned::to_owned),
                 purge_at: self.purge_at(crate::clock::now(), None),
+                is_corrected: event.is_corrected,
             };
             let booking = self.change_booking(booking).await;
             crash_point!("after_lifecycle");
@@ -116,8 +118,9 @@ impl Pipeline {
         });
         let Some((last, route)) = reminders.next() else { return };
         let Some(showtime) = &booking.showtime else { return };
-        if !booking.supersedes(Lifecycle::Reminder, &last.delivery_headers.event_id, &last.version)
-        {
+        let planned_by = &last.delivery_headers.event_id;
+        let is_corrected = booking.is_corrected && booking.event_id == *planned_by;
+        if !is_corrected && !booking.supersedes(Lifecycle::Reminder, planned_by, &last.version) {
             return;
         }
         let Ok(Value::Object(mut fields)) = event::read_json(last.body.as_bytes()) else { return };
@@ -133,7 +136,7 @@ impl Pipeline {
             properties: last.properties.clone(),
             queue: last.delivery_headers.origin.clone(),
             redelivered: false,
-            received_at: crate::clock::now(),
+            received_at: booking.version.arrived_at,
             delivery_headers: None,
             is_authentic: true,
         };
@@ -143,19 +146,68 @@ impl Pipeline {
         };
         event.id.value.clone_from(&booking.event_id);
         event.occurred_at = booking.version.occurred_at;
+        event.is_corrected = booking.is_corrected;
         self.remind(route, fields, &event, &message, showtime).await;
     }
 
-    /// Plans the reminder that `event` asks for, made from these fields; whether there is one.
+    /// Plans the reminder that `event` asks for, made from these fields; whether there is one. That of a corrected
+    /// event takes the place of what the event planned before.
     async fn remind(
         &self,
         route: &Arc<Route>,
-        mut fields: Map<String, Value>,
+        fields: Map<String, Value>,
         event: &Event,
         message: &Message,
         showtime: &str,
     ) -> bool {
-        let Some(before) = self.policy.reminder_before else { return false };
+        let reminder = self.reminder(route, fields, event, message, showtime);
+        let mut planned = HashSet::new();
+        if let Some((message, event, due)) = &reminder
+            && let Lookup::Routes(routes) = self.routing.lookup(&event.kind)
+        {
+            // Over every channel that reminds, as upstream's own event would.
+            for delivery in self.routing.deliveries(routes, event, &self.identity) {
+                if matches!(delivery.recipient, Recipient::Address(_)) {
+                    let instance = &self.policy.claims_as;
+                    let mut ctx =
+                        DeliveryContext::new(message, event, &delivery, &trace::NONE, instance);
+                    self.schedule(&mut ctx, *due).await;
+                    planned.insert(delivery.id);
+                }
+            }
+        }
+        if event.is_corrected {
+            self.withdraw(event, &planned).await;
+        }
+        reminder.is_some()
+    }
+
+    /// Voids the reminders that an event planned before it was corrected, except these.
+    async fn withdraw(&self, event: &Event, kept: &HashSet<DeliveryId>) {
+        let Some(booking) = event.booking_id() else { return };
+        for one in self.planned_for(&booking).await {
+            let is_of_event = one.delivery_headers.event_id == event.id.value;
+            if is_of_event
+                && !kept.contains(&one.delivery_id)
+                && let Some(route) = self.routing.route(&one.delivery_headers.route)
+                && route.lifecycle == Some(Lifecycle::Reminder)
+            {
+                self.supersede(&one, route, format!("event {} was corrected", event.id.value))
+                    .await;
+            }
+        }
+    }
+
+    /// The event of a reminder, and when it is due; `None` if there is none.
+    fn reminder(
+        &self,
+        route: &Route,
+        mut fields: Map<String, Value>,
+        event: &Event,
+        message: &Message,
+        showtime: &str,
+    ) -> Option<(Message, Event, Timestamp)> {
+        let before = self.policy.reminder_before?;
         for name in OF_THE_MAIL {
             fields.remove(name);
         }
@@ -176,36 +228,21 @@ impl Pipeline {
             },
             queue: message.origin().to_owned(),
             redelivered: false,
-            received_at: crate::clock::now(),
+            received_at: message.arrived_at(),
             delivery_headers: None,
             is_authentic: true,
         };
-        let Ok(event) = event::parse(&message.body, &message.properties, message.origin()) else {
-            return false;
-        };
-        let zone = event.zone().or_else(|| self.composer.zone.clone());
-        let due = match remind_at(showtime, zone.as_ref(), before, crate::clock::now()) {
-            Ok(due) => due,
-            Err(NoReminder::Past) => return false,
+        let mut reminder =
+            event::parse(&message.body, &message.properties, message.origin()).ok()?;
+        reminder.is_corrected = event.is_corrected;
+        let zone = reminder.zone().or_else(|| self.composer.zone.clone());
+        match remind_at(showtime, zone.as_ref(), before, crate::clock::now()) {
+            Ok(due) => Some((message, reminder, due)),
+            Err(NoReminder::Past) => None,
             Err(reason) => {
                 tracing::warn!(event.id = event.id.value, %reason, "no reminder is planned");
-                return false;
-            }
-        };
-        // Over every channel that reminds, as upstream's own event would.
-        let Lookup::Routes(routes) = self.routing.lookup(&event.kind) else { return false };
-        for delivery in self.routing.deliveries(routes, &event, &self.identity) {
-            if matches!(delivery.recipient, Recipient::Address(_)) {
-                let mut ctx = DeliveryContext::new(
-                    &message,
-                    &event,
-                    &delivery,
-                    &trace::NONE,
-                    &self.policy.claims_as,
-                );
-                self.schedule(&mut ctx, due).await;
+                None
             }
         }
-        true
     }
 }

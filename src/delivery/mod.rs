@@ -161,6 +161,7 @@ impl Pipeline {
             }
         };
         event.arrived_at = message.arrived_at();
+        event.is_corrected = message.is_corrected();
         self.routing.normalize(&mut event);
         let deliveries = match self.route(message, &event) {
             Ok(deliveries) => deliveries,
@@ -173,6 +174,8 @@ impl Pipeline {
             if let Some(expected) = self.routing.expected(&event.kind) {
                 self.health.expected.arrived(expected, crate::clock::now());
             }
+        }
+        if message.delivery_headers.is_none() || event.is_corrected {
             self.follow_booking(message, &event).await;
         }
         if message.delivery_headers.is_none()

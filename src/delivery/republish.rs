@@ -150,6 +150,7 @@ impl DeliveryContext<'_> {
             arrived_at: Some(self.message.arrived_at()),
             relay: known.and_then(|headers| headers.relay.clone()),
             template: known.and_then(|headers| headers.template.clone()),
+            corrected: self.event.is_corrected,
         }
     }
 }

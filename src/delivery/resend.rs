@@ -147,6 +147,7 @@ impl Resender<'_> {
             arrived_at: Some(Timestamp::now()),
             relay: None,
             template: of_then.map(|(template, _)| template_header(&template)),
+            corrected: false,
         };
         let priority = record.priority.unwrap_or(delivery.priority);
         let destination = Destination::Later(Duration::ZERO, priority);

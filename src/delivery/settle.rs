@@ -192,6 +192,7 @@ impl Pipeline {
                 arrived_at: Some(message.arrived_at()),
                 relay: None,
                 template: None,
+                corrected: false,
             },
         };
         let masked = self.mask_secret_fields(&message.body);

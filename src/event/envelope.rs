@@ -207,6 +207,7 @@ fn event(
     let deliver_before = time(&fields, "deliver_before")?;
     Ok(Event {
         arrived_at: crate::clock::now(),
+        is_corrected: false,
         id,
         kind,
         source,

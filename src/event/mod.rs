@@ -44,6 +44,8 @@ pub struct Event {
     pub deliver_before: Option<Timestamp>,
     /// First arrival, the same for every attempt. It replaces a missing `occurred_at`.
     pub arrived_at: Timestamp,
+    /// An operator corrected it: it stands for what the event with this id said before.
+    pub is_corrected: bool,
     /// CloudEvents extension `traceparent`.
     pub traceparent: Option<String>,
     /// The body of plain JSON, or the `data` of a CloudEvent, with names in snake case.

@@ -37,6 +37,9 @@ pub struct Booking {
     pub timezone: Option<String>,
     /// When it may be deleted.
     pub purge_at: Timestamp,
+    /// Its event was corrected by an operator, and this replaces what it said before.
+    #[serde(skip)]
+    pub is_corrected: bool,
 }
 
 impl Version {
@@ -76,10 +79,13 @@ impl Booking {
         format!("overtaken by event {} ({})", self.event_id, self.event_type)
     }
 
-    /// Whether `other` replaces this change. The same event does not replace itself, since that
-    /// would make events that arrived in between look older.
+    /// Whether `other` replaces this change. The same event does not replace itself unless it was corrected,
+    /// since that would make events that arrived in between look older.
     pub(crate) fn is_replaced_by(&self, other: &Self) -> bool {
-        self.event_id != other.event_id && self.version.is_before(&other.version)
+        if self.event_id == other.event_id {
+            return other.is_corrected;
+        }
+        self.version.is_before(&other.version)
     }
 }
 
@@ -119,6 +125,7 @@ mod tests {
             showtime: None,
             timezone: None,
             purge_at: Timestamp::MAX,
+            is_corrected: false,
         };
         let parts = [
             Lifecycle::Confirmed,

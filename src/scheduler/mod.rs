@@ -107,7 +107,7 @@ pub struct Backlog {
 #[async_trait]
 pub trait Scheduler: Send + Sync {
     /// Schedules a delivery; durable when this returns. Another event may schedule a cancelled
-    /// delivery again.
+    /// delivery again, and a corrected event replaces what it scheduled before.
     async fn add(&self, planned: Planned) -> Result<Added, SchedulerError>;
 
     /// Claims up to [`BATCH`] deliveries that are due. Nobody else claims them until [`LEASE`] has
@@ -153,7 +153,8 @@ impl Planned {
     /// The outcome of scheduling this while `known` exists; `None` if this replaces it.
     pub(crate) fn outcome_beside(&self, known: &Self) -> Option<Added> {
         if known.delivery_headers.event_id == self.delivery_headers.event_id {
-            return Some(Added::Known);
+            let is_replaced = self.delivery_headers.corrected && known.state == State::Planned;
+            return (!is_replaced).then_some(Added::Known);
         }
         (known.state != State::Cancelled)
             .then(|| Added::Duplicate(known.delivery_headers.event_id.clone()))

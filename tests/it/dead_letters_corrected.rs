@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     dead_letters::run,
+    scheduler::{make_due, until_planned},
     support::{
         events::{BOOKINGS, booking, rescheduled, with},
         eventually,
@@ -149,6 +150,37 @@ async fn a_corrected_address_is_another_delivery_and_the_old_one_is_over() {
     assert_eq!(text(&action, "became"), id_of(&records, "ana@example.com"));
     assert!(run(&settings, 0, &["dead-letters", "list"]).await.contains("nothing in usher.dead"));
     assert_eq!(smtp.accepted().len(), 2, "the team has its mail once");
+}
+
+#[tokio::test]
+async fn a_corrected_address_is_that_of_the_reminder_too() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    smtp.at(Phase::Rcpt).to("ana@exmple.com").reply("550 5.1.2 no such domain");
+    let settings = world.usher().smtp(&smtp).unset("REMINDER_BEFORE");
+    let _usher = settings.start().await;
+    let event =
+        with(booking("c-1", "ana@exmple.com"), &json!({"showtime": "2099-12-15T19:30:00Z"}));
+    world.broker.publish(BOOKINGS, event.to_string()).await;
+    let id = id_of(&world.until_records(1).await, "ana@exmple.com");
+    until_planned(&world, &["planned"]).await;
+    let replay = ["dead-letters", "replay", &id, "--set", "user_email=ana@example.com"];
+    run(&settings, 0, &[&replay[..], &["--reason", "typo", "--yes"]].concat()).await;
+    let both = until_planned(&world, &["void", "planned"]).await;
+    assert_eq!(text(&both[1], "ticket.recipient"), "ana@example.com");
+    make_due(&world, 0).await;
+    smtp.until_accepted(2).await;
+    let mut records = brief(&world.until_records(4).await);
+    records.sort();
+    assert_eq!(
+        records,
+        [
+            "ana@example.com 1 sent ",
+            "ana@example.com 1 sent ",
+            "ana@exmple.com 1 failed refused",
+            "ana@exmple.com 1 superseded superseded"
+        ]
+    );
 }
 
 #[tokio::test]

@@ -130,5 +130,6 @@ fn unrouted_headers(
         arrived_at: None,
         relay: None,
         template: None,
+        corrected: false,
     }
 }

@@ -82,6 +82,7 @@ pub(in crate::cli) fn event(record: &Record, template: &TemplateRef) -> Event {
         deliver_before: None,
         // The time of arrival is not recorded; it was moments earlier.
         arrived_at: record.at,
+        is_corrected: false,
         traceparent: None,
         fields,
     }

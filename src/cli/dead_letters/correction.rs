@@ -185,6 +185,7 @@ impl DeadLettersCli {
             recipient: delivery.recipient.as_str().to_owned(),
             attempt: if is_same { headers.attempt + 1 } else { 1 },
             reason: format!("corrected by an operator: {reason}"),
+            corrected: true,
             ..headers.clone()
         };
         let message = Message { body, properties, ..message.clone() };

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::support::{TestBench, event, in_minutes, with};
+use super::support::{Act, TestBench, event, in_minutes, refused, with};
+use crate::broker::Republish;
 
 /// An event about booking B-1, the `sequence`th of its kind.
 fn booking(kind: &str, id: &str, sequence: u32) -> Value {
@@ -126,4 +127,71 @@ async fn another_booking_is_left_alone() {
     let other = json!({"booking_id": "B-2"});
     bench.process(&with(booking("cancelled", "x-1", 2), &other)).await;
     assert_eq!(bench.planned().await, [planned("planned")]);
+}
+
+/// An event that is refused, and its delivery as an operator corrects it.
+async fn corrected(bench: &TestBench, refused_event: &Value, correction: &Value) -> Republish {
+    bench.email.next(Act::BeforeBody(refused(550)));
+    bench.process(refused_event).await;
+    let mut dead = bench.broker.take_one();
+    dead.body = with(refused_event.clone(), correction).to_string().into_bytes();
+    dead.delivery_headers.attempt += 1;
+    dead.delivery_headers.corrected = true;
+    dead
+}
+
+#[tokio::test]
+async fn a_corrected_confirmation_takes_its_reminder_along() {
+    let bench = TestBench::new();
+    let correction = json!({"text": "as it should be"});
+    let dead = corrected(&bench, &booking("confirmed", "c-1", 1), &correction).await;
+    bench.process_republished(dead).await;
+    assert_eq!(bench.planned().await, [planned("planned")]);
+    assert_eq!(bench.publish_planned().await, 1);
+    let reminder = bench.broker.take_one();
+    assert!(String::from_utf8_lossy(&reminder.body).contains("as it should be"));
+}
+
+#[tokio::test]
+async fn a_corrected_showtime_moves_the_reminder() {
+    let bench = TestBench::new();
+    let correction = json!({"showtime": in_minutes(600)});
+    let dead = corrected(&bench, &booking("confirmed", "c-1", 1), &correction).await;
+    bench.process_republished(dead).await;
+    assert_eq!(bench.planned().await, [planned("planned"), planned("void")]);
+    let superseded = bench.records().await.remove(1);
+    assert_eq!(superseded.error.unwrap().message, "event c-1 was corrected");
+}
+
+#[tokio::test]
+async fn a_corrected_showtime_with_no_time_left_voids_the_reminder() {
+    let bench = TestBench::new();
+    let correction = json!({"showtime": in_minutes(30)});
+    let dead = corrected(&bench, &booking("confirmed", "c-1", 1), &correction).await;
+    bench.process_republished(dead).await;
+    assert_eq!(bench.planned().await, [planned("void")]);
+}
+
+#[tokio::test]
+async fn a_corrected_move_moves_the_reminder_again() {
+    let bench = TestBench::new();
+    bench.process(&booking("confirmed", "c-1", 1)).await;
+    let (wrong, right) = (in_minutes(900), in_minutes(600));
+    let moved = with(booking("rescheduled", "r-1", 2), &json!({"showtime": wrong}));
+    let dead = corrected(&bench, &moved, &json!({"showtime": right})).await;
+    bench.process_republished(dead).await;
+    assert_eq!(bench.planned().await, [planned("void"), planned("planned"), planned("void")]);
+    bench.publish_planned().await;
+    assert!(String::from_utf8_lossy(&bench.broker.take_one().body).contains(&right));
+}
+
+#[tokio::test]
+async fn a_correction_does_not_bring_back_what_a_later_event_voided() {
+    let bench = TestBench::new();
+    let correction = json!({"showtime": in_minutes(600)});
+    let dead = corrected(&bench, &booking("confirmed", "c-1", 1), &correction).await;
+    bench.process(&booking("cancelled", "x-1", 2)).await;
+    bench.process_republished(dead).await;
+    let states = bench.planned().await;
+    assert!(states.iter().all(|state| *state == planned("void")), "{states:?}");
 }

@@ -159,6 +159,7 @@ fn republish(destination: Destination) -> Republish {
             arrived_at: Some(Timestamp::UNIX_EPOCH),
             relay: Some("backup".to_owned()),
             template: Some("ab12".to_owned()),
+            corrected: true,
         },
         destination,
         body: "{\"a\": \"ñ\"}".into(),

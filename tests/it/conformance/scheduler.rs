@@ -88,6 +88,7 @@ fn planned(event_id: &str, due: Timestamp) -> Planned {
         arrived_at: Some(due),
         relay: None,
         template: None,
+        corrected: false,
     };
     Planned {
         delivery_id,
@@ -314,6 +315,7 @@ fn change(event_id: &str, sequence: i64, state: Lifecycle) -> Booking {
         showtime: Some("2024-12-15T19:30:00-05:00".to_owned()),
         timezone: None,
         purge_at: at("2999-01-01T00:00:00Z"),
+        is_corrected: false,
     }
 }
 
