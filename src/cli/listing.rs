@@ -90,7 +90,11 @@ impl ListArgs {
         }
         table.print();
         let total: usize = groups.iter().map(|(_, group)| group.count).sum();
-        print_err(&format!("{total} in {} groups by {name}", groups.len()));
+        let groups = match groups.len() {
+            1 => "1 group".to_owned(),
+            count => format!("{count} groups"),
+        };
+        print_err(&format!("{total} in {groups} by {name}"));
     }
 }
 

@@ -5,6 +5,7 @@ mod audit;
 mod check;
 mod dead_letters;
 mod decision;
+mod delivery_ids;
 mod demo;
 mod embedded;
 mod gallery;
@@ -41,7 +42,7 @@ use crate::{
     broker::amqp::{AmqpBroker, DeadLetterQueue, Topology},
     failure::{EXIT_DATA, EXIT_SOFTWARE, Failure},
     private_files,
-    routing::{DeliveryId, Identity},
+    routing::Identity,
 };
 
 /// The command line of usher.
@@ -170,10 +171,6 @@ fn open_broker(loaded: &Configuration) -> Arc<AmqpBroker> {
 }
 
 /// Reads a delivery id that was given as an argument.
-fn delivery_id(text: &str) -> Result<DeliveryId, Failure> {
-    DeliveryId::from_stored(text)
-        .map_err(|text| Failure::data(format!("{text:?} is not a delivery id")))
-}
 
 /// Reads a file, or standard input for `-`.
 fn read_input(path: &Path) -> Result<String, Failure> {

@@ -170,10 +170,10 @@ impl Pipeline {
                 return;
             }
         };
-        if message.delivery_headers.is_none() {
-            if let Some(expected) = self.routing.expected(&event.kind) {
-                self.health.expected.arrived(expected, crate::clock::now());
-            }
+        if message.delivery_headers.is_none()
+            && let Some(expected) = self.routing.expected(&event.kind)
+        {
+            self.health.expected.arrived(expected, crate::clock::now());
         }
         if message.delivery_headers.is_none() || event.is_corrected {
             self.follow_booking(message, &event).await;

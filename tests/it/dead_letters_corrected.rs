@@ -59,6 +59,8 @@ async fn dead_letters_are_found_by_filters_and_dropped_by_them() {
         }
     }
 
+    let shown = run(&settings, 0, &["dead-letters", "show", &eve[..8]]).await;
+    assert!(shown.contains(&eve), "{shown}");
     let drop = ["dead-letters", "drop", "--error", "missing_variable", "--reason", "obsolete"];
     let tried = run(&settings, 0, &drop).await;
     assert!(tried.contains(&format!("{bob} would be removed")), "{tried}");
@@ -218,6 +220,11 @@ async fn poison_is_corrected_and_what_no_binding_took_is_found() {
     let id = text(&world.until_records(1).await[0], "delivery_id");
     let listed = run(&settings, 0, &["poison", "list"]).await;
     assert!(listed.contains(&id) && listed.contains("EOF while parsing"), "{listed}");
+    // By the words that it is grouped by.
+    let groups = run(&settings, 0, &["poison", "list", "--group-by", "error", "--json"]).await;
+    let group: Value = serde_json::from_str(&groups).expect("one group");
+    let words = group["error"].as_str().expect("words");
+    assert!(run(&settings, 0, &["poison", "list", "--error", words]).await.contains(&id));
     let shown = run(&settings, 0, &["poison", "show", &id, "--event"]).await;
     assert_eq!(shown, "{\"event_id\": \"e-1\", \"event_type\": \"booking.conf\n");
     let replay = ["poison", "replay", &id, "--reason", "cut short", "--yes", "--with"];

@@ -104,6 +104,14 @@ async fn mail_over_its_recipients_limit_is_found_with_when_it_is_tried_again() {
     assert!(mark["due"].is_string(), "{mark}");
     let both = find(&builder, &["--recipient", "ana@example.com"]).await;
     assert_eq!(statuses(&both), ["waiting", "sent"]);
+    for (status, found) in
+        [("waiting", &["waiting"][..]), ("sent", &["sent"]), ("waiting,sent", &["waiting", "sent"])]
+    {
+        let filter = ["--recipient", "ana@example.com", "--status", status];
+        assert_eq!(statuses(&find(&builder, &filter).await), found, "{status}");
+    }
+    let alone = builder.output(&["audit", "find", "--status", "waiting"]).await;
+    assert_eq!(alone.status.code(), Some(65), "{alone:?}");
 }
 
 #[tokio::test]

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use futures_util::TryStreamExt;
+use futures_util::{Stream, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{self, Document, doc};
 use serde::{Deserialize, Serialize};
 
-use super::{ACTIONS, DELIVERIES, DELIVERY_STATUS, MongoAudit, failed};
+use super::{ACTIONS, DELIVERIES, MongoAudit, failed, search::order};
 use crate::{
     audit::{AuditError, DeliveryError, Record, Status},
     clients::{
@@ -109,6 +109,8 @@ pub struct DeadLetterFilter<'a> {
 #[derive(Debug, Deserialize)]
 pub struct DeadLetter {
     pub delivery_id: DeliveryId,
+    pub status: Status,
+    pub attempt: u32,
     #[serde(deserialize_with = "bson_time::deserialize")]
     pub at: Timestamp,
     pub route: String,
@@ -188,6 +190,8 @@ impl From<&Record> for DeadLetter {
     fn from(record: &Record) -> Self {
         Self {
             delivery_id: record.delivery_id.clone(),
+            status: record.status,
+            attempt: record.attempt,
             at: record.at,
             route: record.route.clone(),
             recipient: record.recipient.clone(),
@@ -207,17 +211,28 @@ impl MongoAudit {
         &self,
         filter: &DeadLetterFilter<'_>,
     ) -> Result<Vec<DeadLetter>, AuditError> {
-        let view = self.database.collection::<DeadLetter>(DELIVERY_STATUS);
-        let fields = doc! {
-            "_id": 0, "delivery_id": 1, "at": 1, "route": 1, "recipient": 1, "event": 1, "error": 1,
-        };
-        let found = view.find(filter.to_document()).projection(fields).sort(doc! {"at": -1});
-        let mut found = found.await.map_err(failed)?.try_ready_chunks(CHUNK);
+        let mut found = self.final_as(filter).await?;
         let mut letters = Vec::new();
-        while let Some(chunk) = found.try_next().await.map_err(|error| failed(error.1))? {
-            letters.extend(self.unless_removed(chunk).await?);
+        while let Some(chunk) = found.try_next().await? {
+            letters.extend(self.still_there(chunk).await?);
         }
         Ok(letters)
+    }
+
+    /// Records that ended a delivery in this way, newest first, in chunks. Later records may say otherwise:
+    /// [`Self::still_there`] knows. The view `delivery_status` gives the same, but reads every record.
+    pub(super) async fn final_as(
+        &self,
+        filter: &DeadLetterFilter<'_>,
+    ) -> Result<impl Stream<Item = Result<Vec<DeadLetter>, AuditError>> + use<>, AuditError> {
+        let deliveries = self.database.collection::<DeadLetter>(DELIVERIES);
+        let fields = doc! {
+            "_id": 0, "delivery_id": 1, "status": 1, "attempt": 1, "at": 1, "route": 1,
+            "recipient": 1, "event": 1, "error": 1,
+        };
+        let found = deliveries.find(filter.to_document()).projection(fields).sort(doc! {"at": -1});
+        let chunks = found.await.map_err(failed)?.try_ready_chunks(CHUNK);
+        Ok(chunks.map_err(|error| failed(error.1)))
     }
 
     /// The latest records of these deliveries that ended, in the same order.
@@ -246,11 +261,14 @@ impl MongoAudit {
         Ok(records)
     }
 
-    pub(super) async fn unless_removed(
+    /// Those of them that nothing has happened to since, and that no operator removed or corrected into another
+    /// delivery.
+    pub(super) async fn still_there(
         &self,
         mut letters: Vec<DeadLetter>,
     ) -> Result<Vec<DeadLetter>, AuditError> {
         let ids: Vec<&str> = letters.iter().map(|letter| letter.delivery_id.as_str()).collect();
+        let last = self.last_of(&ids).await?;
         let gone = doc! {"action": {"$in": ["drop", "dismiss", "erase"]}};
         let is_removed = doc! {"$or": [gone, {"became": {"$exists": true}}]};
         let filter = doc! {"$and": [{"target": {"$in": ids}}, is_removed]};
@@ -266,7 +284,9 @@ impl MongoAudit {
         }
         letters.retain(|letter| {
             let removed_at = removed_at.get(letter.delivery_id.as_str());
-            removed_at.is_none_or(|at| *at < date(letter.at))
+            let order = order(letter.status, letter.attempt, letter.at);
+            let is_last = last.get(&letter.delivery_id).is_none_or(|last| last.order() <= order);
+            is_last && removed_at.is_none_or(|at| *at < date(letter.at))
         });
         Ok(letters)
     }

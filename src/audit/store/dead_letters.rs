@@ -8,18 +8,16 @@ use jiff::Timestamp;
 use mongodb::bson::doc;
 
 use super::{
-    ACTIONS, DELIVERY_STATUS, MongoAudit,
+    ACTIONS, MongoAudit,
     actions::{DeadLetter, DeadLetterFilter, RecordedAction},
     failed,
 };
 use crate::{audit::AuditError, text::kind_of_reason};
 
-/// Records that are checked together.
-const CHUNK: usize = 1000;
 /// Maximum number of causes in a summary.
 const MAX_CAUSES: usize = 100;
 /// Kinds of errors whose message says what is wrong with the event.
-pub(crate) const UNREADABLE: [&str; 2] = ["rejected", "unroutable"];
+const UNREADABLE: [&str; 2] = ["rejected", "unroutable"];
 
 /// A page of dead letters.
 #[derive(Debug, Default)]
@@ -64,16 +62,11 @@ impl MongoAudit {
         skip: u64,
         size: u32,
     ) -> Result<DeadLetterPage, AuditError> {
-        let view = self.database.collection::<DeadLetter>(DELIVERY_STATUS);
-        let fields = doc! {
-            "_id": 0, "delivery_id": 1, "at": 1, "route": 1, "recipient": 1, "event": 1, "error": 1,
-        };
-        let found = view.find(filter.to_document()).projection(fields).sort(doc! {"at": -1});
-        let mut found = found.await.map_err(failed)?.try_ready_chunks(CHUNK);
+        let mut found = self.final_as(filter).await?;
         let (mut page, mut letters) = (DeadLetterPage::default(), Vec::new());
         let mut causes: HashMap<(String, Option<String>), CauseCount> = HashMap::new();
-        while let Some(chunk) = found.try_next().await.map_err(|error| failed(error.1))? {
-            for letter in self.unless_removed(chunk).await? {
+        while let Some(chunk) = found.try_next().await? {
+            for letter in self.still_there(chunk).await? {
                 let (error, detail) = cause(&letter);
                 if of_detail.is_some() && detail.as_deref() != of_detail {
                     continue;
@@ -128,6 +121,14 @@ impl MongoAudit {
             (at >= *came).then_some((action.target, Replayed { at, by: action.by }))
         });
         Ok(since.collect())
+    }
+}
+
+impl DeadLetter {
+    /// What is wrong with the event, where that is the error; else the kind of error.
+    pub(crate) fn error_group(&self) -> String {
+        let (kind, detail) = cause(self);
+        detail.unwrap_or(kind)
     }
 }
 

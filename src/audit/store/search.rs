@@ -60,7 +60,7 @@ fn last_fields() -> Document {
     doc! {"_id": 0, "delivery_id": 1, "status": 1, "attempt": 1, "final": 1, "at": 1}
 }
 
-fn order(status: Status, attempt: u32, at: Timestamp) -> (bool, u32, Timestamp) {
+pub(super) fn order(status: Status, attempt: u32, at: Timestamp) -> (bool, u32, Timestamp) {
     (matches!(status, Status::Sent | Status::Simulated), attempt, at)
 }
 

@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use futures_util::TryStreamExt;
 
-use super::{AuditCli, AuditFilter, csv::CsvWriter};
+use super::{AuditCli, AuditFilter, ShownStatus, csv::CsvWriter};
 use crate::{audit::Record, cli::output::stdout, failure::Failure};
 
 #[derive(Debug, Args)]
@@ -35,6 +35,9 @@ enum Output<W: Write> {
 
 impl AuditCli {
     pub(super) async fn export(&self, args: &ExportArgs) -> Result<ExitCode, Failure> {
+        if args.filter.status.contains(&ShownStatus::Waiting) {
+            return Err(Failure::data("what waits has no record yet; use audit find"));
+        }
         let records = self.audit.records(&self.filter(&args.filter).await?).await;
         let mut records = std::pin::pin!(records.map_err(Failure::unavailable)?);
         let stdout = BufWriter::new(stdout());

@@ -7,7 +7,9 @@ use console::Style;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{AuditCli, AuditFilter, csv::CsvWriter, recipient, waits_because};
+use super::{
+    AuditCli, AuditFilter, ShownStatus, WAITING, csv::CsvWriter, recipient, waits_because,
+};
 use crate::{
     audit::{Record, Status, store::search::Filter},
     cli::embedded::EmbeddedArgs,
@@ -27,8 +29,6 @@ const WIDEST: usize = 150;
 const SHORT_ID: usize = 12;
 /// How long the total may take to count.
 const COUNT_DEADLINE: Duration = Duration::from_secs(5);
-/// Status of a delivery that waits; no record has it.
-const WAITING: &str = "waiting";
 const INDENT: &str = "                ";
 
 #[derive(Debug, Args)]
@@ -67,6 +67,11 @@ enum FindFormat {
 impl AuditCli {
     pub(super) async fn find(&self, args: &FindArgs) -> Result<ExitCode, Failure> {
         let filter = self.filter(&args.filter).await?;
+        if args.filter.status.contains(&ShownStatus::Waiting) && !args.filter.names_deliveries() {
+            return Err(Failure::data(
+                "what waits is found by --delivery, --booking, --event or --recipient; usher status counts it",
+            ));
+        }
         let limit = match args.all {
             true => usize::MAX,
             false => usize::try_from(args.limit).unwrap_or(usize::MAX),
@@ -74,10 +79,16 @@ impl AuditCli {
         // The latest record of a delivery may be another event's, and is never a duplicate's.
         let every_record = args.records
             || args.filter.event.is_some()
-            || args.filter.status.contains(&Status::Duplicate);
-        let found = self.reads.find(&filter, every_record, limit).await;
+            || filter.statuses.contains(&Status::Duplicate);
+        let waiting = match args.filter.includes_waiting() {
+            true => self.waiting(&filter).await,
+            false => Vec::new(),
+        };
+        let found = match args.filter.includes_records() {
+            true => self.reads.find(&filter, every_record, limit).await,
+            false => Ok(Vec::new()),
+        };
         let found = found.map_err(Failure::unavailable)?;
-        let waiting = self.waiting(&filter).await;
         match if args.json { FindFormat::Json } else { args.format } {
             FindFormat::Table => print_table(&waiting, &found),
             FindFormat::Json => {

@@ -20,7 +20,7 @@ use clap::{
 };
 use jiff::Timestamp;
 
-use super::{output::print_err, time::past};
+use super::{delivery_ids, output::print_err, time::past};
 use crate::{
     app::configuration::{self, Configuration},
     audit::{
@@ -78,8 +78,8 @@ struct AuditFilter {
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
     /// Only deliveries with one of these statuses, separated by commas.
-    #[arg(long, value_delimiter = ',', value_parser = status())]
-    status: Vec<Status>,
+    #[arg(long, value_delimiter = ',', value_parser = shown_status())]
+    status: Vec<ShownStatus>,
     /// Only records since TIME: 2030-01-31T20:00:00Z, 2030-01-31 (UTC), or a duration before now such as 7d.
     #[arg(long, value_name = "TIME", value_parser = past)]
     since: Option<Timestamp>,
@@ -88,10 +88,51 @@ struct AuditFilter {
     until: Option<Timestamp>,
 }
 
-fn status() -> impl TypedValueParser<Value = Status> {
-    PossibleValuesParser::new(Status::ALL.map(Status::as_str)).try_map(|text| {
-        Status::ALL.into_iter().find(|status| status.as_str() == text).ok_or("unknown status")
+/// Status of a delivery that waits; no record has it.
+const WAITING: &str = "waiting";
+
+/// A status as `audit find` prints it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ShownStatus {
+    Recorded(Status),
+    Waiting,
+}
+
+fn shown_status() -> impl TypedValueParser<Value = ShownStatus> {
+    let names = Status::ALL.map(Status::as_str).into_iter().chain([WAITING]);
+    PossibleValuesParser::new(names).try_map(|text| {
+        if text == WAITING {
+            return Ok(ShownStatus::Waiting);
+        }
+        let status = Status::ALL.into_iter().find(|status| status.as_str() == text);
+        status.map(ShownStatus::Recorded).ok_or("unknown status")
     })
+}
+
+impl AuditFilter {
+    fn recorded_statuses(&self) -> Vec<Status> {
+        let recorded = self.status.iter().filter_map(|status| match status {
+            ShownStatus::Recorded(status) => Some(*status),
+            ShownStatus::Waiting => None,
+        });
+        recorded.collect()
+    }
+
+    /// Whether deliveries that wait are asked for, with others or alone.
+    fn includes_waiting(&self) -> bool {
+        self.status.is_empty() || self.status.contains(&ShownStatus::Waiting)
+    }
+
+    /// Whether it names what waiting deliveries are found by.
+    fn names_deliveries(&self) -> bool {
+        let named = [&self.delivery, &self.booking, &self.event, &self.recipient];
+        named.iter().any(|name| name.is_some())
+    }
+
+    /// Whether anything is asked for that has a record.
+    fn includes_records(&self) -> bool {
+        self.status.is_empty() || !self.recorded_statuses().is_empty()
+    }
 }
 
 fn correlation(text: &str) -> Result<(String, String), String> {
@@ -155,7 +196,7 @@ impl AuditCli {
     async fn filter(&self, args: &AuditFilter) -> Result<Filter, Failure> {
         let hash = |address: &String| self.identity.recipient_hash(address);
         let delivery = match &args.delivery {
-            Some(beginning) => Some(self.delivery(beginning).await?),
+            Some(beginning) => Some(delivery_ids::from_beginning(&*self.reads, beginning).await?),
             None => None,
         };
         Ok(Filter {
@@ -165,7 +206,7 @@ impl AuditCli {
             event: args.event.clone(),
             recipient_hash: args.recipient.as_ref().map(hash),
             kind: args.kind.clone(),
-            statuses: args.status.clone(),
+            statuses: args.recorded_statuses(),
             since: args.since,
             until: args.until,
             ..Filter::default()
@@ -186,7 +227,7 @@ impl AuditCli {
             Vec::new()
         });
         found.retain(|mark| {
-            (filter.statuses.is_empty() && filter.correlation.is_none())
+            filter.correlation.is_none()
                 && filter.kind.as_ref().is_none_or(|kind| *kind == mark.event_type)
                 && filter.since.is_none_or(|since| mark.at >= since)
                 && filter.until.is_none_or(|until| mark.at < until)

@@ -15,7 +15,7 @@ use crate::{
     broker::Broker,
     cli::{
         decision::{DecisionArgs, NOTHING_DONE},
-        open_broker,
+        delivery_ids, open_broker,
         output::{confirm, print},
     },
     delivery::{ResendError, Resender, TemplateOf},
@@ -42,7 +42,7 @@ impl AuditCli {
     ) -> Result<ExitCode, Failure> {
         let decision = &args.decision;
         let by = decision.by.name()?;
-        let delivery = self.delivery(&args.delivery).await?;
+        let delivery = delivery_ids::from_beginning(&*self.reads, &args.delivery).await?;
         let last = self.audit.last(&delivery).await.map_err(Failure::unavailable)?;
         let Some(record) = last else {
             return Err(Failure::data(format!("no record of delivery {delivery}")));

@@ -14,6 +14,7 @@ use crate::{
         store::{actions::RecordedAction, search::Filter},
     },
     cli::{
+        delivery_ids,
         embedded::EmbeddedArgs,
         output::{Line, faint, paint, print, status_style, width},
         write_parts,
@@ -24,9 +25,6 @@ use crate::{
     template::Rendered,
     text::one_line,
 };
-
-/// Ids that are listed where the beginning of an id is ambiguous.
-const MAX_CANDIDATES: usize = 5;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ShowArgs {
@@ -51,7 +49,7 @@ impl AuditCli {
         args: &ShowArgs,
         loaded: &Configuration,
     ) -> Result<ExitCode, Failure> {
-        let delivery = self.delivery(&args.delivery).await?;
+        let delivery = delivery_ids::from_beginning(&*self.reads, &args.delivery).await?;
         let records = self.reads.history(&delivery).await.map_err(Failure::unavailable)?;
         let actions =
             self.reads.actions_on(delivery.as_str()).await.map_err(Failure::unavailable)?;
@@ -104,29 +102,6 @@ impl AuditCli {
             }
         }
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// The only delivery whose id begins like this.
-    pub(super) async fn delivery(&self, beginning: &str) -> Result<DeliveryId, Failure> {
-        if let Ok(id) = DeliveryId::from_stored(beginning) {
-            return Ok(id);
-        }
-        if beginning.is_empty() || !beginning.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(Failure::data(format!("{beginning:?} is not a delivery id")));
-        }
-        let found = self.reads.ids_with_prefix(beginning, MAX_CANDIDATES).await;
-        let mut found = found.map_err(Failure::unavailable)?;
-        match (found.pop(), found.is_empty()) {
-            (None, _) => Err(Failure::data(format!(
-                "no delivery id in the audit begins with {beginning}; one that only waits needs the whole id"
-            ))),
-            (Some(id), true) => Ok(id),
-            (Some(id), false) => {
-                let ids: Vec<String> = found.iter().chain([&id]).map(ToString::to_string).collect();
-                let ids = ids.join(", ");
-                Err(Failure::data(format!("several delivery ids begin with {beginning}: {ids}")))
-            }
-        }
     }
 }
 

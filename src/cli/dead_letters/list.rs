@@ -9,13 +9,10 @@ use serde_json::json;
 
 use super::{DeadLettersCli, DeadLettersFilter, editor::readable};
 use crate::{
-    audit::{
-        Record,
-        store::{actions::DeadLetter, dead_letters::UNREADABLE},
-    },
+    audit::{Record, store::actions::DeadLetter},
     broker::{DeliveryHeaders, amqp::DeadLetterQueue},
     cli::{
-        delivery_id,
+        delivery_ids,
         listing::{GroupBy, ListArgs, domain},
         output::{Column, Table, print, print_err, print_json, width},
     },
@@ -141,14 +138,8 @@ impl DeadLettersCli {
     }
 
     fn group_of(&self, letter: &DeadLetter, by: GroupBy) -> String {
-        let error = letter.error.as_ref();
         match by {
-            GroupBy::Error => match error {
-                Some(error) if UNREADABLE.contains(&error.kind.as_str()) => {
-                    kind_of_reason(&error.message)
-                }
-                error => error.map(|error| error.kind.clone()).unwrap_or_default(),
-            },
+            GroupBy::Error => letter.error_group(),
             GroupBy::Route => letter.route.clone(),
             GroupBy::Type => letter.event.kind.clone(),
             // An event may name a source of its own.
@@ -172,7 +163,7 @@ impl DeadLettersCli {
     }
 
     pub(super) async fn show(&self, delivery: &str, json: bool) -> Result<ExitCode, Failure> {
-        let delivery = delivery_id(delivery)?;
+        let delivery = delivery_ids::from_beginning(&*self.reads, delivery).await?;
         let records = self.reads.history(&delivery).await.map_err(Failure::unavailable)?;
         if records.is_empty() {
             let hint = "--event shows the message in the queue";
@@ -189,7 +180,7 @@ impl DeadLettersCli {
 
     /// Prints the event so that it can be edited and replayed by `--with`.
     pub(super) async fn show_event(&self, delivery: &str) -> Result<ExitCode, Failure> {
-        let delivery = delivery_id(delivery)?;
+        let delivery = delivery_ids::from_beginning(&*self.reads, delivery).await?;
         let (taken, messages) =
             self.take(|id| *id == delivery).await.map_err(Failure::unavailable)?;
         taken.close().await;

@@ -58,7 +58,7 @@ pub(super) enum DeadLettersCommand {
     },
     /// Show every record of one delivery, or its event.
     Show {
-        /// Delivery id.
+        /// Delivery id, or its beginning.
         delivery: String,
         /// Print the event as it is in the queue.
         #[arg(long, conflicts_with_all = ["json", "embedded"])]
@@ -96,7 +96,7 @@ pub(super) struct DeadLettersFilter {
     /// Only deliveries for this event type, as published.
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Only deliveries with this kind of error, such as refused or missing_variable.
+    /// Only deliveries with this kind of error, such as refused or missing_variable, or as --group-by error names it.
     #[arg(long, value_name = "KIND")]
     error: Option<String>,
     /// Only deliveries to this address.
@@ -112,7 +112,7 @@ pub(super) struct DeadLettersFilter {
 
 #[derive(Debug, Args)]
 pub(super) struct SelectionArgs {
-    /// Delivery ids, as `list` prints them; or use filters.
+    /// Delivery ids, as `list` prints them, or their beginnings; or use filters.
     deliveries: Vec<String>,
     #[command(flatten)]
     filter: DeadLettersFilter,
@@ -176,16 +176,23 @@ impl DeadLettersCli {
     /// The deliveries in this queue, as far as the audit knows, newest first.
     async fn dead_letters(&self, filter: &DeadLettersFilter) -> Result<Vec<DeadLetter>, Failure> {
         let hash = |address: &String| self.identity.recipient_hash(address);
+        // Kinds are single words; the database knows nothing of the others.
+        let (error, words) = match filter.error.as_deref() {
+            Some(words) if words.contains(' ') => (None, Some(words)),
+            error => (error, None),
+        };
         let filter = DeadLetterFilter {
             status: status_in(self.queue),
             route: filter.route.as_deref(),
             kind: filter.kind.as_deref(),
-            error: filter.error.as_deref(),
+            error,
             recipient_hash: filter.recipient.as_ref().map(hash),
             since: filter.since,
             until: filter.until,
         };
-        self.reads.dead_letters(&filter).await.map_err(Failure::unavailable)
+        let mut letters = self.reads.dead_letters(&filter).await.map_err(Failure::unavailable)?;
+        letters.retain(|letter| words.is_none_or(|words| letter.error_group() == words));
+        Ok(letters)
     }
 
     /// Takes the selected messages from the queue. All others go back when `DeadLetterReader` is closed.

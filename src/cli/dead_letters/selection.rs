@@ -15,7 +15,7 @@ use crate::{
     broker::{DeliveryHeaders, Message, amqp::AckHandle},
     cli::{
         decision::{DecisionArgs, NOTHING_DONE},
-        delivery_id, open_broker,
+        delivery_ids, open_broker,
         output::{confirm, print, print_err, progress},
     },
     delivery::dead_letters::{Decided, Disposition, Outcome},
@@ -107,7 +107,11 @@ impl DeadLettersCli {
             let letters = self.dead_letters(&args.filter).await?;
             return Ok(letters.into_iter().map(|letter| letter.delivery_id).collect());
         }
-        args.deliveries.iter().map(|text| delivery_id(text)).collect()
+        let mut ids = HashSet::new();
+        for text in &args.deliveries {
+            ids.insert(delivery_ids::from_beginning(&*self.reads, text).await?);
+        }
+        Ok(ids)
     }
 
     /// Returns the messages that may be handled, and the number of those that may not.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{ScheduledCli, SelectionArgs};
 use crate::{
-    cli::{decision::NOTHING_DONE, delivery_id, output::print},
+    cli::{decision::NOTHING_DONE, delivery_ids::delivery_id, output::print},
     delivery::planned::{Decider, Decision, PlannedDecision},
     failure::{EXIT_DATA, Failure},
 };

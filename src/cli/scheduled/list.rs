@@ -10,7 +10,7 @@ use super::{ScheduledCli, ScheduledFilter};
 use crate::{
     audit::Record,
     cli::{
-        delivery_id,
+        delivery_ids::delivery_id,
         listing::{GroupBy, ListArgs, domain},
         output::{Column, Table, print, print_json, width},
     },
