@@ -170,8 +170,6 @@ fn open_broker(loaded: &Configuration) -> Arc<AmqpBroker> {
     Arc::new(AmqpBroker::new(settings.rabbitmq.clone(), Arc::new(topology), identity))
 }
 
-/// Reads a delivery id that was given as an argument.
-
 /// Reads a file, or standard input for `-`.
 fn read_input(path: &Path) -> Result<String, Failure> {
     let text = match path == Path::new("-") {

@@ -127,7 +127,7 @@ def poison(usher: Operator) -> None:
     until("they are poison", lambda: " 300 " in usher.tell("poison", "list", "--group-by", "error"))
     usher.told.clear()
     groups = usher.tell("poison", "list", "--group-by", "error")
-    check("300 in 1 groups" in groups, "300 poison messages have one reason")
+    check("300 in 1 group" in groups, "300 poison messages have one reason")
     check("100 of 300" in usher.tell("poison", "list"), "a list that is cut says so")
     usher.tell("poison", "drop", "--error", "rejected", *BECAUSE)
     check("nothing in usher.poison" in usher.tell("poison", "list"), "they are dropped at once")
