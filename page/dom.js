@@ -24,6 +24,7 @@ function fill(element, attributes, children) {
 const TONES = {
   sent: "good", simulated: "good", retrying: "wait", waiting: "wait", unknown: "wait",
   failed: "bad", rejected: "bad", suppressed: "none", superseded: "none",
+  delivered: "good", bounced: "bad", complained: "bad",
 };
 
 /** A delivery's state: a word, and a dot in the colour of its tone. */

@@ -12,7 +12,8 @@
 //   db.createUser({user: "bounces", pwd: passwordPrompt(), roles: ["usherReceipts"]})
 //
 // usherWriter   the daemon: adds records and never changes one; stores receipts and what follows from them. changeStream is for
-//               the live feed, actions for mail that is sent once more by the API.
+//               the live feed (MongoDB gives one stream of records and receipts only to who may read the whole database), actions
+//               for mail that is sent once more by the API.
 // usherSetup    the command setup: creates indexes, the validator and the view, once for each new version. Never give it to
 //               the daemon: an index can delete records by their age, and a changed validator lets other records in.
 // usherOperator the commands dead-letters, poison, parked, scheduled and templates, and everything of usherAuditor.
@@ -40,7 +41,7 @@ const ROLES = [
       ["checkpoints", "find", "insert"],
       ["chain_voids", "find", "insert"],
       ["leases", "find", "insert", "update"],
-      ["", "listCollections", "listIndexes"]
+      ["", "find", "changeStream", "listCollections", "listIndexes"]
     ],
     "roles": []
   },

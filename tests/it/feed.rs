@@ -11,6 +11,7 @@ use tokio_tungstenite::{
 use crate::dead_letters::run;
 use crate::dkim::{RSA, make_key};
 use crate::http::{jwt, taking_jwt};
+use crate::receipts::{dsn, ingest};
 use crate::roles::Server;
 use crate::support::{
     DEADLINE,
@@ -249,6 +250,53 @@ async fn a_listener_that_reconnects_gets_every_missed_message_once() {
         last = listener.next().await;
     }
     assert_eq!(last["reserva_id"], "evt-30");
+}
+
+/// The position of a stream of the records alone, as an earlier version gave it to its clients.
+async fn token_of_an_earlier_version(world: &World) -> String {
+    let stream = world.collection("deliveries").watch().await.expect("a stream");
+    let token = stream.resume_token().expect("a token");
+    let token = serde_json::to_value(token).expect("a token");
+    token["_data"].as_str().expect("a token").to_owned()
+}
+
+#[tokio::test]
+async fn a_receipt_is_told_as_news_of_its_delivery_also_after_an_older_token() {
+    let world = World::new().await;
+    let smtp = SmtpServer::start().await;
+    let settings = settings(&world, &smtp).set("BOUNCE_ADDRESS", "bounces@bounces.test");
+    let usher = settings.start().await;
+    let older = token_of_an_earlier_version(&world).await;
+    let mut listener = Listener::start(&usher, "").await;
+    listener.ready().await;
+    let moved = rescheduled("evt-1", "grace@example.com");
+    world.broker.publish(BOOKINGS, moved.to_string()).await;
+    let sent = listener.next().await;
+    let mail = smtp.until_accepted(1).await.remove(0);
+    let report = dsn(&mail.from, "5.1.1", "550 5.1.1 User unknown");
+    assert_eq!(ingest(&settings, &report).await.0, Some(0));
+    let bounced = listener.next().await;
+    assert_eq!((&bounced["estado"], &bounced["rebote"]), (&json!("bounced"), &json!("hard")));
+    assert_eq!((&bounced["type"], &bounced["id"]), (&json!("booking.rescheduled"), &sent["id"]));
+    assert_eq!(bounced["reserva_id"], sent["reserva_id"]);
+    assert!(!bounced.to_string().contains("Grace"), "{bounced}");
+
+    // Not in the memory of another instance.
+    let other = settings.start().await;
+    let heard = async |since: &str| {
+        let mut late = Listener::start(&other, &format!("?since={since}")).await;
+        let mut heard = Vec::new();
+        loop {
+            let message = late.next().await;
+            if message["type"] == "ready" {
+                return heard;
+            }
+            heard.push(message);
+        }
+    };
+    assert_eq!(heard(&older).await, [sent.clone(), bounced.clone()]);
+    assert_eq!(heard(&token(&sent)).await, [bounced.clone()]);
+    assert_eq!(heard(&token(&bounced)).await, Vec::<Value>::new());
 }
 
 #[tokio::test]

@@ -145,7 +145,8 @@ fn httpdate_today() -> String {
 }
 
 /// Gives one message to `usher receipts ingest`; its exit code and what it printed.
-async fn ingest(usher: &Builder, message: &str) -> (Option<i32>, String) {
+/// Gives a report to `usher receipts ingest`; its exit code and what it printed.
+pub(crate) async fn ingest(usher: &Builder, message: &str) -> (Option<i32>, String) {
     let mut input = tempfile::tempfile().expect("a file");
     std::io::Write::write_all(&mut input, message.as_bytes()).expect("written");
     std::io::Seek::rewind(&mut input).expect("a file");

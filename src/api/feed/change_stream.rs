@@ -1,10 +1,18 @@
-//! Change streams on the audit: records of all instances in the database's order.
+//! Change streams on the audit: records and receipts of all instances in the database's order.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use mongodb::{
     Database,
-    bson::{self, Bson, RawDocumentBuf, doc},
+    action::Watch,
+    bson::{self, Bson, Document, RawDocument, RawDocumentBuf, doc},
     change_stream::{
         ChangeStream,
         event::{ChangeStreamEvent, OperationType, ResumeToken},
@@ -18,10 +26,13 @@ use tokio::sync::mpsc;
 use super::{
     CatchUp, Message, RESCHEDULED, Token,
     hub::{Hub, Subscription},
-    message::{FIELDS, FeedRecord},
+    message::{FIELDS, FeedReceipt, FeedRecord},
 };
 use crate::{
-    audit::{Status, store::DELIVERIES},
+    audit::{
+        Status,
+        store::{DELIVERIES, receipts::RECEIPTS},
+    },
     clients::mongo::InTime,
 };
 
@@ -33,12 +44,15 @@ const MAX_AWAIT: Duration = Duration::from_secs(1);
 const RESUME_ERRORS: [i32; 9] = [9, 14, 136, 260, 280, 286, 40647, 40649, 50811];
 /// Error codes of a server without change streams for usher: Unauthorized, CommandNotFound, and the
 /// code of a server that is no replica set.
-const UNSUPPORTED: [i32; 3] = [13, 59, 40573];
+const UNSUPPORTED: [i32; 3] = [UNAUTHORIZED, 59, 40573];
+const UNAUTHORIZED: i32 = 13;
 
 /// Opens change streams on the audit.
 pub struct ChangeStreams {
     database: Database,
     to_customers: HashSet<String>,
+    /// Whether MongoDB gives a stream of the records alone.
+    is_without_receipts: AtomicBool,
 }
 
 /// Why a stream disconnect.
@@ -75,6 +89,8 @@ enum News {
     Message(Message),
     /// The record with this id was erased.
     Erased(String),
+    /// There is nothing to tell.
+    Nothing,
 }
 
 /// An open stream and its position.
@@ -87,7 +103,7 @@ impl ChangeStreams {
     /// `database` should be on connections of its own, since streams keep theirs busy. `to_customers`
     /// are the routes that tell customers of a reschedule.
     pub fn new(database: Database, to_customers: HashSet<String>) -> Self {
-        Self { database, to_customers }
+        Self { database, to_customers, is_without_receipts: AtomicBool::new(false) }
     }
 
     /// Publishes to the hub while it is wanted. `after` is the position to resume from, and is
@@ -113,7 +129,7 @@ impl ChangeStreams {
                     hub.erased(&record);
                     hub.reached(open.position.clone());
                 }
-                None => hub.reached(open.position.clone()),
+                Some(News::Nothing) | None => hub.reached(open.position.clone()),
             }
             *after = Some(open.position.clone());
         }
@@ -136,7 +152,7 @@ impl ChangeStreams {
                     let message = self.unless_erased(message).await?;
                     Some(CatchUp::Message(Arc::new(message)))
                 }
-                Some(News::Erased(_)) => continue,
+                Some(News::Erased(_) | News::Nothing) => continue,
                 None if std::mem::replace(&mut is_caught_up, true) => None,
                 None => Some(CatchUp::CaughtUp(open.position.clone())),
             };
@@ -166,7 +182,7 @@ impl ChangeStreams {
     }
 
     async fn open(&self, after: Option<&Token>) -> Result<Open, StreamError> {
-        let mut fields = doc! {"operationType": 1, "documentKey": 1, "fullDocument.at": 1};
+        let mut fields = doc! {"operationType": 1, "documentKey": 1, "ns": 1, "fullDocument.at": 1};
         fields.extend(FIELDS.map(|field| (format!("fullDocument.{field}"), 1.into())));
         let inserted = doc! {
             "operationType": "insert",
@@ -177,24 +193,36 @@ impl ChangeStreams {
             "operationType": "update",
             "updateDescription.updatedFields.erased_at": {"$exists": true},
         };
-        let news = doc! {"$or": [inserted, erased]};
+        let news = doc! {"ns.coll": {"$in": [DELIVERIES, RECEIPTS]}, "$or": [inserted, erased]};
+        let stages = [doc! {"$match": news}, doc! {"$project": fields}];
         let resume = after.map(to_resume_token).transpose().map_err(Error::custom)?;
-        let deliveries = self.database.collection::<RawDocumentBuf>(DELIVERIES);
-        let mut watch = deliveries
-            .watch()
-            .pipeline([doc! {"$match": news}, doc! {"$project": fields}])
-            .max_await_time(MAX_AWAIT)
-            // Secondaries lag by different times, so a stream could not resume where another one
-            // was.
-            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-        if let Some(resume) = resume {
-            watch = watch.start_after(resume);
-        }
-        let stream = watch.in_time().await?;
+        let stream = self.watch(stages, resume).await?.with_type();
         let position = stream.resume_token().as_ref().and_then(from_resume_token);
         let position = position.or(after.cloned());
         let position = position.ok_or_else(|| Error::custom("the server gives no resume token"))?;
         Ok(Open { stream, position })
+    }
+
+    /// One stream of both collections, so that there is one position. A user with a role of an earlier version
+    /// may watch the records only.
+    async fn watch(
+        &self,
+        stages: [Document; 2],
+        resume: Option<ResumeToken>,
+    ) -> Result<ChangeStream<ChangeStreamEvent<Document>>, Error> {
+        let both = begun(self.database.watch(), stages.clone(), resume.clone());
+        match both.in_time().await {
+            Err(error) if is_unauthorized(&error) => {}
+            other => return other,
+        }
+        let deliveries = self.database.collection::<Document>(DELIVERIES);
+        let stream = begun(deliveries.watch(), stages, resume).in_time().await?;
+        if !self.is_without_receipts.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "MongoDB gives no stream of the whole database, so the live feed has no receipts; run deploy/mongodb/roles.js again"
+            );
+        }
+        Ok(stream)
     }
 
     /// The next message, if there is one now. Not cancel-safe: a batch would be lost.
@@ -217,13 +245,59 @@ impl ChangeStreams {
             return Ok(key.map(News::Erased));
         }
         let document = event.full_document.unwrap_or_default();
-        let record = bson::deserialize_from_slice::<FeedRecord>(document.as_bytes());
-        if let Err(error) = &record {
+        let collection = event.ns.and_then(|ns| ns.coll);
+        let read = match collection.as_deref() {
+            Some(RECEIPTS) => self.receipt(&document, token).await?,
+            _ => bson::deserialize_from_slice::<FeedRecord>(document.as_bytes())
+                .map(|record| Some(record.message(token, &self.to_customers))),
+        };
+        let message = read.unwrap_or_else(|error| {
             // It was written by another version or by hand.
             tracing::warn!(%error, "a record can't be read and is left out of the feed");
-        }
-        Ok(record.ok().map(|record| News::Message(record.message(token, &self.to_customers))))
+            None
+        });
+        Ok(Some(message.map_or(News::Nothing, News::Message)))
     }
+
+    /// What a receipt says about its delivery. Of a delivery without a record there is nothing to tell.
+    async fn receipt(
+        &self,
+        receipt: &RawDocument,
+        token: Token,
+    ) -> Result<bson::error::Result<Option<Message>>, Error> {
+        let receipt = match bson::deserialize_from_slice::<FeedReceipt>(receipt.as_bytes()) {
+            Ok(receipt) => receipt,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut fields = doc! {"at": 1};
+        fields.extend(FIELDS.map(|field| (field.to_owned(), 1.into())));
+        let deliveries = self.database.collection::<RawDocumentBuf>(DELIVERIES);
+        let latest = deliveries.find_one(doc! {"delivery_id": &receipt.delivery_id});
+        let latest = latest.sort(doc! {"attempt": -1, "at": -1}).projection(fields);
+        let Some(latest) = latest.in_time().await? else { return Ok(Ok(None)) };
+        let latest = bson::deserialize_from_slice::<FeedRecord>(latest.as_bytes());
+        Ok(latest.map(|latest| Some(receipt.message(latest, token))))
+    }
+}
+
+fn begun<'w>(
+    watch: Watch<'w, Document>,
+    stages: [Document; 2],
+    resume: Option<ResumeToken>,
+) -> Watch<'w, Document> {
+    let watch = watch
+        .pipeline(stages)
+        .max_await_time(MAX_AWAIT)
+        // Secondaries lag by different times, so a stream could not resume where another one was.
+        .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    match resume {
+        Some(resume) => watch.start_after(resume),
+        None => watch,
+    }
+}
+
+fn is_unauthorized(error: &Error) -> bool {
+    matches!(*error.kind, ErrorKind::Command(ref refused) if refused.code == UNAUTHORIZED)
 }
 
 fn from_resume_token(token: &ResumeToken) -> Option<Token> {

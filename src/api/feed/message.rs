@@ -54,10 +54,26 @@ pub(super) struct FeedRecord {
     status: String,
     #[serde(default)]
     error: Option<Error>,
+    /// Of a receipt.
+    #[serde(default)]
+    bounce: Option<String>,
     #[serde(default)]
     correlation: BTreeMap<String, String>,
     #[serde(default)]
     data: Data,
+    #[serde(with = "crate::clients::bson_time")]
+    at: Timestamp,
+}
+
+/// The fields of a receipt that a message needs.
+#[derive(Debug, Deserialize)]
+pub(super) struct FeedReceipt {
+    #[serde(rename = "_id")]
+    id: String,
+    pub(super) delivery_id: String,
+    status: String,
+    #[serde(default)]
+    bounce: Option<String>,
     #[serde(with = "crate::clients::bson_time")]
     at: Timestamp,
 }
@@ -85,7 +101,7 @@ struct Data {
 }
 
 /// The fields of a record that are requested from the server.
-pub(super) const FIELDS: [&str; 12] = [
+pub(super) const FIELDS: [&str; 13] = [
     "_id",
     "delivery_id",
     "event.type",
@@ -94,6 +110,7 @@ pub(super) const FIELDS: [&str; 12] = [
     "attempt",
     "status",
     "error.kind",
+    "bounce",
     "correlation.booking_id",
     "data.customer_name",
     "data.previous_date",
@@ -119,6 +136,8 @@ struct Json<'m> {
     intento: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rebote: Option<&'m str>,
     timestamp: Timestamp,
     token: &'m str,
 }
@@ -148,12 +167,22 @@ impl FeedRecord {
             estado: &self.status,
             intento: self.attempt,
             error: self.error.as_ref().map(|error| error.kind.as_str()),
+            rebote: self.bounce.as_deref(),
             timestamp: self.at,
             token: token.as_str(),
         };
         // Plain values always serialize.
         let text = serde_json::to_string(&json).unwrap_or_default();
         Message { record: self.id.clone(), kind: kind.to_owned(), text, token }
+    }
+}
+
+impl FeedReceipt {
+    /// Tells what became of the delivery that has this record. Nothing of it is personal.
+    pub(super) fn message(self, record: FeedRecord, token: Token) -> Message {
+        let Self { id, status, bounce, at, .. } = self;
+        let record = FeedRecord { id, status, bounce, at, error: None, ..record };
+        record.message(token, &HashSet::new())
     }
 }
 

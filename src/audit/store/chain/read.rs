@@ -22,6 +22,8 @@ use crate::{
     clients::mongo::{InTime, date},
 };
 
+/// Records that are in memory at once. By default a server gives up to 16 MB.
+const BATCH: u32 = 1000;
 /// Records without a chain that are listed.
 const MAX_NAMED: i64 = 10;
 
@@ -136,7 +138,7 @@ impl MongoAudit {
         let first = i64::try_from(first).unwrap_or(i64::MAX);
         // What is written from now on is not looked at.
         let within = doc! {"chain.log": log, "chain.seq": {"$gte": first, "$lte": last}};
-        let records = records.find(within).sort(doc! {"chain.seq": 1});
+        let records = records.find(within).sort(doc! {"chain.seq": 1}).batch_size(BATCH);
         let records = records.in_time().await.map_err(failed)?.map(|record| {
             record.map(|record| {
                 open(&record).map_err(|_| {
