@@ -47,6 +47,11 @@ export const markAllRead = ({ desde, hasta }) => send(`${MOVES}leidas/`, "POST",
 /** What was sent about a booking. */
 export const about = (booking) => ask(`/api/notificaciones/?${new URLSearchParams({ reserva_id: booking })}`);
 
+/** Deliveries by `recipient`, `event` or `message_id`. */
+export const deliveries = (of) => ask(`/api/v1/deliveries?${new URLSearchParams(of)}`);
+export const oneDelivery = (id) => ask(`/api/v1/deliveries/${id}`);
+export const mailOf = (id) => ask(`/api/v1/deliveries/${id}/mail`);
+
 /** What works and what waits. */
 export const status = () => ask("/api/v1/status");
 

@@ -45,7 +45,7 @@ function columns(days, label, width) {
       drawn.push(svg("text", { x: x + wide / 2, y: TALL.plot + TALL.axis, "text-anchor": "middle" }, ofDay(day)));
     }
   });
-  return svg("svg", { viewBox: `0 0 ${width} ${TALL.plot + TALL.axis + 6}`, role: "img", "aria-label": label }, ...drawn);
+  return svg("svg", { class: "columns", viewBox: `0 0 ${width} ${TALL.plot + TALL.axis + 6}`, role: "img", "aria-label": label }, ...drawn);
 }
 
 /** The next number that reads well on an axis. */
@@ -61,12 +61,14 @@ export function perKind(errors, width) {
   const shown = errors.slice(0, 6);
   const most = shown[0].count;
   const row = 40;
+  const isMirrored = t.dir === "rtl";
+  const long = (count) => Math.max(6, (width * count) / most);
   const label = shown.map(({ kind, count }) => `${ofError(kind)}: ${ofNumber(count)}`).join(", ");
   const drawn = shown.flatMap(({ kind, count }, index) => [
-    svg("text", { class: "label", x: 0, y: index * row + 12 }, ofError(kind)),
-    svg("text", { class: "label", x: width, y: index * row + 12, "text-anchor": "end" }, ofNumber(count)),
+    svg("text", { class: "label", x: isMirrored ? width : 0, y: index * row + 12 }, ofError(kind)),
+    svg("text", { class: "label", x: isMirrored ? 0 : width, y: index * row + 12, "text-anchor": "end" }, ofNumber(count)),
     svg("rect", { class: "rest", x: 0, y: index * row + 19, width, height: 6, rx: 3 }),
-    svg("rect", { class: "bad", x: 0, y: index * row + 19, width: Math.max(6, (width * count) / most), height: 6, rx: 3 }),
+    svg("rect", { class: "bad", x: isMirrored ? width - long(count) : 0, y: index * row + 19, width: long(count), height: 6, rx: 3 }),
   ]);
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${shown.length * row - 8}`, role: "img", "aria-label": label }, ...drawn);
   return [caption, drawing, table([t.kind, t.number], errors.map(({ kind, count }) => [ofError(kind), count]))];

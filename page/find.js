@@ -1,8 +1,9 @@
-// What was sent about a booking.
+// What was sent: about a booking, to an address, for an event, or the mail of a Message-ID.
 
 import { button } from "./act.js";
-import { Refused, about, resend } from "./api.js";
+import { Refused, about, deliveries, resend } from "./api.js";
 import { $, el, state } from "./dom.js";
+import { link } from "./one.js";
 import { ofError, ofEvent, ofMoment, ofNumber, ofState, t } from "./words.js";
 
 let asked = 0;
@@ -16,14 +17,21 @@ export function start() {
   });
 }
 
-async function find(booking, done) {
+const MESSAGE_ID = /^<?[0-9a-f]{32}@/i;
+const PHONE = /^\+\d/;
+
+async function find(wanted, done) {
   const mine = ++asked;
   say(t.searching);
   $("found").replaceChildren();
   try {
+    if (MESSAGE_ID.test(wanted)) return await findOthers(mine, wanted, { message_id: wanted }, done);
+    if (wanted.includes("@") || PHONE.test(wanted)) return await findOthers(mine, wanted, { recipient: wanted }, done);
+    const booking = wanted;
     const { count, results, esperando } = await about(booking);
     if (mine !== asked) return;
     const waiting = esperando ?? [];
+    if (count === 0 && waiting.length === 0 && (await findOthers(mine, wanted, { event: wanted }, done))) return;
     $("found").replaceChildren(...waiting.map(waitingRow), ...results.map((one) => row(one, booking)));
     if (done) say(done);
     else if (esperando === null) say(t.foundUnsure);
@@ -35,6 +43,21 @@ async function find(booking, done) {
     if (mine === asked) say(error instanceof Refused ? "" : t.failed);
   }
 }
+
+/** Whether there is anything of that. */
+async function findOthers(mine, wanted, of, done) {
+  const { results, more } = await deliveries(of);
+  if (mine !== asked) return true;
+  $("found").replaceChildren(...results.map((one) => row(asReported(one), wanted)));
+  say(done ?? (results.length === 0 ? t.foundNothing(wanted) : more ? t.foundNewest(ofNumber(results.length)) : t.foundOthers(results.length)));
+  return results.length > 0;
+}
+
+/** With the names that the reports about bookings have. */
+const asReported = (one) => ({
+  id: one.id, tipo: one.event_type, asunto: one.subject, destinatario: one.recipient, estado: one.status, intentos: one.attempt,
+  timestamp: one.at, error: one.error && { tipo: one.error },
+});
 
 const say = (text) => ($("found-text").textContent = text);
 
@@ -68,7 +91,7 @@ function row(one, booking) {
   return el(
     "li", {},
     el("time", { class: "at", datetime: one.timestamp }, ofMoment(one.timestamp)),
-    el("div", { class: "what" }, el("b", {}, ofEvent(one.tipo)), el("small", {}, one.asunto), el("small", {}, details)),
+    el("div", { class: "what" }, el("b", {}, link(one.id, ofEvent(one.tipo))), el("small", { dir: "auto" }, one.asunto), el("small", { dir: "auto" }, details)),
     state(one.estado, ofState(one.estado)),
     again(one, booking),
   );

@@ -3,6 +3,7 @@
 import { ask, isAllowed } from "./act.js";
 import { Refused, decideLetters, letters } from "./api.js";
 import { $, el } from "./dom.js";
+import { link } from "./one.js";
 import { ofError, ofEvent, ofMoment, ofNumber, t } from "./words.js";
 
 // As many as one request may decide about.
@@ -154,7 +155,7 @@ function row(one) {
     "li", { "data-id": one.id },
     isAllowed() ? box : el("span"),
     el("div", { class: "what" },
-      el("b", { dir: "auto" }, ofEvent(one.event_type)), el("small", { dir: "auto" }, one.recipient || t.erased), el("small", { dir: "auto" }, why),
+      el("b", { dir: "auto" }, link(one.id, ofEvent(one.event_type))), el("small", { dir: "auto" }, one.recipient || t.erased), el("small", { dir: "auto" }, why),
       replayed ? el("small", { dir: "auto" }, replayed) : null),
     el("time", { class: "at", datetime: one.at }, ofMoment(one.at)),
   );

@@ -2,6 +2,7 @@
 
 import { session } from "./api.js";
 import { $, el, isProblem, state } from "./dom.js";
+import { link } from "./one.js";
 import { ofError, ofEvent, ofMoment, ofState, t } from "./words.js";
 
 const MOST = 100;
@@ -112,7 +113,10 @@ function draw(id) {
   requestAnimationFrame(() => {
     isDue = false;
     const shown = [...messages.values()].reverse().filter(isShown);
+    // A link that has the focus keeps it.
+    const focus = $("feed").contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     $("feed").replaceChildren(...shown.map(row));
+    if (focus) $("feed").querySelector(`[href="${focus}"]`)?.focus({ preventScroll: true });
     $("live-empty").hidden = shown.length > 0;
     $("roll").hidden = shown.length === 0;
   });
@@ -136,7 +140,7 @@ function row(message) {
   return el(
     "li", { class: message.id === newest ? "new" : null },
     el("time", { class: "at", datetime: message.timestamp }, ofMoment(message.timestamp)),
-    el("div", { class: "what" }, el("b", {}, ofEvent(message.evento)), el("small", {}, details)),
+    el("div", { class: "what" }, el("b", {}, link(message.id, ofEvent(message.evento))), el("small", {}, details)),
     state(message.estado, ofState(message.estado)),
   );
 }

@@ -10,6 +10,7 @@ import * as letters from "./letters.js";
 import * as live from "./live.js";
 import * as moves from "./moves.js";
 import * as planned from "./planned.js";
+import * as one from "./one.js";
 import { toast } from "./toast.js";
 import { arrow, ofEventTime, t, translate } from "./words.js";
 
@@ -26,7 +27,7 @@ const SIGNED_IN = "usher-signed-in";
 function openDesk(role = null) {
   act.allow(role);
   $("sign-in").hidden = true;
-  $("desk").hidden = false;
+  one.show();
   $("sign-out").hidden = localStorage.getItem(SIGNED_IN) === null;
   refresh();
   letters.reload();
@@ -54,7 +55,7 @@ function askToSignIn() {
   live.stop();
   for (const id of ["desk", "sign-out", "status"]) $(id).hidden = true;
   for (const id of ["moves", "found", "found-text", "tiles", "toasts"]) $(id).replaceChildren();
-  for (const part of [act, banner, delivery, letters, live, planned]) part.forget();
+  for (const part of [act, banner, delivery, letters, live, one, planned]) part.forget();
   $("sign-in").hidden = false;
   $("token").focus();
 }
@@ -68,7 +69,7 @@ $("sign-in-form").addEventListener("submit", async (event) => {
     $("token").value = "";
     localStorage.setItem(SIGNED_IN, "yes");
     openDesk((await session()).role);
-    $("main").focus();
+    if (!one.named()) $("main").focus();
   } catch (refused) {
     error.textContent = refused instanceof Refused ? t.tokenWrong : t.failed;
     $("token").focus();
@@ -89,6 +90,7 @@ planned.start();
 letters.start();
 delivery.start();
 whenSignedOut(askToSignIn);
+addEventListener("hashchange", () => $("sign-in").hidden && one.show());
 session().then(({ role }) => openDesk(role), (error) => {
   // Each part reports itself that usher does not answer.
   if (!(error instanceof Refused)) openDesk();

@@ -30,6 +30,12 @@ export const t = {
   shownOf: (shown, count) => fill(words.shownOf, { shown, count }),
   knownAt: (time) => fill(words.knownAt, { time }),
   replayedBy: (name, time) => fill(words.replayedBy, { name, time }),
+  foundNothing: (of) => fill(words.foundNothing, { of }),
+  foundNewest: (shown) => fill(words.foundNewest, { shown }),
+  foundOthers: (count) => fill(words.foundOthers[plural.select(count)] ?? words.foundOthers.other, { count: ofNumber(count) }),
+  nextAt: (time) => fill(words.nextAt, { time }),
+  mailDiffers: (why) => fill(words.mailDiffers, { why }),
+  mailNotShown: (why) => fill(words.mailNotShown, { why }),
   asOf: (time) => fill(words.asOf, { time }),
   staleSince: (time) => fill(words.staleSince, { time }),
   due: (time) => fill(words.due, { time }),
@@ -42,6 +48,7 @@ const locale = navigator.languages.find((tag) => tag.startsWith(language)) ?? la
 const number = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 });
 const clock = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
 const moment = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
+const exact = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "long" });
 const onWrittenClock = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
 const dayOfMonth = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", timeZone: "UTC" });
 
@@ -59,6 +66,9 @@ export function ofMoment(time) {
   return (isToday(date) ? clock : moment).format(date);
 }
 
+/** With the date, the second and the zone. */
+export const ofExactMoment = (time) => exact.format(new Date(time));
+
 /** A time as an event has it, which may be any text: on the clock that it was written by, as in the customer's mail. */
 export function ofEventTime(time) {
   const onClock = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)/.exec(time ?? "");
@@ -69,6 +79,8 @@ export function ofEventTime(time) {
 const spelled = (words, word) => words[word] ?? word;
 export const ofState = (state) => spelled(t.states, state);
 export const ofEvent = (kind) => spelled(t.events, kind);
+export const ofReceipt = (status) => spelled(t.receiptStates, status);
+export const ofAction = (action) => spelled(t.actionNames, action);
 export const ofError = (kind) => spelled(t.errorKinds, kind);
 
 /** Puts the words in their places. */
@@ -76,5 +88,8 @@ export function translate() {
   document.documentElement.lang = language;
   document.documentElement.dir = words.dir;
   for (const place of document.querySelectorAll("[data-t]")) place.textContent = t[place.dataset.t];
+  const { timeZone } = exact.resolvedOptions();
+  const offset = new Intl.DateTimeFormat("en", { timeZoneName: "longOffset" }).formatToParts().find(({ type }) => type === "timeZoneName").value;
+  document.getElementById("zone").textContent = fill(words.zone, { zone: `${timeZone} (${offset.replace("GMT", "UTC")})` });
   for (const place of document.querySelectorAll("[data-t-label]")) place.ariaLabel = t[place.dataset.tLabel];
 }

@@ -6,6 +6,7 @@
 mod auth;
 mod dead_letters;
 mod decision;
+mod deliveries;
 pub mod feed;
 mod health;
 pub mod outbox;
@@ -129,6 +130,7 @@ fn guarded() -> [(Role, OpenApiRouter<ApiState>); 3] {
         .merge(reports::bookings::routes())
         .merge(scheduled::for_support())
         .merge(dead_letters::for_support())
+        .merge(deliveries::routes())
         .merge(status::routes())
         .merge(suppressions::for_support())
         .merge(feed::websocket::routes());

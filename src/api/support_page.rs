@@ -16,9 +16,9 @@ use super::Problem;
 #[folder = "page/"]
 struct Files;
 
-/// Only files of usher's own and requests to it; no inline scripts or styles, no frames.
+/// Only files of usher's own and requests to it; no inline scripts or styles. In its frames only what the API says may be framed: mails.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'; \
+                      frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
 
 const HEADERS: [(HeaderName, &str); 6] = [

@@ -14,6 +14,7 @@ mod handed;
 mod instrument;
 pub(crate) mod planned;
 mod record;
+pub(crate) mod render_again;
 mod republish;
 mod resend;
 mod retry_until_up;

@@ -23,6 +23,7 @@ mod crash;
 mod dead_letters;
 mod dead_letters_api;
 mod dead_letters_corrected;
+mod deliveries_api;
 mod deploy;
 mod dkim;
 mod docs;

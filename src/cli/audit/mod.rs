@@ -5,7 +5,6 @@ mod csv;
 mod erase;
 mod export;
 mod find;
-pub(super) mod render_again;
 mod resend;
 mod show;
 mod stats;

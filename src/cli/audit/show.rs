@@ -6,7 +6,7 @@ use clap::Args;
 use console::Style;
 use serde_json::json;
 
-use super::{AuditCli, recipient, render_again::difference, waits_because};
+use super::{AuditCli, recipient, waits_because};
 use crate::{
     app::configuration::Configuration,
     audit::{
@@ -19,6 +19,7 @@ use crate::{
         output::{Line, faint, paint, print, status_style, width},
         write_parts,
     },
+    delivery::render_again::{difference, render_again},
     failure::Failure,
     ledger::WaitingMark,
     routing::DeliveryId,
@@ -65,7 +66,8 @@ impl AuditCli {
             };
         };
         let rendered = attempts.clone().find(|record| record.template.is_some()).unwrap_or(last);
-        let mail = self.render_again(rendered, loaded).await?;
+        let mail = render_again(rendered, &loaded.routing, &loaded.templates).await;
+        let mail = mail.map_err(Failure::unavailable)?;
         if args.json {
             let mail = match &mail {
                 Ok(mail) => json!({

@@ -13,10 +13,8 @@ use serde_json::Value;
 use super::{TemplateId, TemplatesCli};
 use crate::{
     audit::{Record, Status, store::search::Filter},
-    cli::{
-        audit::render_again::event,
-        output::{fit, print},
-    },
+    cli::output::{fit, print},
+    delivery::render_again::event,
     event::snake_case,
     failure::Failure,
     routing::{Route, collect_texts},

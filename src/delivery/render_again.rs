@@ -1,43 +1,41 @@
 //! Renders the mail of a record again, from the template text that was used.
 
-use super::AuditCli;
 use crate::{
-    app::configuration::Configuration,
-    audit::{Record, TemplateRef},
+    audit::{AuditError, Record, TemplateRef},
     event::{Event, EventId, IdSource},
-    failure::Failure,
-    template::Rendered,
+    routing::RoutingTable,
+    template::{Rendered, Templates},
 };
 
-impl AuditCli {
-    /// The mail, or why it can't be rendered.
-    pub(super) async fn render_again(
-        &self,
-        record: &Record,
-        loaded: &Configuration,
-    ) -> Result<Result<Rendered, String>, Failure> {
-        let Some(template) = &record.template else {
-            return Ok(Err("none was rendered".to_owned()));
-        };
-        if record.erased_at.is_some() {
-            return Ok(Err("its content was erased".to_owned()));
-        }
-        let Some(route) = loaded.routing.route(&record.route) else {
-            return Ok(Err(format!("there is no route {:?} any more", record.route)));
-        };
-        let source = loaded.templates.text_of_then(template).await;
-        let source = match source.map_err(Failure::unavailable)? {
-            Ok(source) => source,
-            Err(not_kept) => return Ok(Err(not_kept.to_string())),
-        };
-        let (variables, event) = (route.with_defaults(&record.data), event(record, template));
-        let rendered = loaded.templates.render_again(&source, template, route, &variables, &event);
-        Ok(rendered.map_err(|error| error.to_string()))
+/// The mail, or why it can't be rendered.
+///
+/// # Errors
+/// The store of templates does not answer.
+pub(crate) async fn render_again(
+    record: &Record,
+    routing: &RoutingTable,
+    templates: &Templates,
+) -> Result<Result<Rendered, String>, AuditError> {
+    let Some(template) = &record.template else {
+        return Ok(Err("none was rendered".to_owned()));
+    };
+    if record.erased_at.is_some() {
+        return Ok(Err("its content was erased".to_owned()));
     }
+    let Some(route) = routing.route(&record.route) else {
+        return Ok(Err(format!("there is no route {:?} any more", record.route)));
+    };
+    let source = match templates.text_of_then(template).await? {
+        Ok(source) => source,
+        Err(not_kept) => return Ok(Err(not_kept.to_string())),
+    };
+    let (variables, event) = (route.with_defaults(&record.data), event(record, template));
+    let rendered = templates.render_again(&source, template, route, &variables, &event);
+    Ok(rendered.map_err(|error| error.to_string()))
 }
 
 /// Why the mail, rendered again, is not what went out; `None` where it is, or where the record can't tell.
-pub(super) fn difference(record: &Record, mail: &Rendered) -> Option<String> {
+pub(crate) fn difference(record: &Record, mail: &Rendered) -> Option<String> {
     let sent = record.message.as_ref()?;
     if *sent.content_sha256.as_ref()? == mail.sha256() {
         return None;
@@ -63,7 +61,7 @@ pub(super) fn difference(record: &Record, mail: &Rendered) -> Option<String> {
 }
 
 /// The parts of the event that a mail needs besides its variables.
-pub(in crate::cli) fn event(record: &Record, template: &TemplateRef) -> Event {
+pub(crate) fn event(record: &Record, template: &TemplateRef) -> Event {
     let mut fields = record.data.clone();
     // In the zone that its times were printed in, whatever TIMEZONE is today.
     let zone = record.message.as_ref().and_then(|message| message.time_zone.as_deref());
