@@ -2,6 +2,7 @@
 
 use super::{
     include::{Piece, merged},
+    mjml_structure::{self, too_deep},
     syntax::{At, Fault, Kind, MAX_NESTING},
 };
 
@@ -154,6 +155,10 @@ pub(super) fn to_html(pieces: &[Piece]) -> Result<Vec<Piece>, Fault> {
         let reason = format!("its elements nest deeper than {MAX_NESTING}");
         return Err(Fault::new(near(offset), reason));
     }
+    let is_shown = |text: &str| unmark(text, &prefix, pieces).iter().any(is_shown);
+    if let Some((offset, reason)) = mjml_structure::fault(mjml, is_shown) {
+        return Err(Fault::new(near(offset), reason));
+    }
     let parsed = mrml::parse(mjml).map_err(|error| {
         let (offset, reason) = explain(&error, mjml);
         Fault::new(near(offset), reason)
@@ -183,6 +188,14 @@ pub(super) fn to_html(pieces: &[Piece]) -> Result<Vec<Piece>, Fault> {
         }
     }
     Ok(found)
+}
+
+/// Whether it is more than blank, or a tag that prints something.
+fn is_shown(piece: &Piece) -> bool {
+    match piece {
+        Piece::Text(text, _) => !text.trim().is_empty(),
+        Piece::Tag(tag) => matches!(tag.kind, Kind::Print | Kind::Markup),
+    }
 }
 
 fn unmark(html: &str, prefix: &str, pieces: &[Piece]) -> Vec<Piece> {
@@ -251,64 +264,4 @@ fn explain(error: &mrml::prelude::parser::Error, mjml: &str) -> (usize, String) 
         }
         other => (0, format!("MJML: {other}")),
     }
-}
-
-/// Where elements begin to nest deeper than the parser may recurse.
-fn too_deep(markup: &str) -> Option<usize> {
-    // Void elements, which have no end (HTML 13.1.2).
-    const VOID: [&str; 13] = [
-        "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source",
-        "track", "wbr",
-    ];
-    let mut depth = 0_usize;
-    let mut from = 0;
-    while let Some(at) = markup[from..].find('<').map(|at| from + at) {
-        let rest = &markup[at..];
-        if let Some(comment) = rest.strip_prefix("<!--") {
-            from = at + 4 + comment.find("-->")?;
-            continue;
-        }
-        let (is_end, name) = match rest[1..].strip_prefix('/') {
-            Some(name) => (true, name),
-            None => (false, &rest[1..]),
-        };
-        from = at + 1;
-        if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            continue;
-        }
-        let end = end_of_tag(rest);
-        let tag = &rest[..end];
-        let name =
-            name.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap_or_default();
-        if is_end {
-            depth = depth.saturating_sub(1);
-        } else if !tag.ends_with('/') && !VOID.contains(&name.to_ascii_lowercase().as_str()) {
-            depth += 1;
-        }
-        if depth > MAX_NESTING {
-            return Some(at);
-        }
-        from = at + end.max(1);
-    }
-    None
-}
-
-/// Where an element's tag ends, outside of the values of its attributes.
-fn end_of_tag(rest: &str) -> usize {
-    let mut quote = None;
-    let end = rest.find(|letter| match quote {
-        Some(open) => {
-            if letter == open {
-                quote = None;
-            }
-            false
-        }
-        None => {
-            if letter == '"' || letter == '\'' {
-                quote = Some(letter);
-            }
-            letter == '>'
-        }
-    });
-    end.unwrap_or(rest.len())
 }

@@ -13,6 +13,7 @@ mod include;
 mod lint;
 mod locale_formatter;
 mod mjml;
+mod mjml_structure;
 mod rerender;
 pub mod source;
 pub mod store;

@@ -487,7 +487,16 @@ fn authors_files_as_they_are() {
             "<mjml><mj-body>\n<mj-section {{#if name}}a=\"b\"{{/if}}></mj-section></mj-body></mjml>",
             "en.mjml.hbs:2:13: MJML has no place for a block here",
         ),
-        ("mjml", "<mjml><mj-body>\n<mj-section></mj-body></mjml>", "en.mjml.hbs:2:"),
+        (
+            "mjml",
+            "<mjml><mj-body>\n<mj-section></mj-body></mjml>",
+            "en.mjml.hbs:2:1: MJML: <mj-section> is never closed",
+        ),
+        (
+            "mjml",
+            "<mjml><mj-body><mj-section><mj-column>\nDear {{name}}</mj-column></mj-section></mj-body></mjml>",
+            "en.mjml.hbs:2:1: MJML: text directly in <mj-column> is not seen in the mail",
+        ),
     ] {
         let fault = World::mail(part, text).fault();
         assert!(fault.contains(reason), "{fault}");
