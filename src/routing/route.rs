@@ -144,7 +144,22 @@ impl Route {
         event: &Event,
         identity: &Identity,
     ) -> Vec<Delivery> {
-        let recipients = match &self.recipients {
+        let recipients = self.recipients_of(event).into_iter();
+        recipients
+            .map(|recipient| Delivery::first(identity, event, self.clone(), recipient))
+            .collect()
+    }
+
+    /// Why an event lacks a recipient that it has to have.
+    pub fn missing_recipient(&self, event: &Event) -> Option<String> {
+        self.recipients_of(event).into_iter().find_map(|recipient| match recipient {
+            Recipient::Missing(reason) => Some(reason),
+            Recipient::Address(_) => None,
+        })
+    }
+
+    fn recipients_of(&self, event: &Event) -> Vec<Recipient> {
+        match &self.recipients {
             Recipients::Fixed(addresses) => {
                 addresses.iter().map(|address| Recipient::Address(address.clone())).collect()
             }
@@ -155,11 +170,7 @@ impl Route {
                 Some(Value::Array(items)) if items.is_empty() => Vec::new(),
                 Some(_) => in_field(event, path),
             },
-        };
-        recipients
-            .into_iter()
-            .map(|recipient| Delivery::first(identity, event, self.clone(), recipient))
-            .collect()
+        }
     }
 
     /// The unchecked address for replies to this event's mails.

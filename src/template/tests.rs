@@ -421,10 +421,9 @@ fn values_stay_values() {
     let absent = World::text(
         "{{#if metadata}}a{{/if}}{{#if amount}}b{{/if}}{{amount}}{{showtime}}{{#if (gt amount 0)}}c{{/if}}",
     );
-    let absent = World {
-        event: Map::from_iter([("event_type".into(), "e".into()), ("event_id".into(), "1".into())]),
-        ..absent
-    };
+    let event = [("event_type", "e"), ("event_id", "1"), ("user_phone", "+573001234567")];
+    let event = event.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let absent = World { event, ..absent };
     assert_eq!(absent.rendered().as_deref(), Ok(""));
 }
 

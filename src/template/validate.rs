@@ -114,6 +114,9 @@ impl Templates {
         }
         trial.routing.normalize(&mut event);
         event.fields.insert("locale".to_owned(), language.into());
+        if let Some(reason) = route.missing_recipient(&event) {
+            return Err(format!("route {:?}: {reason}", route.name));
+        }
         route.brand_of(&event)?;
         let variables = route
             .variables(&event, trial.sources, language)

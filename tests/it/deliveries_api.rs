@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     events::{ACCOUNTS, BOOKINGS, booking, with},
+    eventually,
     smtp::{Phase, SmtpServer},
     usher::Usher,
     world::{World, text},
@@ -57,6 +58,8 @@ async fn a_delivery_is_shown_with_its_replies_and_what_operators_did() {
     smtp.at(Phase::Rcpt).once().reply("550 5.1.1 <b>no such user</b>");
     world.broker.publish(BOOKINGS, booking("one", "one@example.com").to_string()).await;
     let id = text(&world.until_records(1).await[0], "delivery_id");
+    let is_there = async || (world.broker.depth("usher.dead").await == 1).then_some(());
+    eventually("it is in its queue", is_there).await;
     let body = json!({"ids": [id], "reason": "mailbox made"}).to_string();
     let done = usher.ask("POST", "/api/v1/dead-letters/dead/replay", &[], Some(&body));
     assert_eq!(done.json()["results"][0]["outcome"], "done", "{done:?}");

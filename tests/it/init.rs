@@ -36,6 +36,22 @@ async fn what_init_writes_works_at_once() {
     assert_eq!(std::fs::read_to_string(&settings).expect("read"), "# mine");
 }
 
+#[tokio::test]
+async fn a_sample_without_its_recipient_is_a_fault_and_not_a_dead_letter_later() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let usher = Builder::new(folder.path());
+    assert_eq!(usher.output(&["init", "shop"]).await.status.code(), Some(0));
+    let shop = folder.path().join("shop");
+    let routes = std::fs::read_to_string(shop.join("routes.toml")).expect("read");
+    let misspelt = routes.replace(r#"field = "user_email""#, r#"field = "usr_email""#);
+    assert_ne!(misspelt, routes);
+    std::fs::write(shop.join("routes.toml"), misspelt).expect("written");
+    let checked = Builder::new(&shop).output(&["check", "--offline"]).await;
+    assert_eq!(checked.status.code(), Some(78), "{}", stdout(&checked));
+    let told = r#"route "order-shipped": recipient field "usr_email" is missing or empty"#;
+    assert!(stderr(&checked).contains(told), "{}", stderr(&checked));
+}
+
 fn write(path: &Path, text: &str) {
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
     std::fs::write(path, text).expect("written");

@@ -10,7 +10,7 @@ use mongodb::{
     Client, IndexModel,
     bson::{Bson, Document, doc},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     dead_letters::run,
@@ -85,17 +85,6 @@ fn roles() -> Vec<Value> {
     serde_json::from_str(data).expect("JSON")
 }
 
-/// The daemon's role of before there were receipts in the live feed.
-fn earlier() -> Value {
-    let writer = roles().into_iter().find(|role| role["role"] == "usherWriter");
-    let mut writer = writer.expect("the form of roles.js");
-    writer["role"] = json!("earlier");
-    let privileges = writer["privileges"].as_array_mut().expect("the form of roles.js");
-    *privileges.last_mut().expect("that of the database") =
-        json!(["", "listCollections", "listIndexes"]);
-    writer
-}
-
 fn texts(value: &Value) -> Vec<&str> {
     value
         .as_array()
@@ -107,7 +96,7 @@ fn texts(value: &Value) -> Vec<&str> {
 
 async fn create(uri: &str) {
     let database = Client::with_uri_str(uri).await.expect("the server").database("usher");
-    for role in roles().into_iter().chain([earlier()]) {
+    for role in roles() {
         let privileges =
             role["privileges"].as_array().expect("the form of roles.js").iter().map(|granted| {
                 let granted = texts(granted);
@@ -125,7 +114,6 @@ async fn create(uri: &str) {
     }
     for (user, role) in [
         ("daemon", "usherWriter"),
-        ("earlier", "earlier"),
         ("setup", "usherSetup"),
         ("auditor", "usherAuditor"),
         ("dpo", "usherEraser"),
@@ -174,12 +162,6 @@ async fn the_daemon_runs_with_the_writers_role_and_auditors_only_read() {
     let settings = settings.set("CHECKPOINT_KEY", CHECKPOINT_KEY).set("CHECKPOINT_INTERVAL", "1s");
     let usher = settings.start().await;
     Listener::start(&usher, "").await.ready().await;
-    let narrow = "so the live feed has no receipts";
-    assert!(!usher.log().contains(narrow), "{}", usher.log());
-    let mut earlier = settings.clone().set("MONGODB_URI", server.uri("earlier")).start().await;
-    Listener::start(&earlier, "").await.ready().await;
-    eventually("it says so", async || earlier.log().contains(narrow).then_some(())).await;
-    earlier.terminate().await;
     let refused = "MongoDB refuses to create it; usher setup does, as a user who may";
     eventually("it warns", async || usher.find_log(refused).pop()).await;
     let setup = settings.clone().set("MONGODB_URI", server.uri("setup"));

@@ -61,6 +61,7 @@ await check(async () => {
     return request.continue();
   });
   const before = asked.length;
+  const known = faults.length;
   await page.evaluate(() => document.querySelector("#one-preview iframe").replaceWith(document.querySelector("#one-preview iframe").cloneNode()));
   await until("it is shown", async () => page.frames().some((frame) => frame.url().endsWith("/mail.html")) && (await page.$("#one-preview iframe")));
   const frame = await until("its links are there", async () => {
@@ -74,6 +75,9 @@ await check(async () => {
   assert.notEqual(await page.title(), "taken");
   assert.equal((await page.browserContext().pages()).length, 1, "it opens no window");
   await page.setRequestInterception(false);
+  // The browser says what it blocked.
+  const blocked = faults.splice(known);
+  for (const what of ["form submission to", "opening", "Framing"]) assert.ok(blocked.some((fault) => fault.includes(`${what} '`)), `${what}: ${blocked}`);
 
   // The session of somebody who is signed in, used by a page of another origin.
   const ids = (await dead()).results.map((one) => one.id);

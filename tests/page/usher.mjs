@@ -37,7 +37,7 @@ const settings = {
   SMTP_PORT: TEST_SMTP_PLAIN_PORT,
   SMTP_TLS: "none",
   FROM_EMAIL: "noreply@cine.test",
-  USHER_PEPPER: "of-this-check",
+  USHER_PEPPER: `of-check-${process.pid}`,
   HTTP_LISTEN: `127.0.0.1:${free}`,
   API_TOKENS: `${TOKEN},support:${SUPPORT}`,
   LOG_FORMAT: "json",
