@@ -54,7 +54,7 @@ function draw(one) {
   const fact = ([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { dir: "auto" }, value));
   $("one-facts").replaceChildren(...facts.filter(([, value]) => value).map(fact));
   list("attempts", one.attempts.map((attempt) => {
-    const reply = attempt.reply && `${attempt.reply.server} ${attempt.reply.command}: ${attempt.reply.code} ${attempt.reply.enhanced ?? ""} ${attempt.reply.text}`;
+    const reply = attempt.reply && `${attempt.reply.server} ${attempt.reply.command}: ${attempt.reply.code} ${attempt.reply.text}`;
     const words = [reply ?? attempt.message, attempt.due && t.nextAt(ofExactMoment(attempt.due))];
     return row(attempt.at, t.attempt(attempt.number), [attempt.error && ofError(attempt.error), ...words], state(attempt.status, ofState(attempt.status)));
   }));
