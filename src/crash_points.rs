@@ -16,7 +16,7 @@ macro_rules! crash_point {
 /// Kills the process here if a test asked for it.
 #[cfg(not(feature = "chaos"))]
 macro_rules! crash_point {
-    ($name:literal) => {};
+    ($name:literal) => {{}};
 }
 
 /// Kills the process here if a test named this event.

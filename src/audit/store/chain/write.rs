@@ -317,9 +317,10 @@ impl ChainWriter {
         for (kept, checkpoint) in checkpoints {
             let size = checkpoint.end.size;
             self.store(checkpoint).await.map_err(|error| AuditError(error.into()))?;
-            match kind {
-                Kind::Close => crash_point!("after_chain_closed"),
-                _ => crash_point!("after_chain_stated"),
+            if kind == Kind::Close {
+                crash_point!("after_chain_closed");
+            } else {
+                crash_point!("after_chain_stated");
             }
             if let Some(log) = self.state.lock().await.logs.get_mut(&kept) {
                 log.stated = size;
